@@ -1,0 +1,1 @@
+"""Engines: batched generation of turns."""

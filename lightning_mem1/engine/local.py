@@ -1,0 +1,187 @@
+"""Continuous batching in this process: every forward pass advances all running turns and starts the waiting ones.
+
+A turn that ends frees its slot at once, and the slot's next turn starts in the very next pass, beside the others that
+are still decoding. Keys of a slot are reused as far as the new context begins with the ids that the slot already holds
+(the prompt, always, when an episode comes back to its slot).
+"""
+
+from __future__ import annotations
+
+import random
+from collections import deque
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lightning_mem1.engine.sampling import sample
+from lightning_mem1.engine.slots import SlotPool, Span, StepPlan
+from lightning_mem1.policy.policy import Policy
+from lightning_mem1.types import Completion, GenerationRequest
+
+
+@dataclass
+class EngineSettings:
+    """The local engine.
+
+    Args:
+        num_slots: Turns generated at once.
+        max_context_tokens: Most tokens of a context plus the turn generated in it.
+        max_prefill_tokens: Most prompt tokens run in one pass, which bounds the memory of a pass.
+    """
+
+    num_slots: int = 64
+    max_context_tokens: int = 1024
+    max_prefill_tokens: int = 8192
+
+
+@dataclass
+class _Running:
+    """A turn in a slot: `ids` is all the slot holds or is about to hold, the first `cached` have keys."""
+
+    request: GenerationRequest
+    slot: int
+    ids: list[int]
+    cached: int
+    rng: random.Random
+    logprobs: list[float] = field(default_factory=list)
+
+    @property
+    def generated(self) -> list[int]:
+        return self.ids[len(self.request.context_ids) :]
+
+
+class LocalEngine:
+    """Generates turns with a `Policy` in this process; satisfies `types.Engine`."""
+
+    def __init__(self, policy: Policy, settings: EngineSettings | None = None) -> None:
+        self.policy = policy
+        self.settings = settings or EngineSettings()
+        weight = next(policy.causal_lm.parameters())
+        self.pool = SlotPool(
+            policy.config, self.settings.num_slots, self.settings.max_context_tokens, weight.dtype, weight.device
+        )
+        self._pieces: dict[int, str] = {}
+        self.reset()
+
+    @property
+    def max_context_tokens(self) -> int:
+        """Most tokens of a context plus the turn generated in it."""
+        return self.settings.max_context_tokens
+
+    @property
+    def pending(self) -> int:
+        """Turns queued or running."""
+        return len(self._queue) + len(self._running)
+
+    def reset(self) -> None:
+        """Forget queued turns and cached keys (call it whenever the weights may have changed)."""
+        self._queue: deque[GenerationRequest] = deque()
+        self._running: list[_Running] = []
+        self._held: dict[int, tuple[int, list[int]]] = {}  # free slot -> (its last session, ids with keys)
+        self._free = list(range(self.settings.num_slots))
+
+    def submit(self, request: GenerationRequest) -> None:
+        """Queue one turn.
+
+        Raises:
+            ValueError: an empty context, or one that leaves no room for `max_new_tokens`.
+        """
+        needed = len(request.context_ids) + request.max_new_tokens
+        if not request.context_ids or needed > self.max_context_tokens:
+            raise ValueError(
+                f"turn does not fit the engine: expected 1..{self.max_context_tokens} tokens of context and new tokens, "
+                f"got {len(request.context_ids)} + {request.max_new_tokens}; raise model.engine.max_context_tokens"
+            )
+        self._queue.append(request)
+
+    @torch.inference_mode()
+    def step(self) -> list[Completion]:
+        """Run one pass over all running and starting turns; return the turns that ended in it."""
+        starting = self._admit()
+        if not self._running and not starting:
+            return []
+        decode = [Span(run.slot, run.cached, 1) for run in self._running]
+        prefill = [Span(run.slot, run.cached, len(run.ids) - run.cached) for run in starting]
+        self._running += starting
+        logits = self._forward(StepPlan(self.pool, decode, prefill))
+        ids, logprobs = sample(logits, *self._sampling(logits.device))
+        finished = [
+            run
+            for run, token, logprob in zip(self._running, ids.tolist(), logprobs.tolist(), strict=True)
+            if self._append(run, token, logprob)
+        ]
+        return [self._finish(run) for run in finished]
+
+    def _forward(self, plan: StepPlan) -> Tensor:
+        """Logits (running turns, vocabulary) of each turn's last token."""
+        device = self.pool.keys.device
+        tokens = [run.ids[run.cached :] for run in self._running]
+        ends = torch.tensor([len(t) for t in tokens], device=device).cumsum(0) - 1
+        input_ids = torch.tensor([[token for new in tokens for token in new]], device=device)
+        hidden = self.policy.hidden(input_ids, plan.positions[None], attention_mask=None, slots=plan)
+        for run in self._running:
+            run.cached = len(run.ids)
+        return self.policy.head(hidden[0, ends])
+
+    def _sampling(self, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
+        requests = [run.request for run in self._running]
+        temperatures = torch.tensor([r.temperature for r in requests], device=device)
+        top_ps = torch.tensor([r.top_p for r in requests], dtype=torch.float64, device=device)
+        uniforms = torch.tensor([run.rng.random() for run in self._running], dtype=torch.float64, device=device)
+        return temperatures, top_ps, uniforms
+
+    def _append(self, run: _Running, token: int, logprob: float) -> bool:
+        """Add a sampled token; True when it ends the turn."""
+        run.ids.append(token)
+        run.logprobs.append(logprob)
+        return len(run.logprobs) >= run.request.max_new_tokens or self._stops(run, token)
+
+    def _stops(self, run: _Running, token: int) -> bool:
+        if token == self.policy.tokenizer.eos_token_id:
+            return True
+        stop = run.request.stop
+        if not any(s[-1] in self._piece(token) for s in stop):
+            return False
+        tail = self._decode(run.generated[-max(map(len, stop)) :])  # a token is at least one character or byte
+        return any(s in tail for s in stop)
+
+    def _piece(self, token: int) -> str:
+        if token not in self._pieces:
+            self._pieces[token] = self._decode([token])
+        return self._pieces[token]
+
+    def _decode(self, ids: list[int]) -> Any:
+        return self.policy.tokenizer.decode(ids, skip_special_tokens=False)
+
+    def _finish(self, run: _Running) -> Completion:
+        self._running.remove(run)
+        self._free.append(run.slot)
+        self._held[run.slot] = (run.request.session, run.ids[: run.cached])
+        return Completion(run.request.session, run.generated, run.logprobs)
+
+    def _admit(self) -> list[_Running]:
+        starting: list[_Running] = []
+        room = self.settings.max_prefill_tokens
+        while self._queue and self._free and (room > 0 or not starting):
+            run = self._start(self._queue.popleft())
+            room -= len(run.ids) - run.cached
+            starting.append(run)
+        return starting
+
+    def _start(self, request: GenerationRequest) -> _Running:
+        own = [slot for slot in self._free if self._held.get(slot, (None,))[0] == request.session]
+        slot = own[0] if own else min(self._free)  # low slots first: the pool is attended as a view from slot 0
+        self._free.remove(slot)
+        ids = list(request.context_ids)
+        held = self._held.pop(slot, (None, []))[1]
+        cached = min(_common_prefix(held, ids), len(ids) - 1)  # the last token must run: it predicts the first new one
+        return _Running(request, slot, ids, cached, random.Random(request.seed))
+
+
+def _common_prefix(a: list[int], b: list[int]) -> int:
+    for index, (x, y) in enumerate(zip(a, b, strict=False)):
+        if x != y:
+            return index
+    return min(len(a), len(b))

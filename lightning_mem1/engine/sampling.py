@@ -1,0 +1,48 @@
+"""Sampling one token for each running turn.
+
+The log-prob that is stored is always that of the whole distribution at the sampling temperature, before any top-p
+cut: training scores the same quantity, so importance ratios start at exactly 1. With top_p < 1 the sampler itself is a
+renormalised, slightly sharper distribution, and the gradient is biased by that much; keep 1.0 for training.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def sample(logits: Tensor, temperatures: Tensor, top_ps: Tensor, uniforms: Tensor) -> tuple[Tensor, Tensor]:
+    """Draw one id per row by inverting the cumulative distribution at a given uniform number.
+
+    Args:
+        logits: (n, vocabulary).
+        temperatures: (n,); 0 takes the largest logit, and its log-prob is that at temperature 1.
+        top_ps: (n,) nucleus sizes; 1 for no cut.
+        uniforms: (n,) float64 in [0, 1): each row's own randomness, so that the batch around it does not matter.
+
+    Returns:
+        ids (n,) and log-probs (n,) in nats.
+    """
+    greedy = temperatures == 0
+    scale = torch.where(greedy, torch.ones_like(temperatures), temperatures)
+    logps = torch.log_softmax(logits.float() / scale[:, None], dim=-1)
+    ids = _invert(_nucleus(logps.double().exp(), top_ps), uniforms)
+    ids = torch.where(greedy, logits.argmax(-1), ids)
+    return ids, logps.gather(1, ids[:, None])[:, 0]
+
+
+def _nucleus(probs: Tensor, top_ps: Tensor) -> Tensor:
+    """Zero every id outside the smallest set whose probability reaches top_p (the most likely one always stays)."""
+    if bool((top_ps >= 1).all()):
+        return probs
+    ordered, order = probs.sort(dim=-1, descending=True)
+    before = ordered.cumsum(-1) - ordered
+    kept = torch.where((before < top_ps[:, None]) | (top_ps[:, None] >= 1), ordered, 0.0)
+    return torch.zeros_like(probs).scatter(1, order, kept)
+
+
+def _invert(probs: Tensor, uniforms: Tensor) -> Tensor:
+    cumulative = probs.cumsum(-1)
+    target = uniforms[:, None].to(cumulative.dtype) * cumulative[:, -1:]
+    ids = torch.searchsorted(cumulative, target, right=True)[:, 0]
+    return ids.clamp(max=probs.shape[1] - 1)

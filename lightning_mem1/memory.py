@@ -1,0 +1,74 @@
+"""Memory modes: which ids the policy sees next, given the prompt and the turns so far.
+
+A mode only chooses *which turns stay*, whole and as ids; it never decodes, cuts or rewrites them. Adding a mode
+is adding one function to `MODES`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from itertools import chain
+
+from lightning_mem1.types import Trajectory, Turn
+
+Kept = list[Sequence[int]]
+
+
+def _mem1(turns: Sequence[Turn], window: int) -> Kept:
+    """The last turn only: its internal state, its action and the reply (MEM1, arXiv 2506.15841, section 3.2)."""
+    return _whole(turns[-1:])
+
+
+def _full(turns: Sequence[Turn], window: int) -> Kept:
+    """Every turn: the context grows with the horizon (ReAct)."""
+    return _whole(turns)
+
+
+def _window(turns: Sequence[Turn], window: int) -> Kept:
+    """The last `window` turns."""
+    return _whole(turns[-window:])
+
+
+def _none(turns: Sequence[Turn], window: int) -> Kept:
+    """No history: the latest reply without the turn that asked for it."""
+    return [turn.information_ids for turn in turns[-1:]]
+
+
+MODES: dict[str, Callable[[Sequence[Turn], int], Kept]] = {
+    "mem1": _mem1,
+    "full": _full,
+    "window": _window,
+    "none": _none,
+}
+
+
+def check_mode(mode: str, window: int = 2) -> None:
+    """Raise ValueError when `mode` is not a memory mode or `window` is not a positive number."""
+    if mode not in MODES:
+        raise ValueError(f"unknown memory mode: expected one of {', '.join(MODES)}, got '{mode}'; set model.memory")
+    if window < 1:
+        raise ValueError(f"window too small: expected at least 1 turn, got {window}; set model.window")
+
+
+def context_ids(prompt_ids: Sequence[int], turns: Sequence[Turn], mode: str = "mem1", window: int = 2) -> list[int]:
+    """Ids of the context in which the turn after `turns` is generated.
+
+    With prompt P and turns (A0, I0), (A1, I1), the next context is::
+
+        mem1       P A1 I1
+        full       P A0 I0 A1 I1
+        window=1   P A1 I1
+        none       P I1
+    """
+    check_mode(mode, window)
+    return [*prompt_ids, *chain.from_iterable(MODES[mode](turns, window))]
+
+
+def contexts(trajectory: Trajectory, mode: str = "mem1", window: int = 2) -> list[list[int]]:
+    """The context of each turn of a trajectory, in order."""
+    turns = trajectory.turns
+    return [context_ids(trajectory.prompt_ids, turns[:t], mode, window) for t in range(len(turns))]
+
+
+def _whole(turns: Sequence[Turn]) -> Kept:
+    return [ids for turn in turns for ids in (turn.action_ids, turn.information_ids)]

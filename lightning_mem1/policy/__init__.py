@@ -1,0 +1,1 @@
+"""The policy: loading, adapters, attention, log-probabilities."""

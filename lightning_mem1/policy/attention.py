@@ -1,0 +1,231 @@
+"""One attention function for training and rollout, registered with transformers under the name `NAME`.
+
+It looks at the extra keyword arguments of `model(...)`: with ``tree=`` it attends along a segment table (training),
+with ``slots=`` it attends over an engine's key-value pool (rollout), with neither it is ordinary SDPA (the `rows`
+layout). No path builds a dense (L, L) mask over a packed row: the largest mask is per segment.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Protocol
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+NAME = "lightning_mem1"
+PADDING_LIMIT = 0.75  # a bucket takes segments down to this fraction of its longest, so little is padded
+
+
+class SlotAttention(Protocol):
+    """What an engine hands to `model(...)` as ``slots=``."""
+
+    def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor, scaling: float | None) -> Tensor:
+        """Store keys and values (1, heads, T, dim) of a layer and return attention output (1, T, heads, dim)."""
+        ...
+
+
+@dataclass(frozen=True)
+class Block:
+    """A run of tokens in a packed row; `root` is the index of the block it hangs on, None for a prompt."""
+
+    start: int
+    length: int
+    root: int | None = None
+
+
+@dataclass(frozen=True)
+class Bucket:
+    """Blocks of similar length, attended in one batched call.
+
+    Attributes:
+        query_index: (n, S) positions of the queries in the packed row; padding repeats position 0.
+        key_index: (n, K) positions of the keys: the root's tokens, then the block's own.
+        mask: (n, 1, S, K) True where a query sees a key.
+        valid: (n, S) False on padding.
+    """
+
+    query_index: Tensor
+    key_index: Tensor
+    mask: Tensor
+    valid: Tensor
+
+
+@dataclass(frozen=True)
+class TreeTable:
+    """Which token of a packed row sees which, without ever writing it as a dense matrix.
+
+    Attributes:
+        buckets: The batched form, for `segment_attention`.
+        restore: (T,) where each token's output stands in the concatenated bucket outputs.
+        own: (T,) number of the block that each token belongs to.
+        root: (T,) number of the prompt block that each token may see besides its own.
+    """
+
+    buckets: list[Bucket]
+    restore: Tensor
+    own: Tensor
+    root: Tensor
+
+    def to(self, device: torch.device | str) -> TreeTable:
+        """The same table on another device."""
+        buckets = [Bucket(*(getattr(b, name).to(device) for name in Bucket.__dataclass_fields__)) for b in self.buckets]
+        return replace(
+            self,
+            buckets=buckets,
+            restore=self.restore.to(device),
+            own=self.own.to(device),
+            root=self.root.to(device),
+        )
+
+    def visible(self, query: Tensor, key: Tensor) -> Tensor:
+        """True where token `query` sees token `key` (any broadcastable index tensors); also FlexAttention's rule.
+
+        A prompt of two tokens and the segments of two turns read::
+
+            P 1 . . . . .
+            P 1 1 . . . .
+            a 1 1 1 . . .
+            a 1 1 1 1 . .
+            b 1 1 . . 1 .
+            b 1 1 . . 1 1
+        """
+        same = (self.own[key] == self.own[query]) | (self.own[key] == self.root[query])
+        return same & (query >= key)
+
+
+def tree_table(blocks: Sequence[Block]) -> TreeTable:
+    """Build the table of a packed row from its blocks, which must tile the row in order, roots before leaves."""
+    own, root = [], []
+    for number, block in enumerate(blocks):
+        own += [number] * block.length
+        root += [number if block.root is None else block.root] * block.length
+    buckets = [_bucket([blocks[i] for i in group], blocks) for group in _similar(blocks)]
+    order = torch.cat([bucket.query_index[bucket.valid] for bucket in buckets])
+    restore = torch.empty_like(order)
+    restore[order] = torch.arange(len(order))
+    return TreeTable(buckets, restore, torch.tensor(own), torch.tensor(root))
+
+
+def _similar(blocks: Sequence[Block]) -> list[list[int]]:
+    """Indices of blocks grouped so that padding stays below 1 - PADDING_LIMIT; empty blocks are left out."""
+    order = sorted((i for i, b in enumerate(blocks) if b.length), key=lambda i: -blocks[i].length)
+    groups: list[list[int]] = []
+    for i in order:
+        if groups and _fits(blocks[i], blocks[groups[-1][0]]):
+            groups[-1].append(i)
+        else:
+            groups.append([i])
+    return groups
+
+
+def _fits(block: Block, longest: Block) -> bool:
+    return (block.root is None) == (longest.root is None) and block.length >= PADDING_LIMIT * longest.length
+
+
+def _bucket(group: Sequence[Block], blocks: Sequence[Block]) -> Bucket:
+    empty = Block(0, 0)
+    roots = [empty if block.root is None else blocks[block.root] for block in group]
+    starts, lengths = _column(group, "start"), _column(group, "length")
+    root_starts, root_lengths = _column(roots, "start"), _column(roots, "length")
+    step = torch.arange(int(lengths.max()))
+    root_step = torch.arange(int(root_lengths.max()))
+    valid, root_valid = step < lengths, root_step < root_lengths
+    query_index = torch.where(valid, starts + step, 0)
+    key_index = torch.cat([torch.where(root_valid, root_starts + root_step, 0), query_index], dim=1)
+    causal = step[:, None] >= step[None, :]
+    sees_root = root_valid[:, None, :].expand(-1, len(step), -1)
+    # padded queries keep their own diagonal, so that no softmax row is empty (their output is dropped)
+    mask = torch.cat([sees_root, causal.expand(len(group), -1, -1)], dim=2)
+    return Bucket(query_index, key_index, mask[:, None], valid)
+
+
+def _column(blocks: Sequence[Block], name: str) -> Tensor:
+    return torch.tensor([[getattr(block, name)] for block in blocks])
+
+
+def segment_attention(query: Tensor, key: Tensor, value: Tensor, table: TreeTable, scaling: float | None) -> Tensor:
+    """Exact tree attention by batched SDPA over segments, with backward on every device.
+
+    Args:
+        query: (1, H, T, D); key and value: (1, H_kv, T, D).
+
+    Returns:
+        (1, T, H, D).
+    """
+    query, key, value = query[0], key[0], value[0]
+    repeats = query.shape[0] // key.shape[0]
+    outputs = []
+    for bucket in table.buckets:
+        q = query[:, bucket.query_index].transpose(0, 1)
+        k = key[:, bucket.key_index].transpose(0, 1).repeat_interleave(repeats, dim=1)
+        v = value[:, bucket.key_index].transpose(0, 1).repeat_interleave(repeats, dim=1)
+        out = F.scaled_dot_product_attention(q, k, v, attn_mask=bucket.mask, scale=scaling)
+        outputs.append(out.transpose(1, 2)[bucket.valid])
+    return torch.cat(outputs)[table.restore][None]
+
+
+def flex_tree_attention(query: Tensor, key: Tensor, value: Tensor, table: TreeTable, scaling: float | None) -> Tensor:
+    """The same by FlexAttention with a block mask made from the segment table (CUDA; no backward on CPU)."""
+    from torch.nn.attention.flex_attention import flex_attention
+
+    kernel: Any = torch.compile(flex_attention, dynamic=True) if query.is_cuda else flex_attention
+    out = kernel(query, key, value, block_mask=block_mask(table), scale=scaling, enable_gqa=True)
+    return out.transpose(1, 2)
+
+
+def block_mask(table: TreeTable) -> Any:
+    """FlexAttention's BlockMask of a table, built once and kept on it (every layer uses the same)."""
+    cached = table.__dict__.get("_block_mask")
+    if cached is None:
+        from torch.nn.attention.flex_attention import create_block_mask
+
+        size = len(table.own)
+        cached = create_block_mask(
+            lambda batch, head, q, kv: table.visible(q, kv), None, None, size, size, device=str(table.own.device)
+        )
+        object.__setattr__(table, "_block_mask", cached)
+    return cached
+
+
+def attention_forward(
+    module: torch.nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    scaling: float | None = None,
+    tree: TreeTable | None = None,
+    slots: SlotAttention | None = None,
+    tree_kernel: str = "segments",
+    **kwargs: Any,
+) -> tuple[Tensor, Tensor | None]:
+    """The function that transformers calls in every layer; shapes as in `segment_attention`."""
+    if tree is not None:
+        kernel = flex_tree_attention if tree_kernel == "flex" else segment_attention
+        return kernel(query, key, value, tree, scaling), None
+    if slots is not None:
+        return slots.attend(int(module.layer_idx), query, key, value, scaling), None
+    from transformers.integrations.sdpa_attention import sdpa_attention_forward
+
+    return sdpa_attention_forward(module, query, key, value, attention_mask, scaling=scaling, **kwargs)
+
+
+def attention_mask(*args: Any, attention_mask: Tensor | None = None, **kwargs: Any) -> Tensor | None:
+    """The mask that transformers prepares: none for tree and slots, its own for padded rows."""
+    if attention_mask is None:
+        return None
+    from transformers.masking_utils import sdpa_mask
+
+    return sdpa_mask(*args, attention_mask=attention_mask, **kwargs)
+
+
+def register() -> str:
+    """Make the function known to transformers (safe to repeat) and return its name."""
+    from transformers import AttentionInterface, AttentionMaskInterface
+
+    AttentionInterface.register(NAME, attention_forward)
+    AttentionMaskInterface.register(NAME, attention_mask)
+    return NAME

@@ -1,0 +1,210 @@
+"""The policy: one causal LM with a LoRA adapter named `policy`; adapters off, it is the reference.
+
+The adapter is the only thing that trains. What is loaded may be the bundled policy, a folder or a hub id.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from lightning_mem1.policy.attention import TreeTable
+from lightning_mem1.policy.loading import load_model, load_tokenizer, resolve
+from lightning_mem1.policy.logprobs import chunked_logprobs
+
+ADAPTER = "policy"
+
+
+class ScoredBatch(Protocol):
+    """What `Policy.logprobs` reads of a `collator.Batch`."""
+
+    @property
+    def input_ids(self) -> Tensor: ...
+    @property
+    def position_ids(self) -> Tensor: ...
+    @property
+    def attention_mask(self) -> Tensor | None: ...
+    @property
+    def tree(self) -> TreeTable | None: ...
+    @property
+    def predict_index(self) -> Tensor: ...
+    @property
+    def action_ids(self) -> Tensor: ...
+
+
+@dataclass
+class LoraSettings:
+    """LoRA (arXiv 2106.09685).
+
+    Args:
+        r: Rank of the update.
+        alpha: Scale; the update is multiplied by alpha / r.
+        dropout: Dropout on the adapter's input; keep 0 so that training scores what the rollout sampled.
+        target_modules: Module names, or "all-linear" for every linear layer but the head.
+    """
+
+    r: int = 16
+    alpha: float = 32.0
+    dropout: float = 0.0
+    target_modules: str | list[str] = "all-linear"
+
+
+class Policy(nn.Module):
+    """A causal LM that scores trajectories and can be generated from.
+
+    Args:
+        model: A transformers causal LM whose attention is `policy.attention` (see `load_model`).
+        tokenizer: Its tokenizer.
+        lora: Adapter settings; None trains every weight (warm start).
+        source: Where the base came from, stored in checkpoints.
+        tree_kernel: "segments", "flex", or "auto" (flex on CUDA).
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        tokenizer: Any,
+        lora: LoraSettings | None = None,
+        source: str = "",
+        tree_kernel: str = "auto",
+    ) -> None:
+        super().__init__()
+        if tree_kernel not in ("auto", "segments", "flex"):
+            raise ValueError(f"unknown attention: expected auto, segments or flex, got '{tree_kernel}'; set model.attention")
+        self.causal_lm = model
+        self.tokenizer = tokenizer
+        self.source = source
+        self.tree_kernel = tree_kernel
+        self.model = _with_adapter(model, lora) if lora else model
+
+    @classmethod
+    def load(
+        cls,
+        source: str = "bundled",
+        *,
+        lora: LoraSettings | None = None,
+        dtype: str = "float32",
+        attention: str = "auto",
+        gradient_checkpointing: bool = False,
+    ) -> Policy:
+        """Load a policy.
+
+        Args:
+            source: "bundled", a folder with safetensors, or a hub id such as "Qwen/Qwen2.5-7B-Instruct".
+            lora: Adapter settings, None for no adapter.
+            dtype: "float32", "bfloat16" or "float16".
+            attention: "auto", "segments" or "flex": the kernel of the tree layout.
+            gradient_checkpointing: Trade time for memory in the backward pass.
+
+        Raises:
+            ValueError, FileNotFoundError: with one line that says what was expected and what to do.
+        """
+        folder = resolve(source)
+        model = load_model(folder, dtype)
+        policy = cls(model, load_tokenizer(folder), lora, source=source, tree_kernel=attention)
+        if gradient_checkpointing:
+            model.gradient_checkpointing_enable({"use_reentrant": False})
+            model.enable_input_require_grads()
+        return policy
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return next(self.causal_lm.parameters()).device
+
+    @property
+    def config(self) -> Any:
+        """The transformers config of the base."""
+        return self.causal_lm.config
+
+    def hidden(self, input_ids: Tensor, position_ids: Tensor, **kwargs: Any) -> Tensor:
+        """Last hidden states (B, L, width); `kwargs` reach the attention function."""
+        backbone = self.causal_lm.model
+        return backbone(input_ids=input_ids, position_ids=position_ids, use_cache=False, **kwargs).last_hidden_state
+
+    def head(self, hidden: Tensor) -> Tensor:
+        """Logits (n, vocabulary) of hidden states (n, width)."""
+        return self.causal_lm.lm_head(hidden)
+
+    def logprobs(self, batch: ScoredBatch, temperature: float = 1.0) -> tuple[Tensor, Tensor]:
+        """Score every action token of a batch in the context it was sampled in.
+
+        Args:
+            batch: From `collator.collate`, on this policy's device.
+            temperature: The sampling temperature.
+
+        Returns:
+            Log-probabilities (N,) and entropies (N,) in nats, in the batch's order of action tokens.
+        """
+        hidden = self.hidden(
+            batch.input_ids,
+            batch.position_ids,
+            attention_mask=batch.attention_mask,
+            **self._tree(batch.tree),
+        )
+        predicting = hidden.flatten(0, 1)[batch.predict_index]
+        return chunked_logprobs(predicting, self.head, batch.action_ids, temperature)
+
+    def _tree(self, table: TreeTable | None) -> dict[str, Any]:
+        if table is None:
+            return {}
+        kernel = self.tree_kernel
+        if kernel == "auto":
+            kernel = "flex" if self.device.type == "cuda" else "segments"
+        return {"tree": table, "tree_kernel": kernel}
+
+    @contextmanager
+    def reference(self) -> Iterator[None]:
+        """Inside, the policy is its own reference: the base with adapters off."""
+        disable = getattr(self.model, "disable_adapter", None)
+        if disable is None:
+            raise ValueError("no reference policy: expected an adapter, got full training; set model.lora or beta 0")
+        with disable():
+            yield
+
+    def adapter_state(self) -> dict[str, Tensor]:
+        """The trained weights alone: names and tensors, on the CPU."""
+        trained = {name for name, p in self.named_parameters() if p.requires_grad}
+        return {name: p.detach().cpu().clone() for name, p in self.named_parameters() if name in trained}
+
+    def load_adapter_state(self, state: dict[str, Tensor]) -> None:
+        """Put trained weights back.
+
+        Raises:
+            ValueError: the names or shapes are not this policy's.
+        """
+        own = {name: p for name, p in self.named_parameters() if p.requires_grad}
+        for name, parameter in own.items():
+            if name not in state or state[name].shape != parameter.shape:
+                got = tuple(state[name].shape) if name in state else "nothing"
+                raise ValueError(
+                    f"adapter does not fit this policy: expected {name} of shape {tuple(parameter.shape)}, got {got}; "
+                    "use the model.policy and model.lora settings it was trained with"
+                )
+            parameter.data.copy_(state[name])
+        if extra := sorted(set(state) - set(own)):
+            raise ValueError(f"adapter does not fit this policy: expected {len(own)} tensors, got also {extra[0]}")
+
+    def save(self, folder: str | Path) -> None:
+        """Write the adapter (peft format, safetensors), or the whole model when there is no adapter."""
+        self.model.save_pretrained(str(folder), safe_serialization=True)
+        self.tokenizer.save_pretrained(str(folder))
+
+
+def _with_adapter(model: nn.Module, lora: LoraSettings) -> nn.Module:
+    from peft import LoraConfig, get_peft_model
+
+    config = LoraConfig(
+        r=lora.r,
+        lora_alpha=lora.alpha,
+        lora_dropout=lora.dropout,
+        target_modules=lora.target_modules,
+        task_type="CAUSAL_LM",
+    )
+    return get_peft_model(model, config, adapter_name=ADAPTER)

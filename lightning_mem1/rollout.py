@@ -1,0 +1,214 @@
+"""Rollouts: play many episodes at once, each with its memory mode, and write down exactly what was sampled.
+
+The only place of the package that catches any exception: an environment that fails ends its own trajectory, never the
+run. Seeds belong to trajectories, so a trajectory does not depend on what else is in the batch.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from lightning_mem1 import memory
+from lightning_mem1.text import ParsedTurn, Tags, information_ends, neutralise, parse_turn, render_prompt
+from lightning_mem1.types import Engine, Env, GenerationRequest, StepResult, StopReason, Task, Trajectory, Turn
+
+KEPT_TAIL = 0.25  # when information is cut, this part of the budget keeps its end (the available actions stand there)
+
+
+@dataclass
+class RolloutSettings:
+    """How episodes are sampled.
+
+    Args:
+        temperature: Sampling temperature; validation is greedy whatever stands here.
+        top_p: Nucleus cut; keep 1.0 for training (see `engine.sampling`).
+        max_new_tokens: Limit of one turn.
+        max_information_tokens: Limit of one reply; a longer one loses its middle, never its closing tag.
+        prompt: "full" explains the format to a chat model; "brief" suits policies trained on the format.
+        tags: Names of the blocks.
+    """
+
+    temperature: float = 1.0
+    top_p: float = 1.0
+    max_new_tokens: int = 256
+    max_information_tokens: int = 1000
+    prompt: str = "full"
+    tags: Tags = field(default_factory=Tags)
+
+
+@dataclass(frozen=True)
+class Episode:
+    """A task to be played: `group` numbers the episodes of the same task, `seed` makes the sampling its own."""
+
+    task: Task
+    env: Env
+    group: int = 0
+    seed: int = 0
+
+
+@dataclass
+class _Player:
+    """The state of one episode while it is played."""
+
+    episode: Episode
+    trajectory: Trajectory
+    started: float
+    done: bool = False
+
+
+def collect(
+    episodes: Sequence[Episode],
+    engine: Engine,
+    tokenizer: Any,
+    settings: RolloutSettings,
+    mode: str = "mem1",
+    window: int = 2,
+    on_turn: Callable[[Trajectory, Turn], None] | None = None,
+) -> list[Trajectory]:
+    """Play episodes to their ends.
+
+    Args:
+        episodes: What to play; their environments are used up.
+        engine: Generates the turns; it is reset first.
+        tokenizer: A transformers tokenizer, the policy's.
+        settings: Sampling and limits.
+        mode: Memory mode.
+        window: Turns kept by mode `window`.
+        on_turn: Called after each turn, e.g. to show progress.
+
+    Returns:
+        Trajectories in the order of `episodes`.
+    """
+    memory.check_mode(mode, window)
+    engine.reset()
+    rollout = _Rollout(engine, tokenizer, settings, mode, window)
+    players = [rollout.begin(session, episode) for session, episode in enumerate(episodes)]
+    while engine.pending:
+        for completion in engine.step():
+            player = players[completion.session]
+            turn = Turn(completion.ids, completion.logprobs)
+            rollout.reply(player, turn)
+            if on_turn:
+                on_turn(player.trajectory, turn)
+            if not player.done:
+                rollout.ask(completion.session, player)
+    for player in players:
+        player.trajectory.drift = _drift(player.trajectory, rollout.asked, mode, window)
+    return [player.trajectory for player in players]
+
+
+class _Rollout:
+    """What the episodes of one call to `collect` share."""
+
+    def __init__(self, engine: Engine, tokenizer: Any, settings: RolloutSettings, mode: str, window: int) -> None:
+        self.engine, self.tokenizer, self.settings = engine, tokenizer, settings
+        self.mode, self.window = mode, window
+        self.asked: dict[int, list[int]] = {}  # id of a trajectory -> hash of each context the engine was given
+
+    def begin(self, session: int, episode: Episode) -> _Player:
+        trajectory = Trajectory(episode.task, [], [], StopReason.MAX_TURNS, episode.group, episode.seed)
+        player = _Player(episode, trajectory, time.perf_counter())
+        try:
+            observation = episode.env.observe()
+        except Exception as error:
+            _fail(player, error)
+            return player
+        trajectory.prompt_ids = self._prompt_ids(episode.task, observation)
+        self.ask(session, player)
+        return player
+
+    def ask(self, session: int, player: _Player) -> None:
+        """Submit the next turn, or end the episode when its context would not fit."""
+        trajectory = player.trajectory
+        context = memory.context_ids(trajectory.prompt_ids, trajectory.turns, self.mode, self.window)
+        if len(context) + self.settings.max_new_tokens > self.engine.max_context_tokens:
+            _end(player, StopReason.CONTEXT)
+            return
+        self.asked.setdefault(id(trajectory), []).append(hash(tuple(context)))
+        self.engine.submit(
+            GenerationRequest(
+                session=session,
+                context_ids=context,
+                max_new_tokens=self.settings.max_new_tokens,
+                stop=self.settings.tags.stop,
+                temperature=self.settings.temperature,
+                top_p=self.settings.top_p,
+                seed=turn_seed(player.episode.seed, len(trajectory.turns)),
+            )
+        )
+
+    def reply(self, player: _Player, turn: Turn) -> None:
+        """Carry out a finished turn: parse it, step the environment, attach the reply."""
+        parsed = parse_turn(self._decode(turn.action_ids), self.settings.tags)
+        player.trajectory.turns.append(turn)
+        try:
+            # a malformed turn is still shown to the environment, as an action that means nothing: it costs the turn,
+            # and the agent sees its page again together with what was wrong
+            result = player.episode.env.step(parsed.action or "")
+            self._record(player, turn, parsed, result)
+        except Exception as error:
+            _fail(player, error)
+
+    def _record(self, player: _Player, turn: Turn, parsed: ParsedTurn, result: StepResult) -> None:
+        turn.action = parsed.action
+        turn.reward, turn.info = result.reward, result.info
+        turn.valid = result.valid and parsed.action is not None
+        turn.information = result.information if not parsed.problem else f"{parsed.problem}\n{result.information}"
+        turns_left = player.episode.task.max_turns - len(player.trajectory.turns)
+        if result.done:
+            _end(player, StopReason.DONE)
+        elif turns_left <= 0:
+            _end(player, StopReason.MAX_TURNS)
+        else:
+            turn.information_ids = self._information_ids(turn.information, turns_left)
+
+    def _prompt_ids(self, task: Task, observation: str) -> list[int]:
+        tags, style = self.settings.tags, self.settings.prompt
+        message = render_prompt(task.prompt, observation, task.max_turns, tags, style)
+        if not self.tokenizer.chat_template:
+            return self._encode(message + "\n")
+        chat = [{"role": "user", "content": message}]
+        rendered = self.tokenizer.apply_chat_template(chat, add_generation_prompt=True, tokenize=False)
+        return self._encode(rendered)
+
+    def _information_ids(self, information: str, turns_left: int) -> list[int]:
+        opening, closing = information_ends(turns_left, self.settings.tags)
+        head, tail = self._encode(opening), self._encode(closing)
+        body = self._encode(neutralise(information, self.settings.tags))
+        room = max(0, self.settings.max_information_tokens - len(head) - len(tail))
+        if len(body) > room:
+            kept = int(room * KEPT_TAIL)
+            body = body[: room - kept] + body[len(body) - kept :]
+        return [*head, *body, *tail]
+
+    def _encode(self, text: str) -> list[int]:
+        return list(self.tokenizer.encode(text, add_special_tokens=False))
+
+    def _decode(self, ids: Sequence[int]) -> str:
+        return str(self.tokenizer.decode(ids, skip_special_tokens=False))
+
+
+def turn_seed(seed: int, turn: int) -> int:
+    """Seed of one turn's sampling, from the trajectory's seed alone."""
+    return int.from_bytes(hashlib.blake2b(f"{seed}/{turn}".encode(), digest_size=8).digest(), "big")
+
+
+def _drift(trajectory: Trajectory, asked: dict[int, list[int]], mode: str, window: int) -> int:
+    seen = asked.get(id(trajectory), [])
+    derived = [hash(tuple(context)) for context in memory.contexts(trajectory, mode, window)]
+    return sum(a != b for a, b in zip(seen, derived, strict=False))
+
+
+def _end(player: _Player, reason: StopReason) -> None:
+    player.done = True
+    player.trajectory.stop_reason = reason
+    player.trajectory.seconds = time.perf_counter() - player.started
+
+
+def _fail(player: _Player, error: Exception) -> None:
+    player.trajectory.error = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
+    _end(player, StopReason.ERROR)

@@ -1,0 +1,114 @@
+"""The wire format: tags, prompts, hints, and the one action of a turn.
+
+Everything here is text. What the policy sees is built from ids (`memory.py`); these functions only make the
+pieces that are tokenised once, and read the turns that come back.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Tags:
+    """Names of the three blocks.
+
+    Args:
+        internal_state: What the policy writes for its later self (``<summary>`` in the shop, ``<think>`` in QA).
+        action: The one action of a turn.
+        information: The environment's reply.
+    """
+
+    internal_state: str = "summary"
+    action: str = "answer"
+    information: str = "state"
+
+    @property
+    def stop(self) -> tuple[str, ...]:
+        """Strings that end a turn."""
+        return (f"</{self.action}>",)
+
+
+@dataclass(frozen=True)
+class ParsedTurn:
+    """A turn's text taken apart: `action` is None when it is malformed, and `problem` then says why."""
+
+    internal_state: str
+    action: str | None
+    problem: str = ""
+
+
+def parse_turn(text: str, tags: Tags) -> ParsedTurn:
+    """Take one internal state and exactly one action out of a turn.
+
+    >>> parse_turn("<summary>red</summary><answer>click[red]</answer>", Tags())
+    ParsedTurn(internal_state='red', action='click[red]', problem='')
+    """
+    actions = _blocks(text, tags.action)
+    states = _blocks(text, tags.internal_state)
+    state = states[0].strip() if states else ""
+    if len(actions) != 1:
+        return ParsedTurn(state, None, f"expected exactly one <{tags.action}>...</{tags.action}>, got {len(actions)}")
+    action = actions[0].strip()
+    if not action:
+        return ParsedTurn(state, None, f"expected an action inside <{tags.action}>, got nothing")
+    return ParsedTurn(state, action)
+
+
+def _blocks(text: str, tag: str) -> list[str]:
+    return re.findall(rf"<{re.escape(tag)}>(.*?)</{re.escape(tag)}>", text, flags=re.DOTALL)
+
+
+def neutralise(text: str, tags: Tags) -> str:
+    """Make every tag inside `text` harmless: ``</state>`` in a product title cannot end an information block."""
+    names = "|".join(re.escape(name) for name in (tags.internal_state, tags.action, tags.information))
+    return re.sub(rf"<(?=\s*/?\s*(?:{names})\s*>|\|)", "\u2039", text, flags=re.IGNORECASE)
+
+
+def turns_left_hint(turns_left: int) -> str:
+    """The hint that stands at the start of each information block."""
+    return "1 turn left" if turns_left == 1 else f"{turns_left} turns left"
+
+
+def information_block(information: str, turns_left: int, tags: Tags) -> str:
+    """Wrap an environment's reply; the text is data, so tags in it are made harmless first."""
+    opening, closing = information_ends(turns_left, tags)
+    return opening + neutralise(information, tags) + closing
+
+
+def information_ends(turns_left: int, tags: Tags) -> tuple[str, str]:
+    """Opening (with the hint) and closing of an information block, for callers that cut the middle to size."""
+    return f"<{tags.information}>{turns_left_hint(turns_left)}\n", f"</{tags.information}>"
+
+
+FULL_INSTRUCTIONS = """You act step by step in an environment and can see only a little of the past: this message, \
+your own previous turn and the reply to it. Everything older is dropped, so carry forward whatever you need.
+In every turn write, in this order:
+1. <{internal_state}>...</{internal_state}>: your memory and reasoning in one: what is wanted, what you found, what you tried, \
+what you plan. It replaces the previous one.
+2. <{action}>...</{action}>: exactly one of the available actions, nothing else.
+The reply comes inside <{information}>...</{information}> and starts with the number of turns left."""
+
+
+def render_prompt(task_prompt: str, observation: str, turns: int, tags: Tags, style: str = "full") -> str:
+    """The user message that opens every context.
+
+    Args:
+        task_prompt: The task's own words, e.g. the shopping instruction.
+        observation: What the environment shows before the first turn (may be empty).
+        turns: Number of turns the agent has.
+        tags: The tag names.
+        style: ``"full"`` explains the format (for pretrained chat models); ``"brief"`` holds only the task (for
+            policies that were trained on the format, where each further token costs time in every context).
+
+    Raises:
+        ValueError: unknown `style`.
+    """
+    if style not in ("full", "brief"):
+        raise ValueError(f"unknown prompt style: expected full or brief, got '{style}'; set model.rollout.prompt")
+    parts = [neutralise(task_prompt, tags), neutralise(observation, tags), turns_left_hint(turns)]
+    if style == "full":
+        names = {"internal_state": tags.internal_state, "action": tags.action, "information": tags.information}
+        parts.insert(0, FULL_INSTRUCTIONS.format(**names))
+    return "\n".join(part for part in parts if part)

@@ -1,0 +1,219 @@
+"""The data that every room shares: tasks, environments, turns, trajectories.
+
+A `Trajectory` holds what was sampled and nothing derived from it: contexts, masks, positions, metrics and
+pictures are all computed from its ids. Ids are exact: they are never decoded and tokenised again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any, Literal, Protocol
+
+Split = Literal["train", "val", "test"]
+
+
+class StopReason(StrEnum):
+    """Why a trajectory ended."""
+
+    DONE = "done"  # the environment ended the episode
+    MAX_TURNS = "max_turns"  # the turn budget is spent
+    CONTEXT = "context"  # the next context would not fit the engine
+    ERROR = "error"  # the environment failed; the trajectory is kept and counted
+
+
+@dataclass(frozen=True)
+class Objective:
+    """One question of a task with its accepted answers."""
+
+    question: str
+    answers: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Task:
+    """What the agent is asked.
+
+    Attributes:
+        id: Stable name, e.g. ``"webshop/train/17"``.
+        prompt: The user message that stays visible in every turn.
+        objectives: What the task consists of (one entry for a shop task).
+        max_turns: How many turns the agent may take.
+        data: Plain values that the environment of this task needs (picklable).
+    """
+
+    id: str
+    prompt: str
+    objectives: tuple[Objective, ...]
+    max_turns: int
+    data: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class StepResult:
+    """The environment's reply to one action.
+
+    Attributes:
+        information: Text shown to the agent next (empty when the episode is over).
+        reward: Reward of this step; a trajectory's reward is the sum over its steps.
+        done: True when the episode is over.
+        valid: False when the action could not be carried out (it still costs the turn).
+        info: Numbers and words for metrics and transcripts, e.g. ``{"success": 1.0}``.
+    """
+
+    information: str
+    reward: float = 0.0
+    done: bool = False
+    valid: bool = True
+    info: Mapping[str, Any] = field(default_factory=dict)
+
+
+class Env(Protocol):
+    """Single-use environment of one task: there is no reset."""
+
+    def observe(self) -> str:
+        """Return what the agent sees before its first turn (may be empty)."""
+        ...
+
+    def step(self, action: str) -> StepResult:
+        """Carry out one action."""
+        ...
+
+
+class TaskSource(Protocol):
+    """Makes tasks and the environments that play them."""
+
+    def size(self, split: Split) -> int:
+        """Number of different tasks in a split."""
+        ...
+
+    def task(self, split: Split, index: int) -> Task:
+        """Return task `index` of a split, 0 <= index < size(split)."""
+        ...
+
+    def env(self, task: Task) -> Env:
+        """Return a fresh environment for a task made by this source."""
+        ...
+
+
+@dataclass
+class Turn:
+    """One policy call and the reply to it.
+
+    Attributes:
+        action_ids: Ids the policy sampled, stop tokens included.
+        action_logprobs: Log-probability of each action id under the policy that sampled it (same length), in
+            nats, at the sampling temperature and before any top-p or top-k cut.
+        information_ids: Ids of the reply as they stand in later contexts (empty after the last turn).
+        action: The action parsed out of the turn; None when it was malformed.
+        information: The reply's text as the environment gave it.
+        reward: Reward of this step.
+        valid: False when the action was malformed or could not be carried out.
+        info: The environment's `StepResult.info`.
+    """
+
+    action_ids: list[int]
+    action_logprobs: list[float]
+    information_ids: list[int] = field(default_factory=list)
+    action: str | None = None
+    information: str = ""
+    reward: float = 0.0
+    valid: bool = True
+    info: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass
+class Trajectory:
+    """One episode.
+
+    Attributes:
+        task: The task that was played.
+        prompt_ids: Ids of the prompt, the part that every context starts with.
+        turns: The turns, oldest first.
+        stop_reason: Why it ended.
+        group: Trajectories of the same task in one rl_step share this number (GRPO's group).
+        seed: Seed of this trajectory's sampling.
+        error: One line about what failed when `stop_reason` is ERROR.
+        seconds: Wall-clock time of the episode.
+        drift: Number of turns whose context, derived again from this trajectory, differs from the ids that the
+            engine was given. Stays 0; anything else means that training would not see what the rollout saw.
+    """
+
+    task: Task
+    prompt_ids: list[int]
+    turns: list[Turn]
+    stop_reason: StopReason
+    group: int = 0
+    seed: int = 0
+    error: str = ""
+    seconds: float = 0.0
+    drift: int = 0
+
+    @property
+    def reward(self) -> float:
+        """Sum of the rewards of the turns."""
+        return sum(turn.reward for turn in self.turns)
+
+    @property
+    def success(self) -> float:
+        """The environment's own `success` of the last turn, 0.0 when it gave none."""
+        return float(self.turns[-1].info.get("success", 0.0)) if self.turns else 0.0
+
+
+@dataclass(frozen=True)
+class GenerationRequest:
+    """One turn to be generated.
+
+    Attributes:
+        session: The episode the turn belongs to; an engine may reuse cached keys of the same session.
+        context_ids: What the policy sees.
+        max_new_tokens: Upper limit of the turn.
+        stop: Strings that end the turn; the token that completes one is kept and scored.
+        temperature: Sampling temperature; 0 means greedy.
+        top_p: Nucleus cut of the sampling distribution, 1.0 for none.
+        seed: Seed of this turn's sampling; equal seeds and contexts give equal turns, whatever the batch.
+    """
+
+    session: int
+    context_ids: Sequence[int]
+    max_new_tokens: int
+    stop: tuple[str, ...] = ()
+    temperature: float = 1.0
+    top_p: float = 1.0
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Completion:
+    """A finished turn: sampled ids and their log-probabilities, in the order of sampling."""
+
+    session: int
+    ids: list[int]
+    logprobs: list[float]
+
+
+class Engine(Protocol):
+    """Generates turns for many episodes at once and never waits for the slowest of them."""
+
+    def reset(self) -> None:
+        """Forget every queued turn and every cached key: the weights may have changed."""
+        ...
+
+    def submit(self, request: GenerationRequest) -> None:
+        """Queue one turn; raises ValueError when it cannot fit `max_context_tokens`."""
+        ...
+
+    @property
+    def max_context_tokens(self) -> int:
+        """Most tokens that a context and the turn generated in it may have together."""
+        ...
+
+    def step(self) -> list[Completion]:
+        """Advance every running turn by a token and return the ones that ended."""
+        ...
+
+    @property
+    def pending(self) -> int:
+        """Number of turns that are queued or running."""
+        ...
