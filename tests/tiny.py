@@ -32,7 +32,7 @@ def tiny_policy(lora: LoraSettings | None = None, seed: int = 0, kv_heads: int =
         num_attention_heads=4,
         num_key_value_heads=kv_heads,
         max_position_embeddings=2048,
-        initializer_range=0.3,
+        initializer_range=0.15,
         tie_word_embeddings=True,
     )
     config._attn_implementation = register()

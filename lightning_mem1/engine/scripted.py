@@ -1,0 +1,48 @@
+"""An engine that writes what a script says: experts, baselines and tests run through the very same rollout."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from lightning_mem1.types import Completion, GenerationRequest
+
+Writer = Callable[[str], str]
+
+
+class ScriptedEngine:
+    """Answers each request with the text of its session's writer; log-probs are 0 (the script is certain).
+
+    Args:
+        tokenizer: Turns the text into ids, and the context's ids into the text a writer reads.
+        writers: One per session: context text -> text of the next turn.
+    """
+
+    max_context_tokens = 1 << 30
+
+    def __init__(self, tokenizer: Any, writers: Sequence[Writer]) -> None:
+        self.tokenizer = tokenizer
+        self.writers = list(writers)
+        self._queue: deque[GenerationRequest] = deque()
+
+    @property
+    def pending(self) -> int:
+        """Turns queued."""
+        return len(self._queue)
+
+    def reset(self) -> None:
+        """Forget queued turns."""
+        self._queue.clear()
+
+    def submit(self, request: GenerationRequest) -> None:
+        """Queue one turn."""
+        self._queue.append(request)
+
+    def step(self) -> list[Completion]:
+        """Answer the oldest request."""
+        request = self._queue.popleft()
+        context = self.tokenizer.decode(request.context_ids, skip_special_tokens=False)
+        text = self.writers[request.session](context)
+        ids = self.tokenizer.encode(text, add_special_tokens=False)
+        return [Completion(request.session, ids, [0.0] * len(ids))]

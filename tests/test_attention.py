@@ -1,0 +1,71 @@
+import pytest
+import torch
+
+from lightning_mem1.policy.attention import Block, block_mask, flex_tree_attention, segment_attention, tree_table
+
+# a prompt of two tokens, the segments of two turns, and a second prompt with its own segment
+BLOCKS = [Block(0, 2), Block(2, 3), Block(5, 2, 0), Block(7, 2, 0), Block(9, 1, 1)]
+MASK = [
+    [1, 0, 0, 0, 0, 0, 0, 0, 0, 0],
+    [1, 1, 0, 0, 0, 0, 0, 0, 0, 0],
+    [0, 0, 1, 0, 0, 0, 0, 0, 0, 0],
+    [0, 0, 1, 1, 0, 0, 0, 0, 0, 0],
+    [0, 0, 1, 1, 1, 0, 0, 0, 0, 0],
+    [1, 1, 0, 0, 0, 1, 0, 0, 0, 0],
+    [1, 1, 0, 0, 0, 1, 1, 0, 0, 0],
+    [1, 1, 0, 0, 0, 0, 0, 1, 0, 0],
+    [1, 1, 0, 0, 0, 0, 0, 1, 1, 0],
+    [0, 0, 1, 1, 1, 0, 0, 0, 0, 1],
+]
+
+
+def dense(query, key, value):
+    repeats = query.shape[1] // key.shape[1]
+    key, value = key.repeat_interleave(repeats, 1), value.repeat_interleave(repeats, 1)
+    mask = torch.tensor(MASK, dtype=torch.bool)
+    return torch.nn.functional.scaled_dot_product_attention(query, key, value, attn_mask=mask).transpose(1, 2)
+
+
+def qkv(heads=4, kv_heads=2):
+    torch.manual_seed(0)
+    return torch.randn(1, heads, 10, 8), torch.randn(1, kv_heads, 10, 8), torch.randn(1, kv_heads, 10, 8)
+
+
+def test_the_table_draws_the_mask_of_the_tree():
+    index = torch.arange(10)
+    assert tree_table(BLOCKS).visible(index[:, None], index[None]).int().tolist() == MASK
+
+
+def test_segment_attention_equals_attention_under_the_drawn_mask_and_so_do_its_gradients():
+    inputs = [t.requires_grad_() for t in qkv()]
+    ours = segment_attention(*inputs, tree_table(BLOCKS), None)
+    theirs = dense(*inputs)
+    torch.testing.assert_close(ours, theirs, atol=1e-6, rtol=0)
+    weights = torch.randn_like(ours)
+    got = torch.autograd.grad((ours * weights).sum(), inputs)
+    expected = torch.autograd.grad((theirs * weights).sum(), inputs)
+    for g, e in zip(got, expected, strict=True):
+        torch.testing.assert_close(g, e, atol=1e-5, rtol=0)
+
+
+def test_flex_attention_follows_the_same_table():
+    inputs = qkv()
+    torch.testing.assert_close(flex_tree_attention(*inputs, tree_table(BLOCKS), None), dense(*inputs), atol=1e-6, rtol=0)
+
+
+def test_the_block_mask_is_built_once_for_all_layers():
+    table = tree_table(BLOCKS)
+    assert block_mask(table) is block_mask(table)
+
+
+@pytest.mark.parametrize("turns", [4, 32])
+def test_no_mask_grows_with_the_square_of_the_row(turns):
+    blocks = [Block(0, 20)] + [Block(20 + 30 * t, 30, 0) for t in range(turns)]
+    cells = sum(bucket.mask.numel() for bucket in tree_table(blocks).buckets)
+    assert cells == 20 * 20 + turns * 30 * (20 + 30)
+
+
+def test_segments_of_unlike_length_are_not_padded_to_the_longest():
+    blocks = [Block(0, 4), Block(4, 100, 0), Block(104, 10, 0), Block(114, 9, 0)]
+    shapes = [tuple(bucket.query_index.shape) for bucket in tree_table(blocks).buckets]
+    assert shapes == [(1, 100), (2, 10), (1, 4)]

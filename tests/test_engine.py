@@ -1,0 +1,159 @@
+import random
+
+import pytest
+import torch
+
+from lightning_mem1.engine.local import EngineSettings, LocalEngine
+from lightning_mem1.engine.sampling import sample
+from lightning_mem1.engine.scripted import ScriptedEngine
+from lightning_mem1.policy.policy import LoraSettings
+from lightning_mem1.types import GenerationRequest
+from tiny import random_ids, tiny_policy, tiny_tokenizer
+
+POLICY = tiny_policy(LoraSettings(r=4))
+
+
+def engine(num_slots=2, **settings):
+    return LocalEngine(POLICY, EngineSettings(num_slots=num_slots, max_context_tokens=128, **settings))
+
+
+def run(engine, requests):
+    for request in requests:
+        engine.submit(request)
+    done = []
+    while engine.pending:
+        done += engine.step()
+    return {completion.session: completion for completion in done}
+
+
+def request(session, context, seed=0, n=8, **kw):
+    return GenerationRequest(session, context, max_new_tokens=n, seed=seed, **kw)
+
+
+def slow_greedy(context, n):
+    """The oracle: one whole forward pass per token, no cache."""
+    ids = list(context)
+    for _ in range(n):
+        tokens = torch.tensor([ids])
+        hidden = POLICY.hidden(tokens, torch.arange(len(ids))[None], attention_mask=torch.ones_like(tokens))
+        ids.append(int(POLICY.head(hidden[0, -1:]).argmax()))
+    return ids[len(context) :]
+
+
+def test_greedy_turns_equal_generation_without_a_cache():
+    rng = random.Random(0)
+    contexts = [random_ids(rng, n) for n in (3, 17, 9, 30, 1)]
+    done = run(engine(), [request(i, c, temperature=0.0) for i, c in enumerate(contexts)])
+    with torch.no_grad():
+        for i, context in enumerate(contexts):
+            expected = slow_greedy(context, 8)
+            end = expected.index(POLICY.tokenizer.eos_token_id) + 1 if POLICY.tokenizer.eos_token_id in expected else 8
+            assert done[i].ids == expected[:end]
+
+
+def test_the_same_seed_gives_the_same_turn_whatever_the_batch_and_the_number_of_slots():
+    rng = random.Random(1)
+    contexts = [random_ids(rng, rng.randrange(1, 40)) for _ in range(9)]
+    alone = [run(engine(1), [request(0, c, seed=i)])[0].ids for i, c in enumerate(contexts)]
+    for slots in (2, 5, 16):
+        done = run(engine(slots), [request(i, c, seed=i) for i, c in enumerate(contexts)])
+        assert [done[i].ids for i in range(9)] == alone
+
+
+def test_a_freed_slot_starts_the_next_turn_while_the_others_still_decode():
+    eng = engine(2)
+    for i, n in enumerate((20, 2, 3)):
+        eng.submit(request(i, [5, 6, 7], seed=i, n=n, temperature=1.0))
+    ended = []
+    steps = 0
+    while eng.pending:
+        ended += [(completion.session, steps) for completion in eng.step()]
+        steps += 1
+    order = [session for session, _ in ended]
+    assert order.index(2) < order.index(0)  # the third turn ran beside the long one
+    assert steps <= 20
+
+
+def test_keys_kept_in_a_slot_do_not_change_what_is_generated():
+    rng = random.Random(2)
+    prompt = random_ids(rng, 12)
+    eng = engine(1)
+    first = run(eng, [request(0, prompt, seed=1)])[0]
+    follow_up = [*prompt, *random_ids(rng, 6)]
+    warm = run(eng, [request(0, follow_up, seed=2)])[0]
+    eng.reset()
+    cold = run(eng, [request(0, follow_up, seed=2)])[0]
+    assert warm.ids == cold.ids
+    assert warm.logprobs == pytest.approx(cold.logprobs, abs=1e-5)
+    assert len(first.ids) == len(first.logprobs)
+
+
+def test_a_stop_string_ends_the_turn_and_stays_in_it():
+    stop = "</answer>"
+    for seed in range(300):
+        done = run(engine(1), [request(0, [5, 6, 7], seed=seed, n=100, stop=(stop,))])[0]
+        text = POLICY.tokenizer.decode(done.ids)
+        assert text.count(stop) <= 1
+        if stop in text:
+            assert text.endswith(stop)
+            return
+    pytest.fail("the random policy never wrote the stop string")
+
+
+def test_a_stop_string_may_be_spread_over_several_tokens():
+    pieces = POLICY.tokenizer.encode("tu", add_special_tokens=False)
+    eng = engine(1)
+    seen = set()
+    for seed in range(400):
+        text = POLICY.tokenizer.decode(run(eng, [request(0, pieces, seed=seed, n=30, stop=("es", "q"))])[0].ids)
+        assert not any(s in text[: -len(s) - 1] for s in ("q",))
+        seen.update(s for s in ("es", "q") if text.endswith(s))
+    assert "q" in seen
+
+
+def test_a_turn_that_cannot_fit_is_refused_with_the_setting_to_change():
+    with pytest.raises(ValueError, match=r"expected 1..128 tokens .* got 125 \+ 8; raise model.engine.max_context_tokens"):
+        engine().submit(request(0, [1] * 125))
+    with pytest.raises(ValueError, match=r"got 0 \+ 8"):
+        engine().submit(request(0, []))
+
+
+def test_the_pool_has_a_fixed_size_that_is_told():
+    eng = engine(4)
+    before = eng.pool.num_bytes
+    run(eng, [request(i, [3] * 20, seed=i) for i in range(12)])
+    assert eng.pool.num_bytes == before == 2 * 2 * 4 * 2 * 128 * 8 * 4  # keys+values, layers, slots, heads, tokens, dim
+
+
+def test_sampled_frequencies_follow_the_distribution():
+    logits = torch.log(torch.tensor([0.5, 0.3, 0.2])).repeat(20000, 1)
+    uniforms = torch.rand(20000, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    ones = torch.ones(20000)
+    ids, logprobs = sample(logits, ones, ones.double(), uniforms)
+    assert torch.bincount(ids).div(20000).tolist() == pytest.approx([0.5, 0.3, 0.2], abs=0.01)
+    assert logprobs[0].exp().item() == pytest.approx([0.5, 0.3, 0.2][int(ids[0])], abs=1e-6)
+
+
+def test_top_p_never_draws_outside_the_nucleus_but_stores_the_whole_distributions_log_prob():
+    logits = torch.log(torch.tensor([0.2, 0.5, 0.3])).repeat(1000, 1)
+    uniforms = torch.linspace(0, 0.999, 1000, dtype=torch.float64)
+    ids, logprobs = sample(logits, torch.ones(1000), torch.full((1000,), 0.6).double(), uniforms)
+    assert set(ids.tolist()) == {1, 2}
+    assert (ids == 1).double().mean().item() == pytest.approx(0.5 / 0.8, abs=0.01)
+    assert logprobs[ids == 1][0].exp().item() == pytest.approx(0.5, abs=1e-6)
+
+
+def test_temperature_shapes_both_the_draw_and_the_log_prob_and_zero_is_greedy():
+    logits = torch.tensor([[0.0, 1.0, 2.0]] * 2)
+    ids, logprobs = sample(logits, torch.tensor([0.0, 2.0]), torch.ones(2).double(), torch.tensor([0.0, 0.0]).double())
+    assert ids.tolist() == [2, 0]
+    assert logprobs[0].item() == pytest.approx(torch.log_softmax(logits[0], 0)[2].item(), abs=1e-6)
+    assert logprobs[1].item() == pytest.approx(torch.log_softmax(logits[1] / 2, 0)[0].item(), abs=1e-6)
+
+
+def test_a_script_runs_through_the_same_interface():
+    scripted = ScriptedEngine(tiny_tokenizer(), [lambda context: context[-3:] + "!"])
+    scripted.submit(request(0, tiny_tokenizer().encode("the red", add_special_tokens=False)))
+    (completion,) = scripted.step()
+    assert tiny_tokenizer().decode(completion.ids) == "red!"
+    assert scripted.pending == 0

@@ -1,0 +1,139 @@
+import pytest
+
+from lightning_mem1.engine.local import EngineSettings, LocalEngine
+from lightning_mem1.engine.scripted import ScriptedEngine
+from lightning_mem1.rollout import Episode, RolloutSettings, collect, turn_seed
+from lightning_mem1.types import StepResult, StopReason
+from tiny import WordEnv, task, tiny_policy, tiny_tokenizer
+
+TOKENIZER = tiny_tokenizer()
+BRIEF = RolloutSettings(prompt="brief", max_new_tokens=40)
+GOOD = "<summary>red</summary><answer>click[red]</answer>"
+
+
+def play(env, script, max_turns=8, settings=BRIEF, mode="mem1"):
+    lines = iter(script)
+    engine = ScriptedEngine(TOKENIZER, [lambda context: next(lines)])
+    return collect([Episode(task(max_turns=max_turns), env)], engine, TOKENIZER, settings, mode)[0]
+
+
+def text(ids):
+    return TOKENIZER.decode(ids)
+
+
+def test_an_episode_is_written_down_turn_by_turn():
+    env = WordEnv(["one", "two", ""])
+    trajectory = play(env, [GOOD] * 3)
+    assert env.actions == ["click[red]"] * 3
+    assert [text(turn.action_ids) for turn in trajectory.turns] == [GOOD] * 3
+    assert [text(turn.information_ids) for turn in trajectory.turns] == [
+        "<state>7 turns left\none</state>",
+        "<state>6 turns left\ntwo</state>",
+        "",
+    ]
+    assert trajectory.stop_reason == StopReason.DONE
+    assert (trajectory.reward, trajectory.success, trajectory.drift) == (1.0, 1.0, 0)
+
+
+def test_the_prompt_is_the_chat_message_with_the_task_the_page_and_the_turns():
+    trajectory = play(WordEnv([""]), [GOOD])
+    assert text(trajectory.prompt_ids) == (
+        "<|im_start|>user\ncount to 0\nsearch page\n8 turns left<|im_end|>\n<|im_start|>assistant\n"
+    )
+
+
+def test_the_context_of_each_turn_is_what_the_memory_mode_keeps():
+    seen = []
+
+    def write(context):
+        seen.append(context)
+        return GOOD
+
+    engine = ScriptedEngine(TOKENIZER, [write])
+    collect([Episode(task(), WordEnv(["one", "two", "three", ""]))], engine, TOKENIZER, BRIEF, "mem1")
+    assert seen[3].endswith(GOOD + "<state>5 turns left\nthree</state>")
+    assert "one" not in seen[3]
+    assert "two" not in seen[3]
+
+
+def test_a_malformed_turn_costs_the_turn_and_is_told_why():
+    env = WordEnv(["page", "page", ""])
+    trajectory = play(env, ["<summary>lost</summary>", GOOD, GOOD])
+    assert [turn.valid for turn in trajectory.turns] == [False, True, True]
+    assert trajectory.turns[0].action is None
+    assert "expected exactly one" in trajectory.turns[0].information
+    assert trajectory.turns[0].information.endswith("page")
+    assert trajectory.stop_reason == StopReason.DONE
+
+
+def test_the_turn_budget_ends_an_episode():
+    trajectory = play(WordEnv(["page"] * 9), [GOOD] * 3, max_turns=3)
+    assert len(trajectory.turns) == 3
+    assert trajectory.stop_reason == StopReason.MAX_TURNS
+    assert trajectory.turns[-1].information_ids == []
+
+
+class Broken(WordEnv):
+    def step(self, action: str) -> StepResult:
+        if len(self.actions) == 1:
+            raise RuntimeError("the shop\nburned down")
+        return super().step(action)
+
+
+class Unseen(WordEnv):
+    def observe(self) -> str:
+        raise OSError("no page")
+
+
+def test_an_environment_that_fails_ends_its_own_trajectory_and_no_other():
+    script = [GOOD] * 2
+    engine = ScriptedEngine(TOKENIZER, [lambda c: GOOD, lambda c: GOOD, lambda c: GOOD])
+    episodes = [Episode(task(), env) for env in (Broken(["a", "b", ""]), Unseen(["a"]), WordEnv(["a", ""]))]
+    broken, unseen, good = collect(episodes, engine, TOKENIZER, BRIEF)
+    assert broken.stop_reason == unseen.stop_reason == StopReason.ERROR
+    assert broken.error == "RuntimeError: the shop burned down"
+    assert (len(broken.turns), len(unseen.turns), len(good.turns)) == (2, 0, len(script))
+    assert good.stop_reason == StopReason.DONE
+
+
+def test_long_information_loses_its_middle_and_keeps_its_closing_tag():
+    settings = RolloutSettings(prompt="brief", max_new_tokens=40, max_information_tokens=30)
+    words = " ".join(str(n) for n in range(500))
+    ids = play(WordEnv([words, ""]), [GOOD] * 2, settings=settings).turns[0].information_ids
+    assert len(ids) == 30
+    assert text(ids).startswith("<state>7 turns left\n0 1 2")
+    assert text(ids).endswith("99</state>")
+
+
+def test_a_context_that_outgrows_the_engine_ends_the_episode():
+    policy = tiny_policy()
+    engine = LocalEngine(policy, EngineSettings(num_slots=1, max_context_tokens=120))
+    episode = Episode(task(max_turns=50), WordEnv(["red " * 10] * 50))
+    settings = RolloutSettings(prompt="brief", max_new_tokens=8)
+    trajectory = collect([episode], engine, policy.tokenizer, settings, "full")[0]
+    assert trajectory.stop_reason == StopReason.CONTEXT
+    assert 1 <= len(trajectory.turns) < 50
+
+
+def test_a_trajectory_depends_on_its_own_seed_only():
+    policy = tiny_policy()
+    engine = LocalEngine(policy, EngineSettings(num_slots=4, max_context_tokens=256))
+    settings = RolloutSettings(prompt="brief", max_new_tokens=8)
+
+    def sampled(seeds):
+        episodes = [Episode(task(), WordEnv(["red", "shoes", ""]), 0, seed) for seed in seeds]
+        found = collect(episodes, engine, policy.tokenizer, settings)
+        return {t.seed: [turn.action_ids for turn in t.turns] for t in found}
+
+    many = sampled(range(10))
+    assert sampled([7]) == {7: many[7]}
+    assert len({str(v) for v in many.values()}) > 5
+
+
+def test_turn_seeds_differ_between_turns_and_trajectories():
+    assert len({turn_seed(s, t) for s in range(20) for t in range(20)}) == 400
+
+
+def test_an_unknown_memory_mode_is_refused_before_anything_is_played():
+    with pytest.raises(ValueError, match="unknown memory mode"):
+        play(WordEnv([""]), [], mode="elephant")
