@@ -1,0 +1,17 @@
+"""Callbacks: rollouts, their metrics, transcripts, progress and checkpoints."""
+
+from lightning_mem1.callbacks.checkpoint import RLCheckpoint
+from lightning_mem1.callbacks.memory_usage import MemoryUsageCallback
+from lightning_mem1.callbacks.progress import ProgressCallback
+from lightning_mem1.callbacks.reward import RewardCallback
+from lightning_mem1.callbacks.rollout import RolloutCallback
+from lightning_mem1.callbacks.transcripts import TranscriptCallback
+
+__all__ = [
+    "MemoryUsageCallback",
+    "ProgressCallback",
+    "RLCheckpoint",
+    "RewardCallback",
+    "RolloutCallback",
+    "TranscriptCallback",
+]

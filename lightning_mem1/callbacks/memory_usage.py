@@ -1,0 +1,132 @@
+"""What the episodes cost in memory: tokens in the window, internal state, and the bytes behind them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from lightning.pytorch import Callback, Trainer
+from torch import Tensor
+from torchmetrics import Metric
+
+from lightning_mem1.datamodule import TaskBatch
+from lightning_mem1.memory import contexts
+from lightning_mem1.metrics import Dependency, InternalStateTokens, PeakTokens, dependency, peak_tokens
+from lightning_mem1.module import Mem1Module
+from lightning_mem1.text import parse_turn
+from lightning_mem1.types import Trajectory
+
+MAX_TURNS_SHOWN = 32
+GIB = 2**30
+
+
+class ContextByTurn(Metric):
+    """Mean context length by turn index, in tokens: a flat line is constant memory.
+
+    Its value is a dict from turn index to mean, for the turns that happened, up to `MAX_TURNS_SHOWN`.
+    """
+
+    full_state_update = False
+    total: Tensor
+    count: Tensor
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.add_state("total", torch.zeros(MAX_TURNS_SHOWN), dist_reduce_fx="sum")
+        self.add_state("count", torch.zeros(MAX_TURNS_SHOWN), dist_reduce_fx="sum")
+
+    def update(self, lengths: Sequence[Sequence[int]]) -> None:
+        """Add trajectories, each as one context length per turn."""
+        for turns in lengths:
+            shown = torch.tensor([float(n) for n in turns[:MAX_TURNS_SHOWN]]).to(self.total)
+            self.total[: len(shown)] += shown
+            self.count[: len(shown)] += 1
+
+    def compute(self) -> dict[int, float]:
+        """Mean by turn index."""
+        return {k: float(self.total[k] / self.count[k]) for k in range(MAX_TURNS_SHOWN) if self.count[k]}
+
+
+class MemoryUsageCallback(Callback):
+    """Logs by rl_step, under ``memory/`` in training and ``val/`` in validation:
+
+    ``peak_tokens_mean``, ``peak_tokens_max`` (tokens in the window when a turn ends, prompt included); ``dependency``
+    (pairs of tokens, area under causal attention); ``internal_state_mean``, ``internal_state_max`` (tokens) and
+    ``internal_state_growth`` (tokens per turn); ``context_tokens_turn_<k>`` (mean context of turn k); and in training
+    ``engine_kv_mib`` (the engine's pool), ``process_gib`` (resident memory), ``gpu_peak_gib`` (since the start).
+    """
+
+    def __init__(self) -> None:
+        self.peak, self.dependency = PeakTokens(), Dependency()
+        self.internal_state, self.by_turn = InternalStateTokens(), ContextByTurn()
+
+    def setup(self, trainer: Trainer, pl_module: Mem1Module, stage: str) -> None:  # type: ignore[override]
+        """Put the metrics on the module's device."""
+        for metric in self._metrics:
+            metric.to(trainer.strategy.root_device)
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: Mem1Module, batch: TaskBatch, batch_idx: int) -> None:  # type: ignore[override]
+        """Log what the training episodes cost."""
+        self._add(batch.trajectories, pl_module)
+        metrics = {**self._flush("memory"), **_bytes(pl_module)}
+        pl_module.log_dict(metrics, on_step=True, on_epoch=False, batch_size=1)
+
+    def on_validation_batch_start(
+        self, trainer: Trainer, pl_module: Mem1Module, batch: TaskBatch, batch_idx: int, dataloader_idx: int = 0
+    ) -> None:  # type: ignore[override]
+        """Add the validation episodes of a batch."""
+        self._add(batch.trajectories, pl_module)
+
+    def on_validation_epoch_end(self, trainer: Trainer, pl_module: Mem1Module) -> None:  # type: ignore[override]
+        """Log what the validation episodes cost."""
+        pl_module.log_dict(self._flush("val"), on_step=False, on_epoch=True, batch_size=1)
+
+    @property
+    def _metrics(self) -> tuple[Metric, ...]:
+        return self.peak, self.dependency, self.internal_state, self.by_turn
+
+    def _add(self, trajectories: Sequence[Trajectory], module: Mem1Module) -> None:
+        seen = [[len(ids) for ids in contexts(t, module.memory, module.window)] for t in trajectories]
+        written = [[len(turn.action_ids) for turn in t.turns] for t in trajectories]
+        self.peak.update([peak_tokens(c, a) for c, a in zip(seen, written, strict=True)])
+        self.dependency.update([dependency(c, a) for c, a in zip(seen, written, strict=True)])
+        self.internal_state.update([internal_state_lengths(t, module) for t in trajectories])
+        self.by_turn.update(seen)
+
+    def _flush(self, prefix: str) -> dict[str, float]:
+        peak, state = self.peak.compute(), self.internal_state.compute()
+        metrics = {
+            **{f"peak_tokens_{k}": float(v) for k, v in peak.items()},
+            "dependency": float(self.dependency.compute()),
+            **{f"internal_state_{k}": float(v) for k, v in state.items()},
+            **{f"context_tokens_turn_{k}": v for k, v in self.by_turn.compute().items()},
+        }
+        for metric in self._metrics:
+            metric.reset()
+        return {f"{prefix}/{name}": value for name, value in metrics.items()}
+
+
+def internal_state_lengths(trajectory: Trajectory, module: Mem1Module) -> list[int]:
+    """Tokens of the internal state in each turn (its text between the tags, tokenised)."""
+    tokenizer, tags = module.policy.tokenizer, module.rollout_settings.tags
+    texts = [str(tokenizer.decode(turn.action_ids)) for turn in trajectory.turns]
+    return [len(tokenizer.encode(parse_turn(t, tags).internal_state, add_special_tokens=False)) for t in texts]
+
+
+def _bytes(module: Mem1Module) -> dict[str, float]:
+    metrics = {"memory/engine_kv_mib": module.engine.pool.num_bytes / 2**20, "memory/process_gib": _resident_gib()}
+    if module.device.type == "cuda":
+        metrics["memory/gpu_peak_gib"] = torch.cuda.max_memory_allocated(module.device) / GIB
+    return metrics
+
+
+def _resident_gib() -> float:
+    """Resident memory of this process now (Linux), else its peak."""
+    try:
+        with open("/proc/self/statm") as file:
+            return int(file.read().split()[1]) * 4096 / GIB
+    except OSError:
+        import resource
+
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / GIB

@@ -1,0 +1,114 @@
+"""Plays the tasks of a batch right before the step that learns from them, and decides when to validate.
+
+Put it first among the callbacks: the others read the trajectories that it leaves on the batch. Sampling sees no global
+random state: each trajectory has a seed made of the run's seed, the rl_step, the task's position and its own number, so
+it is the same whatever the number of ranks.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import time
+from typing import Any
+
+import torch
+from lightning.pytorch import Callback, Trainer
+
+from lightning_mem1.datamodule import TaskBatch, TaskDataModule
+from lightning_mem1.module import Mem1Module
+from lightning_mem1.rollout import Episode, RolloutSettings, collect
+from lightning_mem1.types import Trajectory
+
+
+class RolloutCallback(Callback):
+    """Fills `batch.trajectories`: `group_size` sampled episodes per task in training, one greedy episode in validation.
+
+    Logs, by rl_step: ``rollout/seconds`` (wall clock of this rank), ``rollout/num_episodes`` (of this rank),
+    ``rollout/tokens_per_s`` (generated tokens of this rank per second).
+
+    Args:
+        validate_first: Validate before the first rl_step, so that a curve starts at the untrained policy.
+        validate_last: Validate after the last rl_step, if that was not just done.
+    """
+
+    def __init__(self, validate_first: bool = True, validate_last: bool = True) -> None:
+        self.validate_first, self.validate_last = validate_first, validate_last
+        self.num_tokens, self.seconds = 0, 0.0
+        self._validated_at = -1
+
+    def on_train_start(self, trainer: Trainer, pl_module: Mem1Module) -> None:  # type: ignore[override]
+        """Validate the policy as it came."""
+        if self.validate_first and pl_module.rl_step == 0:
+            self._validate(trainer)
+
+    def on_train_end(self, trainer: Trainer, pl_module: Mem1Module) -> None:  # type: ignore[override]
+        """Validate the policy as it goes."""
+        if self.validate_last and self._validated_at != pl_module.rl_step:
+            self._validate(trainer)
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: Mem1Module, batch: TaskBatch, batch_idx: int) -> None:  # type: ignore[override]
+        """Play the training tasks."""
+        data = _datamodule(trainer)
+        batch.trajectories = self._play(pl_module, data, batch, data.group_size, pl_module.rollout_settings)
+        metrics = {
+            "rollout/seconds": self.seconds,
+            "rollout/num_episodes": float(len(batch.trajectories)),
+            "rollout/tokens_per_s": self.num_tokens / max(self.seconds, 1e-9),
+        }
+        pl_module.log_dict(metrics, on_step=True, on_epoch=False, batch_size=1)
+
+    def on_validation_batch_start(
+        self, trainer: Trainer, pl_module: Mem1Module, batch: TaskBatch, batch_idx: int, dataloader_idx: int = 0
+    ) -> None:  # type: ignore[override]
+        """Play validation tasks greedily."""
+        batch.rl_step = self._validated_at = pl_module.rl_step
+        greedy = dataclasses.replace(pl_module.rollout_settings, temperature=0.0, top_p=1.0)
+        batch.trajectories = self._play(pl_module, _datamodule(trainer), batch, 1, greedy)
+
+    def _play(
+        self, module: Mem1Module, data: TaskDataModule, batch: TaskBatch, group_size: int, settings: RolloutSettings
+    ) -> list[Trajectory]:
+        started = time.perf_counter()
+        episodes = [
+            Episode(task, data.source.env(task), position, trajectory_seed(module.seed, batch.rl_step, position, sample))
+            for task, position in zip(batch.tasks, batch.positions, strict=True)
+            for sample in range(group_size)
+        ]
+        training = module.policy.training
+        module.policy.eval()
+        try:
+            with torch.no_grad():
+                trajectories = collect(
+                    episodes, module.engine, module.policy.tokenizer, settings, module.memory, module.window
+                )
+        finally:
+            module.policy.train(training)
+        self.seconds = time.perf_counter() - started
+        self.num_tokens = sum(len(turn.action_ids) for t in trajectories for turn in t.turns)
+        return trajectories
+
+    def _validate(self, trainer: Trainer) -> None:
+        """Run Lightning's validation loop as the training loop itself does between two batches."""
+        if not trainer.enable_validation or not trainer.limit_val_batches:
+            return
+        connector = trainer._logger_connector
+        first = connector._first_loop_iter
+        trainer.validating = True
+        trainer.fit_loop.epoch_loop.val_loop.run()
+        trainer.training = True
+        connector._first_loop_iter = first
+
+
+def trajectory_seed(seed: int, rl_step: int, position: int, sample: int) -> int:
+    """63-bit seed of one trajectory."""
+    digest = hashlib.blake2b(f"{seed}/{rl_step}/{position}/{sample}".encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "big") >> 1
+
+
+def _datamodule(trainer: Any) -> TaskDataModule:
+    if not isinstance(trainer.datamodule, TaskDataModule):
+        raise ValueError(
+            f"rollouts need a TaskDataModule, got {type(trainer.datamodule).__name__}; pass one as trainer.fit's datamodule"
+        )
+    return trainer.datamodule

@@ -1,0 +1,1 @@
+"""Environments: single-use worlds that answer actions with text."""

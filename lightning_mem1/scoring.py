@@ -1,0 +1,133 @@
+"""Exact match and token F1 of an answer, per objective, with aliases.
+
+The task's score is the *sum* over its objectives, as in the MEM1 paper (arXiv 2506.15841); the mean is reported beside
+it. Two variants: ``fixed`` (default) follows SQuAD, ``official`` repeats the public evaluation code to the letter.
+
+| | fixed | official |
+| --- | --- | --- |
+| case | ignored | ignored |
+| punctuation | dropped | becomes a space |
+| a, an, the | dropped | kept |
+| F1 counts | every token | different tokens |
+| wrong number of answers | the missing ones are wrong, the rest stand | everything is wrong |
+"""
+
+from __future__ import annotations
+
+import re
+import string
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+Variant = Literal["fixed", "official"]
+
+_ARTICLES = re.compile(r"\b(a|an|the)\b")
+_DROP_PUNCTUATION = str.maketrans("", "", string.punctuation)
+_SPACE_PUNCTUATION = str.maketrans(string.punctuation, " " * len(string.punctuation))
+
+
+@dataclass(frozen=True)
+class Score:
+    """Scores of one task, each tuple with one entry in [0, 1] per objective."""
+
+    em: tuple[float, ...]
+    f1: tuple[float, ...]
+
+    @property
+    def em_sum(self) -> float:
+        """Number of objectives answered exactly: the paper's EM and its reward."""
+        return sum(self.em)
+
+    @property
+    def f1_sum(self) -> float:
+        """Sum of F1 over the objectives: the paper's F1."""
+        return sum(self.f1)
+
+    @property
+    def em_mean(self) -> float:
+        """Exact match per objective, in [0, 1]."""
+        return self.em_sum / len(self.em)
+
+    @property
+    def f1_mean(self) -> float:
+        """F1 per objective, in [0, 1]."""
+        return self.f1_sum / len(self.f1)
+
+
+def score(answer: str | None, targets: Sequence[Sequence[str]], variant: Variant = "fixed") -> Score:
+    """Score the answer to a task of one or more objectives.
+
+    ```
+    score("paris; the albert einstein", [["Paris", "City of Paris"], ["Albert Einstein"]])
+    -> em (1.0, 1.0), f1 (1.0, 1.0);  official: em (1.0, 0.0), f1 (1.0, 0.8)
+    ```
+
+    Args:
+        answer: ``answer1; answer2; ...`` in the order of the objectives; None when the agent gave none.
+        targets: The accepted answers of each objective.
+        variant: ``"fixed"`` or ``"official"``.
+
+    Returns:
+        Exact match and F1 of each objective, the best over its aliases.
+
+    Raises:
+        ValueError: There is no objective, an objective has no accepted answer, or `variant` is unknown.
+    """
+    _check(targets, variant)
+    answers = split_answers(answer, len(targets), variant)
+    if variant == "official" and len(answers) != len(targets):
+        return Score((0.0,) * len(targets), (0.0,) * len(targets))
+    answers += [""] * (len(targets) - len(answers))
+    pairs = list(zip(answers, targets, strict=False))  # answers to questions that nobody asked are left out
+    return Score(
+        tuple(max(exact_match(given, alias, variant) for alias in aliases) for given, aliases in pairs),
+        tuple(max(token_f1(given, alias, variant) for alias in aliases) for given, aliases in pairs),
+    )
+
+
+def split_answers(answer: str | None, num_objectives: int, variant: Variant = "fixed") -> list[str]:
+    """Cut ``answer1; answer2`` into its parts; in ``fixed`` the answer to a single objective may hold semicolons."""
+    if answer is None:
+        return []
+    whole = variant == "fixed" and num_objectives == 1
+    return [answer] if whole else [part.strip() for part in answer.split(";")]
+
+
+def exact_match(given: str, accepted: str, variant: Variant = "fixed") -> float:
+    """1.0 when both are the same after normalisation and not empty, else 0.0."""
+    tokens = normalise(given, variant)
+    return float(bool(tokens) and tokens == normalise(accepted, variant))
+
+
+def token_f1(given: str, accepted: str, variant: Variant = "fixed") -> float:
+    """Harmonic mean of precision and recall over tokens, in [0, 1]."""
+    left, right = Counter(normalise(given, variant)), Counter(normalise(accepted, variant))
+    if variant == "official":  # sets: a repeated token counts once
+        left, right = Counter(left.keys()), Counter(right.keys())
+    shared = (left & right).total()
+    return 2 * shared / (left.total() + right.total()) if shared else 0.0
+
+
+def normalise(text: str, variant: Variant = "fixed") -> list[str]:
+    """Tokens of a text as they are compared.
+
+    Deviates from SQuAD in one point: a text that consists of articles or punctuation alone ("A", "+") is kept, so that
+    such an answer can be right and an empty one cannot.
+    """
+    lowered = text.lower()
+    if variant == "official":
+        return lowered.translate(_SPACE_PUNCTUATION).split()
+    bare = lowered.translate(_DROP_PUNCTUATION)
+    return _ARTICLES.sub(" ", bare).split() or bare.split() or lowered.split()
+
+
+def _check(targets: Sequence[Sequence[str]], variant: str) -> None:
+    if variant not in ("fixed", "official"):
+        raise ValueError(f"scoring variant must be 'fixed' or 'official', got {variant!r}")
+    if not targets:
+        raise ValueError("a scored task must have at least one objective, got none")
+    for number, aliases in enumerate(targets):
+        if isinstance(aliases, str) or not aliases:
+            raise ValueError(f"objective {number} must have a list of accepted answers, got {aliases!r}")

@@ -1,0 +1,366 @@
+"""Warm start by behaviour cloning: `python -m lightning_mem1.sft experiments/warmstart.yaml` makes the bundled policy.
+
+A scripted shopper plays freshly generated catalogues, and a small model learns its turns through the same layout that
+reinforcement uses later. Every few steps draw a new catalogue: with a fixed one the model learns products by heart
+instead of learning to read and to copy.
+"""
+
+from __future__ import annotations
+
+import random
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import torch
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, IterableDataset
+
+from lightning_mem1.collator import collate, minibatches
+from lightning_mem1.envs.webshop import WebShopEnv
+from lightning_mem1.engine.local import EngineSettings, LocalEngine
+from lightning_mem1.engine.scripted import ScriptedEngine
+from lightning_mem1.policy.loading import load_tokenizer
+from lightning_mem1.policy.policy import Policy
+from lightning_mem1.rollout import Episode, RolloutSettings, collect
+from lightning_mem1.tasks.novice import Novice, Skill
+from lightning_mem1.tasks.shoppers import play
+from lightning_mem1.tasks.webshop import ShopTasks
+from lightning_mem1.text import information_block
+from lightning_mem1.types import Trajectory
+
+
+@dataclass
+class Architecture:
+    """A small Qwen2.
+
+    Args:
+        vocab_size: Size of the vocabulary.
+        hidden_size: Width.
+        num_layers: Number of layers.
+        num_heads: Query heads. Eight of them learned to copy where four did not.
+        num_kv_heads: Key and value heads.
+        intermediate_size: Width of the MLP.
+        init_std: Standard deviation of the initial weights; with the usual 0.02 copying appears far later.
+        max_positions: Longest context the rotary positions are declared for.
+    """
+
+    vocab_size: int = 4096
+    hidden_size: int = 192
+    num_layers: int = 4
+    num_heads: int = 8
+    num_kv_heads: int = 4
+    intermediate_size: int = 512
+    init_std: float = 0.06
+    max_positions: int = 4096
+
+
+@dataclass
+class Stage:
+    """A part of the curriculum.
+
+    Args:
+        steps: How many steps it lasts.
+        results_per_page: Products on a page of results (short pages first: copying is learned sooner).
+    """
+
+    steps: int
+    results_per_page: int = 5
+
+
+@dataclass
+class ExpertData:
+    """What the scripted shopper plays.
+
+    Args:
+        first_seed: Seed of the first generated catalogue; later ones count up. Seed 0 is the shop that agents are
+            trained and tested on, so start above it.
+        num_products: Products of each catalogue.
+        steps_per_catalogue: Steps before the next catalogue is drawn.
+        episodes_per_step: Episodes of a step.
+        max_turns: Turn budget.
+        skill: How good the shopper's decisions are.
+    """
+
+    first_seed: int = 1000
+    num_products: int = 200
+    steps_per_catalogue: int = 10
+    episodes_per_step: int = 16
+    max_turns: int = 10
+    skill: Skill = field(default_factory=Skill)
+
+
+@dataclass
+class Optimisation:
+    """AdamW with warm-up and cosine decay.
+
+    Args:
+        lr: Peak learning rate.
+        warmup_steps: Linear warm-up.
+        weight_decay: Decoupled weight decay of matrices.
+        max_grad_norm: Gradient clipping.
+        max_tokens: Trained tokens of one forward pass (more passes are accumulated).
+    """
+
+    lr: float = 2e-3
+    warmup_steps: int = 50
+    weight_decay: float = 0.01
+    max_grad_norm: float = 1.0
+    max_tokens: int = 4096
+
+
+@dataclass
+class WarmStart:
+    """A warm start.
+
+    Args:
+        output: Folder that the policy is written to.
+        seed: Seed of weights, tasks and the shopper.
+        tokenizer: Folder of a tokenizer, or null to train one on generated text.
+        model: The architecture.
+        data: What is cloned.
+        stages: The curriculum.
+        optim: The optimiser.
+        rollout: Prompt style and tags of the trajectories.
+        num_val_tasks: Greedy episodes on the default shop's validation goals at the end.
+    """
+
+    output: str
+    seed: int = 0
+    tokenizer: str | None = None
+    model: Architecture = field(default_factory=Architecture)
+    data: ExpertData = field(default_factory=ExpertData)
+    stages: list[Stage] = field(default_factory=lambda: [Stage(100, 3), Stage(500, 5)])
+    optim: Optimisation = field(default_factory=Optimisation)
+    rollout: RolloutSettings = field(default_factory=lambda: RolloutSettings(prompt="brief", max_new_tokens=96))
+    num_val_tasks: int = 100
+
+
+class ExpertStream(IterableDataset[list[Trajectory]]):
+    """Yields one list of expert trajectories per step; step s is a function of (seed, s) alone."""
+
+    def __init__(self, config: WarmStart, tokenizer: Any) -> None:
+        self.config, self.tokenizer = config, tokenizer
+
+    def __iter__(self) -> Iterator[list[Trajectory]]:
+        step = 0
+        for stage in self.config.stages:
+            source = None
+            for _ in range(stage.steps):
+                if step % self.config.data.steps_per_catalogue == 0 or source is None:
+                    source = self._source(step // self.config.data.steps_per_catalogue, stage)
+                yield self._play(source, step)
+                step += 1
+
+    def _source(self, number: int, stage: Stage) -> ShopTasks:
+        data = self.config.data
+        return ShopTasks(
+            seed=data.first_seed + number,
+            num_products=data.num_products,
+            max_turns=data.max_turns,
+            results_per_page=stage.results_per_page,
+        )
+
+    def _play(self, source: ShopTasks, step: int) -> list[Trajectory]:
+        rng = random.Random(f"{self.config.seed}/{step}")
+        episodes, writers = [], []
+        for group in range(self.config.data.episodes_per_step):
+            task = source.task("train", rng.randrange(source.size("train")))
+            env = source.env(task)
+            novice = Novice(random.Random(rng.random()), self.config.data.skill, self.config.rollout.tags)
+            episodes.append(Episode(task, env, group))
+            writers.append(_Hand(novice, env, task.max_turns).write)
+        return collect(episodes, ScriptedEngine(self.tokenizer, writers), self.tokenizer, self.config.rollout)
+
+
+class _Hand:
+    """Lets a novice write through a `ScriptedEngine`, turn by turn."""
+
+    def __init__(self, novice: Novice, env: WebShopEnv, max_turns: int) -> None:
+        self.novice, self.env, self.turns_left = novice, env, max_turns
+        self.previous: str | None = None
+
+    def write(self, context: str) -> str:
+        self.previous = self.novice.turn(self.env.goal.instruction, self.previous, self.env.observe(), self.turns_left)
+        self.turns_left -= 1
+        return self.previous
+
+
+class SftModule(L.LightningModule):
+    """Maximises the likelihood of the expert's action tokens.
+
+    Logs ``train/loss`` (nats per action token) and ``train/tokens`` (tokens of the step).
+    """
+
+    def __init__(self, policy: Policy, config: WarmStart) -> None:
+        super().__init__()
+        self.policy, self.config = policy, config
+        self.automatic_optimization = False
+        self.started = time.perf_counter()
+        self.num_tokens = 0
+
+    def configure_optimizers(self) -> Any:
+        """AdamW without decay on vectors; warm-up, then cosine to a twentieth."""
+        optim, steps = self.config.optim, sum(stage.steps for stage in self.config.stages)
+        matrices = [p for p in self.policy.parameters() if p.ndim > 1]
+        vectors = [p for p in self.policy.parameters() if p.ndim <= 1]
+        groups = [{"params": matrices, "weight_decay": optim.weight_decay}, {"params": vectors, "weight_decay": 0.0}]
+        optimizer = torch.optim.AdamW(groups, lr=optim.lr, betas=(0.9, 0.98))
+        warmup = torch.optim.lr_scheduler.LinearLR(optimizer, 0.02, 1.0, optim.warmup_steps)
+        cosine = torch.optim.lr_scheduler.CosineAnnealingLR(
+            optimizer, max(1, steps - optim.warmup_steps), eta_min=optim.lr / 20
+        )
+        schedule = torch.optim.lr_scheduler.SequentialLR(optimizer, [warmup, cosine], [optim.warmup_steps])
+        return [optimizer], [schedule]
+
+    def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
+        """Trajectories are no tensors: they stay where they are."""
+        return batch
+
+    def training_step(self, trajectories: list[Trajectory], step: int) -> None:
+        """One optimizer step on one list of trajectories."""
+        optimizer: Any = self.optimizers()
+        optimizer.zero_grad()
+        total = sum(len(turn.action_ids) for t in trajectories for turn in t.turns)
+        loss = 0.0
+        for indices in minibatches(trajectories, self.config.optim.max_tokens):
+            batch = collate([trajectories[i] for i in indices]).to(self.device)
+            part: Tensor = -self.policy.logprobs(batch)[0].sum() / total
+            self.manual_backward(part)
+            loss += float(part.detach())
+            self.num_tokens += batch.num_tokens
+        nn.utils.clip_grad_norm_(self.policy.parameters(), self.config.optim.max_grad_norm)
+        optimizer.step()
+        self.lr_schedulers().step()  # type: ignore[union-attr,call-arg]
+        if step % 10 == 0:
+            seconds = time.perf_counter() - self.started
+            print(f"step {step:5d}  loss {loss:.3f}  {self.num_tokens / seconds:6.0f} tokens/s  {seconds:6.0f} s", flush=True)
+
+
+def make_tokenizer(config: WarmStart) -> Any:
+    """The tokenizer of a folder, or one trained on a few generated catalogues and expert turns."""
+    if config.tokenizer:
+        return load_tokenizer(config.tokenizer)
+    from lightning_mem1.policy.tokenizer import train_tokenizer
+
+    return train_tokenizer(_tokenizer_texts(config), config.model.vocab_size)
+
+
+def _tokenizer_texts(config: WarmStart) -> Iterator[str]:
+    """Products of a few catalogues as the shop shows them, and played episodes."""
+    for number in range(4):
+        shop = ShopTasks(seed=config.data.first_seed + number, num_products=1000).shop
+        for product in shop.products:
+            options = " ".join(f"[{value}]" for values in product.options.values() for value in values)
+            yield f"[{product.asin}] {product.title} ${product.price:.2f}\n{options}\n{product.description}"
+            yield "\n".join(product.bullets)
+        for goal in shop.goals[:300]:
+            game = play(WebShopEnv(shop, goal, results_per_page=5), Novice(random.Random(goal.index)))
+            yield "\n".join([f"Instruction: {goal.instruction}", *game.texts])
+            yield from (information_block(reply, 9, config.rollout.tags) for reply in game.replies)
+
+
+def make_model(architecture: Architecture, vocab_size: int) -> Any:
+    """A small Qwen2 with random weights and tied embeddings."""
+    from transformers import Qwen2Config, Qwen2ForCausalLM
+
+    from lightning_mem1.policy.attention import register
+
+    config = Qwen2Config(
+        vocab_size=vocab_size,
+        hidden_size=architecture.hidden_size,
+        intermediate_size=architecture.intermediate_size,
+        num_hidden_layers=architecture.num_layers,
+        num_attention_heads=architecture.num_heads,
+        num_key_value_heads=architecture.num_kv_heads,
+        max_position_embeddings=architecture.max_positions,
+        initializer_range=architecture.init_std,
+        tie_word_embeddings=True,
+    )
+    config._attn_implementation = register()
+    return Qwen2ForCausalLM(config)
+
+
+def validate(policy: Policy, config: WarmStart) -> dict[str, float]:
+    """Greedy episodes on the default shop's validation goals: mean reward, success, turns."""
+    source = ShopTasks(max_turns=config.data.max_turns, results_per_page=config.stages[-1].results_per_page)
+    stride = max(1, source.size("val") // config.num_val_tasks)
+    tasks = [source.task("val", i * stride) for i in range(config.num_val_tasks)]
+    greedy = RolloutSettings(**{**vars(config.rollout), "temperature": 0.0})
+    engine = LocalEngine(policy.eval(), EngineSettings())
+    found = collect([Episode(t, source.env(t), i) for i, t in enumerate(tasks)], engine, policy.tokenizer, greedy)
+    mean = lambda values: sum(values) / len(found)  # noqa: E731
+    return {
+        "reward": mean([t.reward for t in found]),
+        "success": mean([t.success for t in found]),
+        "turns": mean([len(t.turns) for t in found]),
+        "valid": mean([sum(turn.valid for turn in t.turns) / max(1, len(t.turns)) for t in found]),
+    }
+
+
+def train(config: WarmStart) -> dict[str, float]:
+    """Make a policy and write it to `config.output`; return its validation numbers."""
+    L.seed_everything(config.seed, verbose=False)
+    tokenizer = make_tokenizer(config)
+    policy = Policy(make_model(config.model, len(tokenizer)), tokenizer, source=config.output)
+    module = SftModule(policy, config)
+    trainer = L.Trainer(
+        max_epochs=1,
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        use_distributed_sampler=False,
+    )
+    loader = DataLoader(ExpertStream(config, tokenizer), batch_size=None, num_workers=1, prefetch_factor=4)
+    trainer.fit(module, loader)
+    seconds = time.perf_counter() - module.started
+    policy.causal_lm.half().save_pretrained(config.output, safe_serialization=True)
+    tokenizer.save_pretrained(config.output)
+    policy.causal_lm.float()
+    numbers = validate(policy, config)
+    parameters = sum(p.numel() for p in policy.parameters()) / 1e6
+    size = {"parameters": parameters, "vocab": len(tokenizer), "tokens": module.num_tokens / 1e6, "seconds": seconds}
+    write_card(config, {**numbers, **size})
+    return numbers
+
+
+CARD = """# Bundled policy
+
+A Qwen2 of {parameters:.2f} M parameters with a tokenizer of {vocab} tokens, both made by this project from generated text.
+It was cloned from a scripted shopper that is right in form and copying and often wrong in its decisions, and training
+stopped well short of the shopper's own play: it is the starting point of `experiments/webshop.yaml`, not its result.
+
+| | |
+| --- | --- |
+| command | `{command}` |
+| seed | {seed} |
+| data | {trajectories} expert trajectories on {catalogues} generated catalogues (seeds {first}-{last}), their train goals only; the default shop (seed 0) was never seen |
+| cost | {tokens:.1f} M trained tokens, {minutes:.0f} minutes on {threads} CPU cores |
+| greedy, {tasks} validation goals of the default shop | reward {reward:.3f}, success {success:.3f}, {turns:.1f} turns, {valid:.1%} valid actions |
+
+Weights are stored as float16 and loaded as float32. Licence: MIT, as the project.
+"""
+
+
+def write_card(config: WarmStart, numbers: dict[str, float], command: str = "") -> None:
+    """Write the model card beside the weights."""
+    steps = sum(stage.steps for stage in config.stages)
+    catalogues = -(-steps // config.data.steps_per_catalogue)
+    card = CARD.format(
+        **numbers,
+        minutes=numbers["seconds"] / 60,
+        command=command,
+        seed=config.seed,
+        trajectories=steps * config.data.episodes_per_step,
+        catalogues=catalogues,
+        first=config.data.first_seed,
+        last=config.data.first_seed + catalogues - 1,
+        threads=torch.get_num_threads(),
+        tasks=config.num_val_tasks,
+    )
+    Path(config.output, "README.md").write_text(card, encoding="utf-8")

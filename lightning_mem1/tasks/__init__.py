@@ -1,0 +1,1 @@
+"""Task sources: what agents are asked, with the environments that answer them."""

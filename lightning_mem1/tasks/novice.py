@@ -1,0 +1,168 @@
+"""A scripted shopper that writes MEM1 turns: faultless in format and copying, fallible in its decisions.
+
+It sees what a policy in memory mode ``mem1`` sees: the instruction, its own previous turn and the last reply. All
+it knows about earlier turns is what it wrote into its summary. A policy cloned from it starts as a mixture of good
+and bad decisions that reinforcement can sharpen.
+"""
+
+from __future__ import annotations
+
+import random
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from lightning_mem1.tasks.reading import Seen, Wanted, read_instruction, read_page
+from lightning_mem1.text import Tags, parse_turn
+
+
+@dataclass(frozen=True)
+class Skill:
+    """How well a novice decides; every number is a probability.
+
+    Attributes:
+        choice: Opens the result that fits best; otherwise any on the page, the upper ones more often.
+        option: For each wanted option, chooses the wanted value; otherwise skips it or takes another value.
+        recover: Goes back to the results when an item lacks a wanted value.
+        browse: Takes a useless detour where one is possible.
+        query: Searches for the wanted words with option values, without them, or the instruction as it is (weights).
+    """
+
+    choice: float = 0.5
+    option: float = 0.75
+    recover: float = 0.3
+    browse: float = 0.1
+    query: tuple[float, float, float] = (0.6, 0.3, 0.1)
+
+
+RANK_POINTS = 2.5  # what the first place on a page is worth beside `Wanted.fit`
+EXPERT = Skill(choice=1.0, option=1.0, recover=1.0, browse=0.0, query=(1.0, 0.0, 0.0))
+
+
+class Novice:
+    """Writes one turn at a time; keeps nothing between turns but its random generator."""
+
+    def __init__(self, rng: random.Random, skill: Skill | None = None, tags: Tags | None = None) -> None:
+        self.rng = rng
+        self.skill = skill or Skill()
+        self.tags = tags or Tags()
+
+    def turn(self, instruction: str, previous: str | None, information: str, turns_left: int) -> str:
+        """Write the next turn.
+
+        Args:
+            instruction: The shopper's instruction, without "Instruction:".
+            previous: Text of the turn before, None in the first one.
+            information: The reply to it, or the first page.
+            turns_left: Turns left, this one included.
+
+        Returns:
+            ``<summary>...</summary><answer>...</answer>``, in the names of the tags.
+        """
+        wanted, page = read_instruction(instruction), read_page(information)
+        memory = self._memory(previous)
+        if page.kind == "search":
+            plan, action = self._search(wanted)
+        elif page.kind == "results":
+            plan, action = self._open(wanted, page, memory, turns_left)
+        elif page.kind == "item":
+            plan, action = self._item(wanted, page, memory, turns_left)
+        else:
+            plan, action = "go back", "click[< prev]"
+        here = f"at {memory.at}; " if memory.at and page.kind in ("item", "text") else ""
+        read = "read; " if memory.read and here else ""
+        summary = f"want {wanted.summary()}; tried {' '.join(memory.tried) or 'none'}; {here}{read}{plan}"
+        state, answer = self.tags.internal_state, self.tags.action
+        return f"<{state}>{summary}</{state}><{answer}>{action}</{answer}>"
+
+    def _memory(self, previous: str | None) -> _Memory:
+        """Read back the previous turn: the summary, and the item that its click opened."""
+        if previous is None:
+            return _Memory([], None, False)
+        turn = parse_turn(previous, self.tags)
+        parts = turn.internal_state.split("; ")
+        tried = next((part.split()[1:] for part in reversed(parts) if part.startswith("tried ")), [])
+        at = next((part.split()[1] for part in reversed(parts) if re.fullmatch(r"at \S+", part)), None)
+        if parts[-1] == "open one":
+            at = (turn.action or "")[len("click[") : -1]
+        return _Memory([each for each in tried if each != "none"], at, "read" in parts or parts[-1] == "read features")
+
+    def _search(self, wanted: Wanted) -> tuple[str, str]:
+        style = self.rng.choices(("values", "words", "raw"), self.skill.query)[0]
+        words = [*wanted.phrases, *(value for _, value in wanted.options if style == "values")]
+        query = wanted.text.partition(", and price lower")[0] if style == "raw" else " ".join(words)
+        return "search", f"search[{_plain(query)}]"
+
+    def _open(self, wanted: Wanted, page: Seen, memory: _Memory, turns_left: int) -> tuple[str, str]:
+        fresh = [result for result in page.results if result[0] not in memory.tried]
+        needed = 2 + len(wanted.options)
+        if self.rng.random() < self.skill.browse / 2 and turns_left > needed + 2:
+            if "click[next >]" in page.actions and self.rng.random() < 0.7:
+                return "next page", "click[next >]"
+            return "search again", "click[back to search]"
+        if not fresh:
+            more = "click[next >]" in page.actions
+            return ("next page", "click[next >]") if more else ("search again", "click[back to search]")
+        if self.rng.random() < self.skill.choice:
+            fits = [wanted.fit(title, price) + RANK_POINTS / (rank + 1) for rank, (_, title, price) in enumerate(fresh)]
+            chosen = fresh[fits.index(max(fits))]
+        else:
+            chosen = self.rng.choices(fresh, [1 / (rank + 1) for rank in range(len(fresh))])[0]
+        return "open one", f"click[{chosen[0]}]"
+
+    def _item(self, wanted: Wanted, page: Seen, memory: _Memory, turns_left: int) -> tuple[str, str]:
+        pending, lacking = _pending(wanted, page)
+        if turns_left <= 1:
+            return "buy", "click[buy now]"
+        spare = turns_left - len(pending) - 1
+        untouched = not page.selected
+        if untouched and lacking and spare > len(wanted.options) + 2 and self.rng.random() < self.skill.recover:
+            memory.tried += [memory.at] if memory.at else []
+            memory.at = None
+            return "go back", "click[< prev]"
+        features = "click[features]" in page.actions
+        if untouched and features and not memory.read and spare > 2 and self.rng.random() < self.skill.browse:
+            return "read features", "click[features]"
+        for name, value in pending:
+            if self.rng.random() < self.skill.option:
+                return f"choose {name}", f"click[{value}]"
+            others = [each for each in page.choices[name] if each != value]
+            if others and self.rng.random() < 0.5:
+                return f"choose {name}", f"click[{self.rng.choice(others)}]"
+        return "buy", "click[buy now]"
+
+
+@dataclass
+class _Memory:
+    """What a summary carries: items given up, the item that is open, whether its features were read."""
+
+    tried: list[str]
+    at: str | None
+    read: bool
+
+
+def _pending(wanted: Wanted, page: Seen) -> tuple[list[tuple[str, str]], bool]:
+    """Return the wanted choices behind the last one made, and whether any wanted value is missing here."""
+    names = list(page.choices)
+    last = max((names.index(name) for name in page.selected), default=-1)
+    pending = []
+    for name in names[last + 1 :]:
+        value = _value(wanted, name, page.choices[name])
+        if value is not None:
+            pending.append((name, value))
+    lacking = any(_value(wanted, name, page.choices.get(name, ())) is None for name, _ in wanted.options)
+    return pending, lacking
+
+
+def _value(wanted: Wanted, name: str, values: Sequence[str]) -> str | None:
+    """Return the value that the instruction names for an option: exactly, or for free text the longest it mentions."""
+    if wanted.options:
+        asked = next((value for key, value in wanted.options if key == name), None)
+        return next((value for value in values if value in (asked, f"{name}: {asked}")), None)
+    named = [value for value in values if re.search(rf"(?<![\w-]){re.escape(value)}(?![\w-])", wanted.text)]
+    return max(named, key=len, default=None)
+
+
+def _plain(text: str) -> str:
+    """Drop what the action syntax would misread."""
+    return " ".join(re.sub(r"[\[\],]", " ", text).split())

@@ -1,0 +1,124 @@
+"""Scripted shoppers to measure a policy against: a rule, an attentive reader, the oracle.
+
+They play an environment to its end. Only the oracle looks at the goal; the others read what a policy reads.
+"""
+
+from __future__ import annotations
+
+import random
+import re
+from dataclasses import dataclass, field
+
+from lightning_mem1.envs.webshop import WebShopEnv
+from lightning_mem1.tasks.novice import EXPERT, Novice, Skill
+from lightning_mem1.text import parse_turn
+from lightning_mem1.types import StepResult
+
+__all__ = ["EXPERT", "Novice", "Play", "Skill", "attentive", "oracle", "play", "rule_baseline"]
+
+_BUTTONS = frozenset(
+    f"click[{name}]"
+    for name in ("buy now", "description", "features", "reviews", "attributes", "< prev", "next >", "back to search")
+)
+
+
+@dataclass
+class Play:
+    """A played episode.
+
+    Attributes:
+        actions: The actions carried out.
+        texts: The turns as written (novices only), one per action.
+        replies: What the shop replied to each action.
+        reward: Total reward, 0.0 when nothing was bought.
+        success: 1.0 when the reward is full.
+        valid: Whether every action was valid.
+    """
+
+    actions: list[str] = field(default_factory=list)
+    texts: list[str] = field(default_factory=list)
+    replies: list[str] = field(default_factory=list)
+    reward: float = 0.0
+    success: float = 0.0
+    valid: bool = True
+
+    def act(self, env: WebShopEnv, action: str) -> StepResult:
+        """Carry out one action and note what came of it."""
+        result = env.step(action)
+        self.actions.append(action)
+        self.replies.append(result.information)
+        self.reward += result.reward
+        self.success = float(result.info.get("success", 0.0))
+        self.valid = self.valid and result.valid
+        return result
+
+
+def play(env: WebShopEnv, novice: Novice, max_turns: int = 10) -> Play:
+    """Let a novice play one episode of a shop with ``strict=False``."""
+    game, previous, information = Play(), None, env.observe()
+    for turns_left in range(max_turns, 0, -1):
+        previous = novice.turn(env.goal.instruction, previous, information, turns_left)
+        game.texts.append(previous)
+        result = game.act(env, parse_turn(previous, novice.tags).action or "")
+        if result.done:
+            break
+        information = result.information
+    return game
+
+
+def attentive(env: WebShopEnv, max_turns: int = 10) -> Play:
+    """Search the wanted words, open the result whose title and price fit best, choose its options, buy.
+
+    Goes back once or twice when an item lacks a wanted option and turns allow it.
+    """
+    return play(env, Novice(random.Random(0), EXPERT), max_turns)
+
+
+def rule_baseline(env: WebShopEnv) -> Play:
+    """Search the whole instruction, open the first item, click the options that the instruction names, buy."""
+    game = Play()
+    instruction = env.goal.instruction.lower()
+    game.act(env, f"search[{_searchable(instruction)}]")
+    if not env.page.results:
+        return game
+    game.act(env, f"click[{env.page.results[0].lower()}]")
+    for action in _named(instruction, env.available_actions):
+        game.act(env, action)
+    game.act(env, "click[buy now]")
+    return game
+
+
+def oracle(env: WebShopEnv) -> Play:
+    """Buy the product the goal was made from, with its options; 1.0 wherever the goal can be reached at all."""
+    game, goal = Play(), env.goal
+    game.act(env, f"search[{_searchable(goal.name)}]")
+    while goal.asin not in env.page.results:
+        if "click[next >]" not in env.available_actions or not env.page.results:
+            return game
+        game.act(env, "click[next >]")
+    game.act(env, f"click[{goal.asin.lower()}]")
+    if isinstance(goal.options, dict):
+        for name, value in goal.options.items():
+            shared = f"click[{name}: {value}]".lower()
+            game.act(env, shared if shared in env.available_actions else f"click[{value}]")
+    else:
+        for value in goal.options:
+            if f"click[{value}]".lower() in env.available_actions:
+                game.act(env, f"click[{value}]".lower())
+    game.act(env, "click[buy now]")
+    return game
+
+
+def _named(instruction: str, actions: list[str]) -> list[str]:
+    """Return the clicks whose words the instruction holds, longer ones first in line for the same words."""
+    left, named = instruction, set()
+    for action in sorted((each for each in actions if each not in _BUTTONS), key=len, reverse=True):
+        words = re.compile(rf"(?<![\w-]){re.escape(action[len('click[') : -1])}(?![\w-])")
+        if words.search(left):
+            left = words.sub(" ", left)
+            named.add(action)
+    return [action for action in actions if action in named]
+
+
+def _searchable(text: str) -> str:
+    return re.sub(r"[\[\]]", " ", text)

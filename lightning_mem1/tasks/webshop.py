@@ -1,0 +1,81 @@
+"""Shopping tasks over the generated catalogue or a folder of official WebShop files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from lightning_mem1.envs.webshop import Shop, WebShopEnv, products_from
+from lightning_mem1.envs.webshop.generated import generate
+from lightning_mem1.types import Objective, Split, Task
+
+
+class ShopTasks:
+    """One task per goal of a shop; satisfies `types.TaskSource`.
+
+    Attributes:
+        shop: The catalogue with its goals and search index, shared by all environments.
+    """
+
+    def __init__(
+        self,
+        catalogue: str | None = None,
+        *,
+        max_turns: int = 10,
+        results_per_page: int = 10,
+        strict: bool = False,
+        human_goals: bool = False,
+        seed: int = 0,
+        num_products: int = 1000,
+    ) -> None:
+        """Open or generate the shop.
+
+        Args:
+            catalogue: Folder with the official files, None for a generated catalogue.
+            max_turns: Turns per task.
+            results_per_page: Products on a page of results.
+            strict: The reference environment to the letter.
+            human_goals: Instructions written by people (official files only).
+            seed: Draws the generated catalogue, the prices and the price bounds.
+            num_products: Size of the generated catalogue; official files are taken whole.
+
+        Raises:
+            FileNotFoundError: The folder or one of its files is missing.
+            ValueError: A file is malformed, or human goals are asked of the generated catalogue.
+        """
+        if max_turns < 1:
+            raise ValueError(f"max_turns must be at least 1, got {max_turns}")
+        if catalogue is None and human_goals:
+            raise ValueError(
+                "human_goals needs a catalogue folder with items_human_ins*.json, got the generated catalogue: "
+                "give data.catalogue or drop human_goals"
+            )
+        self.max_turns = max_turns
+        self.results_per_page = results_per_page
+        self.strict = strict
+        if catalogue is None:
+            self.shop = Shop(products_from(*generate(seed, num_products)), seed=seed)
+        else:
+            self.shop = Shop.from_folder(Path(catalogue), human_goals=human_goals, seed=seed)
+
+    def size(self, split: Split) -> int:
+        """Number of goals in a split."""
+        return len(self.shop.split(split))
+
+    def task(self, split: Split, index: int) -> Task:
+        """Return the task of goal ``shop.split(split)[index]``; raises IndexError outside the split."""
+        goals = self.shop.split(split)
+        if not 0 <= index < len(goals):
+            raise IndexError(f"task index must be 0 to {len(goals) - 1} in split {split!r}, got {index}")
+        goal = self.shop.goals[goals[index]]
+        return Task(
+            id=f"webshop/{split}/{index}",
+            prompt=f"Instruction: {goal.instruction}",
+            objectives=(Objective(goal.instruction),),
+            max_turns=self.max_turns,
+            data={"goal": goal.index},
+        )
+
+    def env(self, task: Task) -> WebShopEnv:
+        """Return a fresh shop visit for a task of this source."""
+        goal = self.shop.goals[task.data["goal"]]
+        return WebShopEnv(self.shop, goal, strict=self.strict, results_per_page=self.results_per_page)

@@ -1,0 +1,81 @@
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from lightning_mem1.advantages import group_relative
+
+GOLDEN = Path(__file__).parents[1].parent / "shared/golden/rl/ppo_grpo.json"
+
+
+def relative(rewards, groups, **settings):
+    rewards = torch.tensor(rewards, dtype=torch.float64)
+    return group_relative(rewards, torch.tensor(groups), **settings).tolist()
+
+
+def test_rewards_are_compared_within_their_own_group_only():
+    # group 7: mean 1/3, sample deviation sqrt(1/3) = 0.577350; group 2: mean 3, deviation sqrt(2)
+    advantages = relative([1.0, 4.0, 0.0, 2.0, 0.0], [7, 2, 7, 2, 7], eps=0.0)
+    assert advantages == pytest.approx([1.154701, 0.707107, -0.577350, -0.707107, -0.577350], abs=1e-6)
+
+
+def test_without_scaling_an_advantage_is_the_reward_minus_the_mean():
+    advantages = relative([1.0, 0.0, 0.0, 9.0, 5.0], [0, 0, 0, 1, 1], scale="none")
+    assert advantages == pytest.approx([2 / 3, -1 / 3, -1 / 3, 2, -2])
+
+
+def test_eps_is_added_to_the_deviation():
+    assert relative([1.0, 3.0], [0, 0], eps=1.0) == pytest.approx([-1 / (2**0.5 + 1), 1 / (2**0.5 + 1)])
+
+
+@pytest.mark.parametrize("scale", ["std", "none"])
+def test_equal_rewards_teach_nothing_even_when_their_mean_is_rounded(scale):
+    rewards = torch.full((7,), 0.1)  # in float32 the mean of seven times 0.1 is not 0.1
+    assert group_relative(rewards, torch.zeros(7, dtype=torch.long), scale=scale).tolist() == [0.0] * 7
+
+
+@pytest.mark.parametrize("scale", ["std", "none"])
+def test_a_trajectory_alone_in_its_group_keeps_its_raw_reward(scale):
+    assert relative([2.0, 1.0, 3.0], [0, 1, 1], scale=scale)[0] == 2.0
+
+
+def test_whole_number_rewards_give_fractional_advantages():
+    advantages = group_relative(torch.tensor([1, 0]), torch.tensor([0, 0]), scale="none")
+    assert advantages.tolist() == [0.5, -0.5]
+
+
+def test_no_trajectories_give_no_advantages():
+    assert relative([], []) == []
+
+
+def test_the_rewards_that_are_passed_in_stay_as_they_were():
+    rewards = torch.tensor([1.0, 0.0])
+    group_relative(rewards, torch.tensor([0, 0]))
+    assert rewards.tolist() == [1.0, 0.0]
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_a_reward_that_is_no_number_is_refused_with_the_trajectory_it_belongs_to(bad):
+    with pytest.raises(ValueError, match=r"reward of trajectory 1 must be a finite number, got (nan|inf) \(1 of 3"):
+        relative([1.0, bad, 0.0], [0, 0, 0])
+
+
+def test_groups_that_do_not_align_are_refused():
+    with pytest.raises(ValueError, match=r"got \(2,\) and \(1,\)"):
+        relative([1.0, 0.0], [0])
+
+
+def test_an_unknown_scale_is_refused():
+    with pytest.raises(ValueError, match="'std' or 'none', got 'batch'"):
+        relative([1.0], [0], scale="batch")
+
+
+def test_the_reference_implementation_gives_the_same_advantages():
+    if not GOLDEN.exists():
+        pytest.skip(f"golden cases are not here: {GOLDEN.name}")
+    for case in json.loads(GOLDEN.read_text())["cases"]:
+        rewards = [sum(tokens) for tokens in case["rewards"]]
+        expected = [tokens[0] for tokens in case["grpo_advantages"]]  # the same for every action token
+        # the reference divides the reward of a lone trajectory by 1 + eps
+        assert relative(rewards, case["group"]) == pytest.approx(expected, abs=3e-6)

@@ -1,0 +1,128 @@
+"""Words, stems and ranks."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from lightning_mem1.envs.webshop import Product, Shop
+from lightning_mem1.envs.webshop.analyzer import analyze, words
+from lightning_mem1.envs.webshop.search import SearchIndex, quantised_length, search_text
+from lightning_mem1.envs.webshop.stemmer import stem
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("t-shirt & 6.6ft, 1,000", ["t", "shirt", "6.6ft", "1,000"]),
+        ("women's men’s size:large a.b. 3.", ["women's", "men’s", "size:large", "a.b", "3"]),
+        ("hair_care _x_ ___ '' 5'2\"x7'4\"", ["hair_care", "_x_", "5'2", "x7'4"]),
+        ("★ best★buy ❤️ 1️⃣ #️⃣", ["★", "best", "★", "buy", "❤️", "1️⃣", "#️⃣"]),
+        ("👨\u200d💼 👍🏽 🇩🇪🇫🇷 ®", ["👨\u200d💼", "👍🏽", "🇩🇪", "🇫🇷", "®"]),
+        ("食品 ひら カタカナ 라면 ไทยดี", ["食", "品", "ひ", "ら", "カタカナ", "라면", "ไทยดี"]),
+        ("cafe\u0301 soft\u00adhyphen 1⁄2 ½", ["cafe\u0301", "soft\u00adhyphen", "1⁄2"]),
+        ("a, b,c 1,a a:1 x'y", ["a", "b", "c", "1", "a", "a", "1", "x'y"]),
+    ],
+)
+def test_text_is_cut_at_unicode_word_boundaries(text: str, expected: list[str]) -> None:
+    assert words(text) == expected
+
+
+def test_a_word_longer_than_255_units_is_cut() -> None:
+    assert [len(word) for word in words("x" * 600 + " y")] == [255, 255, 90, 1]
+    assert words("1," * 200)[0] == "1," * 127 + "1"
+
+
+def test_stop_words_go_after_lower_case_and_possessives_before_stemming() -> None:
+    assert analyze("The WOMEN’S ponies' For's") == ["women", "poni"]
+
+
+@pytest.mark.parametrize(
+    ("word", "expected"),
+    [
+        ("caresses", "caress"),
+        ("ties", "ti"),
+        ("agreed", "agre"),
+        ("feed", "feed"),
+        ("plastered", "plaster"),
+        ("hopping", "hop"),
+        ("falling", "fall"),
+        ("filing", "file"),
+        ("conflated", "conflat"),
+        ("happy", "happi"),
+        ("sky", "sky"),
+        ("vietnamization", "vietnam"),
+        ("possibly", "possibl"),
+        ("apology", "apolog"),
+        ("apologies", "apolog"),
+        ("adoption", "adopt"),
+        ("controll", "control"),
+        ("rate", "rate"),
+        ("cease", "ceas"),
+        ("is", "is"),
+        ("1s", "1s"),
+    ],
+)
+def test_stems_are_porters_with_his_two_later_rules(word: str, expected: str) -> None:
+    assert stem(word) == expected
+
+
+def test_lengths_are_exact_up_to_40_and_then_keep_four_bits() -> None:
+    assert [quantised_length(n) for n in (0, 23, 39, 40, 41, 42, 55, 56, 57, 60, 1000)] == [
+        0, 23, 39, 40, 40, 42, 54, 56, 56, 60, 984
+    ]  # fmt: skip
+
+
+def test_a_score_is_lucenes_bm25() -> None:
+    """Two texts of 2 and 4 terms, average 3; 'red' is in one: idf = ln(1 + 1.5 / 1.5), frequency 2 of length 4."""
+    index = SearchIndex(["b", "a"], ["blue shoe", "red red lamp desk"])
+    idf = math.log(2)
+    expected = idf - idf / (1 + 2 / (0.9 * (0.6 + 0.4 * 4 / 3)))
+    assert index.search("red") == [("a", pytest.approx(expected, abs=1e-4))]
+    assert index.search("red red")[0][1] == pytest.approx(2 * expected, abs=1e-4)
+
+
+def test_equal_scores_are_ordered_by_id_and_set_apart() -> None:
+    (first, high), (second, low) = SearchIndex(["b", "a", "c"], ["red shoe", "red lamp", "green desk"]).search("red")
+    assert (first, second) == ("a", "b")
+    assert high - low == pytest.approx(1e-6)
+
+
+def test_no_more_than_k_are_found_and_nothing_for_unknown_words() -> None:
+    index = SearchIndex([f"{n:03}" for n in range(300)], ["red shoe"] * 300)
+    assert [doc for doc, _ in index.search("shoes", k=3)] == ["000", "001", "002"]
+    assert index.search("unheard of") == index.search("") == index.search(" the ") == []
+
+
+def test_a_caller_cannot_change_the_remembered_hits() -> None:
+    index = SearchIndex(["a"], ["red"])
+    index.search("red").clear()
+    assert len(index.search("red")) == 1
+
+
+def test_texts_without_words_are_never_found_and_do_not_break_the_index() -> None:
+    assert SearchIndex(["a", "b"], ["", "red"]).search("red")[0][0] == "b"
+    assert SearchIndex(["a"], ["!!"]).search("red") == []
+
+
+def test_the_indexed_text_holds_title_description_first_bullet_and_options(tiny_products: list[Product]) -> None:
+    assert search_text(tiny_products[0]) == (
+        "acme trail running shoes, waterproof made for muddy hills. waterproof upper  "
+        "color: black, blue | red, and size: large, x-large"
+    )
+
+
+def test_golden_texts_have_the_reference_terms(golden: Callable[[str], Any]) -> None:
+    for case in golden("analyzer.json"):
+        assert analyze(case["text"]) == case["tokens"], case["id"]
+
+
+def test_golden_queries_have_the_reference_top_50(golden: Callable[[str], Any], real_shops: dict[str, Shop]) -> None:
+    for case in golden("search_bm25.json.gz")["queries"]:
+        hits = real_shops["synthetic"].search(case["query"])
+        assert analyze(case["query"]) == case["tokens"]
+        assert [asin for asin, _ in hits] == [asin for asin, _ in case["hits"]], case["query"]
+        assert [value for _, value in hits] == pytest.approx([value for _, value in case["hits"]], abs=1e-4)
