@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from itertools import chain
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -50,13 +51,12 @@ class Batch:
 
     def to(self, device: torch.device | str) -> Batch:
         """The same batch on another device."""
-        moved = {f.name: getattr(self, f.name) for f in fields(self)}
-        return replace(self, **{k: v.to(device) for k, v in moved.items() if isinstance(v, Tensor | TreeTable)})
+        values = {f.name: getattr(self, f.name) for f in fields(self)}
+        moved: dict[str, Any] = {k: v.to(device) for k, v in values.items() if isinstance(v, Tensor | TreeTable)}
+        return replace(self, **moved)
 
 
-def collate(
-    trajectories: Sequence[Trajectory], layout: str = "tree", memory: str = "mem1", window: int = 2
-) -> Batch:
+def collate(trajectories: Sequence[Trajectory], layout: str = "tree", memory: str = "mem1", window: int = 2) -> Batch:
     """Make the batch of a layout.
 
     Raises:
@@ -119,7 +119,7 @@ def _collate_rows(trajectories: Sequence[Trajectory], memory: str, window: int) 
     )
 
 
-def _action_columns(trajectories: Sequence[Trajectory], segments: Sequence[Segment]) -> dict[str, Tensor | int]:
+def _action_columns(trajectories: Sequence[Trajectory], segments: Sequence[Segment]) -> dict[str, Any]:
     spans = list(chain.from_iterable(segment.spans for segment in segments))
     turns = [trajectories[span.trajectory].turns[span.turn] for span in spans]
     lengths = torch.tensor([span.length for span in spans])

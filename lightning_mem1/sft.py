@@ -10,8 +10,8 @@ from __future__ import annotations
 import random
 import sys
 import time
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +20,11 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, IterableDataset
 
+from lightning_mem1 import errors
 from lightning_mem1.collator import collate, minibatches
-from lightning_mem1.envs.webshop import WebShopEnv
 from lightning_mem1.engine.local import EngineSettings, LocalEngine
 from lightning_mem1.engine.scripted import ScriptedEngine
+from lightning_mem1.envs.webshop import WebShopEnv
 from lightning_mem1.policy.loading import load_tokenizer
 from lightning_mem1.policy.policy import Policy
 from lightning_mem1.rollout import Episode, RolloutSettings, collect
@@ -238,7 +239,10 @@ class SftModule(L.LightningModule):
         self.lr_schedulers().step()  # type: ignore[union-attr,call-arg]
         if step % 10 == 0:
             seconds = time.perf_counter() - self.started
-            print(f"step {step:5d}  loss {loss:.3f}  {self.num_tokens / seconds:6.0f} tokens/s  {seconds:6.0f} s", flush=True)
+            print(
+                f"step {step:5d}  loss {loss:.3f}  {self.num_tokens / seconds:6.0f} tokens/s  {seconds:6.0f} s",
+                flush=True,
+            )
 
 
 def make_tokenizer(config: WarmStart) -> Any:
@@ -302,8 +306,8 @@ def validate(policy: Policy, config: WarmStart) -> dict[str, float]:
     }
 
 
-def train(config: WarmStart) -> dict[str, float]:
-    """Make a policy and write it to `config.output`; return its validation numbers."""
+def train(config: WarmStart, command: str = "") -> dict[str, float]:
+    """Make a policy and write it to `config.output` with a model card; return its validation numbers."""
     L.seed_everything(config.seed, verbose=False)
     tokenizer = make_tokenizer(config)
     policy = Policy(make_model(config.model, len(tokenizer)), tokenizer, source=config.output)
@@ -325,29 +329,30 @@ def train(config: WarmStart) -> dict[str, float]:
     numbers = validate(policy, config)
     parameters = sum(p.numel() for p in policy.parameters()) / 1e6
     size = {"parameters": parameters, "vocab": len(tokenizer), "tokens": module.num_tokens / 1e6, "seconds": seconds}
-    write_card(config, {**numbers, **size})
+    write_card(config, {**numbers, **size}, command)
     return numbers
 
 
 CARD = """# Bundled policy
 
-A Qwen2 of {parameters:.2f} M parameters with a tokenizer of {vocab} tokens, both made by this project from generated text.
-It was cloned from a scripted shopper that is right in form and copying and often wrong in its decisions, and training
-stopped well short of the shopper's own play: it is the starting point of `experiments/webshop.yaml`, not its result.
+A Qwen2 of {parameters:.2f} M parameters with a tokenizer of {vocab} tokens, both made by this project from generated
+text. It was cloned from a scripted shopper that is faultless in form and copying and often wrong in its decisions, and
+training stopped well short of the shopper's best play: it is the starting point of `experiments/webshop.yaml`.
 
 | | |
 | --- | --- |
 | command | `{command}` |
 | seed | {seed} |
-| data | {trajectories} expert trajectories on {catalogues} generated catalogues (seeds {first}-{last}), their train goals only; the default shop (seed 0) was never seen |
-| cost | {tokens:.1f} M trained tokens, {minutes:.0f} minutes on {threads} CPU cores |
-| greedy, {tasks} validation goals of the default shop | reward {reward:.3f}, success {success:.3f}, {turns:.1f} turns, {valid:.1%} valid actions |
+| data | {trajectories} expert trajectories, train goals of {catalogues} generated catalogues |
+| catalogue seeds | {first} to {last} (the default shop, seed 0, was never seen) |
+| cost | {tokens:.1f} M trained tokens, {minutes:.0f} minutes on {threads} CPU threads |
+| {tasks} validation goals, greedy | reward {reward:.3f}, success {success:.3f}, {turns:.1f} turns, {valid:.1%} valid |
 
 Weights are stored as float16 and loaded as float32. Licence: MIT, as the project.
 """
 
 
-def write_card(config: WarmStart, numbers: dict[str, float], command: str = "") -> None:
+def write_card(config: WarmStart, numbers: dict[str, float], command: str) -> None:
     """Write the model card beside the weights."""
     steps = sum(stage.steps for stage in config.stages)
     catalogues = -(-steps // config.data.steps_per_catalogue)
@@ -364,3 +369,38 @@ def write_card(config: WarmStart, numbers: dict[str, float], command: str = "") 
         tasks=config.num_val_tasks,
     )
     Path(config.output, "README.md").write_text(card, encoding="utf-8")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """``python -m lightning_mem1.sft CONFIG [--dotted.override value]``; returns the exit code."""
+    return errors.run(_sft, argv)
+
+
+def _sft(argv: list[str]) -> int:
+    import argparse
+
+    from jsonargparse import ArgumentParser
+
+    parser = ArgumentParser(
+        prog="python -m lightning_mem1.sft CONFIG",
+        description="Clone a scripted shopper into a small policy.",
+        parser_mode="omegaconf",
+        exit_on_error=False,
+    )
+    parser.add_argument("--config", action="config", help="YAML file.")
+    parser.add_class_arguments(WarmStart, "warmstart", instantiate=True)
+    config = None
+    if argv and not argv[0].startswith("-"):
+        errors.check_config(config := argv[0])
+        argv = ["--config", *argv]
+    try:
+        given = parser.parse_args(argv)
+    except argparse.ArgumentError as error:
+        raise ValueError(errors.explain_parsing(str(error), [], config)) from error
+    numbers = train(parser.instantiate_classes(given).warmstart, " ".join(["python -m lightning_mem1.sft", *argv[1:]]))
+    print("  ".join(f"{name} {value:.3f}" for name, value in numbers.items()))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

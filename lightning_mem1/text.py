@@ -85,8 +85,8 @@ def information_ends(turns_left: int, tags: Tags) -> tuple[str, str]:
 FULL_INSTRUCTIONS = """You act step by step in an environment and can see only a little of the past: this message, \
 your own previous turn and the reply to it. Everything older is dropped, so carry forward whatever you need.
 In every turn write, in this order:
-1. <{internal_state}>...</{internal_state}>: your memory and reasoning in one: what is wanted, what you found, what you tried, \
-what you plan. It replaces the previous one.
+1. <{internal_state}>...</{internal_state}>: your memory and reasoning in one: what is wanted, what you found, \
+what you tried, what you plan. It replaces the previous one.
 2. <{action}>...</{action}>: exactly one of the available actions, nothing else.
 The reply comes inside <{information}>...</{information}> and starts with the number of turns left."""
 

@@ -50,7 +50,9 @@ def test_segment_attention_equals_attention_under_the_drawn_mask_and_so_do_its_g
 
 def test_flex_attention_follows_the_same_table():
     inputs = qkv()
-    torch.testing.assert_close(flex_tree_attention(*inputs, tree_table(BLOCKS), None), dense(*inputs), atol=1e-6, rtol=0)
+    torch.testing.assert_close(
+        flex_tree_attention(*inputs, tree_table(BLOCKS), None), dense(*inputs), atol=1e-6, rtol=0
+    )
 
 
 def test_the_block_mask_is_built_once_for_all_layers():

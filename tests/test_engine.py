@@ -112,7 +112,7 @@ def test_a_stop_string_may_be_spread_over_several_tokens():
 
 
 def test_a_turn_that_cannot_fit_is_refused_with_the_setting_to_change():
-    with pytest.raises(ValueError, match=r"expected 1..128 tokens .* got 125 \+ 8; raise model.engine.max_context_tokens"):
+    with pytest.raises(ValueError, match=r"expected 1..128 tokens.* got 125 \+ 8; raise model.engine.max_context"):
         engine().submit(request(0, [1] * 125))
     with pytest.raises(ValueError, match=r"got 0 \+ 8"):
         engine().submit(request(0, []))

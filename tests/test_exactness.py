@@ -26,10 +26,14 @@ def gradients(logprobs):
 
 @pytest.mark.parametrize("mode", list(MODES))
 @settings(max_examples=12, deadline=None)
-@given(plans=st.lists(st.lists(st.integers(0, 9), min_size=1, max_size=6), min_size=1, max_size=5), seed=st.integers(0, 99))
+@given(
+    plans=st.lists(st.lists(st.integers(0, 9), min_size=1, max_size=6), min_size=1, max_size=5), seed=st.integers(0, 99)
+)
 def test_training_log_probs_equal_those_of_the_rollout(mode, plans, seed):
     engine = LocalEngine(POLICY, EngineSettings(num_slots=3, max_context_tokens=512))
-    episodes = [Episode(task(i % 2), WordEnv(["red " * n for n in plan]), i % 2, seed + i) for i, plan in enumerate(plans)]
+    episodes = [
+        Episode(task(i % 2), WordEnv(["red " * n for n in plan]), i % 2, seed + i) for i, plan in enumerate(plans)
+    ]
     settings_ = RolloutSettings(max_new_tokens=8, prompt="brief", max_information_tokens=24)
     trajectories = collect(episodes, engine, POLICY.tokenizer, settings_, mode)
     assert [t.drift for t in trajectories] == [0] * len(plans)
@@ -93,7 +97,9 @@ def test_the_stop_token_is_scored():
     assert len(stop) == 1
     for seed in range(200):
         episode = Episode(task(), WordEnv(["red"]), 0, seed)
-        trajectory = collect([episode], engine, POLICY.tokenizer, RolloutSettings(max_new_tokens=200, prompt="brief"))[0]
+        trajectory = collect([episode], engine, POLICY.tokenizer, RolloutSettings(max_new_tokens=200, prompt="brief"))[
+            0
+        ]
         if trajectory.turns[0].action_ids[-1] == stop[0]:
             break
     else:

@@ -24,6 +24,7 @@ engine
 rollout collator
 module datamodule
 callbacks
+errors
 fit evaluate sft play
 """
 LEVEL = {room: level for level, line in enumerate(ROOMS.split("\n")) for room in line.split()}

@@ -65,7 +65,7 @@ def test_a_constraint_is_one_exact_public_version(line):
 
 def test_every_requirement_has_one_constraint_and_it_lies_in_its_range():
     pinned = [line.split("==") for line in constraints()]
-    exact = {canonicalize_name(name): number for name, number in pinned}
+    exact = {str(canonicalize_name(name)): number for name, number in pinned}
     assert len(exact) == len(pinned), "a package is constrained twice"
     wrong = [str(need) for need in requirements() if not need.specifier.contains(exact[canonicalize_name(need.name)])]
     assert wrong == []

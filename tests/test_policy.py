@@ -4,9 +4,9 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from lightning_mem1.collator import collate
 from lightning_mem1.policy.logprobs import chunked_logprobs
 from lightning_mem1.policy.policy import LoraSettings, Policy
-from lightning_mem1.collator import collate
 from lightning_mem1.types import StopReason, Trajectory, Turn
 from tiny import task, tiny_policy
 

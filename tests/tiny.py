@@ -13,7 +13,9 @@ from lightning_mem1.policy.policy import LoraSettings, Policy
 from lightning_mem1.policy.tokenizer import train_tokenizer
 from lightning_mem1.types import Objective, StepResult, StopReason, Task, Trajectory, Turn
 
-TEXT = ["<summary>red shoes</summary><answer>click[red]</answer> search page turns left state assistant user 0123456789"]
+TEXT = [
+    "<summary>red shoes</summary><answer>click[red]</answer> search page turns left state assistant user 0123456789"
+]
 
 
 @cache
@@ -53,7 +55,9 @@ def task(number: int = 0, max_turns: int = 8) -> Task:
     return Task(f"tiny/{number}", f"count to {number}", (Objective("how many?", (str(number),)),), max_turns)
 
 
-def random_trajectory(rng: random.Random, lengths: list[tuple[int, int]], prompt: list[int], number: int = 0) -> Trajectory:
+def random_trajectory(
+    rng: random.Random, lengths: list[tuple[int, int]], prompt: list[int], number: int = 0
+) -> Trajectory:
     """A trajectory with given (action, information) lengths; its log-probs are zero until something scores it."""
     turns = [Turn(random_ids(rng, a), [0.0] * a, random_ids(rng, i)) for a, i in lengths]
     return Trajectory(task(number), prompt, turns, StopReason.DONE)

@@ -56,6 +56,7 @@ class RewardCallback(Callback):
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: Mem1Module) -> None:  # type: ignore[override]
         """Log the validation rewards beside the baselines."""
         metrics = self._flush("val")
+        metrics.pop("val/group_std", None)  # greedy episodes are alone in their groups
         if isinstance(trainer.datamodule, TaskDataModule):  # type: ignore[attr-defined]
             scores = trainer.datamodule.baselines("val")  # type: ignore[attr-defined]
             metrics |= {f"val/baseline_{name}": score for name, score in scores.items()}

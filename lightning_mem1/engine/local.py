@@ -91,7 +91,7 @@ class LocalEngine:
         needed = len(request.context_ids) + request.max_new_tokens
         if not request.context_ids or needed > self.max_context_tokens:
             raise ValueError(
-                f"turn does not fit the engine: expected 1..{self.max_context_tokens} tokens of context and new tokens, "
+                f"turn does not fit the engine: expected 1..{self.max_context_tokens} tokens, context and new, "
                 f"got {len(request.context_ids)} + {request.max_new_tokens}; raise model.engine.max_context_tokens"
             )
         self._queue.append(request)

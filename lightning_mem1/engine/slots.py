@@ -32,7 +32,9 @@ class SlotPool:
         max_tokens: Longest context, generated tokens included.
     """
 
-    def __init__(self, config: object, num_slots: int, max_tokens: int, dtype: torch.dtype, device: torch.device) -> None:
+    def __init__(
+        self, config: object, num_slots: int, max_tokens: int, dtype: torch.dtype, device: torch.device
+    ) -> None:
         heads = int(getattr(config, "num_key_value_heads"))  # noqa: B009  (config is duck-typed)
         width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads  # type: ignore[attr-defined]
         layers = int(config.num_hidden_layers)  # type: ignore[attr-defined]

@@ -207,7 +207,8 @@ def attention_forward(
         kernel = flex_tree_attention if tree_kernel == "flex" else segment_attention
         return kernel(query, key, value, tree, scaling), None
     if slots is not None:
-        return slots.attend(int(module.layer_idx), query, key, value, scaling), None
+        layer: Any = module.layer_idx
+        return slots.attend(int(layer), query, key, value, scaling), None
     from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
     return sdpa_attention_forward(module, query, key, value, attention_mask, scaling=scaling, **kwargs)

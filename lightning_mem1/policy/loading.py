@@ -78,7 +78,9 @@ def _check_attention(config: Any, folder: str) -> None:
 def _explain(folder: str, error: Exception) -> str:
     reason = " ".join(str(error).split())[:200]
     if Path(folder).exists():
-        return f"cannot load policy from '{folder}': expected a complete config, tokenizer and safetensors, got: {reason}"
+        return (
+            f"cannot load policy from '{folder}': expected a complete config, tokenizer and safetensors, got: {reason}"
+        )
     return (
         f"cannot load policy '{folder}' from the hub: expected a reachable hub or a cached copy, got: {reason}; "
         "check the name and the network, or set model.policy to a folder or 'bundled'"

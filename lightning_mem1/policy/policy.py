@@ -76,12 +76,14 @@ class Policy(nn.Module):
     ) -> None:
         super().__init__()
         if tree_kernel not in ("auto", "segments", "flex"):
-            raise ValueError(f"unknown attention: expected auto, segments or flex, got '{tree_kernel}'; set model.attention")
-        self.causal_lm = model
+            raise ValueError(
+                f"unknown attention: expected auto, segments or flex, got '{tree_kernel}'; set model.attention"
+            )
+        self.causal_lm: Any = model
         self.tokenizer = tokenizer
         self.source = source
         self.tree_kernel = tree_kernel
-        self.model = _with_adapter(model, lora) if lora else model
+        self.model: Any = _with_adapter(model, lora) if lora else model
 
     @classmethod
     def load(

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from lightning_mem1.envs.webshop import Shop, WebShopEnv, products_from
 from lightning_mem1.envs.webshop.generated import generate
+from lightning_mem1.tasks.shoppers import oracle, rule_baseline
 from lightning_mem1.types import Objective, Split, Task
 
 
@@ -79,3 +81,11 @@ class ShopTasks:
         """Return a fresh shop visit for a task of this source."""
         goal = self.shop.goals[task.data["goal"]]
         return WebShopEnv(self.shop, goal, strict=self.strict, results_per_page=self.results_per_page)
+
+    def baselines(self, split: Split, indices: Sequence[int]) -> dict[str, float]:
+        """Mean reward of the rule and of the oracle (the reachable maximum) on tasks of a split."""
+        players = {"rule": rule_baseline, "oracle": oracle}
+        tasks = [self.task(split, index) for index in indices]
+        return {
+            name: sum(play(self.env(t)).reward for t in tasks) / max(1, len(tasks)) for name, play in players.items()
+        }
