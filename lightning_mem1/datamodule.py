@@ -1,7 +1,7 @@
 """Streams tasks: the tasks of rl_step s are a pure function of (seed, s), so a run resumes at any rl_step.
 
-A batch holds tasks, never trajectories: Lightning fetches it one step ahead, and what it holds must not age. There is no
-distributed sampler: ranks share the global list of an rl_step among themselves.
+A batch holds tasks, never trajectories: Lightning fetches it one step ahead, and what it holds must not age. There is
+no distributed sampler: ranks share the global list of an rl_step among themselves.
 """
 
 from __future__ import annotations
@@ -185,7 +185,8 @@ class TaskDataModule(LightningDataModule):
 
     def state_dict(self) -> dict[str, int]:
         """How many rl_steps are done: the module's count, because a fetched batch is not yet a trained one."""
-        return {"done_rl_steps": self.trainer.lightning_module.rl_step if self.trainer else self._done_rl_steps}
+        module: Any = self.trainer.lightning_module if self.trainer else None
+        return {"done_rl_steps": module.rl_step if module else self._done_rl_steps}
 
     def load_state_dict(self, state_dict: dict[str, int]) -> None:
         """Go on after the rl_steps that are done."""

@@ -41,9 +41,18 @@ def run(command: Callable[[list[str]], int], argv: Sequence[str] | None = None) 
 def one_line(error: BaseException) -> str:
     """The message of an error in one line; errors that are nobody's mistake say their kind and how to see more."""
     message = " ".join(str(error).split())
+    if message.startswith("Does not validate against"):  # jsonargparse around the reason
+        message = " ".join(str(_root(error)).split())
     if isinstance(error, ValueError | OSError) and message:
         return message
     return f"{type(error).__name__}: {message or 'no message'} (--debug shows where)"
+
+
+def _root(error: BaseException) -> BaseException:
+    """The error that the others were raised for."""
+    while (cause := error.__cause__ or error.__context__) is not None:
+        error = cause
+    return error
 
 
 def check_config(path: str) -> None:
@@ -67,34 +76,41 @@ def check_config(path: str) -> None:
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ValueError(f"config is not YAML: '{path}' is no readable text file; mend the file") from error
     if not isinstance(content, dict):
-        raise ValueError(f"config must hold keys like model, data and trainer, got a {type(content).__name__} in '{path}'")
+        raise ValueError(
+            f"config must hold keys like model, data and trainer, got a {type(content).__name__} in '{path}'"
+        )
 
 
-def explain_parsing(message: str, keys: Iterable[str], config: str | None) -> str:
+def explain_parsing(message: str, keys: Iterable[str], config: str | None, argv: Sequence[str] = ()) -> str:
     """Shorten a message of jsonargparse.
 
     Args:
         message: Its text, often of many lines.
         keys: All keys that exist, dotted, without ``init_args``.
         config: The config file, to say where the mistake is.
+        argv: The command line, for the same purpose.
     """
+
+    def where(key: str) -> str:
+        return _where(key, config, argv)
+
     if key := _unknown_key(message):
         nearest = did_you_mean(key, keys)
-        return f"unknown key '{key}' in {_where(key, config)}{nearest or '; --help lists the keys'}"
+        return f"unknown key '{key}' in {where(key)}{nearest or '; --help lists the keys'}"
     values = re.findall(r'Parser key "([\w.]+)":\s*\n\s*Expected an? (.+?)\. Got value: (.*)', message)
     if values:
         name, expected, got = values[-1]
         outer = re.match(r'Parser key "([\w.]+)"', message)
         key = name if not outer or outer[1] == name or name.startswith(f"{outer[1]}.") else f"{outer[1]}.{name}"
-        return f"wrong value for '{key}' in {_where(key, config)}: expected {_type(expected)}, got {got.strip()!r}"
+        return f"wrong value for '{key}' in {where(key)}: expected {_type(expected)}, got {got.strip()!r}"
     if found := re.search(r"Import path ([\w.]+) does not implement protocol (\w+)", message):
         return (
-            f"class '{found[1]}' in {_where(found[1], config)} is no {found[2]}: expected the methods of "
+            f"class '{found[1]}' in {where(found[1])} is no {found[2]}: expected the methods of "
             f"lightning_mem1.types.{found[2]} with the same names, arguments and annotations"
         )
     if found := re.search(r"Problem with given class_path '([^']+)':\s*\n\s*(.+)", message):
-        return f"cannot use class '{found[1]}' in {_where(found[1], config)}: {found[2].strip()}; mend class_path"
-    return f"cannot read the settings in {_where('', config)}: {' '.join(message.split())[:300]}"
+        return f"cannot use class '{found[1]}' in {where(found[1])}: {found[2].strip()}; mend class_path"
+    return f"cannot read the settings in {where('')}: {' '.join(message.split())[:300]}"
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
@@ -122,15 +138,16 @@ def _unknown_key(message: str) -> str | None:
     return None
 
 
-def _where(key: str, config: str | None) -> str:
-    """'experiments/webshop.yaml' (with the line where the key's last part stands), else 'the command line'."""
-    if config is None or not Path(config).is_file():
-        return "the command line"
+def _where(key: str, config: str | None, argv: Sequence[str]) -> str:
+    """The command line when an option speaks of the key, else the config's line where the key's last part stands."""
     last = key.rpartition(".")[2]
+    spoken_of = any(last in argument for argument in argv if argument != config)
+    if config is None or not Path(config).is_file() or (last and spoken_of):
+        return "the command line"
     for number, line in enumerate(Path(config).read_text(encoding="utf-8").splitlines(), start=1):
         if last and re.search(rf"\b{re.escape(last)}\b", line):
             return f"'{config}', line {number}"
-    return "the command line"
+    return f"'{config}'"
 
 
 def _type(text: str) -> str:

@@ -26,7 +26,7 @@ RUN_FOLDER = "LIGHTNING_MEM1_RUN_FOLDER"  # tells the processes of further ranks
 TRAINER_DEFAULTS: dict[str, Any] = {
     "accelerator": "auto",
     "devices": 1,
-    "max_epochs": 1,  # one endless stream; data.num_rl_steps ends it
+    "max_epochs": -1,  # data.num_rl_steps ends the run
     "val_check_interval": 10,  # batches, and a batch is an rl_step
     "num_sanity_val_steps": 0,
     "log_every_n_steps": 1,
@@ -43,6 +43,9 @@ QUIET = (  # true of this package on purpose, and no news to a user
     ".*does not have a CUDA-capable.*",
     ".*isinstance.treespec, LeafSpec.*",
     ".*barrier.*device.*",
+    ".*recommended to use .*sync_dist.*",  # the callbacks' torchmetrics have already met over ranks
+    ".*is_gradient_checkpointing.*",  # transformers about itself
+    ".*skip_none parameter.*",  # jsonargparse: its successor is not in every version of the range
 )
 
 
@@ -56,9 +59,12 @@ def _fit(argv: list[str]) -> int:
     shows_only = any(a in ("--help", "-h") or a.startswith(("--help", "--print_config")) for a in argv)
     if not shows_only:
         if config is None:
-            raise ValueError("no config: expected a YAML file, e.g. experiments/webshop.yaml; --help lists the settings")
+            raise ValueError(
+                "no config: expected a YAML file, e.g. experiments/webshop.yaml; --help lists the settings"
+            )
         errors.check_config(config)
-        print(f"loading {config} ...", flush=True)
+        if "LOCAL_RANK" not in os.environ:
+            print(f"loading {config} ...", flush=True)
     with _quiet(), _restored_interrupts():
         cli = _build(argv, config)
         return 0 if cli is None else _train(cli)
@@ -68,7 +74,7 @@ def _build(argv: list[str], config: str | None) -> LightningCLI | None:
     """Parse and instantiate everything; None when the command line only asked to show something."""
     import argparse
 
-    command_line = _command_line_class()
+    command_line: Any = _command_line_class()
     try:
         return command_line(argv, config)
     except argparse.ArgumentError as error:
@@ -170,14 +176,18 @@ def _command_line_class() -> type[LightningCLI]:
                 super().parse_arguments(parser, args)
             except argparse.ArgumentError as error:
                 known = known_keys(parser)
-                raise ValueError(errors.explain_parsing(str(error), known, self.config_path)) from error
+                raise ValueError(errors.explain_parsing(str(error), known, self.config_path, args)) from error
 
         def before_instantiate_classes(self) -> None:
+            import torch
+
             self.experiment = self.config.experiment or self.experiment
             trainer = self.config.trainer
             self.resume_path = _resume_path(self.config.ckpt_path, trainer.default_root_dir, self.experiment)
             if trainer.deterministic is None and _on_cpu(trainer.accelerator):
                 trainer.deterministic = True  # float additions in a fixed order: same seed, same digits
+                # a debugging aid that costs time
+                setattr(torch.utils.deterministic, "fill_uninitialized_memory", False)  # noqa: B010
             _set_threads(_on_cpu(trainer.accelerator))
             _no_progress_bars()
 
@@ -335,7 +345,9 @@ def _with_config_option(argv: list[str]) -> tuple[list[str], str | None]:
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
     """Hold back what other libraries say about themselves; warnings and errors still come through."""
-    names = ("lightning.pytorch", "lightning.fabric", "lightning", "alembic", "mlflow", "httpx", "matplotlib")
+    import lightning.pytorch  # noqa: F401  (sets levels of its own when first imported)
+
+    names = ("lightning.pytorch", "lightning.fabric", "lightning", "alembic", "mlflow", "bitsandbytes")
     levels = {name: logging.getLogger(name).level for name in names}
     for name in names:
         logging.getLogger(name).setLevel(logging.ERROR)
@@ -344,7 +356,7 @@ def _quiet() -> Iterator[None]:
     logging.disable(logging.INFO)  # a fresh MLflow store configures loggers of its own and tells of each table
     with warnings.catch_warnings():
         for message in QUIET:
-            warnings.filterwarnings("ignore", message)
+            warnings.filterwarnings("ignore", f"(?s){message}")
         try:
             yield
         finally:

@@ -1,18 +1,19 @@
 """The Lightning module: trajectories in, one reinforcement-learning update out.
 
 It never samples. `RolloutCallback` has put trajectories on the batch before `training_step` sees it. Optimisation is
-manual, and `rl_step` (collect-and-update iterations done) is the clock: Lightning's `global_step` counts optimizer steps.
+manual, and `rl_step` (collect-and-update iterations done) is the clock: `global_step` counts optimizer steps.
 """
 
 from __future__ import annotations
 
 import contextlib
 import dataclasses
-import hashlib
 import math
 import os
 import random
-from collections.abc import Callable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Sequence
+from statistics import fmean
 from typing import Any, Protocol
 
 import torch
@@ -27,6 +28,7 @@ from lightning_mem1.losses import Unit, clipped_policy_loss, entropy_loss, kl_pe
 from lightning_mem1.memory import check_mode
 from lightning_mem1.policy.policy import LoraSettings, Policy
 from lightning_mem1.rollout import RolloutSettings
+from lightning_mem1.snapshot import base_fingerprint, rng_state, set_rng_state
 from lightning_mem1.types import StopReason, Trajectory
 
 ALGORITHMS: dict[str, Callable[[Tensor, Tensor, Scale], Tensor]] = {"grpo": group_relative}
@@ -43,10 +45,10 @@ class PlayedBatch(Protocol):
 class Mem1Module(LightningModule):
     """Trains a policy on its own trajectories with a clipped, group-relative policy gradient.
 
-    Logs, by rl_step: ``train/loss``; ``train/clip_fraction`` (0-1), ``train/approx_kl`` and ``train/entropy`` (nats per
-    action token); ``train/kl_reference`` (nats per action token, when `beta` > 0); ``train/grad_norm`` (before clipping);
-    ``train/rollout_gap_mean`` and ``train/rollout_gap_max`` (nats: |log p in training - log p in the rollout| before the
-    first update of the rl_step); ``train/drift`` (contexts whose ids are not what was sampled from, stays 0);
+    Logs, by rl_step: ``train/loss``; ``train/clip_fraction`` (0-1); ``train/approx_kl``, ``train/entropy`` and
+    ``train/kl_reference`` (nats per action token, the last one when `beta` > 0); ``train/grad_norm`` (before clipping);
+    ``train/rollout_gap_mean`` and ``train/rollout_gap_max`` (nats: |log p in training - log p in the rollout|, before
+    the first update of the rl_step); ``train/drift`` (contexts whose ids are not what was sampled from, stays 0);
     ``train/skipped_updates`` (non-finite gradients), ``train/zero_signal_groups``, ``train/lr``.
 
     Args:
@@ -115,11 +117,16 @@ class Mem1Module(LightningModule):
         _check_settings(settings)
         self.automatic_optimization = False
         self.strict_loading = False  # checkpoints hold the adapter alone; `on_load_checkpoint` checks its names
-        self.settings = {k: dataclasses.asdict(v) if dataclasses.is_dataclass(v) else v for k, v in settings.items()}
-        self.memory, self.window, self.layout, self.algorithm = memory, window, layout, algorithm
-        self.lr, self.weight_decay, self.warmup_steps, self.max_grad_norm = lr, weight_decay, warmup_steps, max_grad_norm
+        self.settings = {key: _plain(value) for key, value in settings.items()}
+        self.memory, self.window, self.algorithm = memory, window, algorithm
+        self.lr, self.weight_decay, self.warmup_steps, self.max_grad_norm = (
+            lr,
+            weight_decay,
+            warmup_steps,
+            max_grad_norm,
+        )
         self.num_epochs, self.num_minibatches = num_epochs, num_minibatches
-        self.max_tokens_per_microbatch = max_tokens_per_microbatch
+        self.max_tokens_per_microbatch, self._scoring = max_tokens_per_microbatch, (layout, memory, window)
         self.epsilon, self.epsilon_high, self.beta, self.entropy_coef = epsilon, epsilon_high, beta, entropy_coef
         self.loss_unit, self.scale_rewards = loss_unit, scale_rewards
         self.engine_settings, self.rollout_settings = engine, rollout
@@ -184,8 +191,8 @@ class Mem1Module(LightningModule):
         """
         advantages = torch.zeros(len(trajectories))
         sound = [i for i, t in enumerate(trajectories) if t.stop_reason != StopReason.ERROR and t.turns]
-        sizes = _sizes(t.group for t in trajectories)
-        left = _sizes(trajectories[i].group for i in sound)
+        sizes = Counter(t.group for t in trajectories)
+        left = Counter(trajectories[i].group for i in sound)
         # the last one left of a broken group has nobody to be compared with
         sound = [i for i in sound if left[trajectories[i].group] > 1 or sizes[trajectories[i].group] == 1]
         if sound:
@@ -213,7 +220,7 @@ class Mem1Module(LightningModule):
         chosen = [trajectories[i] for i in scored]
         sums = torch.zeros(len(SUMMED))
         maxima = torch.zeros(len(MAXIMA))
-        for part in self._microbatches(chosen):
+        for part in collator.minibatches(chosen, self.max_tokens_per_microbatch, *self._scoring):
             loss, part_sums, part_maxima = self._loss([chosen[i] for i in part], advantages[scored][part], totals)
             with self._no_sync():
                 self.manual_backward(loss)
@@ -230,18 +237,11 @@ class Mem1Module(LightningModule):
         optimizer.zero_grad()  # type: ignore[union-attr]
         return {**stats, "grad_norm": grad_norm, "skipped": 0.0 if finite else 1.0}
 
-    def _microbatches(self, trajectories: Sequence[Trajectory]) -> list[list[int]]:
-        if not trajectories:
-            return []
-        return collator.minibatches(
-            trajectories, self.max_tokens_per_microbatch, self.layout, self.memory, self.window
-        )
-
     def _loss(
         self, trajectories: Sequence[Trajectory], advantages: Tensor, totals: dict[str, int]
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Loss of a microbatch, with its detached `SUMMED` and `MAXIMA` on the CPU."""
-        batch = collator.collate(trajectories, self.layout, self.memory, self.window).to(self.policy.device)
+        batch = collator.collate(trajectories, *self._scoring).to(self.policy.device)
         temperature = self.rollout_settings.temperature
         logprobs, entropy = self.policy.logprobs(batch, temperature)
         weights = token_weights(batch.trajectory_index, batch.turn_index, self.loss_unit, **totals)
@@ -260,7 +260,13 @@ class Mem1Module(LightningModule):
             loss = loss + self.entropy_coef * entropy_loss(entropy, weights)
         gap = (logprobs - batch.rollout_logprobs).abs()
         parts = (loss, stats["clip_fraction"], stats["approx_kl"], -entropy_loss(entropy, weights), kl, weights.sum())
-        sums = torch.stack([*(x.detach().float().cpu() for x in parts), gap.detach().sum().float().cpu(), torch.tensor(float(len(gap)))])
+        sums = torch.stack(
+            [
+                *(x.detach().float().cpu() for x in parts),
+                gap.detach().sum().float().cpu(),
+                torch.tensor(float(len(gap))),
+            ]
+        )
         return loss, sums, torch.stack([gap.detach().max().float().cpu()])
 
     @property
@@ -292,10 +298,9 @@ class Mem1Module(LightningModule):
         return block() if block else contextlib.nullcontext()
 
     def _reduce(self, tensor: Tensor, operation: str) -> Tensor:
-        if self.trainer.world_size == 1:
-            return tensor
-        moved = tensor.to(self.policy.device)
-        return self.trainer.strategy.reduce(moved, reduce_op=operation).to(tensor)
+        if self.trainer.world_size > 1:
+            tensor = self.trainer.strategy.reduce(tensor.to(self.policy.device), reduce_op=operation).to(tensor)
+        return tensor
 
     def _sum_over_ranks(self, number: float) -> float:
         return float(self._reduce(torch.tensor(float(number)), "sum"))
@@ -315,7 +320,7 @@ class Mem1Module(LightningModule):
             "policy": self.settings["policy"],
             "base": base_fingerprint(self.policy),
             "settings": self.settings,
-            "rng": _rng_state(),
+            "rng": rng_state(),
         }
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -339,7 +344,7 @@ class Mem1Module(LightningModule):
         state = checkpoint["state_dict"]
         self.policy.load_adapter_state({k.removeprefix(WEIGHTS_PREFIX): v for k, v in state.items()})
         self.rl_step = int(ours["rl_step"])
-        _set_rng_state(ours["rng"])
+        set_rng_state(ours["rng"])
 
 
 SUMMED = ("loss", "clip_fraction", "approx_kl", "entropy", "kl_reference", "weight", "gap", "tokens")
@@ -351,25 +356,13 @@ def _mean_over_steps(steps: Sequence[dict[str, float]]) -> dict[str, float]:
     scored = [step for step in steps if step["tokens"]]
     if not scored:
         return {"train/loss": 0.0, "train/grad_norm": 0.0}
-    metrics = {f"train/{key}": _mean(step[key] for step in scored) for key in ("loss", "grad_norm")}
+    metrics = {f"train/{key}": fmean(step[key] for step in scored) for key in ("loss", "grad_norm")}
     for key in ("clip_fraction", "approx_kl", "entropy", "kl_reference"):
-        metrics[f"train/{key}"] = _mean(step[key] / step["weight"] for step in scored)
+        metrics[f"train/{key}"] = fmean(step[key] / step["weight"] for step in scored)
     if steps[0]["tokens"]:  # later steps compare with a policy that has already moved
         metrics["train/rollout_gap_mean"] = steps[0]["gap"] / steps[0]["tokens"]
         metrics["train/rollout_gap_max"] = steps[0]["gap_max"]
     return metrics
-
-
-def _mean(numbers: Iterator[float]) -> float:
-    values = list(numbers)
-    return sum(values) / len(values)
-
-
-def _sizes(groups: Iterator[int]) -> dict[int, int]:
-    sizes: dict[int, int] = {}
-    for group in groups:
-        sizes[group] = sizes.get(group, 0) + 1
-    return sizes
 
 
 def _num_silent_groups(trajectories: Sequence[Trajectory], advantages: Tensor) -> int:
@@ -382,21 +375,15 @@ def resolve_seed(seed: int | None) -> int:
     return int(os.environ.get("PL_GLOBAL_SEED", "0")) if seed is None else seed
 
 
-def base_fingerprint(policy: Policy) -> str:
-    """Sixteen hex digits of what is frozen: shapes and first values, as bfloat16, so that every dtype agrees."""
-    digest = hashlib.sha256()
-    for parameter in policy.parameters():
-        if not parameter.requires_grad:
-            values = parameter.detach().flatten()[:64].to(torch.bfloat16).view(torch.uint8).cpu()
-            digest.update(f"{tuple(parameter.shape)}".encode() + bytes(values.tolist()))
-    return digest.hexdigest()[:16]
+def _plain(value: Any) -> Any:
+    """Dataclasses as dicts, so that a checkpoint loads with `weights_only`."""
+    return dataclasses.asdict(value) if dataclasses.is_dataclass(value) and not isinstance(value, type) else value
 
 
 def _check_settings(settings: dict[str, Any]) -> None:
     if settings["algorithm"] not in ALGORITHMS:
-        expected = ", ".join(ALGORITHMS)
         raise ValueError(
-            f"unknown algorithm: expected one of {expected}, got '{settings['algorithm']}'; set model.algorithm"
+            f"unknown algorithm: expected {', '.join(ALGORITHMS)}, got '{settings['algorithm']}'; set model.algorithm"
         )
     for name in ("num_epochs", "num_minibatches", "max_tokens_per_microbatch"):
         if settings[name] < 1:
@@ -411,20 +398,3 @@ def _check_settings(settings: dict[str, Any]) -> None:
         )
     if settings["beta"] and settings["lora"] is None:
         raise ValueError("no reference policy: expected an adapter for the KL penalty; set model.lora or model.beta 0")
-
-
-def _rng_state() -> dict[str, Any]:
-    """Random state as tensors and plain numbers, so that it loads with `weights_only`."""
-    version, words, gauss = random.getstate()
-    state: dict[str, Any] = {"torch": torch.get_rng_state(), "python": [version, list(words), gauss]}
-    if torch.cuda.is_available():
-        state["cuda"] = torch.cuda.get_rng_state_all()
-    return state
-
-
-def _set_rng_state(state: dict[str, Any]) -> None:
-    version, words, gauss = state["python"]
-    random.setstate((version, tuple(words), gauss))
-    torch.set_rng_state(state["torch"].cpu())
-    if "cuda" in state and len(state["cuda"]) == torch.cuda.device_count():
-        torch.cuda.set_rng_state_all([s.cpu() for s in state["cuda"]])

@@ -60,9 +60,9 @@ class RLCheckpoint(Checkpoint):
         """The adapter as a peft folder."""
         return self.folder / "adapter"
 
-    def on_train_batch_end(
+    def on_train_batch_end(  # type: ignore[override]
         self, trainer: Trainer, pl_module: Mem1Module, outputs: Any, batch: TaskBatch, batch_idx: int
-    ) -> None:  # type: ignore[override]
+    ) -> None:
         """Renew `last.ckpt`."""
         if pl_module.rl_step % self.every_n_rl_steps == 0:
             self._save(trainer, self.last_path)
@@ -70,7 +70,7 @@ class RLCheckpoint(Checkpoint):
     def on_validation_end(self, trainer: Trainer, pl_module: Mem1Module) -> None:  # type: ignore[override]
         """Renew `best.ckpt` when validation is better than ever; the untrained policy is not worth a file."""
         score = trainer.callback_metrics.get(self.monitor)
-        if score is None or trainer.sanity_checking or not trainer.state.fn == "fit":
+        if score is None or trainer.sanity_checking or trainer.state.fn != "fit":
             return
         if self.best is None or float(score) > self.best:
             self.best = float(score)

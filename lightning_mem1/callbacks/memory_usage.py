@@ -72,9 +72,9 @@ class MemoryUsageCallback(Callback):
         metrics = {**self._flush("memory"), **_bytes(pl_module)}
         pl_module.log_dict(metrics, on_step=True, on_epoch=False, batch_size=1)
 
-    def on_validation_batch_start(
+    def on_validation_batch_start(  # type: ignore[override]
         self, trainer: Trainer, pl_module: Mem1Module, batch: TaskBatch, batch_idx: int, dataloader_idx: int = 0
-    ) -> None:  # type: ignore[override]
+    ) -> None:
         """Add the validation episodes of a batch."""
         self._add(batch.trajectories, pl_module)
 

@@ -28,7 +28,7 @@ class ProgressCallback(Callback):
         self._started = self._step_started = 0.0
         self._steps = 0
 
-    def on_train_start(self, trainer: Trainer, pl_module: Mem1Module) -> None:  # type: ignore[override]
+    def on_fit_start(self, trainer: Trainer, pl_module: Mem1Module) -> None:  # type: ignore[override]
         """Say what is about to run."""
         if not trainer.is_global_zero:
             return
@@ -45,9 +45,9 @@ class ProgressCallback(Callback):
         if not self._steps:
             self._started = time.perf_counter() - _rollout_seconds(trainer)
 
-    def on_train_batch_end(
+    def on_train_batch_end(  # type: ignore[override]
         self, trainer: Trainer, pl_module: Mem1Module, outputs: Any, batch: TaskBatch, batch_idx: int
-    ) -> None:  # type: ignore[override]
+    ) -> None:
         """Print the line of an rl_step."""
         self._steps += 1
         if trainer.is_global_zero:
@@ -88,7 +88,8 @@ class ProgressCallback(Callback):
         seconds = (time.perf_counter() - self._started) / self._steps
         line = (
             f"step {module.rl_step:>4}{f'/{total}' if total else ''}  reward {_get(metrics, 'rollout/reward'):.3f}  "
-            f"success {_get(metrics, 'rollout/success'):.2f}  peak {_get(metrics, 'memory/peak_tokens_mean'):.0f} tokens  "
+            f"success {_get(metrics, 'rollout/success'):.2f}  "
+            f"peak {_get(metrics, 'memory/peak_tokens_mean'):.0f} tokens  "
             f"state {_get(metrics, 'memory/internal_state_mean'):.0f}  "
             f"{_get(metrics, 'rollout/tokens_per_s'):,.0f} tokens/s  {seconds:.1f} s/step"
         )

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from statistics import pstdev
 
-import torch
 from lightning.pytorch import Callback, Trainer
 
 from lightning_mem1.datamodule import TaskBatch, TaskDataModule
@@ -15,9 +15,9 @@ from lightning_mem1.types import StopReason, Trajectory
 
 def reward_numbers(trajectories: Sequence[Trajectory]) -> dict[str, list[float]]:
     """Numbers to be averaged, by metric name; one per trajectory, `group_std` one per group, `invalid` one per turn."""
-    rewards = [t.reward for t in trajectories]
+    rewards = [float(t.reward) for t in trajectories]
     groups = {t.group for t in trajectories}
-    spreads = [torch.tensor([t.reward for t in trajectories if t.group == g]).std(correction=0).item() for g in groups]
+    spreads = [pstdev(float(t.reward) for t in trajectories if t.group == g) for g in groups]
     return {
         "reward": rewards,
         "reward_squared": [reward**2 for reward in rewards],
@@ -47,9 +47,9 @@ class RewardCallback(Callback):
         self._add(batch.trajectories, pl_module)
         pl_module.log_dict(self._flush("rollout"), on_step=True, on_epoch=False, batch_size=1)
 
-    def on_validation_batch_start(
+    def on_validation_batch_start(  # type: ignore[override]
         self, trainer: Trainer, pl_module: Mem1Module, batch: TaskBatch, batch_idx: int, dataloader_idx: int = 0
-    ) -> None:  # type: ignore[override]
+    ) -> None:
         """Add the validation episodes of a batch."""
         self._add(batch.trajectories, pl_module)
 

@@ -1,4 +1,4 @@
-"""Plays the tasks of a batch right before the step that learns from them, and decides when to validate.
+"""Plays the tasks of a batch right before the step that learns from them, and ends the run by rl_steps.
 
 Put it first among the callbacks: the others read the trajectories that it leaves on the batch. Sampling sees no global
 random state: each trajectory has a seed made of the run's seed, the rl_step, the task's position and its own number, so
@@ -38,7 +38,8 @@ class RolloutCallback(Callback):
         self._validated_at = -1
 
     def on_train_start(self, trainer: Trainer, pl_module: Mem1Module) -> None:  # type: ignore[override]
-        """Validate the policy as it came."""
+        """Validate the policy as it came; stop when a resumed run has nothing left to do."""
+        self._stop_when_done(trainer, pl_module)
         if self.validate_first and pl_module.rl_step == 0:
             self._validate(trainer)
 
@@ -58,9 +59,15 @@ class RolloutCallback(Callback):
         }
         pl_module.log_dict(metrics, on_step=True, on_epoch=False, batch_size=1)
 
-    def on_validation_batch_start(
+    def on_train_batch_end(  # type: ignore[override]
+        self, trainer: Trainer, pl_module: Mem1Module, outputs: Any, batch: TaskBatch, batch_idx: int
+    ) -> None:
+        """End the run by rl_steps, whatever Lightning counts."""
+        self._stop_when_done(trainer, pl_module)
+
+    def on_validation_batch_start(  # type: ignore[override]
         self, trainer: Trainer, pl_module: Mem1Module, batch: TaskBatch, batch_idx: int, dataloader_idx: int = 0
-    ) -> None:  # type: ignore[override]
+    ) -> None:
         """Play validation tasks greedily."""
         batch.rl_step = self._validated_at = pl_module.rl_step
         greedy = dataclasses.replace(pl_module.rollout_settings, temperature=0.0, top_p=1.0)
@@ -71,7 +78,9 @@ class RolloutCallback(Callback):
     ) -> list[Trajectory]:
         started = time.perf_counter()
         episodes = [
-            Episode(task, data.source.env(task), position, trajectory_seed(module.seed, batch.rl_step, position, sample))
+            Episode(
+                task, data.source.env(task), position, trajectory_seed(module.seed, batch.rl_step, position, sample)
+            )
             for task, position in zip(batch.tasks, batch.positions, strict=True)
             for sample in range(group_size)
         ]
@@ -87,6 +96,11 @@ class RolloutCallback(Callback):
         self.seconds = time.perf_counter() - started
         self.num_tokens = sum(len(turn.action_ids) for t in trajectories for turn in t.turns)
         return trajectories
+
+    def _stop_when_done(self, trainer: Trainer, module: Mem1Module) -> None:
+        limit = _datamodule(trainer).num_rl_steps
+        if limit is not None and module.rl_step >= limit:
+            trainer.should_stop = True
 
     def _validate(self, trainer: Trainer) -> None:
         """Run Lightning's validation loop as the training loop itself does between two batches."""
@@ -109,6 +123,6 @@ def trajectory_seed(seed: int, rl_step: int, position: int, sample: int) -> int:
 def _datamodule(trainer: Any) -> TaskDataModule:
     if not isinstance(trainer.datamodule, TaskDataModule):
         raise ValueError(
-            f"rollouts need a TaskDataModule, got {type(trainer.datamodule).__name__}; pass one as trainer.fit's datamodule"
+            f"rollouts need a TaskDataModule, got {type(trainer.datamodule).__name__}; give trainer.fit one"
         )
     return trainer.datamodule

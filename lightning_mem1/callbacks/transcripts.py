@@ -43,9 +43,9 @@ class TranscriptCallback(Callback):
         if batch.rl_step == 1 or batch.rl_step % self.every_n_rl_steps == 0:
             self._write(trainer, pl_module, batch, "train")
 
-    def on_validation_batch_start(
+    def on_validation_batch_start(  # type: ignore[override]
         self, trainer: Trainer, pl_module: Mem1Module, batch: TaskBatch, batch_idx: int, dataloader_idx: int = 0
-    ) -> None:  # type: ignore[override]
+    ) -> None:
         """Write validation episodes, those of the first batch."""
         if batch_idx == 0:
             path = self._write(trainer, pl_module, batch, "val")

@@ -1,0 +1,194 @@
+"""The callbacks: what they play, log, write and print."""
+
+import json
+
+import pytest
+import torch
+
+from lightning_mem1.callbacks import (
+    MemoryUsageCallback,
+    ProgressCallback,
+    RewardCallback,
+    RLCheckpoint,
+    RolloutCallback,
+    TranscriptCallback,
+)
+from lightning_mem1.callbacks.memory_usage import ContextByTurn
+from lightning_mem1.callbacks.reward import reward_numbers
+from lightning_mem1.callbacks.rollout import trajectory_seed
+from lightning_mem1.callbacks.transcripts import printable, readable, transcript
+from lightning_mem1.types import StopReason, Trajectory, Turn
+from tiny import task
+from tiny_tasks import InterruptedTasks, RankedTasks
+
+
+class Keeper(RolloutCallback):
+    """Keeps what was played."""
+
+    def __init__(self):
+        super().__init__()
+        self.trained, self.validated = [], []
+
+    def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
+        super().on_train_batch_start(trainer, pl_module, batch, batch_idx)
+        self.trained.append(batch)
+
+    def on_validation_batch_start(self, trainer, pl_module, batch, batch_idx, dataloader_idx=0):
+        super().on_validation_batch_start(trainer, pl_module, batch, batch_idx, dataloader_idx)
+        self.validated.append((pl_module.rl_step, batch.trajectories))
+
+
+class Scores(RewardCallback):
+    """Validation rewards that rise and then fall."""
+
+    def on_validation_epoch_end(self, trainer, pl_module):
+        self.score = [0.3, 0.5, 0.9, 0.4][pl_module.rl_step]
+        super().on_validation_epoch_end(trainer, pl_module)
+
+    def _flush(self, prefix):
+        metrics = super()._flush(prefix)
+        return {**metrics, "val/reward": self.score} if prefix == "val" else metrics
+
+
+def sampled(trajectories):
+    return [[turn.action_ids for turn in t.turns] for t in trajectories]
+
+
+def test_a_task_is_played_group_size_times_with_seeds_of_its_own(make_module, make_data, fit):
+    keeper = Keeper()
+    fit(make_module(), make_data(num_rl_steps=2), keeper)
+    first = keeper.trained[0].trajectories
+    assert [t.group for t in first] == [0, 0, 0, 1, 1, 1]
+    assert [t.task.id for t in first[::3]] == [t.id for t in keeper.trained[0].tasks]
+    seeds = [t.seed for batch in keeper.trained for t in batch.trajectories]
+    assert len(set(seeds)) == 12
+    assert seeds[4] == trajectory_seed(seed=0, rl_step=1, position=1, sample=1)
+    assert len({str(ids) for ids in sampled(first)}) > 1
+
+
+def test_a_trajectory_does_not_depend_on_who_plays_the_other_tasks(make_module, make_data, fit):
+    """Two ranks would each play half of these tasks; here one task is played without its neighbour."""
+    from lightning_mem1.datamodule import TaskBatch
+
+    keeper, module, data = Keeper(), make_module(), make_data(num_rl_steps=1, num_val_tasks=0)
+    weights = {}
+
+    class Before(RewardCallback):
+        def on_train_start(self, trainer, pl_module):
+            weights.update(pl_module.policy.adapter_state())
+
+    fit(module, data, keeper, Before())
+    both = keeper.trained[0]
+    module.policy.load_adapter_state(weights)
+    alone = TaskBatch(1, both.tasks[1:], both.positions[1:])
+    played = keeper._play(module, make_data(), alone, 3, module.rollout_settings)
+    assert sampled(played) == sampled(both.trajectories[3:])
+
+
+def test_validation_is_greedy_on_the_same_tasks_before_during_and_after(make_module, make_data, fit):
+    keeper = Keeper()
+    fit(make_module(lr=0.0), make_data(num_rl_steps=3), keeper, val_check_interval=2)
+    assert [rl_step for rl_step, _ in keeper.validated] == [0, 2, 3]
+    first, second, last = (sampled(played) for _, played in keeper.validated)
+    assert first == second == last and len(first) == 4
+
+
+def test_reward_numbers_count_every_trajectory_and_every_turn():
+    won = Trajectory(task(0), [1], [Turn([2], [0.0], valid=False), Turn([2], [0.0], reward=1.0)], StopReason.DONE)
+    won.turns[-1].info = {"success": 1.0}
+    lost = Trajectory(task(0), [1], [Turn([2], [0.0])], StopReason.MAX_TURNS)
+    broken = Trajectory(task(1), [1], [], StopReason.ERROR, group=1)
+    numbers = reward_numbers([won, lost, broken])
+    assert numbers["reward"] == [1.0, 0.0, 0.0]
+    assert numbers["success"] == [1.0, 0.0, 0.0]
+    assert numbers["group_std"] == [0.5, 0.0]
+    assert numbers["invalid_action_rate"] == [1.0, 0.0, 0.0]
+    assert numbers["turns"] == [2.0, 1.0, 0.0]
+    assert numbers["stop_error"] == [0.0, 0.0, 1.0]
+
+
+def test_context_by_turn_averages_over_the_trajectories_that_got_there():
+    metric = ContextByTurn()
+    metric.update([[10, 20, 30], [20]])
+    assert metric.compute() == {0: 15.0, 1: 20.0, 2: 30.0}
+
+
+def test_metrics_of_training_and_validation_are_logged_beside_the_baselines(make_module, make_data, fit):
+    trainer = fit(make_module(), make_data(num_rl_steps=1), RewardCallback(), MemoryUsageCallback())
+    metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
+    assert metrics["rollout/reward"] == pytest.approx(0.5)  # paid 0, 0.5 and 1 in every group
+    assert metrics["rollout/reward_std"] == pytest.approx((1 / 6) ** 0.5)
+    assert metrics["rollout/success"] == pytest.approx(1 / 3)
+    assert metrics["rollout/turns"] == 2 and metrics["rollout/stop_done"] == 1
+    assert metrics["val/reward"] == 0.5
+    assert (metrics["val/baseline_rule"], metrics["val/baseline_oracle"]) == (0.25, 1.0)
+    assert metrics["val/peak_tokens_mean"] == metrics["val/context_tokens_turn_1"] + 6  # every turn writes 6 tokens
+    # 2 (keys, values) x 2 layers x 8 slots x 2 heads x 160 tokens x 8 numbers x 4 bytes
+    assert metrics["memory/engine_kv_mib"] * 2**20 == 2 * 2 * 8 * 2 * 160 * 8 * 4
+
+
+def test_transcripts_tell_each_turn_and_what_was_dropped(make_module, make_data, fit, tmp_path):
+    fit(make_module(), make_data(num_rl_steps=1), TranscriptCallback(num_trajectories=2))
+    names = {path.name for path in (tmp_path / "transcripts").iterdir()}
+    assert names == {f"{name}.{end}" for name in ("train_00001", "val_00000", "val_00001") for end in ("jsonl", "txt")}
+    lines = (tmp_path / "transcripts" / "train_00001.jsonl").read_text().splitlines()
+    record = json.loads(lines[0])
+    assert len(lines) == 2 and len(record["turns"]) == 2
+    assert record["turns"][0]["information"].endswith("red shoes")
+    assert record["memory"] == "mem1" and record["stop_reason"] == "done"
+
+
+def test_dropped_tokens_are_the_turns_that_memory_mode_mem1_no_longer_shows(make_module):
+    turns = [Turn([5, 6, 7], [0.0] * 3, [8, 9]), Turn([5], [0.0], [8]), Turn([5], [0.0])]
+    record = transcript(Trajectory(task(0), [1, 2], turns, StopReason.DONE), make_module())
+    assert [turn["context_tokens"] for turn in record["turns"]] == [2, 7, 4]
+    assert [turn["dropped_tokens"] for turn in record["turns"]] == [0, 0, 5]
+
+
+def test_what_a_policy_wrote_cannot_move_the_cursor_of_a_terminal(make_module):
+    assert printable("a\x1b[2Jb\nc") == "a\\x1b[2Jb\nc"
+    turn = Turn([5], [0.0], action="\x1b]0;title\x07", information="\x1b[31mred")
+    record = transcript(Trajectory(task(0), [1], [turn], StopReason.DONE), make_module())
+    assert "\x1b" not in readable(record) and "\x07" not in readable(record)
+
+
+def test_progress_prints_a_line_per_rl_step_and_the_way_from_first_to_last(make_module, make_data, fit, capsys):
+    fit(make_module(), make_data(num_rl_steps=2), Scores(), MemoryUsageCallback(), ProgressCallback())
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].startswith("grpo, memory mem1, 2 tasks x 3 episodes per rl_step")
+    assert lines[1].startswith("val     0  reward 0.300")
+    assert lines[2].startswith("step    1/2  reward 0.500  success 0.33  peak")
+    assert "tokens/s" in lines[2] and "ETA" in lines[2]
+    assert lines[-1] == "val reward 0.30 -> 0.90  (rule 0.25, oracle 1.00)"
+
+
+def test_best_is_the_checkpoint_of_the_best_validation(make_module, make_data, fit, tmp_path):
+    checkpoint = RLCheckpoint()
+    fit(make_module(), make_data(), Scores(), checkpoint, enable_checkpointing=True, val_check_interval=1)
+    steps = [
+        torch.load(p, weights_only=True)["lightning_mem1"]["rl_step"]
+        for p in (checkpoint.best_path, checkpoint.last_path)
+    ]
+    assert steps == [2, 3] and checkpoint.best == pytest.approx(0.9)
+    assert not list(tmp_path.glob("**/*.tmp"))
+    assert (tmp_path / "adapter" / "policy" / "adapter_model.safetensors").is_file()
+
+
+def test_ctrl_c_in_a_rollout_leaves_the_last_whole_rl_step_on_disk(make_module, make_data, fit):
+    checkpoint = RLCheckpoint()
+    with pytest.raises(SystemExit):
+        fit(make_module(), make_data(InterruptedTasks()), checkpoint, enable_checkpointing=True)
+    assert torch.load(checkpoint.last_path, weights_only=True)["lightning_mem1"]["rl_step"] == 2
+
+
+def test_rollouts_without_a_task_datamodule_say_what_is_missing(make_module):
+    from types import SimpleNamespace
+
+    with pytest.raises(ValueError, match="rollouts need a TaskDataModule, got NoneType"):
+        RolloutCallback().on_train_batch_start(SimpleNamespace(datamodule=None), make_module(), None, 0)
+
+
+def test_the_ranked_source_pays_every_rank_of_a_group():
+    source = RankedTasks()
+    envs = [source.env(source.task("train", 0)) for _ in range(6)]
+    assert [env.reward for env in envs] == [0.0, 0.5, 1.0, 0.0, 0.5, 1.0]

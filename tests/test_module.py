@@ -1,0 +1,217 @@
+"""Mem1Module: one rl_step's update, determinism, resume."""
+
+import pytest
+import torch
+
+from lightning_mem1.callbacks import MemoryUsageCallback, RewardCallback, RLCheckpoint
+from lightning_mem1.module import Mem1Module
+from lightning_mem1.types import StopReason, Trajectory, Turn
+from tiny_tasks import BrokenTasks, RankedTasks
+
+SHARED = ("train/", "rollout/reward", "rollout/success", "memory/peak", "memory/internal")
+
+
+def adapter(module):
+    return {name: tensor.clone() for name, tensor in module.policy.adapter_state().items()}
+
+
+def same(a, b):
+    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+
+
+def trajectory(task, reward, group, stop=StopReason.DONE):
+    return Trajectory(task, [1, 2], [Turn([3], [-0.5], reward=reward)], stop, group)
+
+
+class Recorder(RewardCallback):
+    """Keeps every rl_step's metrics and can spoil what the update sees."""
+
+    def __init__(self, spoil=lambda trajectories: None):
+        super().__init__()
+        self.spoil, self.history, self.weights = spoil, [], []
+
+    def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
+        self.weights.append(adapter(pl_module))
+        super().on_train_batch_start(trainer, pl_module, batch, batch_idx)
+        self.spoil(batch.trajectories)
+
+    def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
+        self.history.append(
+            {k: float(v) for k, v in trainer.callback_metrics.items() if k.startswith(SHARED) or k == "step"}
+        )
+
+
+def test_training_logs_by_rl_step_and_the_first_pass_sees_what_the_rollout_saw(make_module, make_data, fit):
+    record = Recorder()
+    module = make_module(num_minibatches=2, num_epochs=2)
+    fit(module, make_data(), record)
+    assert [m["step"] for m in record.history] == [1, 2, 3]
+    assert module.rl_step == 3 and module.global_step == 3 * 2 * 2
+    for metrics in record.history:
+        assert metrics["train/rollout_gap_max"] < 1e-5
+        assert metrics["train/drift"] == metrics["train/skipped_updates"] == metrics["train/zero_signal_groups"] == 0
+        assert metrics["train/grad_norm"] > 0
+
+
+@pytest.mark.parametrize("memory", ["mem1", "full", "none"])
+@pytest.mark.parametrize("layout", ["tree", "rows"])
+def test_every_layout_and_memory_mode_trains_on_what_it_sampled(make_module, make_data, fit, memory, layout):
+    record = Recorder()
+    fit(make_module(memory=memory, layout=layout), make_data(num_rl_steps=1, num_val_tasks=0), record)
+    assert record.history[0]["train/rollout_gap_max"] < 1e-5
+
+
+def test_the_same_seed_twice_gives_the_same_metrics_to_the_last_digit(make_module, make_data, fit):
+    runs = []
+    for _ in range(2):
+        torch.manual_seed(torch.randint(1000, ()).item())  # what ran before must not matter
+        record = Recorder()
+        module = make_module(num_minibatches=2)
+        fit(module, make_data(), record, MemoryUsageCallback())
+        runs.append((record.history, adapter(module)))
+    assert runs[0][0] == runs[1][0]
+    assert same(runs[0][1], runs[1][1])
+
+
+def test_another_seed_gives_other_trajectories(make_module, make_data, fit):
+    losses = []
+    for seed in (0, 1):
+        record = Recorder()
+        fit(make_module(seed=seed), make_data(num_rl_steps=1), record)
+        losses.append(record.history[0]["train/grad_norm"])
+    assert losses[0] != losses[1]
+
+
+@pytest.mark.parametrize("stop_at", [1, 2])
+def test_a_resumed_run_equals_the_uninterrupted_one(make_module, make_data, fit, tmp_path, stop_at):
+    whole = Recorder()
+    module = make_module(num_minibatches=2, warmup_steps=3)
+    fit(module, make_data(num_rl_steps=3), whole)
+    part, checkpoint = make_module(num_minibatches=2, warmup_steps=3), RLCheckpoint(str(tmp_path / "part"))
+    fit(part, make_data(num_rl_steps=stop_at), Recorder(), checkpoint, enable_checkpointing=True)
+    rest, resumed = Recorder(), make_module(num_minibatches=2, warmup_steps=3)
+    fit(resumed, make_data(num_rl_steps=3), rest, ckpt_path=str(checkpoint.last_path))
+    assert rest.history == whole.history[stop_at:]
+    assert same(adapter(resumed), adapter(module))
+
+
+def test_a_checkpoint_holds_the_adapter_and_not_the_base(make_module, make_data, fit, tmp_path):
+    module, checkpoint = make_module(), RLCheckpoint(str(tmp_path))
+    fit(module, make_data(num_rl_steps=1), checkpoint, enable_checkpointing=True)
+    content = torch.load(checkpoint.last_path, weights_only=True)
+    assert content["state_dict"].keys() == {f"policy.{name}" for name in adapter(module)}
+    assert all("lora" in name for name in content["state_dict"])
+    assert content["lightning_mem1"]["rl_step"] == 1
+
+
+def test_a_checkpoint_of_another_base_is_refused(make_module, make_data, fit, tmp_path):
+    from tiny import tiny_policy
+
+    module, checkpoint = make_module(), RLCheckpoint(str(tmp_path))
+    fit(module, make_data(num_rl_steps=1), checkpoint, enable_checkpointing=True)
+    tiny_policy(seed=1).save(tmp_path / "other")
+    with pytest.raises(ValueError, match="checkpoint belongs to another base policy: expected '.*other'"):
+        fit(make_module(policy=str(tmp_path / "other")), make_data(), ckpt_path=str(checkpoint.last_path))
+
+
+def test_groups_of_equal_rewards_change_nothing(make_module, make_data, fit):
+    record, module = Recorder(), make_module()
+    before = adapter(module)
+    fit(module, make_data(RankedTasks(equal=True), num_rl_steps=2), record)
+    assert [m["train/zero_signal_groups"] for m in record.history] == [2, 2]
+    assert same(before, adapter(module))
+
+
+def test_leaving_silent_groups_out_of_the_pass_gives_the_same_step(make_module, make_data, fit):
+    """An entropy bonus of almost nothing makes every trajectory be scored; the step must not notice."""
+
+    def silence_one_group(trajectories):
+        for t in trajectories:
+            if t.group == 0:
+                t.turns[-1].reward = 0.5
+
+    moved = []
+    for entropy_coef in (0.0, 1e-30):
+        module = make_module(entropy_coef=entropy_coef)
+        fit(module, make_data(num_rl_steps=1, num_val_tasks=0), Recorder(silence_one_group))
+        moved.append(adapter(module))
+    for name in moved[0]:
+        torch.testing.assert_close(moved[0][name], moved[1][name], rtol=0, atol=1e-6)
+
+
+def test_small_passes_give_the_same_step_as_one_large_pass(make_module, make_data, fit):
+    moved = []
+    for tokens in (100, 100_000):
+        module = make_module(max_tokens_per_microbatch=tokens, loss_unit="turn")
+        fit(module, make_data(num_rl_steps=1, num_val_tasks=0))
+        moved.append(adapter(module))
+    for name in moved[0]:
+        torch.testing.assert_close(moved[0][name], moved[1][name], rtol=0, atol=1e-5)
+
+
+def test_a_gradient_that_is_not_finite_is_skipped_and_counted(make_module, make_data, fit):
+    def spoil(trajectories):
+        trajectories[0].turns[0].action_logprobs[0] = float("nan")
+
+    record, module = Recorder(spoil), make_module()
+    before = adapter(module)
+    fit(module, make_data(num_rl_steps=2), record)
+    assert [m["train/skipped_updates"] for m in record.history] == [1, 1]
+    assert same(before, adapter(module)) and module.rl_step == 2
+
+
+def test_kl_to_the_reference_is_measured_against_the_adapter_switched_off(make_module, make_data, fit):
+    record = Recorder()
+    fit(make_module(beta=0.1), make_data(num_rl_steps=2), record)
+    assert record.history[0]["train/kl_reference"] == pytest.approx(0, abs=1e-6)  # B = 0 at the start
+    assert record.history[1]["train/kl_reference"] > 1e-5
+
+
+def test_the_learning_rate_rises_over_rl_steps(make_module, make_data, fit):
+    record = Recorder()
+    fit(make_module(lr=0.01, warmup_steps=2), make_data(), record)
+    assert [m["train/lr"] for m in record.history] == pytest.approx([0.005, 0.01, 0.01])
+
+
+def test_a_broken_episode_is_counted_and_teaches_nothing(make_module, make_data, fit):
+    record = Recorder()
+    trainer = fit(make_module(), make_data(BrokenTasks(), num_rl_steps=1), record)
+    assert float(trainer.callback_metrics["rollout/stop_error"]) == pytest.approx(1 / 3)
+    assert record.history[0]["train/grad_norm"] > 0
+
+
+def test_advantages_leave_broken_episodes_out_of_the_comparison(make_module):
+    from tiny import task
+
+    module = make_module(scale_rewards="none")
+    played = [
+        trajectory(task(0), 1.0, group=0),
+        trajectory(task(0), 0.0, group=0),
+        trajectory(task(0), 0.0, group=0, stop=StopReason.ERROR),
+        trajectory(task(1), 1.0, group=1),
+        trajectory(task(1), 0.0, group=1, stop=StopReason.ERROR),  # the last one left is compared with nobody
+    ]
+    assert module.advantages(played).tolist() == [0.5, -0.5, 0.0, 0.0, 0.0]
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"memory": "mem2"}, "unknown memory mode: expected one of mem1, .*, got 'mem2'; set model.memory"),
+        ({"layout": "bush"}, "unknown layout: expected one of tree, rows, got 'bush'; set model.layout"),
+        ({"algorithm": "ppo2"}, "unknown algorithm: expected grpo, got 'ppo2'; set model.algorithm"),
+        ({"num_epochs": 0}, "model.num_epochs too small: expected at least 1, got 0"),
+        ({"lr": -1.0}, "model.lr is negative: expected at least 0, got -1.0"),
+        ({"beta": 0.1, "lora": None}, "no reference policy: expected an adapter"),
+    ],
+)
+def test_a_setting_that_cannot_be_is_named(settings, message):
+    with pytest.raises(ValueError, match=message):
+        Mem1Module(**settings)
+
+
+def test_a_batch_without_trajectories_names_the_missing_callback(make_module, make_data):
+    from lightning_mem1.datamodule import TaskBatch
+
+    with pytest.raises(ValueError, match="rl_step 1 has no trajectories: expected RolloutCallback"):
+        make_module().training_step(TaskBatch(1, [], []), 0)
