@@ -70,5 +70,21 @@ def contexts(trajectory: Trajectory, mode: str = "mem1", window: int = 2) -> lis
     return [context_ids(trajectory.prompt_ids, turns[:t], mode, window) for t in range(len(turns))]
 
 
+def drift(trajectory: Trajectory, mode: str = "mem1", window: int = 2) -> int:
+    """Number of turns whose context, derived now, is not what the engine was given when they were sampled.
+
+    Training derives contexts from ids, so this stays 0. Anything else means that ids, the memory mode or its window
+    have changed since the rollout, and that training would not see what the rollout saw.
+    """
+    derived = contexts(trajectory, mode, window)
+    kept = [turn.context_hash for turn in trajectory.turns]
+    return sum(k is not None and k != context_hash(ids) for k, ids in zip(kept, derived, strict=True))
+
+
+def context_hash(ids: Sequence[int]) -> int:
+    """What `Turn.context_hash` holds for a context."""
+    return hash(tuple(ids))
+
+
 def _whole(turns: Sequence[Turn]) -> Kept:
     return [ids for turn in turns for ids in (turn.action_ids, turn.information_ids)]

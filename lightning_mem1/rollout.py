@@ -7,6 +7,7 @@ run. Seeds belong to trajectories, so a trajectory does not depend on what else 
 from __future__ import annotations
 
 import hashlib
+import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -57,6 +58,7 @@ class _Player:
     episode: Episode
     trajectory: Trajectory
     started: float
+    asked: int = 0  # hash of the context of the turn that is being generated
     done: bool = False
 
 
@@ -90,14 +92,12 @@ def collect(
     while engine.pending:
         for completion in engine.step():
             player = players[completion.session]
-            turn = Turn(completion.ids, completion.logprobs)
+            turn = Turn(completion.ids, completion.logprobs, context_hash=player.asked)
             rollout.reply(player, turn)
             if on_turn:
                 on_turn(player.trajectory, turn)
             if not player.done:
                 rollout.ask(completion.session, player)
-    for player in players:
-        player.trajectory.drift = _drift(player.trajectory, rollout.asked, mode, window)
     return [player.trajectory for player in players]
 
 
@@ -107,7 +107,6 @@ class _Rollout:
     def __init__(self, engine: Engine, tokenizer: Any, settings: RolloutSettings, mode: str, window: int) -> None:
         self.engine, self.tokenizer, self.settings = engine, tokenizer, settings
         self.mode, self.window = mode, window
-        self.asked: dict[int, list[int]] = {}  # id of a trajectory -> hash of each context the engine was given
 
     def begin(self, session: int, episode: Episode) -> _Player:
         trajectory = Trajectory(episode.task, [], [], StopReason.MAX_TURNS, episode.group, episode.seed)
@@ -128,7 +127,7 @@ class _Rollout:
         if len(context) + self.settings.max_new_tokens > self.engine.max_context_tokens:
             _end(player, StopReason.CONTEXT)
             return
-        self.asked.setdefault(id(trajectory), []).append(hash(tuple(context)))
+        player.asked = memory.context_hash(context)
         self.engine.submit(
             GenerationRequest(
                 session=session,
@@ -154,6 +153,8 @@ class _Rollout:
             _fail(player, error)
 
     def _record(self, player: _Player, turn: Turn, parsed: ParsedTurn, result: StepResult) -> None:
+        if not math.isfinite(result.reward):
+            raise ValueError(f"an environment's reward must be a finite number, got {result.reward}")
         turn.action = parsed.action
         turn.reward, turn.info = result.reward, result.info
         turn.valid = result.valid and parsed.action is not None
@@ -195,12 +196,6 @@ class _Rollout:
 def turn_seed(seed: int, turn: int) -> int:
     """Seed of one turn's sampling, from the trajectory's seed alone."""
     return int.from_bytes(hashlib.blake2b(f"{seed}/{turn}".encode(), digest_size=8).digest(), "big")
-
-
-def _drift(trajectory: Trajectory, asked: dict[int, list[int]], mode: str, window: int) -> int:
-    seen = asked.get(id(trajectory), [])
-    derived = [hash(tuple(context)) for context in memory.contexts(trajectory, mode, window)]
-    return sum(a != b for a, b in zip(seen, derived, strict=False))
 
 
 def _end(player: _Player, reason: StopReason) -> None:

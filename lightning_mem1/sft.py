@@ -13,6 +13,7 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import lightning as L
@@ -25,6 +26,7 @@ from lightning_mem1.collator import collate, minibatches
 from lightning_mem1.engine.local import EngineSettings, LocalEngine
 from lightning_mem1.engine.scripted import ScriptedEngine
 from lightning_mem1.envs.webshop import WebShopEnv
+from lightning_mem1.policy.induction import start_with_induction
 from lightning_mem1.policy.loading import load_tokenizer
 from lightning_mem1.policy.policy import Policy
 from lightning_mem1.rollout import Episode, RolloutSettings, collect
@@ -43,10 +45,12 @@ class Architecture:
         vocab_size: Size of the vocabulary.
         hidden_size: Width.
         num_layers: Number of layers.
-        num_heads: Query heads. Eight of them learned to copy where four did not.
+        num_heads: Query heads.
         num_kv_heads: Key and value heads.
         intermediate_size: Width of the MLP.
-        init_std: Standard deviation of the initial weights; with the usual 0.02 copying appears far later.
+        init_std: Standard deviation of the initial weights; small models learn faster from more than the usual 0.02.
+        induction_start: Begin with an induction circuit (see `policy.induction`).
+        rope_theta: Base of the rotary positions; a large one lets small heads match tokens far apart.
         max_positions: Longest context the rotary positions are declared for.
     """
 
@@ -57,6 +61,8 @@ class Architecture:
     num_kv_heads: int = 4
     intermediate_size: int = 512
     init_std: float = 0.06
+    induction_start: bool = True
+    rope_theta: float = 1e6
     max_positions: int = 4096
 
 
@@ -89,10 +95,10 @@ class ExpertData:
 
     first_seed: int = 1000
     num_products: int = 200
-    steps_per_catalogue: int = 10
-    episodes_per_step: int = 16
+    steps_per_catalogue: int = 20
+    episodes_per_step: int = 8
     max_turns: int = 10
-    skill: Skill = field(default_factory=Skill)
+    skill: Skill = field(default_factory=lambda: Skill(choice=0.45, option=0.6, recover=0.25, browse=0.15))
 
 
 @dataclass
@@ -107,7 +113,7 @@ class Optimisation:
         max_tokens: Trained tokens of one forward pass (more passes are accumulated).
     """
 
-    lr: float = 2e-3
+    lr: float = 1e-3
     warmup_steps: int = 50
     weight_decay: float = 0.01
     max_grad_norm: float = 1.0
@@ -135,9 +141,9 @@ class WarmStart:
     tokenizer: str | None = None
     model: Architecture = field(default_factory=Architecture)
     data: ExpertData = field(default_factory=ExpertData)
-    stages: list[Stage] = field(default_factory=lambda: [Stage(100, 3), Stage(500, 5)])
+    stages: list[Stage] = field(default_factory=lambda: [Stage(300, 3), Stage(1500, 5)])
     optim: Optimisation = field(default_factory=Optimisation)
-    rollout: RolloutSettings = field(default_factory=lambda: RolloutSettings(prompt="brief", max_new_tokens=96))
+    rollout: RolloutSettings = field(default_factory=lambda: RolloutSettings(prompt="brief", max_new_tokens=128))
     num_val_tasks: int = 100
 
 
@@ -284,9 +290,20 @@ def make_model(architecture: Architecture, vocab_size: int) -> Any:
         max_position_embeddings=architecture.max_positions,
         initializer_range=architecture.init_std,
         tie_word_embeddings=True,
+        rope_parameters={"rope_type": "default", "rope_theta": architecture.rope_theta},
     )
     config._attn_implementation = register()
-    return Qwen2ForCausalLM(config)
+    model = Qwen2ForCausalLM(config)
+    if architecture.induction_start:
+        start_with_induction(model)
+    return model
+
+
+def save(policy: Policy, folder: str) -> None:
+    """Write weights (as float16) and tokenizer."""
+    half = {name: tensor.half() for name, tensor in policy.causal_lm.state_dict().items()}
+    policy.causal_lm.save_pretrained(folder, state_dict=half, safe_serialization=True)
+    policy.tokenizer.save_pretrained(folder)
 
 
 def validate(policy: Policy, config: WarmStart) -> dict[str, float]:
@@ -297,12 +314,11 @@ def validate(policy: Policy, config: WarmStart) -> dict[str, float]:
     greedy = RolloutSettings(**{**vars(config.rollout), "temperature": 0.0})
     engine = LocalEngine(policy.eval(), EngineSettings())
     found = collect([Episode(t, source.env(t), i) for i, t in enumerate(tasks)], engine, policy.tokenizer, greedy)
-    mean = lambda values: sum(values) / len(found)  # noqa: E731
     return {
-        "reward": mean([t.reward for t in found]),
-        "success": mean([t.success for t in found]),
-        "turns": mean([len(t.turns) for t in found]),
-        "valid": mean([sum(turn.valid for turn in t.turns) / max(1, len(t.turns)) for t in found]),
+        "reward": fmean(t.reward for t in found),
+        "success": fmean(t.success for t in found),
+        "turns": fmean(len(t.turns) for t in found),
+        "valid": fmean(turn.valid for t in found for turn in t.turns),
     }
 
 
@@ -313,6 +329,9 @@ def train(config: WarmStart, command: str = "") -> dict[str, float]:
     policy = Policy(make_model(config.model, len(tokenizer)), tokenizer, source=config.output)
     module = SftModule(policy, config)
     trainer = L.Trainer(
+        accelerator="cpu",
+        devices=1,
+        deterministic=True,  # gradients of gathered keys are summed in a fixed order: same threads, same weights
         max_epochs=1,
         logger=False,
         enable_checkpointing=False,
@@ -323,10 +342,8 @@ def train(config: WarmStart, command: str = "") -> dict[str, float]:
     loader = DataLoader(ExpertStream(config, tokenizer), batch_size=None, num_workers=1, prefetch_factor=4)
     trainer.fit(module, loader)
     seconds = time.perf_counter() - module.started
-    policy.causal_lm.half().save_pretrained(config.output, safe_serialization=True)
-    tokenizer.save_pretrained(config.output)
-    policy.causal_lm.float()
-    numbers = validate(policy, config)
+    save(policy, config.output)
+    numbers = validate(Policy.load(config.output), config)  # what is scored is what was written
     parameters = sum(p.numel() for p in policy.parameters()) / 1e6
     size = {"parameters": parameters, "vocab": len(tokenizer), "tokens": module.num_tokens / 1e6, "seconds": seconds}
     write_card(config, {**numbers, **size}, command)
@@ -389,15 +406,16 @@ def _sft(argv: list[str]) -> int:
     )
     parser.add_argument("--config", action="config", help="YAML file.")
     parser.add_class_arguments(WarmStart, "warmstart", instantiate=True)
-    config = None
+    command, config = " ".join(["python -m lightning_mem1.sft", *argv]), None
     if argv and not argv[0].startswith("-"):
         errors.check_config(config := argv[0])
         argv = ["--config", *argv]
     try:
         given = parser.parse_args(argv)
     except argparse.ArgumentError as error:
-        raise ValueError(errors.explain_parsing(str(error), [], config)) from error
-    numbers = train(parser.instantiate_classes(given).warmstart, " ".join(["python -m lightning_mem1.sft", *argv[1:]]))
+        keys = list(vars(parser.get_defaults(skip_validation=True).as_flat()))
+        raise ValueError(errors.explain_parsing(str(error), keys, config)) from error
+    numbers = train(parser.instantiate(given).warmstart, command)
     print("  ".join(f"{name} {value:.3f}" for name, value in numbers.items()))
     return 0
 

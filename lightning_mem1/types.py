@@ -111,6 +111,7 @@ class Turn:
         reward: Reward of this step.
         valid: False when the action was malformed or could not be carried out.
         info: The environment's `StepResult.info`.
+        context_hash: Hash of the context ids that the engine was given for this turn; None when nobody kept it.
     """
 
     action_ids: list[int]
@@ -121,6 +122,7 @@ class Turn:
     reward: float = 0.0
     valid: bool = True
     info: Mapping[str, Any] = field(default_factory=dict)
+    context_hash: int | None = None
 
 
 @dataclass
@@ -136,8 +138,6 @@ class Trajectory:
         seed: Seed of this trajectory's sampling.
         error: One line about what failed when `stop_reason` is ERROR.
         seconds: Wall-clock time of the episode.
-        drift: Number of turns whose context, derived again from this trajectory, differs from the ids that the
-            engine was given. Stays 0; anything else means that training would not see what the rollout saw.
     """
 
     task: Task
@@ -148,7 +148,6 @@ class Trajectory:
     seed: int = 0
     error: str = ""
     seconds: float = 0.0
-    drift: int = 0
 
     @property
     def reward(self) -> float:

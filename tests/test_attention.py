@@ -1,7 +1,14 @@
 import pytest
 import torch
 
-from lightning_mem1.policy.attention import Block, block_mask, flex_tree_attention, segment_attention, tree_table
+from lightning_mem1.policy.attention import (
+    Block,
+    block_mask,
+    flex_tree_attention,
+    segment_attention,
+    tree_table,
+    visible_tiles,
+)
 
 # a prompt of two tokens, the segments of two turns, and a second prompt with its own segment
 BLOCKS = [Block(0, 2), Block(2, 3), Block(5, 2, 0), Block(7, 2, 0), Block(9, 1, 1)]
@@ -71,3 +78,17 @@ def test_segments_of_unlike_length_are_not_padded_to_the_longest():
     blocks = [Block(0, 4), Block(4, 100, 0), Block(104, 10, 0), Block(114, 9, 0)]
     shapes = [tuple(bucket.query_index.shape) for bucket in tree_table(blocks).buckets]
     assert shapes == [(1, 100), (2, 10), (1, 4)]
+
+
+def test_flex_attention_lists_only_tiles_that_can_see_each_other():
+    blocks = [Block(0, 100), Block(100, 200, 0), Block(300, 84, 0), Block(384, 256, 0)]
+    assert visible_tiles(blocks) == [[0], [0, 1], [0, 1, 2], [0, 3], [0, 3, 4]]
+
+
+def test_flex_attention_equals_segment_attention_over_many_tiles():
+    torch.manual_seed(1)
+    blocks = [Block(0, 150), Block(150, 90), *(Block(240 + 70 * n, 70, n % 2) for n in range(6))]
+    query, key, value = torch.randn(1, 4, 660, 16), torch.randn(1, 2, 660, 16), torch.randn(1, 2, 660, 16)
+    table = tree_table(blocks)
+    flex = flex_tree_attention(query, key, value, table, None)
+    torch.testing.assert_close(flex, segment_attention(query, key, value, table, None), atol=1e-5, rtol=0)

@@ -22,6 +22,7 @@ tasks
 policy
 engine
 rollout collator
+snapshot
 module datamodule
 callbacks
 errors

@@ -2,6 +2,7 @@ import pytest
 
 from lightning_mem1.engine.local import EngineSettings, LocalEngine
 from lightning_mem1.engine.scripted import ScriptedEngine
+from lightning_mem1.memory import drift
 from lightning_mem1.rollout import Episode, RolloutSettings, collect, turn_seed
 from lightning_mem1.types import StepResult, StopReason
 from tiny import WordEnv, task, tiny_policy, tiny_tokenizer
@@ -32,7 +33,7 @@ def test_an_episode_is_written_down_turn_by_turn():
         "",
     ]
     assert trajectory.stop_reason == StopReason.DONE
-    assert (trajectory.reward, trajectory.success, trajectory.drift) == (1.0, 1.0, 0)
+    assert (trajectory.reward, trajectory.success) == (1.0, 1.0)
 
 
 def test_the_prompt_is_the_chat_message_with_the_task_the_page_and_the_turns():
@@ -132,6 +133,28 @@ def test_a_trajectory_depends_on_its_own_seed_only():
 
 def test_turn_seeds_differ_between_turns_and_trajectories():
     assert len({turn_seed(s, t) for s in range(20) for t in range(20)}) == 400
+
+
+class Generous(WordEnv):
+    def step(self, action: str) -> StepResult:
+        return StepResult("more", reward=float("nan"))
+
+
+def test_a_reward_that_is_no_number_is_an_error_of_that_episode():
+    trajectory = play(Generous(["a", "b"]), [GOOD] * 2)
+    assert trajectory.stop_reason == StopReason.ERROR
+    assert trajectory.error == "ValueError: an environment's reward must be a finite number, got nan"
+    assert trajectory.reward == 0.0
+
+
+def test_drift_counts_the_turns_whose_context_is_no_longer_what_the_engine_saw():
+    trajectory = play(WordEnv(["one", "two", "three", ""]), [GOOD] * 4)
+    assert drift(trajectory) == 0
+    assert drift(trajectory, "full") == 2  # the first two contexts are the same in both modes
+    trajectory.turns[1].information_ids[3] += 1
+    assert drift(trajectory) == 1  # turn 2 saw it, turn 3 did not
+    trajectory.prompt_ids[0] += 1
+    assert drift(trajectory) == 4
 
 
 def test_an_unknown_memory_mode_is_refused_before_anything_is_played():

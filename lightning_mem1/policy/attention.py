@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from typing import Any, Protocol
 
 import torch
@@ -16,6 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 NAME = "lightning_mem1"
+TILE = 128  # FlexAttention's tile of queries and keys
 PADDING_LIMIT = 0.75  # a bucket takes segments down to this fraction of its longest, so little is padded
 
 
@@ -62,12 +64,14 @@ class TreeTable:
         restore: (T,) where each token's output stands in the concatenated bucket outputs.
         own: (T,) number of the block that each token belongs to.
         root: (T,) number of the prompt block that each token may see besides its own.
+        blocks: What the table was built from.
     """
 
     buckets: list[Bucket]
     restore: Tensor
     own: Tensor
     root: Tensor
+    blocks: Sequence[Block]
 
     def to(self, device: torch.device | str) -> TreeTable:
         """The same table on another device."""
@@ -106,7 +110,7 @@ def tree_table(blocks: Sequence[Block]) -> TreeTable:
     order = torch.cat([bucket.query_index[bucket.valid] for bucket in buckets])
     restore = torch.empty_like(order)
     restore[order] = torch.arange(len(order))
-    return TreeTable(buckets, restore, torch.tensor(own), torch.tensor(root))
+    return TreeTable(buckets, restore, torch.tensor(own), torch.tensor(root), tuple(blocks))
 
 
 def _similar(blocks: Sequence[Block]) -> list[list[int]]:
@@ -169,25 +173,63 @@ def segment_attention(query: Tensor, key: Tensor, value: Tensor, table: TreeTabl
 
 def flex_tree_attention(query: Tensor, key: Tensor, value: Tensor, table: TreeTable, scaling: float | None) -> Tensor:
     """The same by FlexAttention with a block mask made from the segment table (CUDA; no backward on CPU)."""
-    from torch.nn.attention.flex_attention import flex_attention
-
-    kernel: Any = torch.compile(flex_attention, dynamic=True) if query.is_cuda else flex_attention
+    kernel = _flex_kernel(query.is_cuda)
     out = kernel(query, key, value, block_mask=block_mask(table), scale=scaling, enable_gqa=True)
     return out.transpose(1, 2)
 
 
+@cache
+def _flex_kernel(compiled: bool) -> Any:
+    """Compiled once per process; `dynamic` keeps it from compiling again for every length of row."""
+    from torch.nn.attention.flex_attention import flex_attention
+
+    return torch.compile(flex_attention, dynamic=True) if compiled else flex_attention
+
+
 def block_mask(table: TreeTable) -> Any:
-    """FlexAttention's BlockMask of a table, built once and kept on it (every layer uses the same)."""
+    """FlexAttention's BlockMask of a table, made once for all layers from the blocks alone.
+
+    torch's own `create_block_mask` evaluates the mask for every pair of tokens first, which is the dense matrix that
+    the layout is there to avoid; here only pairs of 128-token tiles that can see each other are listed.
+    """
     cached = table.__dict__.get("_block_mask")
     if cached is None:
-        from torch.nn.attention.flex_attention import create_block_mask
+        from torch.nn.attention.flex_attention import BlockMask
 
-        size = len(table.own)
-        cached = create_block_mask(
-            lambda batch, head, q, kv: table.visible(q, kv), None, None, size, size, device=str(table.own.device)
+        tiles = visible_tiles(table.blocks)
+        width = max(map(len, tiles))
+        counts = torch.tensor([len(row) for row in tiles], dtype=torch.int32)
+        indices = torch.tensor([[*row, *([0] * (width - len(row)))] for row in tiles], dtype=torch.int32)
+        indices = torch.nn.functional.pad(indices, (0, len(tiles) - width))
+        device, size = table.own.device, len(table.own)
+        cached = BlockMask.from_kv_blocks(
+            counts[None, None].to(device),
+            indices[None, None].to(device),
+            BLOCK_SIZE=TILE,
+            mask_mod=lambda batch, head, q, kv: table.visible(q, kv),
+            seq_lengths=(size, size),
         )
         object.__setattr__(table, "_block_mask", cached)
     return cached
+
+
+def visible_tiles(blocks: Sequence[Block]) -> list[list[int]]:
+    """For each tile of `TILE` queries, the tiles of keys that any of its tokens may see, in order."""
+    size = blocks[-1].start + blocks[-1].length
+    tiles: list[set[int]] = [set() for _ in range(-(-size // TILE))]
+    for block in blocks:
+        if not block.length:
+            continue
+        own = _tiles_of(block)
+        root = _tiles_of(blocks[block.root]) if block.root is not None else range(0)
+        for tile in own:
+            tiles[tile].update(root)
+            tiles[tile].update(range(own.start, tile + 1))
+    return [sorted(row) for row in tiles]
+
+
+def _tiles_of(block: Block) -> range:
+    return range(block.start // TILE, (block.start + block.length - 1) // TILE + 1)
 
 
 def attention_forward(

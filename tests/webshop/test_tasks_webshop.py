@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from lightning_mem1.tasks.shoppers import rule_baseline
 from lightning_mem1.tasks.webshop import ShopTasks
 
 TASKS = ShopTasks(num_products=400)
@@ -66,3 +67,9 @@ def test_official_files_open_when_present() -> None:
     if not folder.exists():
         pytest.skip("the official 1,000 products are not here: ../shared/data/webshop-1k")
     assert ShopTasks(str(folder)).size("test") == 500
+
+
+def test_baselines_are_the_mean_rewards_of_the_rule_and_the_oracle_on_the_very_tasks() -> None:
+    scores = TASKS.baselines("val", [0, 3, 5])
+    rewards = [rule_baseline(TASKS.env(TASKS.task("val", index))).reward for index in (0, 3, 5)]
+    assert scores == {"rule": pytest.approx(sum(rewards) / 3), "oracle": 1.0}

@@ -1,0 +1,87 @@
+"""The experiments as a user runs them, cut short: every YAML is read, the bundled policy shops, the main job trains."""
+
+import re
+from pathlib import Path
+
+import pytest
+import torch
+
+from lightning_mem1 import fit
+from lightning_mem1.engine.local import EngineSettings, LocalEngine
+from lightning_mem1.memory import drift
+from lightning_mem1.policy.loading import BUNDLED
+from lightning_mem1.policy.policy import LoraSettings, Policy
+from lightning_mem1.rollout import Episode, RolloutSettings, collect
+from lightning_mem1.tasks.webshop import ShopTasks
+
+ROOT = Path(__file__).parents[1]
+EXPERIMENTS = sorted((ROOT / "experiments").rglob("*.yaml"))
+SHARED = ROOT.parent / "shared" / "data" / "webshop-1k"
+SHORT = ["--data.tasks_per_step=2", "--data.group_size=4", "--data.num_rl_steps=2", "--data.num_val_tasks=3"]
+
+
+@pytest.mark.parametrize("path", EXPERIMENTS, ids=lambda path: path.stem)
+def test_every_experiment_is_read_without_complaint(path, capsys):
+    if path.stem == "warmstart":
+        from jsonargparse import ArgumentParser
+
+        from lightning_mem1.sft import WarmStart
+
+        parser = ArgumentParser(parser_mode="omegaconf", exit_on_error=False)
+        parser.add_argument("--config", action="config")
+        parser.add_class_arguments(WarmStart, "warmstart")
+        assert parser.parse_args(["--config", str(path)]).warmstart.output == "lightning_mem1/assets/policy"
+    else:
+        assert fit.main([str(path), "--print_config"]) == 0
+        assert "tasks_per_step" in capsys.readouterr().out
+
+
+def test_the_bundled_policy_writes_valid_turns_and_keeps_a_flat_context():
+    policy = Policy.load("bundled")
+    source = ShopTasks(results_per_page=5)
+    episodes = [Episode(task, source.env(task), i) for i, task in enumerate(source.task("val", i) for i in range(24))]
+    settings = RolloutSettings(prompt="brief", max_new_tokens=96, temperature=0.0)
+    engine = LocalEngine(policy, EngineSettings(num_slots=24, max_context_tokens=1024))
+    trajectories = collect(episodes, engine, policy.tokenizer, settings)
+    turns = [turn for t in trajectories for turn in t.turns]
+    assert sum(turn.valid for turn in turns) / len(turns) > 0.8
+    assert sum(t.reward for t in trajectories) / 24 > 0.35
+    assert sum(drift(t) for t in trajectories) == 0
+
+
+def test_the_bundled_assets_are_small_safe_and_tell_how_they_were_made():
+    files = [path for path in (ROOT / "lightning_mem1" / "assets").rglob("*") if path.is_file()]
+    assert sum(path.stat().st_size for path in files) < 12e6
+    assert {path.suffix for path in files} <= {".safetensors", ".json", ".jinja", ".md", ".py"}
+    card = (BUNDLED / "README.md").read_text()
+    assert re.search(r"python -m lightning_mem1.sft experiments/warmstart.yaml", card)
+    assert "| seed | 0 |" in card
+
+
+@pytest.mark.parametrize("catalogue", [None, SHARED], ids=["generated", "official"])
+def test_the_main_job_trains_on_either_catalogue(catalogue, tmp_path, monkeypatch, capsys):
+    if catalogue is not None and not catalogue.exists():
+        pytest.skip("the official 1,000 products are not beside the checkout")
+    monkeypatch.chdir(tmp_path)
+    more = [f"--data.catalogue={catalogue}"] if catalogue else []
+    assert fit.main([str(ROOT / "experiments" / "webshop.yaml"), "--trainer.logger=false", *SHORT, *more]) == 0
+    out = capsys.readouterr().out
+    assert re.search(r"step +2/2 +reward \d\.\d{3} +success \d\.\d\d +peak \d+ tokens +state \d+", out)
+    assert re.search(r"val reward \d\.\d\d -> \d\.\d\d  \(rule \d\.\d\d, oracle 1\.00\)", out)
+    (adapter,) = tmp_path.glob("runs/webshop/*/adapter/**/adapter_model.safetensors")
+    assert adapter.stat().st_size > 1000
+
+
+def test_training_from_the_bundled_policy_sees_what_its_rollout_saw():
+    policy = Policy.load("bundled", lora=LoraSettings(r=4)).eval()
+    source = ShopTasks(results_per_page=5)
+    tasks = [source.task("train", i) for i in range(4)]
+    engine = LocalEngine(policy, EngineSettings(num_slots=4, max_context_tokens=1024))
+    episodes = [Episode(task, source.env(task), i, seed=i) for i, task in enumerate(tasks)]
+    trajectories = collect(episodes, engine, policy.tokenizer, RolloutSettings(prompt="brief", max_new_tokens=96))
+    from lightning_mem1.collator import collate
+
+    batch = collate(trajectories)
+    with torch.no_grad():
+        gap = (policy.logprobs(batch)[0] - batch.rollout_logprobs).abs().max()
+    assert gap <= 1e-4  # float32 over contexts of several hundred tokens; typically 1e-5

@@ -1,0 +1,95 @@
+import json
+import re
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from lightning_mem1 import sft
+from lightning_mem1.collator import collate
+from lightning_mem1.memory import drift
+from lightning_mem1.policy.policy import Policy
+from lightning_mem1.sft import Architecture, ExpertData, ExpertStream, Stage, WarmStart, make_tokenizer
+from tiny import tiny_tokenizer
+
+SMALL = Architecture(vocab_size=600, hidden_size=32, num_layers=2, num_heads=2, num_kv_heads=2, intermediate_size=32)
+
+
+def warm_start(folder, **overrides):
+    data = ExpertData(num_products=40, episodes_per_step=2, steps_per_catalogue=2)
+    return WarmStart(
+        str(folder), model=SMALL, data=data, stages=[Stage(2, 3), Stage(1, 5)], num_val_tasks=2, **overrides
+    )
+
+
+def test_a_step_of_the_expert_stream_depends_on_the_seed_and_its_number_alone(tmp_path):
+    first, again = (list(ExpertStream(warm_start(tmp_path), tiny_tokenizer())) for _ in range(2))
+    assert [len(trajectories) for trajectories in first] == [2, 2, 2]
+    ids = [[turn.action_ids for t in step for turn in t.turns] for step in first]
+    assert ids == [[turn.action_ids for t in step for turn in t.turns] for step in again]
+    other = list(ExpertStream(warm_start(tmp_path, seed=1), tiny_tokenizer()))
+    assert ids != [[turn.action_ids for t in step for turn in t.turns] for step in other]
+
+
+def test_every_turn_of_the_expert_is_well_formed_and_its_trajectories_drift_nowhere(tmp_path):
+    trajectories = [t for step in ExpertStream(warm_start(tmp_path), tiny_tokenizer()) for t in step]
+    assert all(turn.valid for t in trajectories for turn in t.turns)
+    assert all(t.task.id.startswith("webshop/train/") for t in trajectories)
+    assert [drift(t) for t in trajectories] == [0] * len(trajectories)
+
+
+def test_the_tokenizer_holds_each_tag_as_one_token_and_gives_back_any_text(tmp_path):
+    tokenizer = make_tokenizer(warm_start(tmp_path))
+    for tag in ("<summary>", "</answer>", "<state>"):
+        assert len(tokenizer.encode(tag, add_special_tokens=False)) == 1
+    text = "café ★ 12.50 [b0x1]\n\ttwo  spaces"
+    assert tokenizer.decode(tokenizer.encode(text, add_special_tokens=False)) == text
+    assert tokenizer.encode("Trail SHOES") == tokenizer.encode("trail shoes")
+
+
+def test_a_warm_start_writes_a_policy_that_loads_and_a_card_that_tells_its_making(tmp_path, capsys):
+    sizes = [
+        "vocab_size=600",
+        "hidden_size=32",
+        "num_layers=2",
+        "num_heads=2",
+        "num_kv_heads=2",
+        "intermediate_size=32",
+    ]
+    argv = [f"--warmstart.model.{size}" for size in sizes]
+    argv += ["--warmstart.data.num_products=40", "--warmstart.data.episodes_per_step=2", "--warmstart.num_val_tasks=2"]
+    config = tmp_path / "warmstart.yaml"
+    config.write_text(json.dumps({"warmstart": {"output": str(tmp_path / "policy"), "stages": [{"steps": 2}]}}))
+    assert sft.main([str(config), *argv]) == 0
+    assert re.search(r"reward \d\.\d{3}  success", capsys.readouterr().out)
+    weights = load_file(tmp_path / "policy" / "model.safetensors")
+    assert {tensor.dtype for tensor in weights.values()} == {torch.float16}
+    policy = Policy.load(str(tmp_path / "policy"))
+    trajectories = next(iter(ExpertStream(warm_start(tmp_path), policy.tokenizer)))
+    assert torch.isfinite(policy.logprobs(collate(trajectories))[0]).all()
+    card = (tmp_path / "policy" / "README.md").read_text()
+    assert f"`python -m lightning_mem1.sft {config} --warmstart.model.vocab_size=600" in card
+    assert "| seed | 0 |" in card
+    assert "4 expert trajectories" in card
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("warmstart: {outputs: x}", "unknown key 'warmstart.outputs'"),
+        ("warmstart: {output: x, seed: many}", "wrong value for 'warmstart.seed'"),
+        ("warmstart: [", "config is not YAML"),
+    ],
+)
+def test_a_wrong_config_is_one_clear_line(tmp_path, capsys, content, message):
+    config = tmp_path / "wrong.yaml"
+    config.write_text(content)
+    assert sft.main([str(config)]) == 1
+    error = capsys.readouterr().err
+    assert message in error
+    assert len(error.strip().splitlines()) == 1
+
+
+def test_a_missing_config_is_one_clear_line(capsys):
+    assert sft.main(["experiments/warmstrat.yaml"]) == 1
+    assert "did you mean 'experiments/warmstart.yaml'" in capsys.readouterr().err
