@@ -6,16 +6,17 @@ no distributed sampler: ranks share the global list of an rl_step among themselv
 
 from __future__ import annotations
 
-import os
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
 from typing import Any
 
 from lightning.pytorch import LightningDataModule
 from torch.utils.data import DataLoader, IterableDataset
 
-from lightning_mem1.types import Split, Task, TaskSource, Trajectory
+from lightning_mem1.settings import check_least
+from lightning_mem1.snapshot import resolve_seed
+from lightning_mem1.types import Task, TaskSource, Trajectory
 
 
 class TaskBatch:
@@ -36,16 +37,26 @@ class TaskBatch:
 
 
 class TaskStream(IterableDataset):
-    """Batches of the rl_steps `first` to `last`; endless when `last` is None."""
+    """Batches of the rl_steps after those done, up to `last`; endless when `last` is None.
+
+    `done` is asked each time the stream starts, so that a second epoch goes on where the first one ended.
+    """
 
     def __init__(
-        self, source: TaskSource, tasks_per_step: int, seed: int, first: int, last: int | None, rank: int, world: int
+        self,
+        source: TaskSource,
+        tasks_per_step: int,
+        seed: int,
+        done: Callable[[], int],
+        last: int | None,
+        rank: int,
+        world: int,
     ) -> None:
         self.source, self.tasks_per_step, self.seed = source, tasks_per_step, seed
-        self.first, self.last, self.rank, self.world = first, last, rank, world
+        self.done, self.last, self.rank, self.world = done, last, rank, world
 
     def __iter__(self) -> Iterator[TaskBatch]:
-        rl_step = self.first
+        rl_step = self.done() + 1
         while self.last is None or rl_step <= self.last:
             indices = train_indices(self.seed, rl_step, self.tasks_per_step, self.source.size("train"))
             positions = range(self.rank, len(indices), self.world)
@@ -107,12 +118,10 @@ class TaskDataModule(LightningDataModule):
         super().__init__()
         self.tasks_per_step, self.group_size = tasks_per_step, group_size
         self.num_rl_steps, self.num_val_tasks, self.val_batch_size = num_rl_steps, num_val_tasks, val_batch_size
-        for name, least in {"tasks_per_step": 1, "group_size": 1, "num_val_tasks": 0, "val_batch_size": 1}.items():
-            if getattr(self, name) < least:
-                raise ValueError(
-                    f"data.{name} too small: expected at least {least}, got {getattr(self, name)}; set data.{name}"
-                )
-        self.seed = int(os.environ.get("PL_GLOBAL_SEED", "0")) if seed is None else seed
+        for name in ("tasks_per_step", "group_size", "num_rl_steps", "val_batch_size"):
+            check_least(f"data.{name}", getattr(self, name), 1)
+        check_least("data.num_val_tasks", num_val_tasks, 0)
+        self.seed = resolve_seed(seed)
         self._source = source
         self._done_rl_steps = 0
         self._baselines: dict[str, float] | None = None
@@ -151,7 +160,7 @@ class TaskDataModule(LightningDataModule):
             self.source,
             self.tasks_per_step,
             self.seed,
-            self._done_rl_steps + 1,
+            self.rl_steps_done,
             self.num_rl_steps,
             self._rank,
             self._world,
@@ -172,21 +181,25 @@ class TaskDataModule(LightningDataModule):
         """Indices of the validation tasks, over all ranks."""
         return spread_indices(self.num_val_tasks, self.source.size("val")) if self.num_val_tasks else []
 
-    def baselines(self, split: Split = "val") -> dict[str, float]:
+    def baselines(self) -> dict[str, float]:
         """Mean rewards of the source's own baselines on the validation tasks, e.g. rule and oracle; {} without any."""
         if self._baselines is None:
             play = getattr(self.source, "baselines", None)
-            self._baselines = dict(play(split, self.val_indices)) if play else {}
+            self._baselines = dict(play("val", self.val_indices)) if play else {}
         return self._baselines
 
     def transfer_batch_to_device(self, batch: Any, device: Any, dataloader_idx: int) -> Any:
         """Tasks are plain Python: nothing to move."""
         return batch
 
-    def state_dict(self) -> dict[str, int]:
+    def rl_steps_done(self) -> int:
         """How many rl_steps are done: the module's count, because a fetched batch is not yet a trained one."""
         module: Any = self.trainer.lightning_module if self.trainer else None
-        return {"done_rl_steps": module.rl_step if module else self._done_rl_steps}
+        return module.rl_step if module else self._done_rl_steps
+
+    def state_dict(self) -> dict[str, int]:
+        """How many rl_steps are done."""
+        return {"done_rl_steps": self.rl_steps_done()}
 
     def load_state_dict(self, state_dict: dict[str, int]) -> None:
         """Go on after the rl_steps that are done."""
@@ -210,6 +223,9 @@ class WebShopData(TaskDataModule):
         results_per_page: Products on a page of search results.
         strict: Behave like the public WebShop to the letter.
         human_goals: Take goals from the human instructions instead of the synthetic ones.
+        nouns: How the reward finds the nouns of official titles: auto (spaCy if it is there, else the rule), rule,
+            spacy, or a JSON file of pinned nouns; the generated catalogue always takes the rule.
+        skip_malformed: Skip and count malformed products of official files instead of refusing the file.
         num_products: Size of the generated catalogue.
         tasks_per_step: Different tasks in one rl_step, over all ranks.
         group_size: Episodes of each task.
@@ -226,6 +242,8 @@ class WebShopData(TaskDataModule):
         results_per_page: int = 10,
         strict: bool = False,
         human_goals: bool = False,
+        nouns: str = "auto",
+        skip_malformed: bool = False,
         num_products: int = 1000,
         tasks_per_step: int = 8,
         group_size: int = 8,
@@ -237,6 +255,7 @@ class WebShopData(TaskDataModule):
         super().__init__(None, tasks_per_step, group_size, num_rl_steps, num_val_tasks, val_batch_size, seed)
         self.catalogue, self.max_turns, self.results_per_page = catalogue, max_turns, results_per_page
         self.strict, self.human_goals, self.num_products = strict, human_goals, num_products
+        self.nouns, self.skip_malformed = nouns, skip_malformed
 
     def make_source(self) -> TaskSource:
         """Load or generate the catalogue, which takes seconds."""
@@ -248,5 +267,7 @@ class WebShopData(TaskDataModule):
             results_per_page=self.results_per_page,
             strict=self.strict,
             human_goals=self.human_goals,
+            nouns=self.nouns,
+            skip_malformed=self.skip_malformed,
             num_products=self.num_products,
         )

@@ -141,13 +141,33 @@ def _unknown_key(message: str) -> str | None:
 def _where(key: str, config: str | None, argv: Sequence[str]) -> str:
     """The command line when an option speaks of the key, else the config's line where the key's last part stands."""
     last = key.rpartition(".")[2]
-    spoken_of = any(last in argument for argument in argv if argument != config)
-    if config is None or not Path(config).is_file() or (last and spoken_of):
+    spoken_of = any(_speaks_of(name, value, key) for name, value in _options(argv))
+    if config is None or not Path(config).is_file() or spoken_of:
         return "the command line"
     for number, line in enumerate(Path(config).read_text(encoding="utf-8").splitlines(), start=1):
         if last and re.search(rf"\b{re.escape(last)}\b", line):
             return f"'{config}', line {number}"
     return f"'{config}'"
+
+
+def _options(argv: Sequence[str]) -> list[tuple[str, str]]:
+    """``["--a.init_args.b=1", "--c", "2"]`` -> ``[("a.b", "1"), ("c", "2")]``."""
+    pairs: list[tuple[str, str]] = []
+    for argument in argv:
+        if argument.startswith("--"):
+            name, _, value = argument[2:].partition("=")
+            pairs.append((name.replace(".init_args", ""), value))
+        elif pairs:
+            pairs[-1] = (pairs[-1][0], argument)
+    return [pair for pair in pairs if pair[0] != "config"]
+
+
+def _speaks_of(name: str, value: str, key: str) -> bool:
+    """Whether an option sets the key, holds it in a group that it sets as a whole, or has it (a class) as its value."""
+    if not key:
+        return False
+    inside = key.removeprefix(f"{name}.") if key.startswith(f"{name}.") else key
+    return f".{name}".endswith(f".{key}") or bool(re.search(rf"(?<![\w.]){re.escape(inside)}(?![\w.])", value))
 
 
 def _type(text: str) -> str:

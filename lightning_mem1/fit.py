@@ -27,6 +27,7 @@ TRAINER_DEFAULTS: dict[str, Any] = {
     "accelerator": "auto",
     "devices": 1,
     "max_epochs": -1,  # data.num_rl_steps ends the run
+    "check_val_every_n_epoch": None,  # count batches over epochs, however long one is
     "val_check_interval": 10,  # batches, and a batch is an rl_step
     "num_sanity_val_steps": 0,
     "log_every_n_steps": 1,
@@ -93,13 +94,24 @@ def _train(cli: LightningCLI) -> int:
     try:
         cli.trainer.fit(cli.model, datamodule=cli.datamodule, ckpt_path=path, weights_only=True)
     except SystemExit:  # how Lightning leaves after Ctrl-C
-        done = getattr(cli.model, "rl_step", 0)
-        kept = [str(c.last_path) for c in checkpoints if c.last_path.is_file()]
-        where = f"resume with --ckpt_path {kept[0]}" if kept else "nothing was trained yet"
-        print(f"interrupted after {done} rl_steps; {where}", file=sys.stderr)
+        print(_say_what_is_kept(getattr(cli.model, "rl_step", 0), checkpoints), file=sys.stderr)
         return errors.INTERRUPTED
     _say_where(cli.trainer, checkpoints)
     return 0
+
+
+def _say_what_is_kept(done: int, checkpoints: Sequence[Any]) -> str:
+    """How far an interrupted run came, and how many rl_steps of it are on disk."""
+    import torch
+
+    path = next((c.last_path for c in checkpoints if c.last_path.is_file()), None)
+    if path is None:
+        return (
+            f"interrupted after {done} rl_steps; {'no checkpoint was written' if done else 'nothing was trained yet'}"
+        )
+    kept = torch.load(path, map_location="cpu", weights_only=True)["lightning_mem1"]["rl_step"]
+    lost = "" if kept == done else f", {kept} of them kept"
+    return f"interrupted after {done} rl_steps{lost}; resume with --ckpt_path {path}"
 
 
 def _say_where(trainer: Trainer, checkpoints: Sequence[Any]) -> None:
@@ -183,12 +195,14 @@ def _command_line_class() -> type[LightningCLI]:
 
             self.experiment = self.config.experiment or self.experiment
             trainer = self.config.trainer
+            trainer.accelerator = _accelerator(trainer.accelerator)
             self.resume_path = _resume_path(self.config.ckpt_path, trainer.default_root_dir, self.experiment)
-            if trainer.deterministic is None and _on_cpu(trainer.accelerator):
+            on_cpu = trainer.accelerator == "cpu"
+            if trainer.deterministic is None and on_cpu:
                 trainer.deterministic = True  # float additions in a fixed order: same seed, same digits
                 # a debugging aid that costs time
                 setattr(torch.utils.deterministic, "fill_uninitialized_memory", False)  # noqa: B010
-            _set_threads(_on_cpu(trainer.accelerator))
+            _set_threads(on_cpu)
             _no_progress_bars()
 
         def instantiate_trainer(self, **kwargs: Any) -> Trainer:
@@ -310,10 +324,15 @@ def _no_progress_bars() -> None:
     transformers_logging.disable_progress_bar()
 
 
-def _on_cpu(accelerator: Any) -> bool:
+def _accelerator(given: Any) -> Any:
+    """``"auto"`` is CUDA or the CPU: Lightning's would take Apple's GPU, which lacks the float64 of sampling."""
     import torch
 
-    return accelerator == "cpu" or (accelerator == "auto" and not torch.cuda.is_available())
+    if given == "mps":
+        raise ValueError("trainer.accelerator cannot be used: expected auto, cpu or cuda, got 'mps'; set it to cpu")
+    if given != "auto":
+        return given
+    return "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def _set_threads(on_cpu: bool) -> None:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import math
-import os
 import random
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -23,12 +22,12 @@ from torch import Tensor
 from lightning_mem1 import collator
 from lightning_mem1.advantages import Scale, group_relative
 from lightning_mem1.engine.local import EngineSettings, LocalEngine
-from lightning_mem1.layouts import check_layout
 from lightning_mem1.losses import Unit, clipped_policy_loss, entropy_loss, kl_penalty, token_weights
-from lightning_mem1.memory import check_mode
+from lightning_mem1.memory import drift
 from lightning_mem1.policy.policy import LoraSettings, Policy
 from lightning_mem1.rollout import RolloutSettings
-from lightning_mem1.snapshot import base_fingerprint, rng_state, set_rng_state
+from lightning_mem1.settings import check_settings
+from lightning_mem1.snapshot import base_fingerprint, resolve_seed, rng_state, set_rng_state
 from lightning_mem1.types import StopReason, Trajectory
 
 ALGORITHMS: dict[str, Callable[[Tensor, Tensor, Scale], Tensor]] = {"grpo": group_relative}
@@ -48,8 +47,9 @@ class Mem1Module(LightningModule):
     Logs, by rl_step: ``train/loss``; ``train/clip_fraction`` (0-1); ``train/approx_kl``, ``train/entropy`` and
     ``train/kl_reference`` (nats per action token, the last one when `beta` > 0); ``train/grad_norm`` (before clipping);
     ``train/rollout_gap_mean`` and ``train/rollout_gap_max`` (nats: |log p in training - log p in the rollout|, before
-    the first update of the rl_step); ``train/drift`` (contexts whose ids are not what was sampled from, stays 0);
-    ``train/skipped_updates`` (non-finite gradients), ``train/zero_signal_groups``, ``train/lr``.
+    the first update of the rl_step, of what trains, or of one trajectory when no group has a signal);
+    ``train/drift`` (turns whose context is not what was sampled from, stays 0); ``train/skipped_updates`` (non-finite
+    gradients), ``train/zero_signal_groups``, ``train/lr``.
 
     Args:
         policy: "bundled", a folder with safetensors, or a hub id.
@@ -112,19 +112,13 @@ class Mem1Module(LightningModule):
     ) -> None:
         super().__init__()
         settings = {key: value for key, value in locals().items() if key not in ("self", "__class__")}
-        check_mode(memory, window)
-        check_layout(layout)
-        _check_settings(settings)
+        check_settings(settings, ALGORITHMS)
         self.automatic_optimization = False
         self.strict_loading = False  # checkpoints hold the adapter alone; `on_load_checkpoint` checks its names
         self.settings = {key: _plain(value) for key, value in settings.items()}
         self.memory, self.window, self.algorithm = memory, window, algorithm
-        self.lr, self.weight_decay, self.warmup_steps, self.max_grad_norm = (
-            lr,
-            weight_decay,
-            warmup_steps,
-            max_grad_norm,
-        )
+        self.lr, self.weight_decay, self.warmup_steps = lr, weight_decay, warmup_steps
+        self.max_grad_norm = max_grad_norm
         self.num_epochs, self.num_minibatches = num_epochs, num_minibatches
         self.max_tokens_per_microbatch, self._scoring = max_tokens_per_microbatch, (layout, memory, window)
         self.epsilon, self.epsilon_high, self.beta, self.entropy_coef = epsilon, epsilon_high, beta, entropy_coef
@@ -160,6 +154,7 @@ class Mem1Module(LightningModule):
                 f"rl_step {batch.rl_step} has no trajectories: expected RolloutCallback to have put them on the batch; "
                 "add lightning_mem1.callbacks.RolloutCallback to trainer.callbacks"
             )
+        self._check_room(batch)
         metrics = self.update(batch.trajectories, batch.rl_step)
         self.rl_step = batch.rl_step
         self.log_dict({**metrics, "step": float(self.rl_step)}, on_step=True, on_epoch=False, batch_size=1)
@@ -176,11 +171,13 @@ class Mem1Module(LightningModule):
             for epoch in range(self.num_epochs)
             for part in self._minibatches(trajectories, rl_step, epoch)
         ]
+        scored = [step for step in steps if step["tokens"]]  # the others changed nothing, so the first is still exact
         return {
-            **_mean_over_steps(steps),
+            **_mean_over_steps(scored),
+            **_gap(scored[0] if scored else self._measure(trajectories)),
             "train/skipped_updates": sum(step["skipped"] for step in steps),
             "train/zero_signal_groups": self._sum_over_ranks(_num_silent_groups(trajectories, advantages)),
-            "train/drift": self._sum_over_ranks(sum(t.drift for t in trajectories)),
+            "train/drift": self._sum_over_ranks(sum(drift(t, self.memory, self.window) for t in trajectories)),
             "train/lr": self._lr(rl_step),
         }
 
@@ -218,16 +215,13 @@ class Mem1Module(LightningModule):
         totals = self._totals(trajectories)
         scored = [i for i, t in enumerate(trajectories) if t.turns and (self._scores_all or advantages[i] != 0)]
         chosen = [trajectories[i] for i in scored]
-        sums = torch.zeros(len(SUMMED))
-        maxima = torch.zeros(len(MAXIMA))
+        sums, maxima = torch.zeros(len(SUMMED)), torch.zeros(len(MAXIMA))
         for part in collator.minibatches(chosen, self.max_tokens_per_microbatch, *self._scoring):
             loss, part_sums, part_maxima = self._loss([chosen[i] for i in part], advantages[scored][part], totals)
             with self._no_sync():
                 self.manual_backward(loss)
             sums, maxima = sums + part_sums, torch.maximum(maxima, part_maxima)
-        sums = self._reduce(sums, "sum")
-        maxima = self._reduce(maxima, "max")
-        stats = dict(zip((*SUMMED, *MAXIMA), [*sums.tolist(), *maxima.tolist()], strict=True))
+        stats = _named(self._reduce(sums, "sum"), self._reduce(maxima, "max"))
         if stats["tokens"] == 0:  # nothing to learn from: a step would only replay the optimizer's momentum
             return {"skipped": 0.0, "tokens": 0.0}
         grad_norm = self._clip_gradients()
@@ -236,6 +230,15 @@ class Mem1Module(LightningModule):
             optimizer.step()  # type: ignore[union-attr]
         optimizer.zero_grad()  # type: ignore[union-attr]
         return {**stats, "grad_norm": grad_norm, "skipped": 0.0 if finite else 1.0}
+
+    @torch.no_grad()
+    def _measure(self, trajectories: Sequence[Trajectory]) -> dict[str, float]:
+        """Score one trajectory of each rank without learning from it: an rl_step without a signal has a gap too."""
+        chosen = [t for t in trajectories if t.turns][:1]
+        sums, maxima = torch.zeros(len(SUMMED)), torch.zeros(len(MAXIMA))
+        if chosen:
+            _, sums, maxima = self._loss(chosen, torch.zeros(1), self._count(chosen))
+        return _named(self._reduce(sums, "sum"), self._reduce(maxima, "max"))
 
     def _loss(
         self, trajectories: Sequence[Trajectory], advantages: Tensor, totals: dict[str, int]
@@ -254,8 +257,8 @@ class Mem1Module(LightningModule):
         if self.beta:
             with self.policy.reference(), torch.no_grad():
                 reference, _ = self.policy.logprobs(batch, temperature)
-            penalty = kl_penalty(logprobs, reference)
-            loss, kl = loss + self.beta * (weights * penalty).sum(), (weights * penalty).sum()
+            kl = (weights * kl_penalty(logprobs, reference)).sum()
+            loss = loss + self.beta * kl
         if self.entropy_coef:
             loss = loss + self.entropy_coef * entropy_loss(entropy, weights)
         gap = (logprobs - batch.rollout_logprobs).abs()
@@ -276,10 +279,24 @@ class Mem1Module(LightningModule):
 
     def _totals(self, trajectories: Sequence[Trajectory]) -> dict[str, int]:
         """Counts of the whole minibatch over all ranks, unscored trajectories included: they are zeros of the mean."""
+        counts = self._count(trajectories)
+        summed = self._reduce(torch.tensor(list(counts.values()), dtype=torch.float64), "sum").tolist()
+        return dict(zip(counts, map(int, summed), strict=True))
+
+    def _count(self, trajectories: Sequence[Trajectory]) -> dict[str, int]:
         turns = [turn for trajectory in trajectories for turn in trajectory.turns]
-        counts = [len(trajectories), len(turns), sum(len(turn.action_ids) for turn in turns)]
-        summed = self._reduce(torch.tensor(counts, dtype=torch.float64), "sum").tolist()
-        return dict(zip(("num_trajectories", "num_turns", "num_tokens"), map(int, summed), strict=True))
+        num_tokens = sum(len(turn.action_ids) for turn in turns)
+        return {"num_trajectories": len(trajectories), "num_turns": len(turns), "num_tokens": num_tokens}
+
+    def _check_room(self, batch: PlayedBatch) -> None:
+        """Raise when no trajectory of any rank had room for its contexts: nothing could ever be learnt."""
+        outgrown = sum(t.stop_reason == StopReason.CONTEXT for t in batch.trajectories)
+        if self._sum_over_ranks(len(batch.trajectories) - outgrown) == 0:
+            raise ValueError(
+                f"contexts do not fit the engine: expected room for an episode, got all {outgrown} trajectories of "
+                f"rl_step {batch.rl_step} cut off at {self.engine_settings.max_context_tokens} tokens; "
+                "raise model.engine.max_context_tokens"
+            )
 
     def _clip_gradients(self) -> float:
         """Add gradients up over ranks, clip them, return their norm before clipping (nan or inf when they are bad)."""
@@ -351,18 +368,25 @@ SUMMED = ("loss", "clip_fraction", "approx_kl", "entropy", "kl_reference", "weig
 MAXIMA = ("gap_max",)
 
 
-def _mean_over_steps(steps: Sequence[dict[str, float]]) -> dict[str, float]:
+def _named(sums: Tensor, maxima: Tensor) -> dict[str, float]:
+    return dict(zip((*SUMMED, *MAXIMA), [*sums.tolist(), *maxima.tolist()], strict=True))
+
+
+def _mean_over_steps(scored: Sequence[dict[str, float]]) -> dict[str, float]:
     """Average the optimizer steps of an rl_step; per-token numbers are over the tokens that were scored."""
-    scored = [step for step in steps if step["tokens"]]
     if not scored:
         return {"train/loss": 0.0, "train/grad_norm": 0.0}
     metrics = {f"train/{key}": fmean(step[key] for step in scored) for key in ("loss", "grad_norm")}
     for key in ("clip_fraction", "approx_kl", "entropy", "kl_reference"):
         metrics[f"train/{key}"] = fmean(step[key] / step["weight"] for step in scored)
-    if steps[0]["tokens"]:  # later steps compare with a policy that has already moved
-        metrics["train/rollout_gap_mean"] = steps[0]["gap"] / steps[0]["tokens"]
-        metrics["train/rollout_gap_max"] = steps[0]["gap_max"]
     return metrics
+
+
+def _gap(step: dict[str, float]) -> dict[str, float]:
+    """The rollout gap of a step; later steps would compare with a policy that has already moved."""
+    if not step["tokens"]:  # no episode took a turn
+        return {"train/rollout_gap_mean": math.nan, "train/rollout_gap_max": math.nan}
+    return {"train/rollout_gap_mean": step["gap"] / step["tokens"], "train/rollout_gap_max": step["gap_max"]}
 
 
 def _num_silent_groups(trajectories: Sequence[Trajectory], advantages: Tensor) -> int:
@@ -370,31 +394,6 @@ def _num_silent_groups(trajectories: Sequence[Trajectory], advantages: Tensor) -
     return len({t.group for t in trajectories} - heard)
 
 
-def resolve_seed(seed: int | None) -> int:
-    """The given seed, else the one of `lightning.seed_everything`, else 0."""
-    return int(os.environ.get("PL_GLOBAL_SEED", "0")) if seed is None else seed
-
-
 def _plain(value: Any) -> Any:
     """Dataclasses as dicts, so that a checkpoint loads with `weights_only`."""
     return dataclasses.asdict(value) if dataclasses.is_dataclass(value) and not isinstance(value, type) else value
-
-
-def _check_settings(settings: dict[str, Any]) -> None:
-    if settings["algorithm"] not in ALGORITHMS:
-        raise ValueError(
-            f"unknown algorithm: expected {', '.join(ALGORITHMS)}, got '{settings['algorithm']}'; set model.algorithm"
-        )
-    for name in ("num_epochs", "num_minibatches", "max_tokens_per_microbatch"):
-        if settings[name] < 1:
-            raise ValueError(f"model.{name} too small: expected at least 1, got {settings[name]}; set model.{name}")
-    for name in ("lr", "warmup_steps", "weight_decay", "epsilon", "beta"):
-        if settings[name] < 0:
-            raise ValueError(f"model.{name} is negative: expected at least 0, got {settings[name]}; set model.{name}")
-    temperature = settings["rollout"].temperature
-    if temperature <= 0:
-        raise ValueError(
-            f"training needs sampling: expected a temperature above 0, got {temperature}; set model.rollout.temperature"
-        )
-    if settings["beta"] and settings["lora"] is None:
-        raise ValueError("no reference policy: expected an adapter for the KL penalty; set model.lora or model.beta 0")

@@ -128,6 +128,7 @@ class WarmStart:
         output: Folder that the policy is written to.
         seed: Seed of weights, tasks and the shopper.
         tokenizer: Folder of a tokenizer, or null to train one on generated text.
+        init_from: Folder of a policy to go on from (with its tokenizer), or null for random weights.
         model: The architecture.
         data: What is cloned.
         stages: The curriculum.
@@ -139,6 +140,7 @@ class WarmStart:
     output: str
     seed: int = 0
     tokenizer: str | None = None
+    init_from: str | None = None
     model: Architecture = field(default_factory=Architecture)
     data: ExpertData = field(default_factory=ExpertData)
     stages: list[Stage] = field(default_factory=lambda: [Stage(300, 3), Stage(1500, 5)])
@@ -325,8 +327,12 @@ def validate(policy: Policy, config: WarmStart) -> dict[str, float]:
 def train(config: WarmStart, command: str = "") -> dict[str, float]:
     """Make a policy and write it to `config.output` with a model card; return its validation numbers."""
     L.seed_everything(config.seed, verbose=False)
-    tokenizer = make_tokenizer(config)
-    policy = Policy(make_model(config.model, len(tokenizer)), tokenizer, source=config.output)
+    if config.init_from:
+        policy = Policy.load(config.init_from)
+        tokenizer = policy.tokenizer
+    else:
+        tokenizer = make_tokenizer(config)
+        policy = Policy(make_model(config.model, len(tokenizer)), tokenizer, source=config.output)
     module = SftModule(policy, config)
     trainer = L.Trainer(
         accelerator="cpu",

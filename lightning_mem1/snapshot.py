@@ -6,6 +6,7 @@ Everything is tensors and plain values, because checkpoints are only ever loaded
 from __future__ import annotations
 
 import hashlib
+import os
 import random
 from typing import Any
 
@@ -40,3 +41,8 @@ def set_rng_state(state: dict[str, Any]) -> None:
     torch.set_rng_state(state["torch"].cpu())
     if "cuda" in state and len(state["cuda"]) == torch.cuda.device_count():
         torch.cuda.set_rng_state_all([s.cpu() for s in state["cuda"]])
+
+
+def resolve_seed(seed: int | None) -> int:
+    """The given seed, else the one of `lightning.seed_everything`, else 0."""
+    return int(os.environ.get("PL_GLOBAL_SEED", "0")) if seed is None else seed

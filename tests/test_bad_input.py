@@ -119,12 +119,27 @@ def test_a_wrong_key_of_a_config_is_named_with_its_line(config, capsys, keys, va
             "--data.init_args.source.class_path=tiny_tasks.RankedEnv",
             "class 'tiny_tasks.RankedEnv' in the command line is no TaskSource: expected the methods of",
         ),
+        ("--data.num_rl_steps=0", "data.num_rl_steps too small: expected at least 1, got 0; set data.num_rl_steps"),
+        ("--model.engine.num_slots=0", "model.engine.num_slots too small: expected at least 1, got 0"),
+        ("--trainer.accelerator=mps", "trainer.accelerator cannot be used: expected auto, cpu or cuda, got 'mps'"),
         ("--ckpt_path=nothing.ckpt", "no such checkpoint: expected a file, got 'nothing.ckpt'; set --ckpt_path"),
         ("--ckpt_path=last", "no checkpoint to go on from: expected one under 'runs/tiny', got none"),
     ],
 )
 def test_a_setting_that_cannot_be_is_one_line(config, capsys, option, message):
     assert failure(capsys, config, option).startswith(message)
+
+
+def test_a_mistake_of_a_config_is_not_blamed_on_an_option_with_the_same_letters(config, capsys):
+    edit(config, "model", "lora", "r", value="many")
+    line = next(n for n, text in enumerate(Path(config).read_text().splitlines(), 1) if "r: many" in text)
+    said = failure(capsys, config, "--trainer.log_every_n_steps=2", "--model.rollout.temperature", "0.9")
+    assert said.startswith(f"wrong value for 'model.lora.r' in '{config}', line {line}")
+
+
+def test_a_mistake_inside_a_group_given_as_one_option_is_the_command_lines(config, capsys):
+    said = failure(capsys, config, '--model.lora={"rank": 4}')
+    assert said.startswith("unknown key 'model.lora.rank' in the command line")
 
 
 def test_a_missing_config_is_named_with_the_nearest_one(config, capsys):
@@ -156,6 +171,18 @@ def test_an_empty_catalogue_is_one_line(config, capsys, tmp_path):
     (tmp_path / "empty").mkdir()
     edit(config, "data", value={"class_path": "lightning_mem1.datamodule.WebShopData"})
     assert "empty" in failure(capsys, config, f"--data.catalogue={tmp_path / 'empty'}")
+
+
+def test_a_malformed_product_is_one_line(config, capsys, tmp_path):
+    folder = tmp_path / "catalogue"
+    folder.mkdir()
+    (folder / "items_shuffle.json").write_text('[{"asin": "B000000001"}]')
+    (folder / "items_ins_v2.json").write_text("{}")
+    edit(config, "data", value={"class_path": "lightning_mem1.datamodule.WebShopData"})
+    assert failure(capsys, config, f"--data.catalogue={folder}") == (
+        f"malformed product in {folder / 'items_shuffle.json'}, entry 0: expected name as a text, got None "
+        "(1 of 1 entries are malformed): mend the file or set data.skip_malformed true"
+    )
 
 
 def test_a_hub_id_without_network_is_one_line(config, capsys, monkeypatch):

@@ -13,7 +13,7 @@ from lightning_mem1.callbacks import (
     RolloutCallback,
     TranscriptCallback,
 )
-from lightning_mem1.callbacks.memory_usage import ContextByTurn
+from lightning_mem1.callbacks.memory_usage import ContextByTurn, internal_state_lengths, state_tokens
 from lightning_mem1.callbacks.reward import reward_numbers
 from lightning_mem1.callbacks.rollout import trajectory_seed
 from lightning_mem1.callbacks.transcripts import printable, readable, transcript
@@ -113,6 +113,54 @@ def test_context_by_turn_averages_over_the_trajectories_that_got_there():
     assert metric.compute() == {0: 15.0, 1: 20.0, 2: 30.0}
 
 
+def test_an_internal_state_that_was_cut_off_counts_to_the_end_of_the_turn():
+    def count(text):
+        return state_tokens([ord(c) for c in text], lambda ids: "".join(map(chr, ids)), "s")
+
+    assert count("<s>red</s><a>x</a>") == 3
+    assert count("<s>red shoes and") == 13
+    assert count("<s></s>") == 0 and count("no state") == 0 and count("") == 0
+    assert count("so <s>red</s> and <s>blue</s>") == 3
+
+
+def test_internal_states_are_counted_in_the_ids_that_were_sampled(make_module):
+    module = make_module()
+    encode = module.policy.tokenizer.encode
+    opening, state = encode("<summary>"), encode("red") + encode(" shoes")
+    closed = [*opening, *state, *encode("</summary>"), *encode("<answer>")]
+    turns = [Turn(ids, [0.0] * len(ids)) for ids in (closed, [*opening, *state, *state])]
+    played = Trajectory(task(0), [1], turns, StopReason.DONE)
+    assert internal_state_lengths(played, module) == [len(state), 2 * len(state)]
+
+
+def test_an_environment_that_cannot_be_made_ends_its_own_episode(make_module, make_data, fit):
+    class Unmakeable(RankedTasks):
+        def env(self, task):
+            env = super().env(task)
+            if env.reward == 0.0:
+                raise RuntimeError("no such shop")
+            return env
+
+    keeper = Keeper()
+    fit(make_module(), make_data(Unmakeable(), num_rl_steps=1), keeper)
+    played = keeper.trained[0].trajectories
+    assert [t.stop_reason for t in played[:3]] == [StopReason.ERROR, StopReason.DONE, StopReason.DONE]
+    assert played[0].error == "RuntimeError: no such shop" and played[0].turns == []
+
+
+def test_validation_lets_go_of_what_it_played(make_module, make_data, fit):
+    class Batches(RewardCallback):
+        seen = ()
+
+        def on_validation_batch_start(self, trainer, pl_module, batch, batch_idx, dataloader_idx=0):
+            self.seen = (*self.seen, batch)
+            super().on_validation_batch_start(trainer, pl_module, batch, batch_idx, dataloader_idx)
+
+    batches = Batches()
+    fit(make_module(), make_data(num_rl_steps=1, val_batch_size=2), batches)
+    assert len(batches.seen) == 4 and all(batch.trajectories == [] for batch in batches.seen)
+
+
 def test_metrics_of_training_and_validation_are_logged_beside_the_baselines(make_module, make_data, fit):
     trainer = fit(make_module(), make_data(num_rl_steps=1), RewardCallback(), MemoryUsageCallback())
     metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
@@ -123,6 +171,7 @@ def test_metrics_of_training_and_validation_are_logged_beside_the_baselines(make
     assert metrics["val/reward"] == 0.5
     assert (metrics["val/baseline_rule"], metrics["val/baseline_oracle"]) == (0.25, 1.0)
     assert metrics["val/peak_tokens_mean"] == metrics["val/context_tokens_turn_1"] + 6  # every turn writes 6 tokens
+    assert metrics["val/peak_tokens_mean"] - metrics["val/peak_tokens_without_prompt_mean"] > 6  # the prompt
     # 2 (keys, values) x 2 layers x 8 slots x 2 heads x 160 tokens x 8 numbers x 4 bytes
     assert metrics["memory/engine_kv_mib"] * 2**20 == 2 * 2 * 8 * 2 * 160 * 8 * 4
 

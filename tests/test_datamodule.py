@@ -36,7 +36,7 @@ def test_more_tasks_per_step_than_there_are_repeat_the_split():
 
 def test_ranks_share_out_the_tasks_of_an_rl_step():
     whole, *shares = [
-        next(iter(TaskStream(RankedTasks(), 5, seed=3, first=2, last=2, rank=rank, world=world)))
+        next(iter(TaskStream(RankedTasks(), 5, seed=3, done=lambda: 1, last=2, rank=rank, world=world)))
         for rank, world in ((0, 1), (0, 2), (1, 2))
     ]
     assert [share.positions for share in shares] == [[0, 2, 4], [1, 3]]
@@ -53,6 +53,21 @@ def test_after_a_resume_exactly_the_remaining_rl_steps_are_served(make_data):
     assert [ids(batch) for batch in rest] == [ids(batch) for batch in whole[3:]]
 
 
+def test_a_second_epoch_goes_on_where_the_first_one_ended(make_module, make_data, fit):
+    from lightning_mem1.callbacks import RolloutCallback
+
+    class Keeper(RolloutCallback):
+        played = ()
+
+        def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
+            super().on_train_batch_start(trainer, pl_module, batch, batch_idx)
+            self.played = (*self.played, (trainer.current_epoch, batch.rl_step))
+
+    keeper, module = Keeper(), make_module()
+    fit(module, make_data(num_rl_steps=3, num_val_tasks=0), keeper, limit_train_batches=2)
+    assert keeper.played == ((0, 1), (0, 2), (1, 3)) and module.rl_step == 3
+
+
 def test_validation_tasks_are_spread_evenly_and_stay_the_same(make_data):
     assert spread_indices(3, 10) == [1, 5, 8]
     assert spread_indices(100, 4) == [0, 1, 2, 3]
@@ -61,7 +76,7 @@ def test_validation_tasks_are_spread_evenly_and_stay_the_same(make_data):
     assert first == second == [["ranked/val/1", "ranked/val/3"], ["ranked/val/5"]]
 
 
-@pytest.mark.parametrize("name", ["tasks_per_step", "group_size", "val_batch_size"])
+@pytest.mark.parametrize("name", ["tasks_per_step", "group_size", "num_rl_steps", "val_batch_size"])
 def test_a_number_that_is_too_small_is_named(make_data, name):
     with pytest.raises(ValueError, match=rf"data\.{name} too small: expected at least 1, got 0"):
         make_data(**{name: 0})

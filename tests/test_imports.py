@@ -22,7 +22,7 @@ tasks
 policy
 engine
 rollout collator
-snapshot
+snapshot settings
 module datamodule
 callbacks
 errors

@@ -3,8 +3,11 @@
 import pytest
 import torch
 
-from lightning_mem1.callbacks import MemoryUsageCallback, RewardCallback, RLCheckpoint
+from lightning_mem1.callbacks import MemoryUsageCallback, RewardCallback, RLCheckpoint, RolloutCallback
+from lightning_mem1.engine.local import EngineSettings
 from lightning_mem1.module import Mem1Module
+from lightning_mem1.policy.policy import LoraSettings
+from lightning_mem1.rollout import RolloutSettings
 from lightning_mem1.types import StopReason, Trajectory, Turn
 from tiny_tasks import BrokenTasks, RankedTasks
 
@@ -95,6 +98,59 @@ def test_a_resumed_run_equals_the_uninterrupted_one(make_module, make_data, fit,
     assert same(adapter(resumed), adapter(module))
 
 
+def test_an_information_id_changed_after_the_rollout_is_counted_as_drift(make_module, make_data, fit):
+    def spoil(trajectories):
+        trajectories[4].turns[0].information_ids[0] += 1
+
+    record = Recorder(spoil)
+    fit(make_module(), make_data(num_rl_steps=1, num_val_tasks=0), record)
+    assert record.history[0]["train/drift"] == 1  # the one turn that stands behind the changed reply
+
+
+def test_contexts_that_never_fit_end_the_run_with_the_setting_to_raise(make_module, make_data, fit):
+    module = make_module(engine=EngineSettings(num_slots=8, max_context_tokens=8))
+    with pytest.raises(ValueError, match="got all 6 trajectories of rl_step 1 cut off at 8 tokens; raise model.engine"):
+        fit(module, make_data(num_val_tasks=0))
+
+
+class Validated(RolloutCallback):
+    """Notes which rl_steps were validated to the end; somebody presses Ctrl-C after rl_step 2, while it is `busy`."""
+
+    def __init__(self, busy=""):
+        super().__init__()
+        self.busy, self.seen = busy, []
+
+    def on_validation_batch_start(self, trainer, pl_module, batch, batch_idx, dataloader_idx=0):
+        if pl_module.rl_step == 2 and self.busy == "validating":
+            raise KeyboardInterrupt
+        super().on_validation_batch_start(trainer, pl_module, batch, batch_idx, dataloader_idx)
+
+    def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
+        if pl_module.rl_step == 2 and self.busy == "training":
+            raise KeyboardInterrupt
+        super().on_train_batch_start(trainer, pl_module, batch, batch_idx)
+
+    def on_validation_end(self, trainer, pl_module):
+        self.seen.append(pl_module.rl_step)
+        super().on_validation_end(trainer, pl_module)
+
+
+@pytest.mark.parametrize(
+    ("busy", "before", "after"),
+    [("validating", [0], [2, 3]), ("training", [0, 2], [3])],
+)
+def test_a_validation_is_done_once_whenever_the_run_was_stopped(
+    make_module, make_data, fit, tmp_path, busy, before, after
+):
+    settings = {"enable_checkpointing": True, "val_check_interval": 2}
+    first, checkpoint = Validated(busy), RLCheckpoint(str(tmp_path / "part"))
+    with pytest.raises(SystemExit):
+        fit(make_module(), make_data(), first, checkpoint, **settings)
+    rest, path = Validated(), str(checkpoint.last_path)
+    fit(make_module(), make_data(), rest, RLCheckpoint(str(tmp_path / "rest")), ckpt_path=path, **settings)
+    assert (first.seen, rest.seen) == (before, after)
+
+
 def test_a_checkpoint_holds_the_adapter_and_not_the_base(make_module, make_data, fit, tmp_path):
     module, checkpoint = make_module(), RLCheckpoint(str(tmp_path))
     fit(module, make_data(num_rl_steps=1), checkpoint, enable_checkpointing=True)
@@ -119,6 +175,7 @@ def test_groups_of_equal_rewards_change_nothing(make_module, make_data, fit):
     before = adapter(module)
     fit(module, make_data(RankedTasks(equal=True), num_rl_steps=2), record)
     assert [m["train/zero_signal_groups"] for m in record.history] == [2, 2]
+    assert all(0 < m["train/rollout_gap_max"] < 1e-5 for m in record.history)  # measured all the same
     assert same(before, adapter(module))
 
 
@@ -201,7 +258,19 @@ def test_advantages_leave_broken_episodes_out_of_the_comparison(make_module):
         ({"layout": "bush"}, "unknown layout: expected one of tree, rows, got 'bush'; set model.layout"),
         ({"algorithm": "ppo2"}, "unknown algorithm: expected grpo, got 'ppo2'; set model.algorithm"),
         ({"num_epochs": 0}, "model.num_epochs too small: expected at least 1, got 0"),
-        ({"lr": -1.0}, "model.lr is negative: expected at least 0, got -1.0"),
+        ({"lr": -1.0}, "model.lr too small: expected at least 0, got -1.0; set model.lr"),
+        ({"lr": float("nan")}, "model.lr too small: expected at least 0, got nan; set model.lr"),
+        ({"lora": LoraSettings(r=0)}, "model.lora.r too small: expected at least 1, got 0; set model.lora.r"),
+        ({"engine": EngineSettings(num_slots=0)}, "model.engine.num_slots too small: expected at least 1, got 0"),
+        ({"engine": EngineSettings(max_prefill_tokens=0)}, "model.engine.max_prefill_tokens too small: expected at"),
+        ({"engine": EngineSettings(max_context_tokens=0)}, "model.engine.max_context_tokens too small: expected at"),
+        ({"engine": EngineSettings(max_context_tokens=256)}, "no room for a context: .*max_new_tokens, 256, got 256"),
+        ({"rollout": RolloutSettings(max_new_tokens=0)}, "model.rollout.max_new_tokens too small: expected at least 1"),
+        ({"rollout": RolloutSettings(max_information_tokens=15)}, "max_information_tokens too small: .* at least 16"),
+        ({"rollout": RolloutSettings(top_p=0.0)}, "top_p out of range: expected above 0, at most 1, got 0.0; set"),
+        ({"rollout": RolloutSettings(top_p=1.5)}, "top_p out of range: expected above 0, at most 1, got 1.5; set"),
+        ({"rollout": RolloutSettings(prompt="long")}, "unknown prompt style: expected full or brief, got 'long'; set"),
+        ({"rollout": RolloutSettings(temperature=0.0)}, "training needs sampling: expected a temperature above 0"),
         ({"beta": 0.1, "lora": None}, "no reference policy: expected an adapter"),
     ],
 )

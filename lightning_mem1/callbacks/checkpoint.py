@@ -11,8 +11,8 @@ from typing import Any
 
 from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import Checkpoint
-from lightning.pytorch.loggers import Logger
 
+from lightning_mem1.callbacks.artifacts import log_artifact
 from lightning_mem1.datamodule import TaskBatch
 from lightning_mem1.module import Mem1Module
 
@@ -68,14 +68,20 @@ class RLCheckpoint(Checkpoint):
             self._save(trainer, self.last_path)
 
     def on_validation_end(self, trainer: Trainer, pl_module: Mem1Module) -> None:  # type: ignore[override]
-        """Renew `best.ckpt` when validation is better than ever; the untrained policy is not worth a file."""
-        score = trainer.callback_metrics.get(self.monitor)
-        if score is None or trainer.sanity_checking or trainer.state.fn != "fit":
+        """Renew `best.ckpt` when validation is better than ever; the untrained policy is not worth a file.
+
+        `last.ckpt` is renewed as well: a run that goes on from it must know that this validation is done.
+        """
+        if trainer.sanity_checking or trainer.state.fn != "fit":
             return
-        if self.best is None or float(score) > self.best:
+        score = trainer.callback_metrics.get(self.monitor)
+        better = score is not None and (self.best is None or float(score) > self.best)
+        if score is not None and better:
             self.best = float(score)
-            if pl_module.rl_step:
-                self._save(trainer, self.best_path)
+        if better and pl_module.rl_step:
+            self._save(trainer, self.best_path)
+        if pl_module.rl_step and pl_module.rl_step % self.every_n_rl_steps == 0:
+            self._save(trainer, self.last_path)
 
     def on_train_end(self, trainer: Trainer, pl_module: Mem1Module) -> None:  # type: ignore[override]
         """Write the final state."""
@@ -83,8 +89,7 @@ class RLCheckpoint(Checkpoint):
             self._save(trainer, self.last_path)
         if self.save_adapter and trainer.is_global_zero:
             pl_module.policy.save(self.adapter_path)
-            for logger in trainer.loggers:
-                _log_folder(logger, self.adapter_path)
+            log_artifact(trainer, self.adapter_path, self.adapter_path.name)
 
     def state_dict(self) -> dict[str, Any]:
         """The best score so far."""
@@ -100,9 +105,3 @@ class RLCheckpoint(Checkpoint):
         trainer.save_checkpoint(beside)
         if trainer.is_global_zero:
             os.replace(beside, path)
-
-
-def _log_folder(logger: Logger, folder: Path) -> None:
-    log_artifacts = getattr(logger.experiment, "log_artifacts", None)  # type: ignore[attr-defined]
-    if log_artifacts:  # MLflow's client
-        log_artifacts(logger.run_id, str(folder), folder.name)  # type: ignore[attr-defined]

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import os
+import sys
+from bisect import bisect_left
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -12,9 +15,15 @@ from torchmetrics import Metric
 
 from lightning_mem1.datamodule import TaskBatch
 from lightning_mem1.memory import contexts
-from lightning_mem1.metrics import Dependency, InternalStateTokens, PeakTokens, dependency, peak_tokens
+from lightning_mem1.metrics import (
+    Dependency,
+    InternalStateTokens,
+    PeakTokens,
+    TrajectoryMean,
+    dependency,
+    peak_tokens,
+)
 from lightning_mem1.module import Mem1Module
-from lightning_mem1.text import parse_turn
 from lightning_mem1.types import Trajectory
 
 MAX_TURNS_SHOWN = 32
@@ -51,14 +60,15 @@ class ContextByTurn(Metric):
 class MemoryUsageCallback(Callback):
     """Logs by rl_step, under ``memory/`` in training and ``val/`` in validation:
 
-    ``peak_tokens_mean``, ``peak_tokens_max`` (tokens in the window when a turn ends, prompt included); ``dependency``
-    (pairs of tokens, area under causal attention); ``internal_state_mean``, ``internal_state_max`` (tokens) and
-    ``internal_state_growth`` (tokens per turn); ``context_tokens_turn_<k>`` (mean context of turn k); and in training
-    ``engine_kv_mib`` (the engine's pool), ``process_gib`` (resident memory), ``gpu_peak_gib`` (since the start).
+    ``peak_tokens_mean``, ``peak_tokens_max`` (tokens in the window when a turn ends, prompt included) and
+    ``peak_tokens_without_prompt_mean`` (as the paper's tables count); ``dependency`` (pairs of tokens, area under
+    causal attention); ``internal_state_mean``, ``internal_state_max`` (tokens) and ``internal_state_growth`` (tokens
+    per turn); ``context_tokens_turn_<k>`` (mean context of turn k); and in training ``engine_kv_mib`` (the engine's
+    pool), ``process_gib`` (resident memory), ``gpu_peak_gib`` (since the start).
     """
 
     def __init__(self) -> None:
-        self.peak, self.dependency = PeakTokens(), Dependency()
+        self.peak, self.peak_without_prompt, self.dependency = PeakTokens(), TrajectoryMean(), Dependency()
         self.internal_state, self.by_turn = InternalStateTokens(), ContextByTurn()
 
     def setup(self, trainer: Trainer, pl_module: Mem1Module, stage: str) -> None:  # type: ignore[override]
@@ -84,12 +94,15 @@ class MemoryUsageCallback(Callback):
 
     @property
     def _metrics(self) -> tuple[Metric, ...]:
-        return self.peak, self.dependency, self.internal_state, self.by_turn
+        return self.peak, self.peak_without_prompt, self.dependency, self.internal_state, self.by_turn
 
     def _add(self, trajectories: Sequence[Trajectory], module: Mem1Module) -> None:
         seen = [[len(ids) for ids in contexts(t, module.memory, module.window)] for t in trajectories]
         written = [[len(turn.action_ids) for turn in t.turns] for t in trajectories]
         self.peak.update([peak_tokens(c, a) for c, a in zip(seen, written, strict=True)])
+        prompts = [len(t.prompt_ids) for t in trajectories]
+        shorter = [peak_tokens(c, a, p) for c, a, p in zip(seen, written, prompts, strict=True)]
+        self.peak_without_prompt.update([float(tokens) for tokens in shorter])
         self.dependency.update([dependency(c, a) for c, a in zip(seen, written, strict=True)])
         self.internal_state.update([internal_state_lengths(t, module) for t in trajectories])
         self.by_turn.update(seen)
@@ -98,6 +111,7 @@ class MemoryUsageCallback(Callback):
         peak, state = self.peak.compute(), self.internal_state.compute()
         metrics = {
             **{f"peak_tokens_{k}": float(v) for k, v in peak.items()},
+            "peak_tokens_without_prompt_mean": float(self.peak_without_prompt.compute()),
             "dependency": float(self.dependency.compute()),
             **{f"internal_state_{k}": float(v) for k, v in state.items()},
             **{f"context_tokens_turn_{k}": v for k, v in self.by_turn.compute().items()},
@@ -108,10 +122,31 @@ class MemoryUsageCallback(Callback):
 
 
 def internal_state_lengths(trajectory: Trajectory, module: Mem1Module) -> list[int]:
-    """Tokens of the internal state in each turn (its text between the tags, tokenised)."""
-    tokenizer, tags = module.policy.tokenizer, module.rollout_settings.tags
-    texts = [str(tokenizer.decode(turn.action_ids)) for turn in trajectory.turns]
-    return [len(tokenizer.encode(parse_turn(t, tags).internal_state, add_special_tokens=False)) for t in texts]
+    """Tokens of the internal state in each turn, as they were sampled."""
+
+    def decode(ids: Sequence[int]) -> str:
+        return str(module.policy.tokenizer.decode(ids, skip_special_tokens=False))
+
+    tag = module.rollout_settings.tags.internal_state
+    return [state_tokens(turn.action_ids, decode, tag) for turn in trajectory.turns]
+
+
+def state_tokens(ids: Sequence[int], decode: Callable[[Sequence[int]], str], tag: str) -> int:
+    """Number of ids between the opening and the closing tag; a state that was cut off counts to the end of the turn.
+
+    An id that holds the end of a tag together with something else counts as the tag's::
+
+        <summary> red  shoes </summary> <answer> ...      2
+        <summary> red  shoes  with  and  with             5
+    """
+    opening, closing = f"<{tag}>", f"</{tag}>"
+    start = bisect_left(range(len(ids) + 1), True, key=lambda n: opening in decode(ids[:n]))
+    rest = ids[start:]
+    end = decode(rest).find(closing)
+    if end < 0:
+        return len(rest)
+    # the first id with a character beyond `end` begins the closing tag
+    return bisect_left(range(len(rest) + 1), True, key=lambda n: len(decode(rest[:n])) > end) - 1
 
 
 def _bytes(module: Mem1Module) -> dict[str, float]:
@@ -125,8 +160,9 @@ def _resident_gib() -> float:
     """Resident memory of this process now (Linux), else its peak."""
     try:
         with open("/proc/self/statm") as file:
-            return int(file.read().split()[1]) * 4096 / GIB
+            return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE") / GIB
     except OSError:
         import resource
 
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / GIB
+        unit = 1 if sys.platform == "darwin" else 1024  # bytes there, kibibytes elsewhere
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / GIB

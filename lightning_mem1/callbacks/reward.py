@@ -58,7 +58,7 @@ class RewardCallback(Callback):
         metrics = self._flush("val")
         metrics.pop("val/group_std", None)  # greedy episodes are alone in their groups
         if isinstance(trainer.datamodule, TaskDataModule):  # type: ignore[attr-defined]
-            scores = trainer.datamodule.baselines("val")  # type: ignore[attr-defined]
+            scores = trainer.datamodule.baselines()  # type: ignore[attr-defined]
             metrics |= {f"val/baseline_{name}": score for name, score in scores.items()}
         pl_module.log_dict({**metrics, "step": float(pl_module.rl_step)}, on_step=False, on_epoch=True, batch_size=1)
 

@@ -1,6 +1,7 @@
 """Plays the tasks of a batch right before the step that learns from them, and ends the run by rl_steps.
 
-Put it first among the callbacks: the others read the trajectories that it leaves on the batch. Sampling sees no global
+Put it first among the callbacks: the others read the trajectories that it leaves on the batch. An environment that
+cannot even be made ends its own episode, like one that fails while it is played. Sampling sees no global
 random state: each trajectory has a seed made of the run's seed, the rl_step, the task's position and its own number, so
 it is the same whatever the number of ranks.
 """
@@ -18,7 +19,22 @@ from lightning.pytorch import Callback, Trainer
 from lightning_mem1.datamodule import TaskBatch, TaskDataModule
 from lightning_mem1.module import Mem1Module
 from lightning_mem1.rollout import Episode, RolloutSettings, collect
-from lightning_mem1.types import Trajectory
+from lightning_mem1.types import Env, StepResult, Task, TaskSource, Trajectory
+
+
+class BrokenEnv:
+    """Stands for an environment that could not be made; says so as soon as it is looked at."""
+
+    def __init__(self, error: Exception) -> None:
+        self.error = error
+
+    def observe(self) -> str:
+        """Raise what went wrong."""
+        raise self.error
+
+    def step(self, action: str) -> StepResult:
+        """Raise what went wrong."""
+        raise self.error
 
 
 class RolloutCallback(Callback):
@@ -35,12 +51,17 @@ class RolloutCallback(Callback):
     def __init__(self, validate_first: bool = True, validate_last: bool = True) -> None:
         self.validate_first, self.validate_last = validate_first, validate_last
         self.num_tokens, self.seconds = 0, 0.0
-        self._validated_at = -1
+        self._validated_at = -1  # rl_step of the last validation that ran to its end
+        self._val_batches: list[TaskBatch] = []
 
     def on_train_start(self, trainer: Trainer, pl_module: Mem1Module) -> None:  # type: ignore[override]
-        """Validate the policy as it came; stop when a resumed run has nothing left to do."""
+        """Validate the policy as it came, and a resumed one if it was stopped before its validation was done."""
         self._stop_when_done(trainer, pl_module)
-        if self.validate_first and pl_module.rl_step == 0:
+        if pl_module.rl_step == 0:
+            due = self.validate_first
+        else:  # nothing is due at the end of the run: `on_train_end` sees to it
+            due = not trainer.should_stop and self._validated_at != pl_module.rl_step and _is_val_step(trainer)
+        if due:
             self._validate(trainer)
 
     def on_train_end(self, trainer: Trainer, pl_module: Mem1Module) -> None:  # type: ignore[override]
@@ -69,9 +90,25 @@ class RolloutCallback(Callback):
         self, trainer: Trainer, pl_module: Mem1Module, batch: TaskBatch, batch_idx: int, dataloader_idx: int = 0
     ) -> None:
         """Play validation tasks greedily."""
-        batch.rl_step = self._validated_at = pl_module.rl_step
+        batch.rl_step = pl_module.rl_step
+        self._val_batches.append(batch)
         greedy = dataclasses.replace(pl_module.rollout_settings, temperature=0.0, top_p=1.0)
         batch.trajectories = self._play(pl_module, _datamodule(trainer), batch, 1, greedy)
+
+    def on_validation_end(self, trainer: Trainer, pl_module: Mem1Module) -> None:  # type: ignore[override]
+        """Let go of what was played: the batches live as long as the run."""
+        self._validated_at = pl_module.rl_step
+        for batch in self._val_batches:
+            batch.trajectories = []
+        self._val_batches = []
+
+    def state_dict(self) -> dict[str, int]:
+        """Where the last validation was."""
+        return {"validated_at": self._validated_at}
+
+    def load_state_dict(self, state_dict: dict[str, int]) -> None:
+        """Take up where the last validation was."""
+        self._validated_at = state_dict["validated_at"]
 
     def _play(
         self, module: Mem1Module, data: TaskDataModule, batch: TaskBatch, group_size: int, settings: RolloutSettings
@@ -79,7 +116,10 @@ class RolloutCallback(Callback):
         started = time.perf_counter()
         episodes = [
             Episode(
-                task, data.source.env(task), position, trajectory_seed(module.seed, batch.rl_step, position, sample)
+                task,
+                make_env(data.source, task),
+                position,
+                trajectory_seed(module.seed, batch.rl_step, position, sample),
             )
             for task, position in zip(batch.tasks, batch.positions, strict=True)
             for sample in range(group_size)
@@ -108,10 +148,25 @@ class RolloutCallback(Callback):
             return
         connector = trainer._logger_connector
         first = connector._first_loop_iter
+        trainer.fit_loop.epoch_loop.val_loop.restarting = False  # a resumed run's too starts at its first task
         trainer.validating = True
         trainer.fit_loop.epoch_loop.val_loop.run()
         trainer.training = True
         connector._first_loop_iter = first
+
+
+def make_env(source: TaskSource, task: Task) -> Env:
+    """The task's environment, or a `BrokenEnv` when it cannot be made: a bad rollout is data."""
+    try:
+        return source.env(task)
+    except Exception as error:
+        return BrokenEnv(error)
+
+
+def _is_val_step(trainer: Trainer) -> bool:
+    """Whether Lightning validates after the batch that was trained last."""
+    interval = trainer.val_check_batch
+    return isinstance(interval, int) and trainer.fit_loop.epoch_loop.total_batch_idx % interval == interval - 1
 
 
 def trajectory_seed(seed: int, rl_step: int, position: int, sample: int) -> int:

@@ -11,6 +11,7 @@ from typing import Any
 
 from lightning.pytorch import Callback, Trainer
 
+from lightning_mem1.callbacks.artifacts import log_artifact
 from lightning_mem1.datamodule import TaskBatch
 from lightning_mem1.memory import contexts
 from lightning_mem1.module import Mem1Module
@@ -50,7 +51,7 @@ class TranscriptCallback(Callback):
         if batch_idx == 0:
             path = self._write(trainer, pl_module, batch, "val")
             if path and self.log_artifacts:
-                _log_file(trainer, path)
+                log_artifact(trainer, path, "transcripts")
 
     def _write(self, trainer: Trainer, module: Mem1Module, batch: TaskBatch, split: str) -> Path | None:
         if not trainer.is_global_zero or self.num_trajectories < 1:
@@ -128,10 +129,3 @@ def printable(text: str) -> str:
 
 def _plain(value: Any) -> Any:
     return value if isinstance(value, str | int | float | bool | None) else str(value)
-
-
-def _log_file(trainer: Trainer, path: Path) -> None:
-    for logger in trainer.loggers:
-        log_artifact = getattr(logger.experiment, "log_artifact", None)  # type: ignore[attr-defined]
-        if log_artifact:  # MLflow's client
-            log_artifact(logger.run_id, str(path), "transcripts")  # type: ignore[attr-defined]

@@ -91,7 +91,8 @@ class Novice:
         style = self.rng.choices(("values", "words", "raw"), self.skill.query)[0]
         words = [*wanted.phrases, *(value for _, value in wanted.options if style == "values")]
         query = wanted.text.partition(", and price lower")[0] if style == "raw" else " ".join(words)
-        return "search", f"search[{_plain(query)}]"
+        # a word after a space is the very token that stands in the instruction: a small model has only to copy it
+        return "search", f"search[ {_plain(query)}]"
 
     def _open(self, wanted: Wanted, page: Seen, memory: _Memory, turns_left: int) -> tuple[str, str]:
         fresh = [result for result in page.results if result[0] not in memory.tried]

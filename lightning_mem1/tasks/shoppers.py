@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import random
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass, field
+from itertools import islice
 
 from lightning_mem1.envs.webshop import WebShopEnv
 from lightning_mem1.tasks.novice import EXPERT, Novice, Skill
@@ -74,39 +76,57 @@ def attentive(env: WebShopEnv, max_turns: int = 10) -> Play:
     return play(env, Novice(random.Random(0), EXPERT), max_turns)
 
 
-def rule_baseline(env: WebShopEnv) -> Play:
-    """Search the whole instruction, open the first item, click the options that the instruction names, buy."""
+def rule_baseline(env: WebShopEnv, max_turns: int = 10) -> Play:
+    """Search the whole instruction, open the first item, click the options that the instruction names, buy.
+
+    Stops after `max_turns` actions, as an agent has to; without a purchase the reward is 0.
+    """
+    return _follow(env, _rule(env), max_turns)
+
+
+def oracle(env: WebShopEnv, max_turns: int = 10) -> Play:
+    """Buy the product the goal was made from, with its options; 1.0 wherever it can be reached in `max_turns` actions.
+
+    It finds the product by searching its title, and leafs through the results when it is not on the first page.
+    """
+    return _follow(env, _knowing(env), max_turns)
+
+
+def _follow(env: WebShopEnv, actions: Iterator[str], max_turns: int) -> Play:
+    """Carry out the first `max_turns` actions; each is made after the one before was carried out."""
     game = Play()
-    instruction = env.goal.instruction.lower()
-    game.act(env, f"search[{_searchable(instruction)}]")
-    if not env.page.results:
-        return game
-    game.act(env, f"click[{env.page.results[0].lower()}]")
-    for action in _named(instruction, env.available_actions):
+    for action in islice(actions, max_turns):
         game.act(env, action)
-    game.act(env, "click[buy now]")
     return game
 
 
-def oracle(env: WebShopEnv) -> Play:
-    """Buy the product the goal was made from, with its options; 1.0 wherever the goal can be reached at all."""
-    game, goal = Play(), env.goal
-    game.act(env, f"search[{_searchable(goal.name)}]")
+def _rule(env: WebShopEnv) -> Iterator[str]:
+    instruction = env.goal.instruction.lower()
+    yield f"search[{_searchable(instruction)}]"
+    if not env.page.results:
+        return
+    yield f"click[{env.page.results[0].lower()}]"
+    yield from _named(instruction, env.available_actions)
+    yield "click[buy now]"
+
+
+def _knowing(env: WebShopEnv) -> Iterator[str]:
+    goal = env.goal
+    yield f"search[{_searchable(goal.name)}]"
     while goal.asin not in env.page.results:
         if "click[next >]" not in env.available_actions or not env.page.results:
-            return game
-        game.act(env, "click[next >]")
-    game.act(env, f"click[{goal.asin.lower()}]")
+            return
+        yield "click[next >]"
+    yield f"click[{goal.asin.lower()}]"
     if isinstance(goal.options, dict):
         for name, value in goal.options.items():
             shared = f"click[{name}: {value}]".lower()
-            game.act(env, shared if shared in env.available_actions else f"click[{value}]")
+            yield shared if shared in env.available_actions else f"click[{value}]"
     else:
         for value in goal.options:
             if f"click[{value}]".lower() in env.available_actions:
-                game.act(env, f"click[{value}]".lower())
-    game.act(env, "click[buy now]")
-    return game
+                yield f"click[{value}]".lower()
+    yield "click[buy now]"
 
 
 def _named(instruction: str, actions: list[str]) -> list[str]:

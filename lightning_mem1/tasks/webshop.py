@@ -26,6 +26,8 @@ class ShopTasks:
         results_per_page: int = 10,
         strict: bool = False,
         human_goals: bool = False,
+        nouns: str = "auto",
+        skip_malformed: bool = False,
         seed: int = 0,
         num_products: int = 1000,
     ) -> None:
@@ -37,12 +39,15 @@ class ShopTasks:
             results_per_page: Products on a page of results.
             strict: The reference environment to the letter.
             human_goals: Instructions written by people (official files only).
+            nouns: Where the reward takes the nouns of official titles from, see `Nouns`: auto, rule, spacy or a JSON
+                file. The generated catalogue takes the rule, so that its rewards depend on no other package.
+            skip_malformed: Skip and count malformed products of official files instead of raising.
             seed: Draws the generated catalogue, the prices and the price bounds.
             num_products: Size of the generated catalogue; official files are taken whole.
 
         Raises:
             FileNotFoundError: The folder or one of its files is missing.
-            ValueError: A file is malformed, or human goals are asked of the generated catalogue.
+            ValueError: A file is malformed, or human goals or other nouns are asked of the generated catalogue.
         """
         if max_turns < 1:
             raise ValueError(f"max_turns must be at least 1, got {max_turns}")
@@ -51,13 +56,20 @@ class ShopTasks:
                 "human_goals needs a catalogue folder with items_human_ins*.json, got the generated catalogue: "
                 "give data.catalogue or drop human_goals"
             )
+        if catalogue is None and nouns not in ("auto", "rule"):
+            raise ValueError(
+                f"the generated catalogue takes its nouns by the rule, got nouns {nouns!r}: give data.catalogue or "
+                "drop data.nouns"
+            )
         self.max_turns = max_turns
         self.results_per_page = results_per_page
         self.strict = strict
         if catalogue is None:
-            self.shop = Shop(products_from(*generate(seed, num_products)), seed=seed)
+            self.shop = Shop(products_from(*generate(seed, num_products)), seed=seed, nouns="rule")
         else:
-            self.shop = Shop.from_folder(Path(catalogue), human_goals=human_goals, seed=seed)
+            self.shop = Shop.from_folder(
+                Path(catalogue), human_goals=human_goals, seed=seed, nouns=nouns, skip_malformed=skip_malformed
+            )
 
     def size(self, split: Split) -> int:
         """Number of goals in a split."""
@@ -83,9 +95,13 @@ class ShopTasks:
         return WebShopEnv(self.shop, goal, strict=self.strict, results_per_page=self.results_per_page)
 
     def baselines(self, split: Split, indices: Sequence[int]) -> dict[str, float]:
-        """Mean reward of the rule and of the oracle (the reachable maximum) on tasks of a split."""
-        players = {"rule": rule_baseline, "oracle": oracle}
+        """Mean reward of the rule and of the oracle on tasks of a split, both within `max_turns`.
+
+        The oracle's is what can be reached by somebody who knows the product and finds it by its title.
+        """
+        shoppers = {"rule": rule_baseline, "oracle": oracle}
         tasks = [self.task(split, index) for index in indices]
         return {
-            name: sum(play(self.env(t)).reward for t in tasks) / max(1, len(tasks)) for name, play in players.items()
+            name: sum(shop(self.env(t), self.max_turns).reward for t in tasks) / max(1, len(tasks))
+            for name, shop in shoppers.items()
         }

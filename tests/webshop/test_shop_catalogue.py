@@ -12,6 +12,7 @@ import pytest
 
 from lightning_mem1.envs.webshop import Product, load_products, products_from
 
+REAL = Path(__file__).resolve().parents[2].parent / "shared" / "data" / "webshop-1k"
 ITEM = {
     "asin": "B000000001",
     "name": "Lamp",
@@ -68,11 +69,36 @@ def test_long_ids_nan_and_repeated_ids_are_dropped_silently(caplog: pytest.LogCa
     assert not caplog.records
 
 
-def test_malformed_products_are_skipped_and_counted_in_one_warning(caplog: pytest.LogCaptureFixture) -> None:
-    nameless = {key: value for key, value in ITEM.items() if key != "name"}
-    bad = [nameless, "text", {**ITEM, "asin": None}, {**ITEM, "pricing": "call us"}, {**ITEM, "query": None}]
+NAMELESS = {key: value for key, value in ITEM.items() if key != "name"}
+
+
+@pytest.mark.parametrize(
+    ("bad", "reason"),
+    [
+        (NAMELESS, "expected name as a text, got None"),
+        ({**ITEM, "asin": None}, "expected asin as a text that is not empty, got None"),
+        ({**ITEM, "pricing": "call us"}, "expected pricing like '$9.99' or '$1 - $2', got 'call us'"),
+        (
+            {**ITEM, "customization_options": {"color": [{}]}},
+            "expected a product in the official format, got no 'value'",
+        ),
+    ],
+)
+def test_a_malformed_product_is_an_error_that_says_where_and_what_to_do(bad: Any, reason: str) -> None:
+    with pytest.raises(ValueError) as error:
+        products_from([{**ITEM, "asin": "B000000002"}, bad, "text", ITEM], {}, where="somewhere")
+    assert str(error.value) == (
+        f"malformed product in somewhere, entry 1: {reason} (2 of 4 entries are malformed): "
+        "mend the file or set data.skip_malformed true"
+    )
+
+
+def test_malformed_products_are_skipped_and_counted_in_one_warning_when_asked(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    bad = [NAMELESS, "text", {**ITEM, "asin": None}, {**ITEM, "pricing": "call us"}, {**ITEM, "query": None}]
     with caplog.at_level(logging.WARNING):
-        products = products_from([*bad, ITEM], {}, where="somewhere")
+        products = products_from([*bad, ITEM], {}, where="somewhere", skip_malformed=True)
     assert len(products) == 1
     assert len(caplog.records) == 1
     assert "skipped 5 malformed of 6 products in somewhere" in caplog.text
@@ -80,7 +106,20 @@ def test_malformed_products_are_skipped_and_counted_in_one_warning(caplog: pytes
 
 def test_nothing_but_malformed_products_is_an_error_that_says_why() -> None:
     with pytest.raises(ValueError, match=r"at least one product, got none from 1 entries.*1 malformed.*asin"):
-        products_from([{}], {})
+        products_from([{}], {}, skip_malformed=True)
+
+
+def test_a_folder_with_a_malformed_product_opens_when_it_may_be_skipped(tmp_path: Path) -> None:
+    write(tmp_path, [NAMELESS, ITEM])
+    with pytest.raises(ValueError, match=r"malformed product in .*items_shuffle_1000.json, entry 0: expected name"):
+        load_products(tmp_path)
+    assert [product.title for product in load_products(tmp_path, skip_malformed=True)] == ["Lamp"]
+
+
+def test_the_real_products_need_no_skipping() -> None:
+    if not REAL.is_dir():
+        pytest.skip("the official 1,000 products are not here: ../shared/data/webshop-1k")
+    assert len(load_products(REAL)) == 1000
 
 
 def test_an_empty_catalogue_is_an_error(tmp_path: Path) -> None:

@@ -64,7 +64,7 @@ def test_an_expert_writes_the_turns_of_an_episode_from_what_it_sees() -> None:
     want = "want slim fit men's jeans, machine wash; color navy blue; size 32w x 30l; under 50; tried none; "
     first = novice.turn(REQUEST, None, "Search page\nActions: search[words]", 10)
     assert first == (
-        f"<summary>{want}search</summary><answer>search[slim fit men's jeans machine wash navy blue 32w x 30l]</answer>"
+        f"<summary>{want}search</summary><answer>search[ slim fit men's jeans machine wash navy blue 32w x 30l]</answer>"
     )
     second = novice.turn(REQUEST, first, RESULTS, 9)
     assert second == f"<summary>{want}open one</summary><answer>click[bbbbbb]</answer>"
@@ -116,6 +116,14 @@ def test_the_oracle_is_perfect_the_reader_good_and_the_rule_mediocre() -> None:
     assert mean_reward(oracle) == 1.0
     assert mean_reward(attentive) >= 0.88
     assert 0.55 <= mean_reward(rule_baseline) <= 0.72
+
+
+def test_the_rule_and_the_oracle_stop_when_their_turns_are_spent() -> None:
+    for shopper in (rule_baseline, oracle):
+        whole = shopper(TASKS.env(VAL[0]))
+        assert whole.actions[-1] == "click[buy now]" and len(whole.actions) <= 10
+        cut = shopper(TASKS.env(VAL[0]), max_turns=len(whole.actions) - 1)
+        assert cut.actions == whole.actions[:-1] and cut.reward == 0.0
 
 
 def test_each_skill_of_a_novice_counts() -> None:

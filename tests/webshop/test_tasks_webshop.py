@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
 
+from lightning_mem1.datamodule import WebShopData
+from lightning_mem1.envs.webshop.generated import generate
 from lightning_mem1.tasks.shoppers import rule_baseline
 from lightning_mem1.tasks.webshop import ShopTasks
 
@@ -58,6 +61,8 @@ def test_bad_settings_say_what_to_do(tmp_path: Path) -> None:
         ShopTasks(max_turns=0)
     with pytest.raises(ValueError, match="human_goals needs a catalogue folder"):
         ShopTasks(human_goals=True)
+    with pytest.raises(ValueError, match="the generated catalogue takes its nouns by the rule, got nouns 'spacy'"):
+        ShopTasks(nouns="spacy")
     with pytest.raises(FileNotFoundError, match="items_shuffle"):
         ShopTasks(str(tmp_path / "nowhere"))
 
@@ -67,6 +72,28 @@ def test_official_files_open_when_present() -> None:
     if not folder.exists():
         pytest.skip("the official 1,000 products are not here: ../shared/data/webshop-1k")
     assert ShopTasks(str(folder)).size("test") == 500
+
+
+def test_rewards_of_the_generated_shop_depend_on_no_other_package() -> None:
+    assert TASKS.shop.nouns.of_pair("a", "red lamp", "b", "lamps")[2] == "rule"
+
+
+def test_nouns_reach_the_shop_of_official_files(tmp_path: Path) -> None:
+    products, instructions = generate(0, 40)
+    (tmp_path / "items_shuffle.json").write_text(json.dumps([*products, {}]))
+    (tmp_path / "items_ins_v2.json").write_text(json.dumps(instructions))
+    (tmp_path / "nouns.json").write_text(json.dumps({"nouns": {"a": ["lamp"], "b": ["desk"]}}))
+    data = WebShopData(str(tmp_path), nouns=str(tmp_path / "nouns.json"), skip_malformed=True)
+    source = data.source
+    assert isinstance(source, ShopTasks)
+    assert source.shop.nouns.of_pair("a", "", "b", "") == (["lamp"], ["desk"], "pinned")
+    with pytest.raises(ValueError, match="malformed product"):
+        ShopTasks(str(tmp_path))
+
+
+def test_baselines_within_too_few_turns_are_worth_nothing() -> None:
+    short = ShopTasks(num_products=100, max_turns=2)
+    assert short.baselines("val", [0, 3, 5]) == {"rule": 0.0, "oracle": 0.0}
 
 
 def test_baselines_are_the_mean_rewards_of_the_rule_and_the_oracle_on_the_very_tasks() -> None:

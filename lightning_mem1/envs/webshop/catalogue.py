@@ -1,7 +1,7 @@
 """Products of the shop, read from files in the official WebShop format.
 
-A product without a price costs $100, as in the reference; a product whose name, id or category is missing is
-skipped and counted, because a page or a reward made up from missing fields would be wrong without anyone noticing.
+A product without a price costs $100, as in the reference; a product whose name, id or category is missing is an
+error, because a page or a reward made up from missing fields would be wrong without anyone noticing.
 """
 
 from __future__ import annotations
@@ -71,19 +71,21 @@ class Product:
     human_instructions: tuple[HumanInstruction, ...] = field(default=())
 
 
-def load_products(folder: str | Path) -> list[Product]:
+def load_products(folder: str | Path, *, skip_malformed: bool = False) -> list[Product]:
     """Read the official files of a folder.
 
     Args:
         folder: Holds ``items_shuffle*.json``, ``items_ins_v2*.json`` and, for human goals,
             ``items_human_ins*.json``; each may be gzipped (``.json.gz``).
+        skip_malformed: Skip and count malformed products instead of raising.
 
     Returns:
         The products in the order of the file.
 
     Raises:
         FileNotFoundError: The folder or a needed file is missing.
-        ValueError: A file is cut short or of another shape, several files fit, or no product is left.
+        ValueError: A file is cut short or of another shape, a product is malformed, several files fit, or no
+            product is left.
     """
     folder = Path(folder)
     if not folder.is_dir():
@@ -96,7 +98,7 @@ def load_products(folder: str | Path) -> list[Product]:
     items, ins = _read(items_path, list), _read(_required(folder, "items_ins_v2", suffix), dict)
     human_path = _find(folder, "items_human_ins", suffix)
     human = _read(human_path, dict) if human_path else None
-    return products_from(items, ins, human, where=str(items_path))
+    return products_from(items, ins, human, where=str(items_path), skip_malformed=skip_malformed)
 
 
 def products_from(
@@ -104,20 +106,22 @@ def products_from(
     ins: Mapping[str, Any],
     human: Mapping[str, Any] | None = None,
     where: str = "the given items",
+    skip_malformed: bool = False,
 ) -> list[Product]:
     """Make products of parsed official-format dicts.
 
     Ids that are ``"nan"`` or longer than ten characters are dropped and of two products with the same id the
-    first is kept, as in the reference. A malformed product is skipped; one warning tells how many were.
+    first is kept, as in the reference. Malformed is a product without a name or id, or with a field of another shape.
 
     Args:
         items: Entries of ``items_shuffle.json``.
         ins: ``items_ins_v2.json``: asin -> attributes and instruction.
         human: ``items_human_ins.json``: asin -> instructions written by people.
         where: Where the items come from, for messages.
+        skip_malformed: Skip malformed products, and tell in one warning how many, instead of raising.
 
     Raises:
-        ValueError: No product is left.
+        ValueError: A product is malformed, or no product is left.
     """
     products: dict[str, Product] = {}
     num_items, malformed, first_reason = 0, 0, ""
@@ -129,7 +133,12 @@ def products_from(
             products[asin] = _product(asin, item, ins.get(asin) or {}, (human or {}).get(asin) or [])
         except (ValueError, TypeError, AttributeError, KeyError) as error:
             malformed += 1
-            first_reason = first_reason or f"entry {num_items - 1}: {error}"
+            first_reason = first_reason or f"entry {num_items - 1}: {_reason(error)}"
+    if malformed and not skip_malformed:
+        raise ValueError(
+            f"malformed product in {where}, {first_reason} ({malformed} of {num_items} entries are malformed): "
+            "mend the file or set data.skip_malformed true"
+        )
     if not products:
         raise ValueError(
             f"a catalogue needs at least one product, got none from {num_items} entries of {where}"
@@ -138,6 +147,14 @@ def products_from(
     if malformed:
         _log.warning("skipped %d malformed of %d products in %s (%s)", malformed, num_items, where, first_reason)
     return list(products.values())
+
+
+def _reason(error: Exception) -> str:
+    """What was expected and what came; errors of our own making say so themselves."""
+    if isinstance(error, ValueError):
+        return str(error)
+    got = f"no {error}" if isinstance(error, KeyError) else str(error)
+    return f"expected a product in the official format, got {got}"
 
 
 def _product(asin: str, item: Mapping[str, Any], ins: Mapping[str, Any], human: list[Any]) -> Product:
@@ -179,7 +196,7 @@ def _prices(pricing: Any) -> tuple[tuple[float, ...], str]:
     except InvalidOperation:
         prices = ()
     if not prices:
-        raise ValueError(f"pricing must look like '$9.99' or '$1 - $2', got {str(pricing)[:40]!r}")
+        raise ValueError(f"expected pricing like '$9.99' or '$1 - $2', got {str(pricing)[:40]!r}")
     return prices, " to ".join(f"${price}" for price in prices)
 
 
@@ -196,7 +213,7 @@ def _options(options: Any) -> dict[str, tuple[str, ...]]:
 def _text(item: Any, key: str, may_be_empty: bool = False) -> str:
     value = item.get(key) if isinstance(item, Mapping) else None
     if not isinstance(value, str) or not (may_be_empty or value.strip()):
-        raise ValueError(f"{key} must be a text{'' if may_be_empty else ' that is not empty'}, got {value!r}"[:120])
+        raise ValueError(f"expected {key} as a text{'' if may_be_empty else ' that is not empty'}, got {value!r}"[:120])
     return value
 
 

@@ -70,9 +70,11 @@ class Shop:
         human_goals: bool = False,
         seed: int = 0,
         nouns: str | Path | Mapping[str, Sequence[str]] = "auto",
+        skip_malformed: bool = False,
     ) -> Shop:
-        """Open the official files of a folder; see `load_products` for the errors."""
-        return cls(load_products(folder), human_goals=human_goals, seed=seed, nouns=nouns)
+        """Open the official files of a folder; see `load_products` for `skip_malformed` and the errors."""
+        products = load_products(folder, skip_malformed=skip_malformed)
+        return cls(products, human_goals=human_goals, seed=seed, nouns=nouns)
 
     def search(self, query: str, k: int = 50) -> list[tuple[str, float]]:
         """Return the ids and BM25 scores of the best `k` products, best first (a repeated query is remembered)."""

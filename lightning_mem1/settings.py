@@ -1,0 +1,86 @@
+"""What the module's settings may be: one line for each that cannot be, with the key to set."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from typing import Any
+
+from lightning_mem1.layouts import check_layout
+from lightning_mem1.memory import check_mode
+
+LEAST: Mapping[str, int] = {  # keys below model, and the least that each may be
+    "num_epochs": 1,
+    "num_minibatches": 1,
+    "max_tokens_per_microbatch": 1,
+    "lr": 0,
+    "warmup_steps": 0,
+    "weight_decay": 0,
+    "epsilon": 0,
+    "epsilon_high": 0,
+    "beta": 0,
+    "max_grad_norm": 0,
+    "lora.r": 1,
+    "engine.num_slots": 1,
+    "engine.max_prefill_tokens": 1,
+    "engine.max_context_tokens": 2,
+    "rollout.max_new_tokens": 1,
+    "rollout.max_information_tokens": 16,
+}
+
+
+def check_settings(settings: Mapping[str, Any], algorithms: Collection[str]) -> None:
+    """Check the arguments of `Mem1Module`.
+
+    Args:
+        settings: Every argument by name.
+        algorithms: The algorithms that there are.
+
+    Raises:
+        ValueError: one line on what was expected, what came and which key to set.
+    """
+    check_mode(settings["memory"], settings["window"])
+    check_layout(settings["layout"])
+    if settings["algorithm"] not in algorithms:
+        raise ValueError(
+            f"unknown algorithm: expected {', '.join(algorithms)}, got '{settings['algorithm']}'; set model.algorithm"
+        )
+    for key, least in LEAST.items():
+        check_least(f"model.{key}", _get(settings, key), least)
+    _check_sampling(settings)
+    if settings["beta"] and settings["lora"] is None:
+        raise ValueError("no reference policy: expected an adapter for the KL penalty; set model.lora or model.beta 0")
+
+
+def check_least(key: str, value: float | None, least: float) -> None:
+    """Raise ValueError when a number is below the least that it may be; None is no limit and passes."""
+    if value is not None and not value >= least:  # nan is below everything
+        raise ValueError(f"{key} too small: expected at least {least}, got {value}; set {key}")
+
+
+def _check_sampling(settings: Mapping[str, Any]) -> None:
+    rollout, context = settings["rollout"], settings["engine"].max_context_tokens
+    if rollout.temperature <= 0:
+        raise ValueError(
+            f"training needs sampling: expected a temperature above 0, got {rollout.temperature}; "
+            "set model.rollout.temperature"
+        )
+    if not 0 < rollout.top_p <= 1:
+        raise ValueError(
+            f"model.rollout.top_p out of range: expected above 0, at most 1, got {rollout.top_p}; "
+            "set model.rollout.top_p"
+        )
+    if rollout.prompt not in ("full", "brief"):
+        raise ValueError(
+            f"unknown prompt style: expected full or brief, got '{rollout.prompt}'; set model.rollout.prompt"
+        )
+    if context <= rollout.max_new_tokens:
+        raise ValueError(
+            f"no room for a context: expected more tokens than model.rollout.max_new_tokens, {rollout.max_new_tokens}, "
+            f"got {context}; raise model.engine.max_context_tokens"
+        )
+
+
+def _get(settings: Mapping[str, Any], key: str) -> Any:
+    """``"lora.r"`` -> the adapter's rank, None without an adapter."""
+    first, _, second = key.partition(".")
+    return getattr(settings[first], second, None) if second else settings[first]
