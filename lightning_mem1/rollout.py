@@ -1,7 +1,7 @@
 """Rollouts: play many episodes at once, each with its memory mode, and write down exactly what was sampled.
 
-The only place of the package that catches any exception: an environment that fails ends its own trajectory, never the
-run. Seeds belong to trajectories, so a trajectory does not depend on what else is in the batch.
+This is the boundary where any exception is caught: an environment that fails ends its own trajectory, never the run.
+Seeds belong to trajectories, so a trajectory does not depend on what else is in the batch.
 """
 
 from __future__ import annotations

@@ -102,19 +102,13 @@ def test_a_stop_string_ends_the_turn_and_stays_in_it():
 
 def test_a_stop_string_may_be_spread_over_several_tokens():
     eng = engine(1)
-    start = [5, 6, 7]
-    free = run(eng, [request(0, start, seed=3, n=40)])[0].ids
-    text = POLICY.tokenizer.decode(free)
+    free = run(eng, [request(0, [5, 6, 7], seed=3, n=40)])[0].ids
     pieces = [POLICY.tokenizer.decode([token]) for token in free]
-    # the last characters of one token and the first of the next, at their first place in the text
-    cut = next(
-        (pieces[i][-1] + pieces[i + 1][0], i + 1)
-        for i in range(5, 39)
-        if (pieces[i] + pieces[i + 1]).isascii()
-        and text.index(pieces[i][-1] + pieces[i + 1][0]) == len("".join(pieces[:i])) + len(pieces[i]) - 1
-    )
-    stopped = run(eng, [request(0, start, seed=3, n=40, stop=(cut[0],))])[0].ids
-    assert stopped == free[: cut[1] + 1]
+    first = next(i for i in range(1, 39) if (pieces[i] + pieces[i + 1]).isascii())
+    stop = pieces[first][-1] + pieces[first + 1][0]  # its characters belong to two tokens
+    assert stop not in POLICY.tokenizer.decode(free[: first + 1])
+    stopped = run(eng, [request(0, [5, 6, 7], seed=3, n=40, stop=("never written", stop))])[0].ids
+    assert stopped == free[: first + 2]
 
 
 def test_a_turn_that_cannot_fit_is_refused_with_the_setting_to_change():

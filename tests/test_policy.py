@@ -117,7 +117,7 @@ def test_a_folder_without_a_model_is_refused(tmp_path):
 
 
 def test_a_hub_id_without_a_network_says_what_to_do(monkeypatch):
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     with pytest.raises(ValueError, match="cannot load policy 'nobody/nothing' from the hub: .* or set model.policy to"):
         Policy.load("nobody/nothing")
 
