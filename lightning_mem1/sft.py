@@ -302,8 +302,9 @@ def make_model(architecture: Architecture, vocab_size: int) -> Any:
 
 
 def save(policy: Policy, folder: str) -> None:
-    """Write weights (as float16) and tokenizer."""
-    half = {name: tensor.half() for name, tensor in policy.causal_lm.state_dict().items()}
+    """Write weights (as float16, the tied head once) and tokenizer."""
+    weights = policy.causal_lm.state_dict()
+    half = {name: tensor.half() for name, tensor in weights.items() if name != "lm_head.weight"}
     policy.causal_lm.save_pretrained(folder, state_dict=half, safe_serialization=True)
     policy.tokenizer.save_pretrained(folder)
 
