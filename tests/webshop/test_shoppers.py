@@ -64,7 +64,8 @@ def test_an_expert_writes_the_turns_of_an_episode_from_what_it_sees() -> None:
     want = "want slim fit men's jeans, machine wash; color navy blue; size 32w x 30l; under 50; tried none; "
     first = novice.turn(REQUEST, None, "Search page\nActions: search[words]", 10)
     assert first == (
-        f"<summary>{want}search</summary><answer>search[ slim fit men's jeans machine wash navy blue 32w x 30l]</answer>"
+        f"<summary>{want}search</summary>"
+        "<answer>search[ slim fit men's jeans machine wash navy blue 32w x 30l]</answer>"
     )
     second = novice.turn(REQUEST, first, RESULTS, 9)
     assert second == f"<summary>{want}open one</summary><answer>click[bbbbbb]</answer>"
