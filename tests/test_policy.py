@@ -85,7 +85,8 @@ def test_a_saved_policy_loads_from_its_folder_and_scores_the_same(folder):
     loaded = Policy.load(str(folder))
     with torch.no_grad():
         torch.testing.assert_close(loaded.logprobs(BATCH)[0], tiny_policy().logprobs(BATCH)[0])
-    assert loaded.tokenizer.encode("red shoes") == tiny_policy().tokenizer.encode("red shoes")
+    assert loaded.tokenizer.encode("Red SHOES 12") == tiny_policy().tokenizer.encode("Red SHOES 12")
+    assert loaded.tokenizer.encode("Red SHOES") == loaded.tokenizer.encode("red shoes")
 
 
 def test_gradient_checkpointing_changes_no_gradient(folder):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -62,12 +63,21 @@ def load_model(folder: str, dtype: str = "float32") -> Any:
 
 def load_tokenizer(folder: str) -> Any:
     """Load the tokenizer that belongs to a policy (errors as in `load_model`)."""
-    from transformers import AutoTokenizer
+    from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
     try:
-        return AutoTokenizer.from_pretrained(folder)
+        # AutoTokenizer goes by the model's type and would put Qwen2's own normaliser over a tokenizer made here
+        kind = PreTrainedTokenizerFast if _is_plain_tokenizer(folder) else AutoTokenizer
+        return kind.from_pretrained(folder)
     except Exception as error:
         raise ValueError(_explain(folder, error)) from error
+
+
+def _is_plain_tokenizer(folder: str) -> bool:
+    """True when the folder's tokenizer is all in tokenizer.json and belongs to no model's class."""
+    file = Path(folder) / "tokenizer_config.json"
+    kind = json.loads(file.read_text(encoding="utf-8")).get("tokenizer_class") if file.is_file() else None
+    return kind in ("TokenizersBackend", "PreTrainedTokenizerFast")
 
 
 def _check_attention(config: Any, folder: str) -> None:
