@@ -23,6 +23,7 @@ from torch.utils.data import DataLoader, IterableDataset
 
 from lightning_mem1 import errors
 from lightning_mem1.collator import collate, minibatches
+from lightning_mem1.datamodule import spread_indices
 from lightning_mem1.engine.local import EngineSettings, LocalEngine
 from lightning_mem1.engine.scripted import ScriptedEngine
 from lightning_mem1.envs.webshop import WebShopEnv
@@ -312,8 +313,7 @@ def save(policy: Policy, folder: str) -> None:
 def validate(policy: Policy, config: WarmStart) -> dict[str, float]:
     """Greedy episodes on the default shop's validation goals: mean reward, success, turns."""
     source = ShopTasks(max_turns=config.data.max_turns, results_per_page=config.stages[-1].results_per_page)
-    stride = max(1, source.size("val") // config.num_val_tasks)
-    tasks = [source.task("val", i * stride) for i in range(config.num_val_tasks)]
+    tasks = [source.task("val", i) for i in spread_indices(config.num_val_tasks, source.size("val"))]
     greedy = RolloutSettings(**{**vars(config.rollout), "temperature": 0.0})
     engine = LocalEngine(policy.eval(), EngineSettings())
     found = collect([Episode(t, source.env(t), i) for i, t in enumerate(tasks)], engine, policy.tokenizer, greedy)
