@@ -269,7 +269,7 @@ def _tokenizer_texts(config: WarmStart) -> Iterator[str]:
         shop = ShopTasks(seed=config.data.first_seed + number, num_products=1000).shop
         for product in shop.products:
             options = " ".join(f"[{value}]" for values in product.options.values() for value in values)
-            yield f"[{product.asin}] {product.title} ${product.price:.2f}\n{options}\n{product.description}"
+            yield f"{product.title} ${product.price:.2f} [{product.asin}]\n{options}\n{product.description}"
             yield "\n".join(product.bullets)
         for goal in shop.goals[:300]:
             game = play(WebShopEnv(shop, goal, results_per_page=5), Novice(random.Random(goal.index)))

@@ -14,7 +14,7 @@ _REQUEST = re.compile(
     r"i would like(?: to buy)?|i'd like|shopping for|i'm after|help me find)(?: to buy| to find)?(?: an?| some| the)? "
 )
 _JOINTS = re.compile(r"(?:,|\.)? (?:that (?:is|are|has|have)|which (?:is|are|has)|with|also|and|for)(?: an?| the)? ")
-_RESULT = re.compile(r"^\[(\S+)\] (.*) \$([\d.]+)$")
+_RESULT = re.compile(r"^(.*) \$([\d.]+) \[(\S+)\]$")
 _CHOICES = re.compile(r"^([^\[\]]+): (\[.*\])$")
 
 
@@ -100,7 +100,7 @@ def read_page(information: str) -> Seen:
     if lines[:1] == ["Search page"]:
         return Seen("search", actions=actions)
     if lines and re.match(r"Page \d+ of \d+$", lines[0]):
-        results = tuple((hit[1], hit[2], float(hit[3])) for hit in map(_RESULT.match, lines) if hit)
+        results = tuple((hit[3], hit[1], float(hit[2])) for hit in map(_RESULT.match, lines) if hit)
         return Seen("results", results=results, actions=actions)
     selected = next((line for line in lines if line.startswith("Selected: ")), None)
     if selected is None or "click[buy now]" not in actions:

@@ -38,8 +38,8 @@ def test_the_search_page_has_one_action(tiny_shop: Shop) -> None:
 def test_results_show_the_price_that_will_be_paid(tiny_shop: Shop) -> None:
     env = play(tiny_shop, "search[road shoes]")
     assert env.observe() == (
-        "Page 1 of 1\n[b0shoe0002] Roadster road shoes $100.00\n"
-        "[b0shoe0001] Acme trail running shoes, waterproof $56.89\n"
+        "Page 1 of 1\nRoadster road shoes $100.00 [b0shoe0002]\n"
+        "Acme trail running shoes, waterproof $56.89 [b0shoe0001]\n"
         "Actions: click[item] click[back to search]"
     )
     assert env.page.results == ("B0SHOE0002", "B0SHOE0001")
@@ -160,7 +160,7 @@ def test_a_value_of_two_options_and_the_name_of_a_button_are_clicked_with_their_
 
 def test_titles_stand_on_one_line_without_control_characters(tiny_shop: Shop) -> None:
     env = play(tiny_shop, "search[lamp]")
-    assert "[b0lamp0001] Brass desk lamp with shade <b> $15.50\n" in env.observe()
+    assert "Brass desk lamp with shade <b> $15.50 [b0lamp0001]\n" in env.observe()
     assert clean("a\x00\r\n\u2028 b\ud800\x1b[0m") == "a b [0m"
 
 

@@ -16,8 +16,8 @@ REQUEST = (
     "and price lower than 50.00 dollars"
 )
 RESULTS = """Page 1 of 2
-[baaaaa] Acme slim fit men's jeans, zipper closure $79.99
-[bbbbbb] Brano slim fit men's jeans, machine wash $39.99
+Acme slim fit men's jeans, zipper closure $79.99 [baaaaa]
+Brano slim fit men's jeans, machine wash $39.99 [bbbbbb]
 Actions: click[item] click[next >] click[back to search]"""
 ITEM = """Brano slim fit men's jeans, machine wash
 Price: $39.99

@@ -127,7 +127,8 @@ class CompactBrowser:
 
     def _results_lines(self) -> list[str]:
         products = [self._shop.by_asin[asin] for asin in self._shown()]
-        lines = [f"[{product.asin.lower()}] {_title(product)} ${product.price:.2f}" for product in products]
+        # the id stands behind what it names: a causal model that reaches it has already read title and price
+        lines = [f"{_title(product)} ${product.price:.2f} [{product.asin.lower()}]" for product in products]
         return [f"Page {self._number} of {max(self._num_pages(), 1)}", *(lines or ["No results."])]
 
     def _item_lines(self) -> list[str]:
