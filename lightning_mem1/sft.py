@@ -136,6 +136,7 @@ class WarmStart:
         optim: The optimiser.
         rollout: Prompt style and tags of the trajectories.
         num_val_tasks: Greedy episodes on the default shop's validation goals at the end.
+        save_every: Steps between two savings of the policy as it is, so that an interrupted run leaves something.
     """
 
     output: str
@@ -148,6 +149,7 @@ class WarmStart:
     optim: Optimisation = field(default_factory=Optimisation)
     rollout: RolloutSettings = field(default_factory=lambda: RolloutSettings(prompt="brief", max_new_tokens=128))
     num_val_tasks: int = 100
+    save_every: int = 200
 
 
 class ExpertStream(IterableDataset[list[Trajectory]]):
@@ -246,6 +248,8 @@ class SftModule(L.LightningModule):
         nn.utils.clip_grad_norm_(self.policy.parameters(), self.config.optim.max_grad_norm)
         optimizer.step()
         self.lr_schedulers().step()  # type: ignore[union-attr,call-arg]
+        if (step + 1) % self.config.save_every == 0:
+            save(self.policy, self.config.output)
         if step % 10 == 0:
             seconds = time.perf_counter() - self.started
             print(
@@ -264,7 +268,8 @@ def make_tokenizer(config: WarmStart) -> Any:
 
 
 def _tokenizer_texts(config: WarmStart) -> Iterator[str]:
-    """Products of a few catalogues as the shop shows them, and played episodes."""
+    """Small numbers, products of a few catalogues as the shop shows them, and played episodes."""
+    yield from (" ".join(map(str, range(400))) for _ in range(50))  # each its own token: prices are compared by these
     for number in range(4):
         shop = ShopTasks(seed=config.data.first_seed + number, num_products=1000).shop
         for product in shop.products:

@@ -39,8 +39,25 @@ def repeated_text_advantage(induction_start: bool) -> float:
 
 
 def test_a_model_that_starts_with_induction_copies_before_any_training_and_an_ordinary_one_does_not():
-    assert repeated_text_advantage(True) > 0.5
+    assert repeated_text_advantage(True) > 3.0
     assert abs(repeated_text_advantage(False)) < 0.2
+
+
+def test_the_bundled_architecture_copies_random_tokens_over_a_context_of_usual_length():
+    torch.manual_seed(0)
+    model = make_model(Architecture(), 4096)
+    text = torch.randint(0, 4096, (2, 120))
+    ids = torch.cat([text, text], dim=1)
+    with torch.no_grad():
+        logits = model(ids, attention_mask=torch.ones_like(ids)).logits
+    copied = logits[:, 120:-1].argmax(-1) == text[:, 1:]
+    assert copied.float().mean() > 0.9
+
+
+def test_without_a_rotary_pair_that_is_slow_enough_there_is_nothing_to_match_with():
+    model = make_model(Architecture(**{**SMALL, "rope_theta": 10.0}, induction_start=False), 300)
+    with pytest.raises(ValueError, match="slow rotary pairs, got none"):
+        start_with_induction(model)
 
 
 def test_the_look_back_heads_attend_one_position_back():

@@ -1,12 +1,22 @@
-"""Train the small tokenizer of the bundled policy: byte-level BPE, lower case, digits one by one, tags as one token."""
+"""Train the small tokenizer of the bundled policy: byte-level BPE, lower case, tags as one token.
+
+A small model copies and compares by identity of tokens, so a word is made the same token wherever it stands: at the
+beginning of a text or line, inside brackets, behind a tag or a currency sign a space is put before it, which decoding
+takes out again.
+"""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from typing import Any
 
-# Qwen2's pattern without contractions
-PATTERN = r"[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+# Qwen2's pattern without contractions; numbers up to 9999 and the names of actions with their bracket may be one token
+PATTERN = (
+    r" ?(?:click|search)\[|[^\r\n\p{L}\p{N}]?\p{L}+| ?\p{N}{1,4}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+"
+    r"|\s+(?!\S)|\s+"
+)
+OPENERS = "[\n>$"  # a space is put behind these, and before a text
 END, TURN_START, TURN_END = "<|endoftext|>", "<|im_start|>", "<|im_end|>"
 BLOCKS = ("think", "summary", "search", "answer", "information", "state")
 CHAT_TEMPLATE = (
@@ -18,7 +28,8 @@ CHAT_TEMPLATE = (
 def train_tokenizer(texts: Iterable[str], vocab_size: int = 4096) -> Any:
     """Train a tokenizer.
 
-    Text is lower-cased, so that a title and an instruction share their tokens; every byte stays representable.
+    Text is lower-cased, so that a title and an instruction share their tokens; every byte stays representable. Decoding
+    gives back the lower-cased text, less a single space at its start and behind ``[``, ``>``, ``$`` or a line's end.
 
     Args:
         texts: The training text.
@@ -32,14 +43,22 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int = 4096) -> Any:
 
     tags = [f"<{slash}{name}>" for name in BLOCKS for slash in ("", "/")]
     tokenizer = Tokenizer(models.BPE())
-    tokenizer.normalizer = normalizers.Lowercase()
+    tokenizer.normalizer = normalizers.Sequence(
+        [
+            normalizers.Lowercase(),
+            normalizers.Prepend(" "),
+            *(normalizers.Replace(Regex(rf"{re.escape(each)}(?=[^\s\]<])"), f"{each} ") for each in OPENERS),
+        ]
+    )
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
         [
             pre_tokenizers.Split(Regex(PATTERN), "isolated"),
             pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
         ]
     )
-    tokenizer.decoder = decoders.ByteLevel()
+    tokenizer.decoder = decoders.Sequence(
+        [decoders.ByteLevel(), decoders.Replace(Regex(rf"(?:^|(?<=[{re.escape(OPENERS)}])) (?=[^ \t\]<])"), "")]
+    )
     trainer = trainers.BpeTrainer(
         vocab_size=vocab_size - len(tags),
         special_tokens=[END, TURN_START, TURN_END],

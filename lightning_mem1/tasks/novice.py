@@ -22,21 +22,23 @@ class Skill:
 
     Attributes:
         choice: Opens the result that fits best; otherwise any on the page, the upper ones more often.
-        option: For each wanted option, chooses the wanted value; otherwise skips it or takes another value.
+        option: For each wanted option, chooses the wanted value; otherwise leaves it alone or, now and then, takes another
+            value.
         recover: Goes back to the results when an item lacks a wanted value.
         browse: Takes a useless detour where one is possible.
-        query: Searches for the wanted words with option values, without them, or the instruction as it is (weights).
+        query: Searches for the wanted words with the options; otherwise without them.
     """
 
     choice: float = 0.5
     option: float = 0.75
     recover: float = 0.3
     browse: float = 0.1
-    query: tuple[float, float, float] = (0.6, 0.3, 0.1)
+    query: float = 0.6
 
 
+SLIP = 0.2  # of the options that are not chosen as wanted, this part gets another value; the others are left alone
 RANK_POINTS = 2.5  # what the first place on a page is worth beside `Wanted.fit`
-EXPERT = Skill(choice=1.0, option=1.0, recover=1.0, browse=0.0, query=(1.0, 0.0, 0.0))
+EXPERT = Skill(choice=1.0, option=1.0, recover=1.0, browse=0.0, query=1.0)
 
 
 class Novice:
@@ -71,7 +73,8 @@ class Novice:
             plan, action = "go back", "click[< prev]"
         here = f"at {memory.at}; " if memory.at and page.kind in ("item", "text") else ""
         read = "read; " if memory.read and here else ""
-        summary = f"want {wanted.summary()}; tried {' '.join(memory.tried) or 'none'}; {here}{read}{plan}"
+        # the instruction stays in sight, so what is wanted need not be written down again
+        summary = f"tried {' '.join(memory.tried) or 'none'}; {here}{read}{plan}"
         state, answer = self.tags.internal_state, self.tags.action
         return f"<{state}>{summary}</{state}><{answer}>{action}</{answer}>"
 
@@ -88,11 +91,9 @@ class Novice:
         return _Memory([each for each in tried if each != "none"], at, "read" in parts or parts[-1] == "read features")
 
     def _search(self, wanted: Wanted) -> tuple[str, str]:
-        style = self.rng.choices(("values", "words", "raw"), self.skill.query)[0]
-        words = [*wanted.phrases, *(value for _, value in wanted.options if style == "values")]
-        query = wanted.text.partition(", and price lower")[0] if style == "raw" else " ".join(words)
-        # a word after a space is the very token that stands in the instruction: a small model has only to copy it
-        return "search", f"search[ {_plain(query)}]"
+        # a run of the instruction's own words: a small model has only to copy on
+        query = wanted.full if self.rng.random() < self.skill.query else wanted.base
+        return "search", f"search[{_plain(query)}]"
 
     def _open(self, wanted: Wanted, page: Seen, memory: _Memory, turns_left: int) -> tuple[str, str]:
         fresh = [result for result in page.results if result[0] not in memory.tried]
@@ -128,7 +129,7 @@ class Novice:
             if self.rng.random() < self.skill.option:
                 return f"choose {name}", f"click[{value}]"
             others = [each for each in page.choices[name] if each != value]
-            if others and self.rng.random() < 0.5:
+            if others and self.rng.random() < SLIP:
                 return f"choose {name}", f"click[{self.rng.choice(others)}]"
         return "buy", "click[buy now]"
 
@@ -166,4 +167,4 @@ def _value(wanted: Wanted, name: str, values: Sequence[str]) -> str | None:
 
 def _plain(text: str) -> str:
     """Drop what the action syntax would misread."""
-    return " ".join(re.sub(r"[\[\],]", " ", text).split())
+    return " ".join(re.sub(r"[\[\]]", " ", text).split())

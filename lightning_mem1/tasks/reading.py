@@ -27,12 +27,16 @@ class Wanted:
         options: (option name, value) pairs.
         price: The most it may cost, None for no bound.
         text: The instruction in lower case.
+        base: Its words without the request ("find me"), options and price.
+        full: The same with the options.
     """
 
     phrases: tuple[str, ...]
     options: tuple[tuple[str, str], ...]
     price: float | None
     text: str
+    base: str = ""
+    full: str = ""
 
     def fit(self, title: str, price: float) -> float:
         """Score a result: one point per pair of neighbouring words, half a point per word, two for the price."""
@@ -61,6 +65,7 @@ def read_instruction(instruction: str) -> Wanted:
     text = instruction.strip().lower()
     found = _PRICE.search(text)
     base, price = (text[: found.start()], float(found[1])) if found else (text, None)
+    full = _REQUEST.sub("", base.strip(" ."))
     options: list[tuple[str, str]] = []
     if split := _OPTIONS.match(base):
         base = split[1]
@@ -69,7 +74,7 @@ def read_instruction(instruction: str) -> Wanted:
             options.append((name, value))
     base = _REQUEST.sub("", base.strip(" ."))
     phrases = (phrase.strip(" .,") for phrase in _JOINTS.sub(", ", base).split(", "))
-    return Wanted(tuple(phrase for phrase in phrases if phrase), tuple(options), price, text)
+    return Wanted(tuple(phrase for phrase in phrases if phrase), tuple(options), price, text, base, full)
 
 
 @dataclass(frozen=True)

@@ -27,7 +27,7 @@ def test_equal_seeds_give_equal_catalogues_and_other_seeds_other_products() -> N
 def test_seed_0_is_pinned_to_the_last_character() -> None:
     # Published scores name this catalogue: a changed digest means that they have to be measured again.
     text = json.dumps([ITEMS, INS], sort_keys=True, ensure_ascii=False)
-    assert hashlib.sha256(text.encode()).hexdigest()[:16] == "59b9e94af8951578"
+    assert hashlib.sha256(text.encode()).hexdigest()[:16] == "861363b0e3a94803"
 
 
 def test_every_product_has_the_official_fields() -> None:
@@ -38,7 +38,7 @@ def test_every_product_has_the_official_fields() -> None:
     assert len(ITEMS) == 1000 == len({item["asin"] for item in ITEMS}) == len(INS)
     for item in ITEMS:
         assert set(item) == fields
-        assert re.fullmatch(r"B[A-Z0-9]{5}", item["asin"])
+        assert re.fullmatch(r"([B-DF-HJ-NP-TV-XZ][AEIOU]){3}", item["asin"])
         assert re.fullmatch(r"\$\d+\.\d\d( - \$\d+\.\d\d)?", item["pricing"])
         assert item["product_category"].count(" › ") >= 2
         assert 3 <= len(item["small_description"]) <= 5

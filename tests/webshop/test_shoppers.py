@@ -25,7 +25,7 @@ color: [black] [navy blue]
 size: [30w x 30l] [32w x 30l]
 Selected: {}
 Actions: click[option] click[buy now] click[description] click[features] click[< prev] click[back to search]"""
-SURE = Skill(choice=1, option=1, recover=0, browse=0, query=(1, 0, 0))
+SURE = Skill(choice=1, option=1, recover=0, browse=0, query=1)
 
 
 def mean_reward(shopper) -> float:
@@ -61,25 +61,24 @@ def test_pages_are_read() -> None:
 
 def test_an_expert_writes_the_turns_of_an_episode_from_what_it_sees() -> None:
     novice = Novice(random.Random(0), SURE)
-    want = "want slim fit men's jeans, machine wash; color navy blue; size 32w x 30l; under 50; tried none; "
     first = novice.turn(REQUEST, None, "Search page\nActions: search[words]", 10)
     assert first == (
-        f"<summary>{want}search</summary>"
-        "<answer>search[ slim fit men's jeans machine wash navy blue 32w x 30l]</answer>"
+        "<summary>tried none; search</summary><answer>search[slim fit men's jeans which is machine wash with color: "
+        "navy blue, and size: 32w x 30l]</answer>"
     )
     second = novice.turn(REQUEST, first, RESULTS, 9)
-    assert second == f"<summary>{want}open one</summary><answer>click[bbbbbb]</answer>"
+    assert second == "<summary>tried none; open one</summary><answer>click[bbbbbb]</answer>"
     third = novice.turn(REQUEST, second, ITEM.format("nothing"), 8)
-    assert third == f"<summary>{want}at bbbbbb; choose color</summary><answer>click[navy blue]</answer>"
+    assert third == "<summary>tried none; at bbbbbb; choose color</summary><answer>click[navy blue]</answer>"
     fourth = novice.turn(REQUEST, third, ITEM.format("color: navy blue"), 7)
-    assert fourth == f"<summary>{want}at bbbbbb; choose size</summary><answer>click[32w x 30l]</answer>"
+    assert fourth == "<summary>tried none; at bbbbbb; choose size</summary><answer>click[32w x 30l]</answer>"
     last = novice.turn(REQUEST, fourth, ITEM.format("color: navy blue, size: 32w x 30l"), 6)
-    assert last == f"<summary>{want}at bbbbbb; buy</summary><answer>click[buy now]</answer>"
+    assert last == "<summary>tried none; at bbbbbb; buy</summary><answer>click[buy now]</answer>"
 
 
 def test_an_item_given_up_is_remembered_through_the_summary_alone() -> None:
     novice = Novice(random.Random(0), EXPERT)
-    opened = "<summary>want x; tried none; open one</summary><answer>click[bbbbbb]</answer>"
+    opened = "<summary>tried none; open one</summary><answer>click[bbbbbb]</answer>"
     lacking = ITEM.format("nothing").replace("[navy blue]", "[red]")
     back = novice.turn(REQUEST, opened, lacking, 8)
     assert back.endswith("tried bbbbbb; go back</summary><answer>click[< prev]</answer>")
@@ -94,7 +93,7 @@ def test_the_last_turn_buys() -> None:
 def test_tags_are_a_setting() -> None:
     tags = Tags(internal_state="think", action="do")
     turn = Novice(random.Random(0), EXPERT, tags).turn(REQUEST, None, "Search page\nActions: search[words]", 10)
-    assert turn.startswith("<think>want ") and turn.endswith("]</do>")
+    assert turn.startswith("<think>tried none; ") and turn.endswith("]</do>")
 
 
 def test_every_turn_of_every_novice_is_well_formed_and_every_action_valid() -> None:
@@ -105,7 +104,7 @@ def test_every_turn_of_every_novice_is_well_formed_and_every_action_valid() -> N
             assert len(game.actions) <= 10
             for text in game.texts:
                 state = parse_turn(text, Tags()).internal_state
-                assert 8 <= len(state.split()) <= 40, state
+                assert 3 <= len(state.split()) <= 20, state
 
 
 def test_equal_seeds_give_equal_episodes() -> None:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 from lightning_mem1.envs.webshop.lexicon import Department, Group, Lexicon, ProductType, lexicon
@@ -19,6 +20,7 @@ from lightning_mem1.envs.webshop.prose import Prose
 OPTION_COUNTS, OPTION_WEIGHTS = (0, 1, 2, 3), (25, 40, 30, 5)
 FAMILY_SIZES = (4, 5, 6, 7, 8)
 MAX_TITLE_CHARACTERS = 78
+_CONSONANTS, _VOWELS = "BDFGHJKLMNPRSTVWXZ", "AEIOU"
 RANGED_PRICES = 0.1
 TWINS = 0.45  # probability that a member is another member's near copy at another price
 SHOWN_ATTRIBUTES = 0.6  # part of the attributes that the title names
@@ -83,11 +85,12 @@ def generate(seed: int = 0, num_products: int = 1000) -> tuple[list[dict[str, An
     words = lexicon()
     brands = _brands(rng, words, 400)
     asins: dict[str, None] = {}
+    syllables = 3 if num_products <= 50_000 else 5  # 729,000 or 6 thousand million ids
     items, instructions = [], {}
     for department, group, kind, size in _families(rng, words, num_products):
         members = _members(rng, group, kind, size)
         for member, brand in zip(members, rng.sample(brands, size), strict=True):
-            asin = _asin(rng, asins)
+            asin = _asin(rng, asins, syllables)
             item, shown = _item(rng, department, group, kind, member, brand)
             items.append({**item, "asin": asin})
             instructions[asin] = {"attributes": list(member.attributes)}
@@ -123,10 +126,10 @@ def _brands(rng: random.Random, words: Lexicon, count: int) -> list[str]:
     return list(found)
 
 
-def _asin(rng: random.Random, taken: dict[str, None]) -> str:
-    """Draw a new id: B and five of A-Z0-9."""
+def _asin(rng: random.Random, taken: dict[str, None], syllables: int) -> str:
+    """Draw a new id that can be read aloud, e.g. "MIKUDO": few tokens, and they tell ids apart from the first one on."""
     while True:
-        asin = "B" + "".join(rng.choice("ABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789") for _ in range(5))
+        asin = "".join(rng.choice(_CONSONANTS) + rng.choice(_VOWELS) for _ in range(syllables))
         if asin not in taken:
             taken[asin] = None
             return asin
@@ -166,13 +169,22 @@ def _searches(
     rng: random.Random, group: Group, kind: ProductType, pool: Sequence[str], attributes: Sequence[str]
 ) -> list[str]:
     """List searches for what this product is not, e.g. "lace-up hiking boots" in the text of a pair of sandals."""
-    others = [each for each in group.types if each != kind]
+    # a type that is named after an attribute would give the product that attribute in the eyes of the reward
+    others = [each for each in group.types if each != kind and each.name not in _named_after_attributes()]
     if others and rng.random() < OTHER_TYPE:
         noun, lacking = rng.choice(others).name, list(group.attributes)
     else:
         noun, lacking = kind.name, [each for each in pool if each not in attributes]
     names = rng.sample(lacking, min(len(lacking), rng.randint(*NUM_SEARCHES)))
     return [f"{name.replace(' ', '-')} {noun}" for name in names]
+
+
+@cache
+def _named_after_attributes() -> frozenset[str]:
+    """Names of types that hold an attribute of any shelf, e.g. "plant based burgers"."""
+    groups = [group for department in lexicon().departments for group in department.groups]
+    attributes = {each for group in groups for each in group.attributes if " " in each}
+    return frozenset(kind.name for group in groups for kind in group.types if any(a in kind.name for a in attributes))
 
 
 def _options(rng: random.Random, shelf: Sequence[tuple[str, list[str]]]) -> dict[str, list[str]]:
