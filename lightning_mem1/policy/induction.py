@@ -6,8 +6,8 @@ and write out the token found there. Large models grow it by themselves. A model
 vocabulary of thousands does not within a few hundred steps, so its first two layers begin as one. Training changes
 every weight from there.
 
-The residual stream begins in two parts, orthogonal to each other: in one stands the token itself, in the other (`carry`)
-a code of its predecessor. Matching uses only those rotary pairs that hardly turn over a context.
+The residual stream begins in two parts, orthogonal to each other: in one stands the token itself, in the other
+(`carry`) a code of its predecessor. Matching uses only those rotary pairs that hardly turn over a context.
 """
 
 from __future__ import annotations
@@ -76,7 +76,7 @@ def _plan(model: Any) -> _Circuit:
     heads, size = config.num_key_value_heads, config.hidden_size // config.num_attention_heads
     slow = (model.model.rotary_emb.inv_freq * REACH < TURN).nonzero()[:, 0]
     if not len(slow):
-        raise ValueError(f"an induction start needs slow rotary pairs, got none: raise rope_theta")
+        raise ValueError("an induction start needs slow rotary pairs, got none: raise rope_theta")
     places = torch.cat([slow, slow + size // 2])
     # half of the heads carry, all of them match; more than half of the stream stays with the token itself
     length = min(len(places) * heads, size * (heads // 2), config.hidden_size // 2) // heads * heads

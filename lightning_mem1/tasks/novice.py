@@ -22,8 +22,8 @@ class Skill:
 
     Attributes:
         choice: Opens the result that fits best; otherwise any on the page, the upper ones more often.
-        option: For each wanted option, chooses the wanted value; otherwise leaves it alone or, now and then, takes another
-            value.
+        option: For each wanted option, chooses the wanted value; otherwise leaves it alone or, now and then, takes
+            another value.
         recover: Goes back to the results when an item lacks a wanted value.
         browse: Takes a useless detour where one is possible.
         query: Searches for the wanted words with the options; otherwise without them.

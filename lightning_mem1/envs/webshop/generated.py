@@ -127,7 +127,7 @@ def _brands(rng: random.Random, words: Lexicon, count: int) -> list[str]:
 
 
 def _asin(rng: random.Random, taken: dict[str, None], syllables: int) -> str:
-    """Draw a new id that can be read aloud, e.g. "MIKUDO": few tokens, and they tell ids apart from the first one on."""
+    """Draw a new id that can be read aloud, e.g. "MIKUDO": a few tokens, and the first one mostly tells it apart."""
     while True:
         asin = "".join(rng.choice(_CONSONANTS) + rng.choice(_VOWELS) for _ in range(syllables))
         if asin not in taken:
