@@ -108,14 +108,17 @@ class Optimisation:
 
     Args:
         lr: Peak learning rate.
+        circuit_lr: Learning rate of the induction circuit (embeddings, attention of the first two layers) as a part of
+            `lr`: at the full rate the first hundred steps wear it down before the other layers have learned to use it.
         warmup_steps: Linear warm-up.
         weight_decay: Decoupled weight decay of matrices.
         max_grad_norm: Gradient clipping.
         max_tokens: Trained tokens of one forward pass (more passes are accumulated).
     """
 
-    lr: float = 1e-3
-    warmup_steps: int = 50
+    lr: float = 6e-4
+    circuit_lr: float = 0.1
+    warmup_steps: int = 30
     weight_decay: float = 0.01
     max_grad_norm: float = 1.0
     max_tokens: int = 4096
@@ -218,16 +221,22 @@ class SftModule(L.LightningModule):
     def configure_optimizers(self) -> Any:
         """AdamW without decay on vectors; warm-up, then cosine to a twentieth."""
         optim, steps = self.config.optim, sum(stage.steps for stage in self.config.stages)
-        matrices = [p for p in self.policy.parameters() if p.ndim > 1]
-        vectors = [p for p in self.policy.parameters() if p.ndim <= 1]
-        groups = [{"params": matrices, "weight_decay": optim.weight_decay}, {"params": vectors, "weight_decay": 0.0}]
-        optimizer = torch.optim.AdamW(groups, lr=optim.lr, betas=(0.9, 0.98))
+        groups: dict[tuple[float, float], list[nn.Parameter]] = {}
+        for name, parameter in self.policy.causal_lm.named_parameters():
+            lr = optim.lr * (optim.circuit_lr if self._in_circuit(name) else 1.0)
+            groups.setdefault((lr, optim.weight_decay if parameter.ndim > 1 else 0.0), []).append(parameter)
+        settings = [{"params": group, "lr": lr, "weight_decay": decay} for (lr, decay), group in groups.items()]
+        optimizer = torch.optim.AdamW(settings, lr=optim.lr, betas=(0.9, 0.98))
         warmup = torch.optim.lr_scheduler.LinearLR(optimizer, 0.02, 1.0, optim.warmup_steps)
         cosine = torch.optim.lr_scheduler.CosineAnnealingLR(
             optimizer, max(1, steps - optim.warmup_steps), eta_min=optim.lr / 20
         )
         schedule = torch.optim.lr_scheduler.SequentialLR(optimizer, [warmup, cosine], [optim.warmup_steps])
         return [optimizer], [schedule]
+
+    def _in_circuit(self, name: str) -> bool:
+        attention = any(f".layers.{layer}.self_attn." in name for layer in (0, 1))
+        return self.config.model.induction_start and (attention or "embed_tokens" in name)
 
     def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
         """Trajectories are no tensors: they stay where they are."""
