@@ -39,12 +39,19 @@ class RetrievalEnv:
         self.task, self.retriever, self.top_k = task, retriever, top_k
         self.style, self.reward, self.variant = style, reward, variant
         self.num_steps = 0
+        self._shown = ""
 
     def observe(self) -> str:
-        """Nothing but the questions is there before the first search."""
-        return ""
+        """Return the latest reply; nothing before the first search."""
+        return self._shown
 
     def step(self, action: str) -> StepResult:
+        """Carry out one action, see `act`."""
+        result = self.act(action)
+        self._shown = result.information
+        return result
+
+    def act(self, action: str) -> StepResult:
         """Search, or give the final answer.
 
         A search in the last turn is not carried out: nobody would read its result.

@@ -10,7 +10,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -84,6 +84,22 @@ class BM25:
         best = np.argpartition(scores, -k)[-k:]
         best = best[np.lexsort((best, -scores[best]))]
         return [_scored(self.passages[int(i)], float(scores[i])) for i in best if scores[i] > 0]
+
+
+def built(kind: Any, passages: Callable[[], Sequence[Passage]], folder: str | Path | None, **settings: Any) -> Any:
+    """An index of passages in memory, or the one in a folder, made there when it is missing.
+
+    Args:
+        kind: `BM25` or `dense.Dense`.
+        passages: Makes the passages; called only when there is no index yet.
+        folder: Where it is kept; None for memory only.
+        settings: Further arguments of `kind`.
+    """
+    if folder is None:
+        return kind(passages(), **settings)
+    if not (Path(folder) / READY).is_file():
+        kind(passages(), **settings).save(folder)
+    return kind.open(folder, **settings) if settings else kind.open(folder)
 
 
 def _build(passages: Sequence[Passage], title_weight: int) -> Any:

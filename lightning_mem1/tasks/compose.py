@@ -86,7 +86,8 @@ class Composer:
         if k < 1:
             raise ValueError(f"objectives must be at least 1 per task, got {k}; set data.objectives")
         if self.preset == "paper":
-            return [task for questions in self.sources.values() for task in _rows(questions, k)]
+            rows = ([each for each in questions if not each.needs] for questions in self.sources.values())
+            return [task for questions in rows for task in _rows(questions, k)]
         rng = random.Random(f"{self.seed}/{self.preset}")
         pool = _shares(self.sources, self.weights, rng)
         if self.preset == "interdependent":

@@ -100,11 +100,6 @@ class QATasks:
         """Return a fresh environment for a task of this source."""
         return RetrievalEnv(task, self.retriever, self.top_k, self.style, self.reward, self.variant)
 
-    def baselines(self, split: Split, indices: Sequence[int]) -> dict[str, float]:
-        """Mean reward of the scripted researcher, which reads the generated encyclopedia only."""
-        tasks = [self.task(split, index) for index in indices[:SEARCHED]]
-        return {"researcher": sum(play(self.env(t), t, EXPERT).reward for t in tasks) / max(1, len(tasks))}
-
     def _k(self, split: Split, rl_step: int, position: int) -> int:
         last = split != "train" and isinstance(self.objectives, Mapping)
         return num_objectives(self.objectives, 1 << 62 if last else rl_step, position)
@@ -126,6 +121,11 @@ class EncyclopediaTasks(QATasks):
     ) -> None:  # fmt: skip
         world, questions = _world(seed, num_passages, tuple(hops))
         super().__init__(questions, retriever or world, seed=seed, **settings)  # type: ignore[arg-type]
+
+    def baselines(self, split: Split, indices: Sequence[int]) -> dict[str, float]:
+        """Mean reward of the scripted researcher, which reads the generated encyclopedia only."""
+        tasks = [self.task(split, index) for index in indices[:SEARCHED]]
+        return {"researcher": sum(play(self.env(t), t, EXPERT).reward for t in tasks) / max(1, len(tasks))}
 
 
 @lru_cache(maxsize=2)

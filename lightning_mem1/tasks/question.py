@@ -88,7 +88,7 @@ def writable(answer: str) -> str:
     >>> writable("Tom; Jerry</answer>")
     'Tom Jerryanswer'
     """
-    without_tags = _TAG.sub(lambda found: re.sub(r"[<>/\\s]", "", found[0]), answer)
+    without_tags = _TAG.sub(lambda found: re.sub(r"[<>/\s]", "", found[0]), answer)
     return " ".join(without_tags.replace(";", "").split())
 
 
