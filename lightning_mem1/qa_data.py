@@ -8,6 +8,7 @@ from itertools import chain
 from lightning_mem1.datamodule import TaskDataModule
 from lightning_mem1.retrieval.bm25 import BM25, built
 from lightning_mem1.retrieval.passage import Retriever, Style
+from lightning_mem1.retrieval.web import Web, WebSettings
 from lightning_mem1.scoring import RewardKind, Variant
 from lightning_mem1.settings import check_least
 from lightning_mem1.tasks.compose import Preset
@@ -26,8 +27,9 @@ class QAData(TaskDataModule):
             the questions.
         index: Folder where the corpus' index is kept, made at first use and shared by processes; null keeps it in
             memory.
-        retriever: bm25, dense (sentence-transformers and FAISS, extra ``dense``), or the address of a server that
-            speaks Search-R1's protocol, e.g. ``http://127.0.0.1:8000/retrieve``.
+        retriever: bm25, dense (sentence-transformers and FAISS, extra ``dense``), web (Serper's protocol), or the
+            address of a server that speaks Search-R1's protocol, e.g. ``http://127.0.0.1:8000/retrieve``.
+        web: How the web is searched.
         dense_model: Model of the dense retriever: a folder or a name of the hub.
         objectives: Questions per task: a number, a list (by turns), or a curriculum ``{rl_step: number}``.
         compose: mixed, paper (consecutive rows of one set) or interdependent (question 2 needs answer 1).
@@ -57,6 +59,7 @@ class QAData(TaskDataModule):
         corpus: str | None = None,
         index: str | None = None,
         retriever: str = "bm25",
+        web: WebSettings = WebSettings(),  # noqa: B008
         dense_model: str = "intfloat/e5-base-v2",
         objectives: int | list[int] | dict[int, int] = 2,
         compose: Preset = "mixed",
@@ -85,14 +88,14 @@ class QAData(TaskDataModule):
             raise ValueError(
                 "val_questions, test_questions and corpus belong to data.questions, got none: give it or drop them"
             )
-        if retriever not in ("bm25", "dense") and not retriever.startswith(("http://", "https://")):
+        if retriever not in ("bm25", "dense", "web") and not retriever.startswith(("http://", "https://")):
             raise ValueError(
-                f"unknown retriever: expected bm25, dense or an address, got '{retriever}'; set data.retriever"
+                f"unknown retriever: expected bm25, dense, web or an address, got '{retriever}'; set data.retriever"
             )
         self.questions, self.corpus, self.index = _paths(questions), corpus, index
         self.val_questions = None if val_questions is None else _paths(val_questions)
         self.test_questions = None if test_questions is None else _paths(test_questions)
-        self.retriever, self.dense_model = retriever, dense_model
+        self.retriever, self.web, self.dense_model = retriever, web, dense_model
         self.hops, self.num_passages, self.world_seed = hops or [1, 2], num_passages, world_seed
         self.max_question_chars = max_question_chars
         self.settings = {
@@ -118,13 +121,15 @@ class QAData(TaskDataModule):
         return QATasks(splits, self._server(), seed=self.seed, **self.settings)  # type: ignore[arg-type]
 
     def _server(self) -> Retriever:
+        from lightning_mem1.retrieval.corpus import distinct, passages_of, read_corpus
         from lightning_mem1.tasks.encyclopedia import Encyclopedia
-        from lightning_mem1.tasks.qa_files import distinct, passages_of, read_corpus
 
         if self.retriever.startswith("http"):
             from lightning_mem1.retrieval.remote import RemoteRetriever
 
             return RemoteRetriever(self.retriever)
+        if self.retriever == "web":
+            return Web(self.web)
 
         def passages():  # type: ignore[no-untyped-def]
             if not self.questions:

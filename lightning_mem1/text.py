@@ -69,6 +69,16 @@ def parse_turn(text: str, tags: Tags) -> ParsedTurn:
     return ParsedTurn(state, f"{name}[{action}]" if tags.actions else action)
 
 
+def read_action(action: str) -> tuple[str, str] | None:
+    """Name and argument of an action ``name[argument]``; None when it is none.
+
+    >>> read_action("search[red [shoes]]")
+    ('search', 'red [shoes]')
+    """
+    found = re.fullmatch(r"(\w+)\[(.*)\]", action, flags=re.DOTALL)
+    return (found[1], found[2]) if found else None
+
+
 def exact_format(text: str, tags: Tags) -> bool:
     """True for one internal state and then one action, with nothing around them but spaces and no tag inside.
 

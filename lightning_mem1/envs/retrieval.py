@@ -5,13 +5,11 @@ What a retriever cannot find out it must not make up: when it fails for good the
 
 from __future__ import annotations
 
-import re
-
 from lightning_mem1.retrieval.passage import Retriever, Style, write_passages
 from lightning_mem1.scoring import RewardKind, Variant, final_answer
+from lightning_mem1.text import read_action
 from lightning_mem1.types import StepResult, Task
 
-_ACTION = re.compile(r"(\w+)\[(.*)\]", re.DOTALL)
 FINAL = "answer"
 
 
@@ -60,13 +58,14 @@ class RetrievalEnv:
             RetrievalError: the retriever failed for good.
         """
         self.num_steps += 1
-        found = _ACTION.fullmatch(action)
-        if not found:
+        named = read_action(action)
+        if named is None:
             return StepResult("Nothing was searched.", valid=False)
-        if found[1] == FINAL:
-            return final_answer(found[2], self.task.objectives, self.reward, self.variant)
+        name, argument = named
+        if name == FINAL:
+            return final_answer(argument, self.task.objectives, self.reward, self.variant)
         if self.num_steps >= self.task.max_turns:
             return StepResult("", valid=False, info={"invalid": "a search in the last turn"})
-        (passages,) = self.retriever.search([found[2]], self.top_k)
-        info = {"query": found[2], "search": 1.0, "num_passages": float(len(passages))}
+        (passages,) = self.retriever.search([argument], self.top_k)
+        info = {"query": argument, "search": 1.0, "num_passages": float(len(passages))}
         return StepResult(write_passages(passages, self.style), info=info)

@@ -53,7 +53,7 @@ class BM25:
             )
         opened = cls.__new__(cls)
         opened._index = bm25s.BM25.load(str(path), mmap=True)
-        opened.passages = _Lines(path)
+        opened.passages = Lines(path)
         return opened
 
     def save(self, folder: str | Path) -> None:
@@ -63,7 +63,7 @@ class BM25:
         beside = Path(tempfile.mkdtemp(prefix=f".{path.name}-", dir=path.parent))
         try:
             self._index.save(str(beside))
-            _Lines.write(self.passages, beside)
+            Lines.write(self.passages, beside)
             with contextlib.suppress(OSError):  # it stands there already
                 os.rename(beside, path)
         finally:
@@ -83,7 +83,7 @@ class BM25:
         k = min(top_k, len(scores))
         best = np.argpartition(scores, -k)[-k:]
         best = best[np.lexsort((best, -scores[best]))]
-        return [_scored(self.passages[int(i)], float(scores[i])) for i in best if scores[i] > 0]
+        return [scored(self.passages[int(i)], float(scores[i])) for i in best if scores[i] > 0]
 
 
 def built(kind: Any, passages: Callable[[], Sequence[Passage]], folder: str | Path | None, **settings: Any) -> Any:
@@ -119,11 +119,11 @@ def _tokens(texts: list[str]) -> list[list[str]]:
     return list(bm25s.tokenize(texts, stopwords="en", show_progress=False, return_ids=False))
 
 
-def _scored(passage: Passage, score: float) -> Passage:
+def scored(passage: Passage, score: float) -> Passage:
     return Passage(passage.title, passage.text, passage.url, score)
 
 
-class _Lines(Sequence[Passage]):
+class Lines(Sequence[Passage]):
     """Passages in a file, one JSON array a line; only where each begins is held."""
 
     def __init__(self, folder: Path) -> None:

@@ -6,8 +6,10 @@ from collections.abc import Mapping, Sequence
 from functools import lru_cache
 
 from lightning_mem1.envs.retrieval import RetrievalEnv
+from lightning_mem1.envs.web import WebEnv
 from lightning_mem1.retrieval.bm25 import BM25
 from lightning_mem1.retrieval.passage import Retriever, Style
+from lightning_mem1.retrieval.web import Web
 from lightning_mem1.scoring import RewardKind, Variant
 from lightning_mem1.tasks.compose import Composer, Preset, check_schedule, num_objectives
 from lightning_mem1.tasks.encyclopedia import Encyclopedia
@@ -98,6 +100,8 @@ class QATasks:
 
     def env(self, task: Task) -> Env:
         """Return a fresh environment for a task of this source."""
+        if isinstance(self.retriever, Web):
+            return WebEnv(task, self.retriever, self.top_k, self.reward, self.variant)
         return RetrievalEnv(task, self.retriever, self.top_k, self.style, self.reward, self.variant)
 
     def _k(self, split: Split, rl_step: int, position: int) -> int:

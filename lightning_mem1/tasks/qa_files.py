@@ -9,13 +9,12 @@ import hashlib
 import re
 import warnings
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from lightning_mem1.retrieval.passage import Passage, from_contents
+from lightning_mem1.retrieval.rows import HUB, Row, read_rows
 from lightning_mem1.tasks.question import Question, fit_to_ask
-from lightning_mem1.tasks.rows import HUB, Row, read_rows
 from lightning_mem1.types import Split
 
 _ASKED = re.compile(r"(?:Answer the following questions?|Question):\s*(.+?)\s*$", re.DOTALL)
@@ -48,36 +47,6 @@ def read_questions(path: str, max_chars: int = 2000) -> list[Question]:
     if counts:
         warnings.warn(f"{path}: kept {len(kept)} questions; {counts}", stacklevel=2)
     return kept
-
-
-def read_corpus(path: str) -> Iterator[Passage]:
-    """Passages of a file of rows with ``title`` and ``text``, or with ``contents`` as wiki-18 has it.
-
-    Raises:
-        FileNotFoundError: no such file.
-        ValueError: a row has neither.
-    """
-    told: Counter[str] = Counter()
-    for number, row in enumerate(read_rows(path, told)):
-        if isinstance(row.get("text"), str):
-            yield Passage(str(row.get("title") or ""), row["text"])
-        elif isinstance(row.get("contents"), str):
-            yield from_contents(row["contents"])
-        else:
-            raise ValueError(f"row {number} of '{path}' is no passage: expected text or contents, got {sorted(row)}")
-    if told:
-        warnings.warn(f"{path}: {', '.join(f'{reason} {n}' for reason, n in told.items())}", stacklevel=2)
-
-
-def passages_of(path: str) -> Iterator[Passage]:
-    """The paragraphs that come with the questions of a file, each once."""
-    seen = set()
-    for row in read_rows(path, Counter()):
-        for each in row.get("paragraphs") or []:
-            passage = Passage(str(each.get("title") or ""), str(each.get("text") or ""))
-            if passage not in seen:
-                seen.add(passage)
-                yield passage
 
 
 def hashed_split(name: str) -> Split:
@@ -155,8 +124,3 @@ def split_questions(
         for path in given[split] or ():
             splits[split].setdefault(source_name(path), []).extend(read_questions(path, max_chars))
     return splits
-
-
-def distinct(passages: Iterable[Passage]) -> list[Passage]:
-    """Each passage once, in order."""
-    return list(dict.fromkeys(passages))
