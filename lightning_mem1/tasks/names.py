@@ -93,14 +93,14 @@ class Names:
         self.taken: set[str] = set()
 
     def person(self, surname: str | None = None) -> str:
-        """First name and surname; with a given surname a namesake."""
-        return self._fresh(lambda: f"{self._one(FIRST)} {surname or self._one(START) + self._one(PERSON_END)}")
+        """First name and surname; with a given surname a namesake, as long as there are first names left."""
+        namesake = self._free([f"{first} {surname}" for first in FIRST]) if surname else None
+        return namesake or self._fresh(lambda: f"{self._one(FIRST)} {self._one(START)}{self._one(PERSON_END)}")
 
     def town(self, namesake: str | None = None) -> str:
-        """One word; with a namesake ``New Torham`` and the like."""
-        if namesake:
-            return self._fresh(lambda: f"{self._one(PREFIXES)} {namesake.split()[-1]}")
-        return self._fresh(lambda: self._one(START) + self._one(TOWN_END))
+        """One word; with a namesake ``New Torham`` and the like, as long as there are any left."""
+        name = self._free([f"{prefix} {namesake}" for prefix in PREFIXES]) if namesake else None
+        return name or self._fresh(lambda: self._one(START) + self._one(TOWN_END))
 
     def work(self) -> str:
         """``The Silent Harbor``."""
@@ -128,6 +128,13 @@ class Names:
 
     def _one(self, words: tuple[str, ...] | list[str]) -> str:
         return self.rng.choice(words)
+
+    def _free(self, names: list[str]) -> str | None:
+        free = [name for name in names if name not in self.taken]
+        if not free:
+            return None
+        self.taken.add(name := self.rng.choice(free))
+        return name
 
     def _fresh(self, draw: Callable[[], str]) -> str:
         for _ in range(1000):

@@ -97,3 +97,8 @@ def test_a_question_of_another_kind_is_not_read():
 def test_too_small_a_world_is_refused():
     with pytest.raises(ValueError, match="at least 60 passages, got 5"):
         Encyclopedia(0, 5)
+
+
+def test_no_seed_runs_out_of_names():
+    for seed in range(40):
+        assert len(Encyclopedia(seed, 60 + 30 * seed).passages) == 60 + 30 * seed
