@@ -80,10 +80,11 @@ class BM25:
         if not words:
             return []
         scores = self._index.get_scores(words)
-        k = min(top_k, len(scores))
-        best = np.argpartition(scores, -k)[-k:]
-        best = best[np.lexsort((best, -scores[best]))]
-        return [scored(self.passages[int(i)], float(scores[i])) for i in best if scores[i] > 0]
+        hits = np.flatnonzero(scores > 0)  # few: choosing among all, zeros included, takes most of the time
+        if len(hits) > top_k:
+            hits = hits[np.argpartition(scores[hits], -top_k)[-top_k:]]
+        best = hits[np.lexsort((hits, -scores[hits]))]
+        return [scored(self.passages[int(i)], float(scores[i])) for i in best]
 
 
 def built(kind: Any, passages: Callable[[], Sequence[Passage]], folder: str | Path | None, **settings: Any) -> Any:

@@ -10,7 +10,10 @@ and copy them.
 
 from __future__ import annotations
 
+import argparse
+import json
 import random
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -242,3 +245,20 @@ _TELL = {
     "company": _tell_company,
     "event": _tell_event,
 }
+
+
+def main(argv: list[str] | None = None) -> int:
+    """``python -m lightning_mem1.tasks.encyclopedia FILE``: write the passages as wiki-18's JSON lines."""
+    parser = argparse.ArgumentParser(prog="python -m lightning_mem1.tasks.encyclopedia", description=main.__doc__)
+    parser.add_argument("file")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--passages", type=int, default=5400)
+    given = parser.parse_args(argv)
+    with open(given.file, "w", encoding="utf-8") as file:
+        for number, passage in enumerate(Encyclopedia(given.seed, given.passages).passages):
+            file.write(json.dumps({"id": str(number), "contents": passage.contents}) + "\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -102,3 +102,11 @@ def test_too_small_a_world_is_refused():
 def test_no_seed_runs_out_of_names():
     for seed in range(40):
         assert len(Encyclopedia(seed, 60 + 30 * seed).passages) == 60 + 30 * seed
+
+
+def test_a_world_can_be_written_as_a_corpus(tmp_path, world):
+    from lightning_mem1.retrieval.corpus import read_corpus
+    from lightning_mem1.tasks.encyclopedia import main
+
+    assert main([str(tmp_path / "w.jsonl"), "--seed", "3", "--passages", "600"]) == 0
+    assert list(read_corpus(str(tmp_path / "w.jsonl"))) == world.passages
