@@ -104,7 +104,8 @@ class Dense:
                 'dense retrieval needs sentence-transformers and faiss-cpu: pip install "lightning-mem1[dense]"'
             ) from error
         e5 = "e5" in Path(model).name.lower()
-        self._faiss, self._encoder, self.model = faiss, SentenceTransformer(model, device="cpu"), model
+        self._encoder = SentenceTransformer(model, device="cpu", model_kwargs={"use_safetensors": True})
+        self._faiss, self.model = faiss, model
         self.query_prefix = ("query: " if e5 else "") if query_prefix is None else query_prefix
         self.passage_prefix = ("passage: " if e5 else "") if passage_prefix is None else passage_prefix
 

@@ -38,6 +38,9 @@ class RetrieveHandler(BaseHTTPRequestHandler):
         except ValueError as error:
             self.close_connection = True  # the rest of the body may still be on the way
             self._send(400, {"error": str(error)})
+        except Exception as error:  # whatever a retriever or a hostile body raises is the client's answer, not our end
+            self.close_connection = True
+            self._send(500, {"error": type(error).__name__})
 
     def _retrieve(self, body: Any) -> Any:
         """Search-R1's protocol."""
@@ -47,7 +50,8 @@ class RetrieveHandler(BaseHTTPRequestHandler):
 
     def _search(self, body: Any) -> Any:
         """Serper's protocol, so that web environments run without the web; any key will do."""
-        (query,), top_k, _ = read_request({"queries": [body.get("q")], "topk": body.get("num", 10)})
+        given = body if isinstance(body, dict) else {}
+        (query,), top_k, _ = read_request({"queries": [given.get("q")], "topk": given.get("num", 10)})
         (found,) = self.retriever.search([query], top_k)
         return {"organic": [{"title": p.title, "link": p.url, "snippet": p.text} for p in found]}
 

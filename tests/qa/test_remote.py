@@ -136,6 +136,30 @@ def test_our_server_refuses_what_is_not_the_protocol(own, question):
         ask(f"{own}/retrieve", question, lambda reply: reply, QUICK)
 
 
+@pytest.mark.parametrize("question", [[], {"q": 5}, {"q": "a", "num": 1000}])
+def test_our_server_refuses_a_web_search_that_is_none(own, question):
+    with pytest.raises(RetrievalError, match="status 400 after 1 tries"):
+        ask(f"{own}/search", question, lambda reply: reply, QUICK)
+
+
+def test_our_server_outlives_a_retriever_that_fails():
+    class Failing:
+        passages = ()
+
+        def search(self, queries, top_k=3):
+            raise RuntimeError("disk gone")
+
+    running = serving(Failing())
+    threading.Thread(target=running.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
+    try:
+        for _ in range(2):
+            with pytest.raises(RetrievalError, match="status 500 after 2 tries"):
+                RemoteRetriever(f"http://127.0.0.1:{running.server_port}/retrieve", QUICK).search(["a"])
+    finally:
+        running.shutdown()
+        running.server_close()
+
+
 def test_our_server_has_nothing_at_other_addresses(own):
     with pytest.raises(RetrievalError, match="status 404"):
         ask(f"{own}/etc/passwd", {"queries": ["a"]}, lambda reply: reply, QUICK)
