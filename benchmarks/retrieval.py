@@ -64,6 +64,7 @@ def build(given: argparse.Namespace) -> dict[str, object]:
             "build_s": (built - started) * scale,
             "build_peak_gib": _peak_gib() * scale,
             "size_gib": size * scale,
+            "median_query_ms": searched["median_query_ms"] * scale,
         },
     }
     if given.output:
