@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from lightning_mem1.retrieval.http import Patience, ask
@@ -10,7 +11,8 @@ from lightning_mem1.retrieval.passage import Passage, from_contents
 
 
 class RemoteRetriever:
-    """Asks a server.
+    """Asks a server. After it failed for good it is tried once per search until it answers, so that a dead one ends a
+    batch of episodes soon.
 
     Args:
         address: E.g. ``http://127.0.0.1:8000/retrieve``.
@@ -19,6 +21,7 @@ class RemoteRetriever:
 
     def __init__(self, address: str, patience: Patience = Patience()) -> None:  # noqa: B008
         self.address, self.patience = address, patience
+        self.down = False
 
     def search(self, queries: Sequence[str], top_k: int = 3) -> list[list[Passage]]:
         """Return the best passages of each query.
@@ -27,7 +30,11 @@ class RemoteRetriever:
             RetrievalError: no good reply after all tries.
         """
         question = {"queries": list(queries), "topk": top_k, "return_scores": True}
-        return ask(self.address, question, lambda reply: read_result(reply, len(queries), top_k), self.patience)
+        patience = replace(self.patience, num_retries=0) if self.down else self.patience
+        self.down = True
+        found = ask(self.address, question, lambda reply: read_result(reply, len(queries), top_k), patience)
+        self.down = False
+        return found
 
 
 def read_result(reply: Any, num_queries: int, top_k: int) -> list[list[Passage]]:

@@ -95,11 +95,11 @@ class Web:
         """A page that cannot be read leaves the snippet: it is a stranger's fault, and told."""
         if not result.url:
             return result
-        try:
-            text = self._kept("page", {"url": result.url}, lambda: read_page(result.url, self.limits))
-        except RetrievalError as error:
-            text = f"{result.text} ({error})"
-        return Passage(result.title, str(text), result.url)
+        page = self._kept("page", {"url": result.url}, lambda: _page(result.url, self.limits))
+        if not isinstance(page, dict) or not isinstance(page.get("text", ""), str):
+            raise RetrievalError(f"recording of page {result.url[:100]} is damaged: expected a text; delete it")
+        text = page["text"] if "text" in page else f"{result.text} ({page.get('problem')})"
+        return Passage(result.title, text, result.url)
 
     def _kept(self, kind: str, question: dict[str, Any], fetch: Callable[[], Any]) -> Any:
         """What was recorded for a question, or what `fetch` brings, recorded where that is asked for."""
@@ -117,6 +117,14 @@ class Web:
         beside.write_text(json.dumps({"question": question, "reply": reply}), encoding="utf-8")
         os.replace(beside, path)
         return reply
+
+
+def _page(url: str, limits: Limits) -> dict[str, str]:
+    """The text of a page, or why it was not read: both are recorded, so that a replay is the same."""
+    try:
+        return {"text": read_page(url, limits)}
+    except RetrievalError as error:
+        return {"problem": str(error)}
 
 
 def _recorded(path: Path) -> Any:

@@ -33,12 +33,8 @@ def due(asked: Asked, memory: Memory) -> tuple[str, Relation, bool]:
     """
     if len(asked.names) == 2:
         first, second = (name.lower() for name in asked.names)
-        due = (
-            second
-            if memory.note.startswith(f"{first} {asked.relations[0].phrase} ") or second in memory.note
-            else first
-        )
-        return due, asked.relations[0], False
+        searched = (second, f"{second} {asked.relations[0].phrase}")
+        return second if memory.query in searched else first, asked.relations[0], False
     name = resolve(asked.names[0], memory.answers)
     if memory.note.startswith(NOT_FOUND):
         name_now = memory.note.removeprefix(f"{NOT_FOUND} ")

@@ -110,10 +110,11 @@ class Researcher:
     def _compare(self, asked: Asked, memory: Memory, number: int, name: str, earlier: str, value: str) -> str:
         """With one year read search for the other thing; with both name the earlier one."""
         first, second = (each.lower() for each in asked.names)
-        before = re.fullmatch(rf"{re.escape(first)} .* (\d+)", earlier)
-        if name == first or before is None:
+        if name == first:
             return second if self.rng.random() < self.skill.hop else self._decide(memory, number, first)
-        return self._decide(memory, number, first if int(before[1]) <= year_in(value) else second)
+        before = re.search(r" (\d+)$", earlier)
+        earlier_one = before is not None and int(before[1]) <= year_in(value)
+        return self._decide(memory, number, first if earlier_one else second)
 
     def _decide(self, memory: Memory, number: int, answer: str) -> str:
         memory.answers[number] = answer

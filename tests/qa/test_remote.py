@@ -64,6 +64,17 @@ def test_a_bad_reply_is_asked_for_again_and_then_told(server, fault, reason):
     assert remote(server).search(["ulm"]) == [[Passage("Ulm", "A town.", score=1.5)]]
 
 
+def test_a_server_that_failed_for_good_is_tried_once_per_search_until_it_answers(server):
+    asking = remote(server)
+    server.replies = [dead, dead, dead, GOOD, dead]
+    for tries in (2, 1):
+        with pytest.raises(RetrievalError, match=f"after {tries} tries"):
+            asking.search(["ulm"])
+    assert asking.search(["ulm"])
+    with pytest.raises(RetrievalError, match="after 2 tries"):
+        asking.search(["ulm"])
+
+
 def test_a_refusal_is_final(server):
     server.replies = [whole({"error": "no"}, status=400)]
     with pytest.raises(RetrievalError, match="status 400 after 1 tries"):
