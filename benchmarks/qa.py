@@ -75,15 +75,17 @@ def earned(seed: int, skill: Skill) -> dict[str, float]:
     return table
 
 
-def speed(seed: int, k: int, number: int = 20_000) -> int:
-    """Tasks composed and prompted per second."""
+def speed(seed: int, k: int, number: int = 4000) -> int:
+    """Tasks composed and prompted per second, the best of five runs: other work on the machine only slows them."""
     source, wire = EncyclopediaTasks(seed, objectives=k), wire_format("qa", QA_TAGS)
-    size = source.size("train")
-    started = time.perf_counter()
-    for index in range(number):
-        task = source.task("train", index % size)
-        wire.prompt(task.prompt, "", task.max_turns, "brief")
-    return round(number / (time.perf_counter() - started))
+    size, best = source.size("train"), 0.0
+    for _ in range(5):
+        started = time.perf_counter()
+        for index in range(number):
+            task = source.task("train", index % size)
+            wire.prompt(task.prompt, "", task.max_turns, "brief")
+        best = max(best, number / (time.perf_counter() - started))
+    return round(best)
 
 
 if __name__ == "__main__":

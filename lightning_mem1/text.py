@@ -7,6 +7,7 @@ pieces that are tokenised once, and read the turns that come back.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -87,7 +88,8 @@ def exact_format(text: str, tags: Tags) -> bool:
     >>> exact_format("<answer>click[red]</answer>", Tags())
     False
     """
-    plain = rf"(?:(?!</?(?:{_alternatives(tags)})>).)"
+    tag = _alternatives((tags.internal_state, tags.information, *tags.names))
+    plain = rf"(?:(?!</?(?:{tag})>).)"
     state = re.escape(tags.internal_state)
     names = "|".join(map(re.escape, tags.names))
     pattern = rf"\s*<{state}>{plain}*</{state}>\s*<({names})>{plain}+</\1>\s*"
@@ -100,18 +102,17 @@ def _blocks(text: str, tag: str) -> list[str]:
 
 def neutralise(text: str, tags: Tags) -> str:
     """Make every tag inside `text` harmless: ``</state>`` in a product title cannot end an information block."""
-    return _tag_start(_alternatives(tags)).sub("\u2039", text)
+    return _tag_start(tags.internal_state, tags.information, *tags.names).sub("\u2039", text)
 
 
 @lru_cache(maxsize=64)
-def _tag_start(names: str) -> re.Pattern[str]:
-    return re.compile(rf"<(?=\s*/?\s*(?:{names})\s*>|\|)", flags=re.IGNORECASE)
+def _tag_start(*names: str) -> re.Pattern[str]:
+    return re.compile(rf"<(?=\s*/?\s*(?:{_alternatives(names)})\s*>|\|)", flags=re.IGNORECASE)
 
 
-def _alternatives(tags: Tags) -> str:
-    """Every tag name as a regular expression, longest first."""
-    names = {tags.internal_state, tags.information, *tags.names}
-    return "|".join(map(re.escape, sorted(names, key=lambda name: (-len(name), name))))
+def _alternatives(names: Iterable[str]) -> str:
+    """Any of the tag names as a regular expression, longest first."""
+    return "|".join(map(re.escape, sorted(set(names), key=lambda name: (-len(name), name))))
 
 
 def turns_left_hint(turns_left: int) -> str:

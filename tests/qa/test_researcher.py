@@ -5,9 +5,13 @@ from statistics import fmean
 
 import pytest
 
+from lightning_mem1.engine.scripted import ScriptedEngine
+from lightning_mem1.rollout import Episode, RolloutSettings, collect
 from lightning_mem1.tasks.qa import EncyclopediaTasks
 from lightning_mem1.tasks.researcher import EXPERT, Researcher, Skill, play
 from lightning_mem1.text import QA_TAGS, exact_format
+from lightning_mem1.types import StopReason
+from tiny import tiny_tokenizer
 
 QUESTIONS = ["Who made The Red Door?", "Which town is the spouse of Ada Kesh from?"]
 DOOR = "1 The Red Door: A film, directed by Odo Lin and dated 1900. It is set in Ulm and was issued by Vex Foods."
@@ -83,3 +87,30 @@ def test_less_skill_earns_less():
         for skill in (EXPERT, Skill(), Skill(0.2, 0.2, 0.2))
     ]
     assert rewards == sorted(rewards, reverse=True) and rewards[0] - rewards[2] > 0.5
+
+
+def test_played_through_the_rollout_it_earns_what_it_earns_by_itself():
+    """Text becomes ids in lower case and back: what a policy is cloned from is right as well."""
+    source = EncyclopediaTasks(3, 600, (1, 2), objectives=2)
+    tasks = [source.task("train", index) for index in range(12)]
+    alone = [play(source.env(task), task, Skill(), seed) for seed, task in enumerate(tasks)]
+    episodes, writers = [], []
+    for seed, task in enumerate(tasks):
+        env = source.env(task)
+        episodes.append(Episode(task, env, seed))
+        writers.append(hand(Researcher(random.Random(seed), Skill()), env, task))
+    settings = RolloutSettings(wire="qa", prompt="brief")
+    played = collect(episodes, ScriptedEngine(tiny_tokenizer(), writers), tiny_tokenizer(), settings)
+    assert [t.reward for t in played] == [game.reward for game in alone]
+    assert {t.stop_reason for t in played} == {StopReason.DONE} and all(turn.valid for t in played for turn in t.turns)
+
+
+def hand(researcher, env, task):
+    turns, questions = [], [objective.question for objective in task.objectives]
+
+    def write(context):
+        previous = turns[-1] if turns else None
+        turns.append(researcher.turn(questions, previous, env.observe(), task.max_turns - len(turns)))
+        return turns[-1]
+
+    return write
