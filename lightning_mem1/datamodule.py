@@ -60,8 +60,13 @@ class TaskStream(IterableDataset):
         while self.last is None or rl_step <= self.last:
             indices = train_indices(self.seed, rl_step, self.tasks_per_step, self.source.size("train"))
             positions = range(self.rank, len(indices), self.world)
-            yield TaskBatch(rl_step, [self.source.task("train", indices[p]) for p in positions], positions)
+            yield TaskBatch(rl_step, [self._task(rl_step, indices[p], p) for p in positions], positions)
             rl_step += 1
+
+    def _task(self, rl_step: int, index: int, position: int) -> Task:
+        """A source with a curriculum has `task_at`, which is told the rl_step and the place in the batch as well."""
+        task_at = getattr(self.source, "task_at", None)
+        return task_at(rl_step, index, position) if task_at else self.source.task("train", index)
 
 
 def train_indices(seed: int, rl_step: int, tasks_per_step: int, size: int) -> list[int]:

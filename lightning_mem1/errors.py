@@ -66,7 +66,9 @@ def check_config(path: str) -> None:
     if not Path(path).is_file():
         folder = Path(path).parent
         names = sorted(str(p) for p in folder.glob("*.yaml")) if folder.is_dir() else []
-        raise FileNotFoundError(f"no such config: expected a YAML file, got '{path}'{did_you_mean(path, names)}")
+        nearest = difflib.get_close_matches(path, names, n=1, cutoff=0.6)  # all names end alike: no dotted keys
+        hint = f"; did you mean '{nearest[0]}'?" if nearest else ""
+        raise FileNotFoundError(f"no such config: expected a YAML file, got '{path}'{hint}")
     try:
         content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
     except yaml.MarkedYAMLError as error:

@@ -227,9 +227,10 @@ def known_keys(parser: Any) -> list[str]:
     import inspect
 
     from lightning_mem1.datamodule import WebShopData
+    from lightning_mem1.qa_data import QAData
 
     keys = list(flat(parser.get_defaults().as_dict()))
-    keys += [f"data.{name}" for name in inspect.signature(WebShopData).parameters]
+    keys += [f"data.{name}" for kind in (WebShopData, QAData) for name in inspect.signature(kind).parameters]
     return sorted({key.replace(".init_args", "") for key in keys} | {"model", "data", "trainer"})
 
 
@@ -302,6 +303,7 @@ def _callbacks(given: Any) -> list[Any]:
     defaults = (
         ours.RolloutCallback,
         ours.RewardCallback,
+        ours.AnswerCallback,
         ours.MemoryUsageCallback,
         ours.TranscriptCallback,
         ours.ProgressCallback,

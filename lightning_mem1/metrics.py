@@ -121,6 +121,41 @@ class PeakTokens(TrajectorySpread):
     """
 
 
+class AnswerScores(Metric):
+    """Exact match and F1 over tasks of several objectives.
+
+    Keys of its value: ``em`` and ``f1``, the mean over tasks of the sum over objectives (arXiv 2506.15841, table 1),
+    and ``em_mean`` and ``f1_mean``, the mean over all objectives, in [0, 1].
+    """
+
+    full_state_update = False
+    em: Tensor
+    f1: Tensor
+    num_tasks: Tensor
+    num_objectives: Tensor
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        for name in ("em", "f1", "num_tasks", "num_objectives"):
+            self.add_state(name, torch.tensor(0.0), dist_reduce_fx="sum")
+
+    def update(self, em: Sequence[float], f1: Sequence[float], num_objectives: Sequence[int]) -> None:
+        """Add tasks, each as its summed scores and its number of objectives."""
+        self.em += sum(em)
+        self.f1 += sum(f1)
+        self.num_tasks += len(num_objectives)
+        self.num_objectives += sum(num_objectives)
+
+    def compute(self) -> dict[str, Tensor]:
+        """Sums per task and means per objective (scalars)."""
+        return {
+            "em": self.em / self.num_tasks,
+            "f1": self.f1 / self.num_tasks,
+            "em_mean": self.em / self.num_objectives,
+            "f1_mean": self.f1 / self.num_objectives,
+        }
+
+
 class InternalStateTokens(Metric):
     """Length of the internal state that the policy writes, turn by turn.
 

@@ -14,8 +14,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from lightning_mem1 import memory
-from lightning_mem1.text import ParsedTurn, Tags, information_ends, neutralise, parse_turn, render_prompt
+from lightning_mem1.text import ParsedTurn, Tags, neutralise, parse_turn
 from lightning_mem1.types import Engine, Env, GenerationRequest, StepResult, StopReason, Task, Trajectory, Turn
+from lightning_mem1.wire import wire_format
 
 KEPT_TAIL = 0.25  # when information is cut, this part of the budget keeps its end (the available actions stand there)
 
@@ -30,7 +31,10 @@ class RolloutSettings:
         max_new_tokens: Limit of one turn.
         max_information_tokens: Limit of one reply; a longer one loses its middle, never its closing tag.
         prompt: "full" explains the format to a chat model; "brief" suits policies trained on the format.
-        tags: Names of the blocks.
+        tags: Names of the blocks; a preset of `wire` brings its own.
+        wire: Wire format: plain, qa (plain with the tags of QA), or what published checkpoints expect: release_train,
+            release_inference, paper.
+        instructions: Explanation of the format to put before the task, in place of the wire format's own.
     """
 
     temperature: float = 1.0
@@ -39,6 +43,11 @@ class RolloutSettings:
     max_information_tokens: int = 1000
     prompt: str = "full"
     tags: Tags = field(default_factory=Tags)
+    wire: str = "plain"
+    instructions: str = ""
+
+    def __post_init__(self) -> None:
+        self.tags = wire_format(self.wire, self.tags).tags
 
 
 @dataclass(frozen=True)
@@ -107,6 +116,7 @@ class _Rollout:
     def __init__(self, engine: Engine, tokenizer: Any, settings: RolloutSettings, mode: str, window: int) -> None:
         self.engine, self.tokenizer, self.settings = engine, tokenizer, settings
         self.mode, self.window = mode, window
+        self.wire = wire_format(settings.wire, settings.tags, settings.instructions)
 
     def begin(self, session: int, episode: Episode) -> _Player:
         trajectory = Trajectory(episode.task, [], [], StopReason.MAX_TURNS, episode.group, episode.seed)
@@ -133,7 +143,7 @@ class _Rollout:
                 session=session,
                 context_ids=context,
                 max_new_tokens=self.settings.max_new_tokens,
-                stop=self.settings.tags.stop,
+                stop=self.wire.stop(trajectory.task.max_turns - len(trajectory.turns)),
                 temperature=self.settings.temperature,
                 top_p=self.settings.top_p,
                 seed=turn_seed(player.episode.seed, len(trajectory.turns)),
@@ -168,8 +178,7 @@ class _Rollout:
             turn.information_ids = self._information_ids(turn.information, turns_left)
 
     def _prompt_ids(self, task: Task, observation: str) -> list[int]:
-        tags, style = self.settings.tags, self.settings.prompt
-        message = render_prompt(task.prompt, observation, task.max_turns, tags, style)
+        message = self.wire.prompt(task.prompt, observation, task.max_turns, self.settings.prompt)
         if not self.tokenizer.chat_template:
             return self._encode(message + "\n")
         chat = [{"role": "user", "content": message}]
@@ -177,7 +186,7 @@ class _Rollout:
         return self._encode(rendered)
 
     def _information_ids(self, information: str, turns_left: int) -> list[int]:
-        opening, closing = information_ends(turns_left, self.settings.tags)
+        opening, closing = self.wire.information_ends(turns_left)
         head, tail = self._encode(opening), self._encode(closing)
         body = self._encode(neutralise(information, self.settings.tags))
         room = max(0, self.settings.max_information_tokens - len(head) - len(tail))

@@ -21,6 +21,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from lightning_mem1.types import Objective, StepResult
+
+RewardKind = Literal["em", "f1", "em_mean", "f1_mean"]
 Variant = Literal["fixed", "official"]
 
 _ARTICLES = re.compile(r"\b(a|an|the)\b")
@@ -85,6 +88,28 @@ def score(answer: str | None, targets: Sequence[Sequence[str]], variant: Variant
         tuple(max(exact_match(given, alias, variant) for alias in aliases) for given, aliases in pairs),
         tuple(max(token_f1(given, alias, variant) for alias in aliases) for given, aliases in pairs),
     )
+
+
+def final_answer(
+    answer: str, objectives: Sequence[Objective], reward: RewardKind = "em", variant: Variant = "fixed"
+) -> StepResult:
+    """The end of an episode of questions: what an environment returns for its last action.
+
+    Args:
+        answer: ``answer1; answer2; ...``
+        objectives: What was asked.
+        reward: What the episode pays: ``em`` (number of right answers, as in the paper), ``f1``, or a mean of them.
+        variant: How answers are compared.
+
+    Returns:
+        A finished step; its `info` holds ``success`` (1.0 when all is right), ``em``, ``f1`` (sums), ``em_mean``,
+        ``f1_mean`` (per objective), ``em_<n>`` and ``f1_<n>`` of each objective, and ``answer``.
+    """
+    result = score(answer, [objective.answers for objective in objectives], variant)
+    sums = {"em": result.em_sum, "f1": result.f1_sum, "em_mean": result.em_mean, "f1_mean": result.f1_mean}
+    each = {f"em_{n}": em for n, em in enumerate(result.em, 1)} | {f"f1_{n}": f1 for n, f1 in enumerate(result.f1, 1)}
+    success = float(result.em_mean == 1.0)
+    return StepResult("", sums[reward], done=True, info={"success": success, **sums, **each, "answer": answer})
 
 
 def split_answers(answer: str | None, num_objectives: int, variant: Variant = "fixed") -> list[str]:

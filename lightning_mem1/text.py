@@ -7,27 +7,40 @@ pieces that are tokenised once, and read the turns that come back.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import lru_cache
 
 
 @dataclass(frozen=True)
 class Tags:
-    """Names of the three blocks.
+    """Names of the blocks.
 
     Args:
         internal_state: What the policy writes for its later self (``<summary>`` in the shop, ``<think>`` in QA).
         action: The one action of a turn.
         information: The environment's reply.
+        actions: Where the tag itself says what is done (``<search>`` or ``<answer>`` in QA): the names, the final one
+            last, in place of `action`; the environment then gets ``search[...]`` or ``answer[...]``.
     """
 
     internal_state: str = "summary"
     action: str = "answer"
     information: str = "state"
+    actions: tuple[str, ...] = ()
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of the action tags, the one that may end an episode last."""
+        return tuple(self.actions) or (self.action,)
 
     @property
     def stop(self) -> tuple[str, ...]:
         """Strings that end a turn."""
-        return (f"</{self.action}>",)
+        return tuple(f"</{name}>" for name in self.names)
+
+
+QA_TAGS = Tags("think", "answer", "information", ("search", "answer"))
 
 
 @dataclass(frozen=True)
@@ -45,15 +58,42 @@ def parse_turn(text: str, tags: Tags) -> ParsedTurn:
     >>> parse_turn("<summary>red</summary><answer>click[red]</answer>", Tags())
     ParsedTurn(internal_state='red', action='click[red]', problem='')
     """
-    actions = _blocks(text, tags.action)
     states = _blocks(text, tags.internal_state)
     state = states[0].strip() if states else ""
-    if len(actions) != 1:
-        return ParsedTurn(state, None, f"expected exactly one <{tags.action}>...</{tags.action}>, got {len(actions)}")
-    action = actions[0].strip()
+    found = [(name, block.strip()) for name in tags.names for block in _blocks(text, name)]
+    if len(found) != 1:
+        expected = " or ".join(f"<{name}>...</{name}>" for name in tags.names)
+        return ParsedTurn(state, None, f"expected exactly one {expected}, got {len(found)}")
+    name, action = found[0]
     if not action:
-        return ParsedTurn(state, None, f"expected an action inside <{tags.action}>, got nothing")
-    return ParsedTurn(state, action)
+        return ParsedTurn(state, None, f"expected an action inside <{name}>, got nothing")
+    return ParsedTurn(state, f"{name}[{action}]" if tags.actions else action)
+
+
+def read_action(action: str) -> tuple[str, str] | None:
+    """Name and argument of an action ``name[argument]``; None when it is none.
+
+    >>> read_action("search[red [shoes]]")
+    ('search', 'red [shoes]')
+    """
+    found = re.fullmatch(r"(\w+)\[(.*)\]", action, flags=re.DOTALL)
+    return (found[1], found[2]) if found else None
+
+
+def exact_format(text: str, tags: Tags) -> bool:
+    """True for one internal state and then one action, with nothing around them but spaces and no tag inside.
+
+    >>> exact_format("<summary>red</summary><answer>click[red]</answer>", Tags())
+    True
+    >>> exact_format("<answer>click[red]</answer>", Tags())
+    False
+    """
+    tag = _alternatives((tags.internal_state, tags.information, *tags.names))
+    plain = rf"(?:(?!</?(?:{tag})>).)"
+    state = re.escape(tags.internal_state)
+    names = "|".join(map(re.escape, tags.names))
+    pattern = rf"\s*<{state}>{plain}*</{state}>\s*<({names})>{plain}+</\1>\s*"
+    return re.fullmatch(pattern, text, flags=re.DOTALL) is not None
 
 
 def _blocks(text: str, tag: str) -> list[str]:
@@ -62,8 +102,17 @@ def _blocks(text: str, tag: str) -> list[str]:
 
 def neutralise(text: str, tags: Tags) -> str:
     """Make every tag inside `text` harmless: ``</state>`` in a product title cannot end an information block."""
-    names = "|".join(re.escape(name) for name in (tags.internal_state, tags.action, tags.information))
-    return re.sub(rf"<(?=\s*/?\s*(?:{names})\s*>|\|)", "\u2039", text, flags=re.IGNORECASE)
+    return _tag_start(tags.internal_state, tags.information, *tags.names).sub("\u2039", text)
+
+
+@lru_cache(maxsize=64)
+def _tag_start(*names: str) -> re.Pattern[str]:
+    return re.compile(rf"<(?=\s*/?\s*(?:{_alternatives(names)})\s*>|\|)", flags=re.IGNORECASE)
+
+
+def _alternatives(names: Iterable[str]) -> str:
+    """Any of the tag names as a regular expression, longest first."""
+    return "|".join(map(re.escape, sorted(set(names), key=lambda name: (-len(name), name))))
 
 
 def turns_left_hint(turns_left: int) -> str:
@@ -87,7 +136,7 @@ your own previous turn and the reply to it. Everything older is dropped, so carr
 In every turn write, in this order:
 1. <{internal_state}>...</{internal_state}>: your memory and reasoning in one: what is wanted, what you found, \
 what you tried, what you plan. It replaces the previous one.
-2. <{action}>...</{action}>: exactly one of the available actions, nothing else.
+2. {action}: exactly one of the available actions, nothing else.
 The reply comes inside <{information}>...</{information}> and starts with the number of turns left."""
 
 
@@ -109,6 +158,7 @@ def render_prompt(task_prompt: str, observation: str, turns: int, tags: Tags, st
         raise ValueError(f"unknown prompt style: expected full or brief, got '{style}'; set model.rollout.prompt")
     parts = [neutralise(task_prompt, tags), neutralise(observation, tags), turns_left_hint(turns)]
     if style == "full":
-        names = {"internal_state": tags.internal_state, "action": tags.action, "information": tags.information}
+        action = " or ".join(f"<{name}>...</{name}>" for name in tags.names)
+        names = {"internal_state": tags.internal_state, "action": action, "information": tags.information}
         parts.insert(0, FULL_INSTRUCTIONS.format(**names))
     return "\n".join(part for part in parts if part)

@@ -14,9 +14,11 @@ PACKAGE = Path(__file__).parents[1] / "lightning_mem1"
 ROOMS = """
 types
 text memory
+wire
 layouts
 advantages losses
 scoring metrics
+retrieval
 envs
 tasks
 policy
@@ -24,6 +26,7 @@ engine
 rollout collator
 snapshot settings
 module datamodule
+qa_data
 callbacks
 errors
 fit evaluate sft play

@@ -3,6 +3,7 @@ import math
 import pytest
 
 from lightning_mem1.metrics import (
+    AnswerScores,
     Dependency,
     InternalStateTokens,
     PeakTokens,
@@ -69,8 +70,17 @@ def test_the_internal_state_reports_its_length_over_turns_and_its_growth_over_tr
     assert numbers(metric) == {"mean": 5.0, "max": 8.0, "growth": 1.0}
 
 
+def test_answers_are_summed_over_a_task_and_averaged_over_objectives():
+    metric = AnswerScores()
+    metric.update(em=[2.0, 0.0], f1=[2.0, 0.5], num_objectives=[2, 1])
+    metric.update([1.0], [1.0], [2])
+    assert numbers(metric) == pytest.approx({"em": 1.0, "f1": 3.5 / 3, "em_mean": 3 / 5, "f1_mean": 3.5 / 5})
+
+
 @pytest.mark.filterwarnings("ignore:The ``compute`` method of metric")
-@pytest.mark.parametrize("metric", [TrajectoryMean(), Dependency(), PeakTokens(), InternalStateTokens()])
+@pytest.mark.parametrize(
+    "metric", [TrajectoryMean(), Dependency(), PeakTokens(), InternalStateTokens(), AnswerScores()]
+)
 def test_with_nothing_to_report_the_value_is_nan(metric):
     value = numbers(metric)
     assert all(math.isnan(number) for number in (value.values() if isinstance(value, dict) else [value]))
@@ -100,3 +110,13 @@ def test_two_processes_report_what_one_would(metric, parts):
         whole.update(part)
     halves[0].merge_state(halves[1])
     assert numbers(halves[0]) == pytest.approx(numbers(whole))
+
+
+def test_two_processes_report_the_answers_that_one_would():
+    whole, left, right = AnswerScores(), AnswerScores(), AnswerScores()
+    for metric in (whole, left):
+        metric.update([2.0, 0.0], [2.0, 0.5], [2, 1])
+    for metric in (whole, right):
+        metric.update([1.0], [1.0], [2])
+    left.merge_state(right)
+    assert numbers(left) == pytest.approx(numbers(whole))

@@ -1,5 +1,6 @@
 """Callbacks: rollouts, their metrics, transcripts, progress and checkpoints."""
 
+from lightning_mem1.callbacks.answers import AnswerCallback
 from lightning_mem1.callbacks.checkpoint import RLCheckpoint
 from lightning_mem1.callbacks.memory_usage import MemoryUsageCallback
 from lightning_mem1.callbacks.progress import ProgressCallback
@@ -8,6 +9,7 @@ from lightning_mem1.callbacks.rollout import RolloutCallback
 from lightning_mem1.callbacks.transcripts import TranscriptCallback
 
 __all__ = [
+    "AnswerCallback",
     "MemoryUsageCallback",
     "ProgressCallback",
     "RLCheckpoint",

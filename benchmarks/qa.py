@@ -1,0 +1,92 @@
+"""The generated encyclopedia in numbers: what one search finds, what the scripted researcher earns, tasks per second.
+
+    python benchmarks/qa.py --output benchmarks/qa.json
+
+Recall: BM25 with the question itself as the query; a question counts when all its supporting passages are among the
+first three. Researcher: exact match per objective on the validation split. Speed: composing and prompting, one process.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from pathlib import Path
+from statistics import fmean
+
+from lightning_mem1.retrieval.bm25 import BM25
+from lightning_mem1.tasks.encyclopedia import Encyclopedia
+from lightning_mem1.tasks.qa import EncyclopediaTasks
+from lightning_mem1.tasks.quiz import questions
+from lightning_mem1.tasks.researcher import EXPERT, Skill, play
+from lightning_mem1.text import QA_TAGS
+from lightning_mem1.wire import wire_format
+
+KINDS = ("fact", "alias", "bridge", "comparison")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--output", default="")
+    parser.add_argument("--hardware", default="not told")
+    given = parser.parse_args()
+    found = {
+        "hardware": given.hardware,
+        "seed": given.seed,
+        "recall_at_3": recall(given.seed),
+        "researcher_em": {"skill 1.0": earned(given.seed, EXPERT), "default skill": earned(given.seed, Skill())},
+        "tasks_per_s": {str(k): speed(given.seed, k) for k in (2, 8)},
+    }
+    print(json.dumps(found, indent=1))
+    if given.output:
+        Path(given.output).write_text(json.dumps(found, indent=1) + "\n")
+
+
+def recall(seed: int) -> dict[str, dict[str, float]]:
+    """Share of questions whose whole support one search finds, by hops and kind, over the validation split."""
+    world = Encyclopedia(seed)
+    library = BM25(world.passages)
+    asked = [question for question in questions(world, "val") if not question.needs]
+    hits = [set(q.support) <= {p.title for p in library.search([q.text])[0]} for q in asked]
+    groups = [*((f"{hops} hops", lambda q, hops=hops: q.hops == hops) for hops in (1, 2, 3))]
+    groups += [
+        (f"{hops} hops, {kind}", lambda q, hops=hops, kind=kind: (q.hops, q.kind) == (hops, kind))
+        for hops in (1, 2, 3)
+        for kind in KINDS
+    ]
+    table = {}
+    for name, member in groups:
+        chosen = [hit for question, hit in zip(asked, hits, strict=True) if member(question)]
+        if chosen:
+            table[name] = {"recall": round(fmean(chosen), 3), "questions": len(chosen)}
+    return table
+
+
+def earned(seed: int, skill: Skill) -> dict[str, float]:
+    """Exact match per objective, by hops and number of objectives, over 160 objectives each."""
+    table = {}
+    for hops in (1, 2, 3):
+        for k in (1, 2, 4, 8):
+            source = EncyclopediaTasks(seed, hops=(hops,), objectives=k)
+            tasks = [source.task("val", index) for index in range(160 // k)]
+            games = [play(source.env(task), task, skill, number) for number, task in enumerate(tasks)]
+            table[f"{hops} hops, {k} objectives"] = round(fmean(float(g.info.get("em_mean", 0)) for g in games), 3)
+    return table
+
+
+def speed(seed: int, k: int, number: int = 4000) -> int:
+    """Tasks composed and prompted per second, the best of five runs: other work on the machine only slows them."""
+    source, wire = EncyclopediaTasks(seed, objectives=k), wire_format("qa", QA_TAGS)
+    size, best = source.size("train"), 0.0
+    for _ in range(5):
+        started = time.perf_counter()
+        for index in range(number):
+            task = source.task("train", index % size)
+            wire.prompt(task.prompt, "", task.max_turns, "brief")
+        best = max(best, number / (time.perf_counter() - started))
+    return round(best)
+
+
+if __name__ == "__main__":
+    main()

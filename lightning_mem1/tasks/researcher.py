@@ -1,0 +1,202 @@
+"""A scripted researcher that writes MEM1 turns: faultless in format and copying, fallible in its decisions.
+
+It sees what a policy in memory mode ``mem1`` sees: the questions, its own previous turn and the last information. All
+it knows about earlier turns is what it wrote into its internal state::
+
+    <think> the red door by ada kesh; 1 torham; 2 ?</think><search> ada kesh</search>
+            what was just read        answers so far
+
+It reads the questions of `quiz` only. A policy cloned from it starts as a mixture of good and bad decisions that
+reinforcement can sharpen.
+"""
+
+from __future__ import annotations
+
+import random
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from lightning_mem1.tasks.encyclopedia import Relation
+from lightning_mem1.tasks.lookup import (
+    GIVEN_UP,
+    NOT_FOUND,
+    START,
+    UNKNOWN,
+    Memory,
+    due,
+    fact_in,
+    is_about,
+    read_passages,
+    resolve,
+    year_in,
+)
+from lightning_mem1.tasks.quiz import Asked, read_question
+from lightning_mem1.text import QA_TAGS, Tags, parse_turn
+from lightning_mem1.types import Env, Task
+
+
+@dataclass(frozen=True)
+class Skill:
+    """How well a researcher decides; every number is a probability.
+
+    Attributes:
+        choice: Reads the passage about the thing it searched for; otherwise another one of the reply.
+        hop: Searches on for the next fact of a chain; otherwise takes what it has for the answer.
+        early: In each turn, gives up the questions that are still open and answers.
+        query: Searches for the name alone; otherwise for the whole question.
+    """
+
+    choice: float = 0.7
+    hop: float = 0.7
+    early: float = 0.05
+    query: float = 0.8
+
+
+EXPERT = Skill(choice=1.0, hop=1.0, early=0.0, query=1.0)
+
+
+class Researcher:
+    """Writes one turn at a time; keeps nothing between turns but its random generator."""
+
+    def __init__(self, rng: random.Random, skill: Skill | None = None, tags: Tags = QA_TAGS) -> None:
+        self.rng, self.skill, self.tags = rng, skill or Skill(), tags
+
+    def turn(self, questions: Sequence[str], previous: str | None, information: str, turns_left: int) -> str:
+        """Write the next turn.
+
+        Args:
+            questions: The questions, without their numbers.
+            previous: Text of the turn before, None in the first one.
+            information: The reply to it.
+            turns_left: Turns left, this one included.
+
+        Returns:
+            ``<think>...</think>`` and a search or the answers, in the names of the tags.
+        """
+        memory = self._remember(previous, len(questions))
+        query = ""
+        if previous is not None and UNKNOWN in memory.answers:
+            query = self._read(questions, memory, information)
+        open_ones = UNKNOWN in memory.answers
+        if open_ones and not query:
+            query = self._begin(questions, memory)
+        if turns_left <= 1 or not query or self.rng.random() < self.skill.early:
+            return self._write(memory, final=True)
+        memory.query = query
+        return self._write(memory, final=False)
+
+    def _read(self, questions: Sequence[str], memory: Memory, information: str) -> str:
+        """Read the reply for the open question: note a fact, fill in an answer, or return the next query."""
+        number = memory.answers.index(UNKNOWN)
+        asked = read_question(questions[number])
+        if asked is None:
+            memory.answers[number] = GIVEN_UP
+            return ""
+        earlier = memory.note
+        name, relation, rest = due(asked, memory)
+        found = self._look_up(name, relation, read_passages(information))
+        if found is None:
+            return self._again(memory, number, name, relation)
+        title, value = found
+        memory.note = f"{title} {relation.phrase} {value}"
+        if len(asked.names) == 2:
+            return self._compare(asked, memory, number, name, earlier, value)
+        if rest and self.rng.random() < self.skill.hop:
+            return value
+        memory.answers[number] = value
+        return ""
+
+    def _compare(self, asked: Asked, memory: Memory, number: int, name: str, earlier: str, value: str) -> str:
+        """With one year read search for the other thing; with both name the earlier one."""
+        first, second = (each.lower() for each in asked.names)
+        if name == first:
+            return second if self.rng.random() < self.skill.hop else self._decide(memory, number, first)
+        before = re.search(r" (\d+)$", earlier)
+        earlier_one = before is not None and int(before[1]) <= year_in(value)
+        return self._decide(memory, number, first if earlier_one else second)
+
+    def _decide(self, memory: Memory, number: int, answer: str) -> str:
+        memory.answers[number] = answer
+        return ""
+
+    def _again(self, memory: Memory, number: int, name: str, relation: Relation) -> str:
+        """Search once more with the words of the fact, then give the question up."""
+        if memory.note.startswith(NOT_FOUND):
+            memory.note, memory.answers[number] = START, GIVEN_UP
+            return ""
+        memory.note = f"{NOT_FOUND} {name}"
+        return f"{name} {relation.phrase}"
+
+    def _look_up(self, name: str, relation: Relation, passages: Sequence[tuple[str, str]]) -> tuple[str, str] | None:
+        """The passage about the thing and the fact in it; or, in a bad moment, the same fact of something else."""
+        facts = [(title, told, fact_in(relation, told)) for title, told in passages]
+        about = [(title, told, fact) for title, told, fact in facts if is_about(name, title, told)]
+        if self.rng.random() >= self.skill.choice:
+            about = [each for each in facts if each[2] and each not in about] or about
+        return next(((title, fact) for title, _, fact in about if fact), None)
+
+    def _begin(self, questions: Sequence[str], memory: Memory) -> str:
+        """The query that opens the first open question."""
+        while UNKNOWN in memory.answers:
+            number = memory.answers.index(UNKNOWN)
+            asked = read_question(questions[number])
+            name = resolve(asked.names[0], memory.answers) if asked else GIVEN_UP
+            if name != GIVEN_UP:
+                return name if self.rng.random() < self.skill.query else questions[number].lower().rstrip("?")
+            memory.answers[number] = GIVEN_UP
+        return ""
+
+    def _remember(self, previous: str | None, num_questions: int) -> Memory:
+        if previous is None:
+            return Memory(START, [UNKNOWN] * num_questions)
+        parsed = parse_turn(previous, self.tags)
+        note, *listed = parsed.internal_state.split("; ")
+        answers = [re.sub(r"^\d+ ", "", each) for each in listed]
+        answers += [UNKNOWN] * (num_questions - len(answers))
+        found = re.fullmatch(r"\w+\[(.*)\]", parsed.action or "", re.DOTALL)
+        return Memory(note, answers[:num_questions], found[1] if found else "")
+
+    def _write(self, memory: Memory, final: bool) -> str:
+        search, answer = self.tags.names[0], self.tags.names[-1]
+        listed = "; ".join(f"{n} {each}" for n, each in enumerate(memory.answers, 1))
+        think = f"<{self.tags.internal_state}> {memory.note}; {listed}</{self.tags.internal_state}>"
+        if not final:
+            return f"{think}<{search}> {memory.query}</{search}>"
+        answers = "; ".join(GIVEN_UP if each == UNKNOWN else each for each in memory.answers)
+        return f"{think}<{answer}> {answers}</{answer}>"
+
+
+@dataclass
+class Research:
+    """A played episode.
+
+    Attributes:
+        texts: The turns as written.
+        replies: What the environment replied to each.
+        reward: Total reward.
+        info: The last step's `info`, empty without an answer.
+    """
+
+    texts: list[str] = field(default_factory=list)
+    replies: list[str] = field(default_factory=list)
+    reward: float = 0.0
+    info: dict[str, object] = field(default_factory=dict)
+
+
+def play(env: Env, task: Task, skill: Skill | None = None, seed: int = 0, tags: Tags = QA_TAGS) -> Research:
+    """Let a researcher play one episode."""
+    researcher, done = Researcher(random.Random(seed), skill, tags), Research()
+    previous, information = None, env.observe()
+    questions = [objective.question for objective in task.objectives]
+    for turns_left in range(task.max_turns, 0, -1):
+        previous = researcher.turn(questions, previous, information, turns_left)
+        result = env.step(parse_turn(previous, tags).action or "")
+        information = result.information
+        done.texts.append(previous)
+        done.replies.append(information)
+        done.reward += result.reward
+        if result.done:
+            done.info = dict(result.info)
+            break
+    return done
