@@ -1,17 +1,14 @@
 """Warm start by behaviour cloning: `python -m lightning_mem1.sft experiments/warmstart.yaml` makes the bundled policy.
 
-A scripted shopper plays freshly generated catalogues, and a small model learns its turns through the same layout that
-reinforcement uses later. Every few steps draw a new catalogue: with a fixed one the model learns products by heart
-instead of learning to read and to copy.
+A scripted shopper plays (`expert`), and a small model learns its turns through the same layout that reinforcement uses
+later.
 """
 
 from __future__ import annotations
 
-import random
 import sys
 import time
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -19,190 +16,20 @@ from typing import Any
 import lightning as L
 import torch
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, IterableDataset
+from torch.utils.data import DataLoader
 
 from lightning_mem1 import errors
 from lightning_mem1.collator import collate, minibatches
 from lightning_mem1.datamodule import spread_indices
 from lightning_mem1.engine.local import EngineSettings, LocalEngine
-from lightning_mem1.engine.scripted import ScriptedEngine
-from lightning_mem1.envs.webshop import WebShopEnv
+from lightning_mem1.expert import ExpertStream, tokenizer_texts
 from lightning_mem1.policy.induction import start_with_induction
 from lightning_mem1.policy.loading import load_tokenizer
 from lightning_mem1.policy.policy import Policy
 from lightning_mem1.rollout import Episode, RolloutSettings, collect
-from lightning_mem1.tasks.novice import Novice, Skill
-from lightning_mem1.tasks.shoppers import play
 from lightning_mem1.tasks.webshop import ShopTasks
-from lightning_mem1.text import information_block
 from lightning_mem1.types import Trajectory
-
-
-@dataclass
-class Architecture:
-    """A small Qwen2.
-
-    Args:
-        vocab_size: Size of the vocabulary.
-        hidden_size: Width.
-        num_layers: Number of layers.
-        num_heads: Query heads.
-        num_kv_heads: Key and value heads.
-        intermediate_size: Width of the MLP.
-        init_std: Standard deviation of the initial weights; small models learn faster from more than the usual 0.02.
-        induction_start: Begin with an induction circuit (see `policy.induction`).
-        rope_theta: Base of the rotary positions; a large one lets small heads match tokens far apart.
-        max_positions: Longest context the rotary positions are declared for.
-    """
-
-    vocab_size: int = 4096
-    hidden_size: int = 192
-    num_layers: int = 4
-    num_heads: int = 8
-    num_kv_heads: int = 4
-    intermediate_size: int = 512
-    init_std: float = 0.06
-    induction_start: bool = True
-    rope_theta: float = 1e6
-    max_positions: int = 4096
-
-
-@dataclass
-class Stage:
-    """A part of the curriculum.
-
-    Args:
-        steps: How many steps it lasts.
-        results_per_page: Products on a page of results (short pages first: copying is learned sooner).
-    """
-
-    steps: int
-    results_per_page: int = 5
-
-
-@dataclass
-class ExpertData:
-    """What the scripted shopper plays.
-
-    Args:
-        first_seed: Seed of the first generated catalogue; later ones count up. Seed 0 is the shop that agents are
-            trained and tested on, so start above it.
-        num_products: Products of each catalogue.
-        steps_per_catalogue: Steps before the next catalogue is drawn.
-        episodes_per_step: Episodes of a step.
-        max_turns: Turn budget.
-        skill: How good the shopper's decisions are.
-    """
-
-    first_seed: int = 1000
-    num_products: int = 200
-    steps_per_catalogue: int = 20
-    episodes_per_step: int = 8
-    max_turns: int = 10
-    skill: Skill = field(default_factory=lambda: Skill(choice=0.45, option=0.6, recover=0.25, browse=0.15))
-
-
-@dataclass
-class Optimisation:
-    """AdamW with warm-up and cosine decay.
-
-    Args:
-        lr: Peak learning rate.
-        circuit_lr: Learning rate of the induction circuit (embeddings, attention of the first two layers) as a part of
-            `lr`: at the full rate the first hundred steps wear it down before the other layers have learned to use it.
-        warmup_steps: Linear warm-up.
-        weight_decay: Decoupled weight decay of matrices.
-        max_grad_norm: Gradient clipping.
-        max_tokens: Trained tokens of one forward pass (more passes are accumulated).
-    """
-
-    lr: float = 6e-4
-    circuit_lr: float = 0.1
-    warmup_steps: int = 30
-    weight_decay: float = 0.01
-    max_grad_norm: float = 1.0
-    max_tokens: int = 4096
-
-
-@dataclass
-class WarmStart:
-    """A warm start.
-
-    Args:
-        output: Folder that the policy is written to.
-        seed: Seed of weights, tasks and the shopper.
-        tokenizer: Folder of a tokenizer, or null to train one on generated text.
-        init_from: Folder of a policy to go on from (with its tokenizer), or null for random weights.
-        model: The architecture.
-        data: What is cloned.
-        stages: The curriculum.
-        optim: The optimiser.
-        rollout: Prompt style and tags of the trajectories.
-        num_val_tasks: Greedy episodes on the default shop's validation goals at the end.
-        save_every: Steps between two savings of the policy as it is, so that an interrupted run leaves something.
-    """
-
-    output: str
-    seed: int = 0
-    tokenizer: str | None = None
-    init_from: str | None = None
-    model: Architecture = field(default_factory=Architecture)
-    data: ExpertData = field(default_factory=ExpertData)
-    stages: list[Stage] = field(default_factory=lambda: [Stage(300, 3), Stage(1500, 5)])
-    optim: Optimisation = field(default_factory=Optimisation)
-    rollout: RolloutSettings = field(default_factory=lambda: RolloutSettings(prompt="brief", max_new_tokens=128))
-    num_val_tasks: int = 100
-    save_every: int = 200
-
-
-class ExpertStream(IterableDataset[list[Trajectory]]):
-    """Yields one list of expert trajectories per step; step s is a function of (seed, s) alone."""
-
-    def __init__(self, config: WarmStart, tokenizer: Any) -> None:
-        self.config, self.tokenizer = config, tokenizer
-
-    def __iter__(self) -> Iterator[list[Trajectory]]:
-        step = 0
-        for stage in self.config.stages:
-            source = None
-            for _ in range(stage.steps):
-                if step % self.config.data.steps_per_catalogue == 0 or source is None:
-                    source = self._source(step // self.config.data.steps_per_catalogue, stage)
-                yield self._play(source, step)
-                step += 1
-
-    def _source(self, number: int, stage: Stage) -> ShopTasks:
-        data = self.config.data
-        return ShopTasks(
-            seed=data.first_seed + number,
-            num_products=data.num_products,
-            max_turns=data.max_turns,
-            results_per_page=stage.results_per_page,
-        )
-
-    def _play(self, source: ShopTasks, step: int) -> list[Trajectory]:
-        rng = random.Random(f"{self.config.seed}/{step}")
-        episodes, writers = [], []
-        for group in range(self.config.data.episodes_per_step):
-            task = source.task("train", rng.randrange(source.size("train")))
-            env = source.env(task)
-            novice = Novice(random.Random(rng.random()), self.config.data.skill, self.config.rollout.tags)
-            episodes.append(Episode(task, env, group))
-            writers.append(_Hand(novice, env, task.max_turns).write)
-        return collect(episodes, ScriptedEngine(self.tokenizer, writers), self.tokenizer, self.config.rollout)
-
-
-class _Hand:
-    """Lets a novice write through a `ScriptedEngine`, turn by turn."""
-
-    def __init__(self, novice: Novice, env: WebShopEnv, max_turns: int) -> None:
-        self.novice, self.env, self.turns_left = novice, env, max_turns
-        self.previous: str | None = None
-
-    def write(self, context: str) -> str:
-        self.previous = self.novice.turn(self.env.goal.instruction, self.previous, self.env.observe(), self.turns_left)
-        self.turns_left -= 1
-        return self.previous
+from lightning_mem1.warmstart import Architecture, WarmStart
 
 
 class SftModule(L.LightningModule):
@@ -273,22 +100,7 @@ def make_tokenizer(config: WarmStart) -> Any:
         return load_tokenizer(config.tokenizer)
     from lightning_mem1.policy.tokenizer import train_tokenizer
 
-    return train_tokenizer(_tokenizer_texts(config), config.model.vocab_size)
-
-
-def _tokenizer_texts(config: WarmStart) -> Iterator[str]:
-    """Small numbers, products of a few catalogues as the shop shows them, and played episodes."""
-    yield from (" ".join(map(str, range(400))) for _ in range(50))  # each its own token: prices are compared by these
-    for number in range(4):
-        shop = ShopTasks(seed=config.data.first_seed + number, num_products=1000).shop
-        for product in shop.products:
-            options = " ".join(f"[{value}]" for values in product.options.values() for value in values)
-            yield f"{product.title} ${product.price:.2f} [{product.asin}]\n{options}\n{product.description}"
-            yield "\n".join(product.bullets)
-        for goal in shop.goals[:300]:
-            game = play(WebShopEnv(shop, goal, results_per_page=5), Novice(random.Random(goal.index)))
-            yield "\n".join([f"Instruction: {goal.instruction}", *game.texts])
-            yield from (information_block(reply, 9, config.rollout.tags) for reply in game.replies)
+    return train_tokenizer(tokenizer_texts(config), config.model.vocab_size)
 
 
 def make_model(architecture: Architecture, vocab_size: int) -> Any:

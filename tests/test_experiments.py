@@ -12,8 +12,9 @@ from lightning_mem1.memory import contexts, drift
 from lightning_mem1.policy.loading import BUNDLED
 from lightning_mem1.policy.policy import LoraSettings, Policy
 from lightning_mem1.rollout import Episode, RolloutSettings, collect
-from lightning_mem1.sft import WarmStart, validate
+from lightning_mem1.sft import validate
 from lightning_mem1.tasks.webshop import ShopTasks
+from lightning_mem1.warmstart import WarmStart
 
 ROOT = Path(__file__).parents[1]
 CARD = BUNDLED / "README.md"
@@ -26,8 +27,6 @@ SHORT = ["--data.tasks_per_step=2", "--data.group_size=4", "--data.num_rl_steps=
 def test_every_experiment_is_read_without_complaint(path, capsys):
     if path.stem == "warmstart":
         from jsonargparse import ArgumentParser
-
-        from lightning_mem1.sft import WarmStart
 
         parser = ArgumentParser(parser_mode="omegaconf", exit_on_error=False)
         parser.add_argument("--config", action="config")

@@ -27,6 +27,8 @@ rollout collator
 snapshot settings
 module datamodule
 qa_data
+warmstart
+expert
 callbacks
 errors
 fit evaluate sft play

@@ -6,8 +6,9 @@ import torch
 from lightning_mem1.collator import collate
 from lightning_mem1.policy.induction import start_with_induction
 from lightning_mem1.policy.policy import Policy
-from lightning_mem1.sft import Architecture, make_model
+from lightning_mem1.sft import make_model
 from lightning_mem1.types import StopReason, Trajectory, Turn
+from lightning_mem1.warmstart import Architecture
 from tiny import task
 
 SMALL = {

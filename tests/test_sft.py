@@ -7,9 +7,11 @@ from safetensors.torch import load_file
 
 from lightning_mem1 import sft
 from lightning_mem1.collator import collate
+from lightning_mem1.expert import ExpertStream
 from lightning_mem1.memory import drift
 from lightning_mem1.policy.policy import Policy
-from lightning_mem1.sft import Architecture, ExpertData, ExpertStream, Stage, WarmStart, make_tokenizer
+from lightning_mem1.sft import make_tokenizer
+from lightning_mem1.warmstart import Architecture, ExpertData, Stage, WarmStart
 from tiny import tiny_tokenizer
 
 SMALL = Architecture(vocab_size=600, hidden_size=32, num_layers=2, num_heads=2, num_kv_heads=2, intermediate_size=32)

@@ -6,10 +6,10 @@ the token found there. Large models grow it by themselves. A model of a few mill
 thousands does not within a few hundred steps, so its first two layers begin as one. Training changes every weight from
 there.
 
-The residual stream begins in three parts, orthogonal to each other: the token itself, a code of the token before it and
-a code of the one before that. A place matches when the token before it is the current token, the better when the one
-before that agrees too ("color:" and "size:" both end in a colon). Matching uses only those rotary pairs that hardly turn
-over a context.
+The residual stream begins in three parts, orthogonal to each other: the token itself, a code of the token before it
+and a code of the one before that. A place matches when the token before it is the current token, the better when the
+one before that agrees too ("color:" and "size:" both end in a colon). Matching uses only those rotary pairs that hardly
+turn over a context.
 """
 
 from __future__ import annotations
@@ -96,7 +96,7 @@ def _look_back(model: Any, circuit: _Circuit, target: Tensor, heads: range, dist
     """First layer: some key heads attend `distance` positions back and carry a code of that token to `target`."""
     attention, frequencies = model.model.layers[0].self_attn, model.model.rotary_emb.inv_freq
     size, group, per = 2 * len(frequencies), attention.num_key_value_groups, len(target) // len(heads)
-    # rotary positions turn a constant key and a turned query into the sum of cos(frequency * (positions back - distance))
+    # rotary positions make a constant key and a turned query score the sum of cos(frequency * (steps back - distance))
     turned = frequencies * distance
     key_bias = torch.cat([torch.ones_like(turned), torch.zeros_like(turned)]) * LOOK_BACK
     query_bias = torch.cat([turned.cos(), -turned.sin()]) * LOOK_BACK

@@ -1,0 +1,125 @@
+"""The settings of a warm start: architecture, curriculum, expert and optimiser of `python -m lightning_mem1.sft`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from lightning_mem1.rollout import RolloutSettings
+from lightning_mem1.tasks.novice import Skill
+
+
+@dataclass
+class Architecture:
+    """A small Qwen2.
+
+    Args:
+        vocab_size: Size of the vocabulary.
+        hidden_size: Width.
+        num_layers: Number of layers.
+        num_heads: Query heads.
+        num_kv_heads: Key and value heads.
+        intermediate_size: Width of the MLP.
+        init_std: Standard deviation of the initial weights; small models learn faster from more than the usual 0.02.
+        induction_start: Begin with an induction circuit (see `policy.induction`).
+        rope_theta: Base of the rotary positions; a large one lets small heads match tokens far apart.
+        max_positions: Longest context the rotary positions are declared for.
+    """
+
+    vocab_size: int = 4096
+    hidden_size: int = 192
+    num_layers: int = 4
+    num_heads: int = 8
+    num_kv_heads: int = 4
+    intermediate_size: int = 512
+    init_std: float = 0.06
+    induction_start: bool = True
+    rope_theta: float = 1e6
+    max_positions: int = 4096
+
+
+@dataclass
+class Stage:
+    """A part of the curriculum.
+
+    Args:
+        steps: How many steps it lasts.
+        results_per_page: Products on a page of results (short pages first: copying is learned sooner).
+    """
+
+    steps: int
+    results_per_page: int = 5
+
+
+@dataclass
+class ExpertData:
+    """What the scripted shopper plays.
+
+    Args:
+        first_seed: Seed of the first generated catalogue; later ones count up. Seed 0 is the shop that agents are
+            trained and tested on, so start above it.
+        num_products: Products of each catalogue.
+        steps_per_catalogue: Steps before the next catalogue is drawn.
+        episodes_per_step: Episodes of a step.
+        max_turns: Turn budget.
+        skill: How good the shopper's decisions are.
+    """
+
+    first_seed: int = 1000
+    num_products: int = 200
+    steps_per_catalogue: int = 20
+    episodes_per_step: int = 8
+    max_turns: int = 10
+    skill: Skill = field(default_factory=lambda: Skill(choice=0.45, option=0.6, recover=0.25, browse=0.15))
+
+
+@dataclass
+class Optimisation:
+    """AdamW with warm-up and cosine decay.
+
+    Args:
+        lr: Peak learning rate.
+        circuit_lr: Learning rate of the induction circuit (embeddings, attention of the first two layers) as a part of
+            `lr`: at the full rate the first hundred steps wear it down before the other layers have learned to use it.
+        warmup_steps: Linear warm-up.
+        weight_decay: Decoupled weight decay of matrices.
+        max_grad_norm: Gradient clipping.
+        max_tokens: Trained tokens of one forward pass (more passes are accumulated).
+    """
+
+    lr: float = 6e-4
+    circuit_lr: float = 0.1
+    warmup_steps: int = 30
+    weight_decay: float = 0.01
+    max_grad_norm: float = 1.0
+    max_tokens: int = 4096
+
+
+@dataclass
+class WarmStart:
+    """A warm start.
+
+    Args:
+        output: Folder that the policy is written to.
+        seed: Seed of weights, tasks and the shopper.
+        tokenizer: Folder of a tokenizer, or null to train one on generated text.
+        init_from: Folder of a policy to go on from (with its tokenizer), or null for random weights.
+        model: The architecture.
+        data: What is cloned.
+        stages: The curriculum.
+        optim: The optimiser.
+        rollout: Prompt style and tags of the trajectories.
+        num_val_tasks: Greedy episodes on the default shop's validation goals at the end.
+        save_every: Steps between two savings of the policy as it is, so that an interrupted run leaves something.
+    """
+
+    output: str
+    seed: int = 0
+    tokenizer: str | None = None
+    init_from: str | None = None
+    model: Architecture = field(default_factory=Architecture)
+    data: ExpertData = field(default_factory=ExpertData)
+    stages: list[Stage] = field(default_factory=lambda: [Stage(300, 3), Stage(1500, 5)])
+    optim: Optimisation = field(default_factory=Optimisation)
+    rollout: RolloutSettings = field(default_factory=lambda: RolloutSettings(prompt="brief", max_new_tokens=128))
+    num_val_tasks: int = 100
+    save_every: int = 200
