@@ -63,10 +63,10 @@ def test_a_single_bullet_may_be_a_text() -> None:
     assert one(small_description="only").bullets == ("only",)
 
 
-def test_long_ids_nan_and_repeated_ids_are_dropped_silently(caplog: pytest.LogCaptureFixture) -> None:
+def test_long_ids_nan_and_repeated_ids_are_dropped_and_counted(caplog: pytest.LogCaptureFixture) -> None:
     items = [{**ITEM, "asin": "nan"}, {**ITEM, "asin": "B0000000011"}, ITEM, {**ITEM, "name": "second"}]
-    assert [product.title for product in products_from(items, {})] == ["Lamp"]
-    assert not caplog.records
+    assert [product.title for product in products_from(items, {}, where="somewhere")] == ["Lamp"]
+    assert caplog.messages == ["skipped 0 malformed and 3 repeated of 4 products in somewhere"]
 
 
 NAMELESS = {key: value for key, value in ITEM.items() if key != "name"}
@@ -101,7 +101,7 @@ def test_malformed_products_are_skipped_and_counted_in_one_warning_when_asked(
         products = products_from([*bad, ITEM], {}, where="somewhere", skip_malformed=True)
     assert len(products) == 1
     assert len(caplog.records) == 1
-    assert "skipped 5 malformed of 6 products in somewhere" in caplog.text
+    assert "skipped 5 malformed and 0 repeated of 6 products in somewhere (entry 0: expected name" in caplog.text
 
 
 def test_nothing_but_malformed_products_is_an_error_that_says_why() -> None:

@@ -10,7 +10,8 @@ import pytest
 
 from lightning_mem1.envs.webshop import Product, Shop
 from lightning_mem1.envs.webshop.analyzer import analyze, words
-from lightning_mem1.envs.webshop.search import SearchIndex, quantised_length, search_text
+from lightning_mem1.envs.webshop.postings import quantised_length
+from lightning_mem1.envs.webshop.search import SearchIndex, search_text
 from lightning_mem1.envs.webshop.stemmer import stem
 
 
