@@ -35,12 +35,16 @@ class KeyedFile:
 
     def get(self, key: str, default: Any = None) -> Any:
         """Return the last value of a key."""
-        wanted = np.uint64(hash64(key))
-        first, last = (int(np.searchsorted(self._hashes, wanted, side)) for side in ("left", "right"))  # type: ignore[call-overload]
-        for place in self._order[first:last][::-1]:
-            start, end = int(self._ends[place]), int(self._ends[place + 1])
-            self._file.seek(start)
-            found, value = json.loads(self._file.read(end - start))
+        wanted = hash64(key)
+        place = int(np.searchsorted(self._hashes, np.uint64(wanted), "right")) - 1
+        while place >= 0 and int(self._hashes[place]) == wanted:
+            found, value = self._read(int(self._order[place]))
             if found == key:
                 return value
+            place -= 1
         return default
+
+    def _read(self, number: int) -> list[Any]:
+        start, end = int(self._ends[number]), int(self._ends[number + 1])
+        self._file.seek(start)
+        return json.loads(self._file.read(end - start))

@@ -81,9 +81,9 @@ class RecordedProducts(Sequence[Product]):
     def __getitem__(self, place: int | slice) -> Product | list[Product]:
         if isinstance(place, slice):
             return [self[each] for each in range(*place.indices(len(self)))]
-        place = range(len(self))[place]  # also checks it
-        found = self._remembered.get(place)
-        return found if found is not None else self._read(place)
+        if place in self._remembered:
+            return self._remembered[place]
+        return self._read(range(len(self))[place])  # also checks it
 
     def _read(self, place: int) -> Product:
         start, end = int(self._ends[place]), int(self._ends[place + 1])

@@ -121,8 +121,10 @@ def _key(files: OfficialFiles, home: Path) -> str:
     for name, mark in now.items():
         size = mark[0]
         old = known.get(name)
-        trusted = size >= TRUST_STAT_FROM and isinstance(old, list) and len(old) == 2 and old[0] == mark
-        hashes[name] = old[1] if trusted else _hash(Path(name))
+        if size >= TRUST_STAT_FROM and isinstance(old, list) and len(old) == 2 and old[0] == mark:
+            hashes[name] = str(old[1])
+        else:
+            hashes[name] = _hash(Path(name))
     fresh = {name: [now[name], hashes[name]] for name in now}
     if fresh != known:
         _write(home / "hashes.json", json.dumps(fresh).encode())

@@ -22,7 +22,7 @@ from lightning_mem1.envs.webshop.search import SearchIndex
 from lightning_mem1.envs.webshop.stock import MemoryStock, Stock
 from lightning_mem1.types import Split
 
-SplitBy = Literal["order", "product"]
+SplitRule = Literal["canonical", "by_product"]
 NounSource = str | Path | Mapping[str, Sequence[str]]
 
 TEST_GOALS, VAL_GOALS = 500, 1000  # sizes of the reference's test and eval splits
@@ -120,27 +120,27 @@ class Shop:
         """Return the places of all products that a query of the catalogue's makers found."""
         return np.flatnonzero(self._columns.queries == np.uint64(hash64(query))).tolist()
 
-    def split(self, split: Split, by: SplitBy = "order") -> Sequence[int]:
+    def split(self, split: Split, rule: SplitRule = "canonical") -> Sequence[int]:
         """Return the indices of a split's goals, ascending.
 
-        By ``order`` the canonical order is cut at fixed places: test 0-499, val 500-1499 (the authors' eval), train
-        1500 onwards. With fewer than 2,000 goals that would leave next to nothing to train on, so the same order is
+        With ``canonical`` the canonical order is cut at fixed places: test 0-499, val 500-1499 (the authors' eval),
+        train 1500 onwards. With fewer than 2,000 goals that would leave next to nothing to train on, so the same order is
         cut in proportion: the first eighth is test, the next quarter val, the rest train (17 goals: 2, 4, 11).
         Goals of one product fall into several splits.
 
-        By ``product`` no product is in two splits: an eighth of the products is test, a quarter val, the rest train,
-        by a hash of the id (see `requests.part_of`). In a tiny catalogue a split may be empty.
+        With ``by_product`` no product is in two splits: an eighth of the products is test, a quarter val, the rest
+        train, by a hash of the id (see `requests.part_of`). In a tiny catalogue a split may be empty.
 
         The three never overlap and never depend on a seed, a worker or a rank.
 
         Raises:
-            ValueError: `split` is not one of train, val, test, or `by` none of order, product.
+            ValueError: `split` is not one of train, val, test, or `rule` none of canonical, by_product.
         """
         if split not in _PARTS:
             raise ValueError(f"split must be one of train, val, test, got {split!r}")
-        if by not in get_args(SplitBy):
-            raise ValueError(f"goals are split by {' or by '.join(get_args(SplitBy))}, got {by!r}")
-        if by == "product":
+        if rule not in get_args(SplitRule):
+            raise ValueError(f"goals are split canonical or by_product, got {rule!r}: set data.split to one of them")
+        if rule == "by_product":
             return np.flatnonzero(self._requests.goal_parts == _PARTS[split]).tolist()
         return self._cut(split)
 
