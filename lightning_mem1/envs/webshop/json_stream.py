@@ -83,7 +83,7 @@ class _Reader:
                 if self._ended or len(self._text) - self._at > MAX_ENTRY_CHARS:
                     raise json.JSONDecodeError(error.msg, "", self._used + error.pos) from None
             else:
-                if end < len(self._text) or self._ended:  # else a number may go on in the next piece
+                if self._ended or (end < len(self._text) and self._text[end] not in ".eE"):  # else a number may go on
                     self._at = end
                     return value
             self._read_on()

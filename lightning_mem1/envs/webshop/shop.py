@@ -124,8 +124,8 @@ class Shop:
         """Return the indices of a split's goals, ascending.
 
         With ``canonical`` the canonical order is cut at fixed places: test 0-499, val 500-1499 (the authors' eval),
-        train 1500 onwards. With fewer than 2,000 goals that would leave next to nothing to train on, so the same order is
-        cut in proportion: the first eighth is test, the next quarter val, the rest train (17 goals: 2, 4, 11).
+        train 1500 onwards. With fewer than 2,000 goals that would leave next to nothing to train on, so the same order
+        is cut in proportion: the first eighth is test, the next quarter val, the rest train (17 goals: 2, 4, 11).
         Goals of one product fall into several splits.
 
         With ``by_product`` no product is in two splits: an eighth of the products is test, a quarter val, the rest
