@@ -6,8 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import get_args
 
-from lightning_mem1.envs.webshop import Shop, WebShopEnv, products_from
-from lightning_mem1.envs.webshop.generated import generate
+from lightning_mem1.envs.webshop import Shop, WebShopEnv
 from lightning_mem1.envs.webshop.reward import reachable
 from lightning_mem1.envs.webshop.shop import SplitRule
 from lightning_mem1.tasks.shoppers import oracle, rule_baseline
@@ -73,7 +72,7 @@ class ShopTasks:
         self.results_per_page = results_per_page
         self.strict = strict
         if catalogue is None:
-            self.shop = Shop(products_from(*generate(seed, num_products)), seed=seed, nouns="rule")
+            self.shop = Shop.generated(seed, num_products)
         else:
             self.shop = Shop.from_folder(
                 Path(catalogue), human_goals=human_goals, seed=seed, nouns=nouns, skip_malformed=skip_malformed

@@ -11,7 +11,8 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 
-from lightning_mem1.envs.webshop.catalogue import Product
+from lightning_mem1.envs.webshop.catalogue import Product, products_from
+from lightning_mem1.envs.webshop.generated import generate
 from lightning_mem1.envs.webshop.goals import Goals
 from lightning_mem1.envs.webshop.ids import Ids
 from lightning_mem1.envs.webshop.keyed_file import hash64
@@ -83,6 +84,11 @@ class Shop:
         shop._open(open_stock(folder, skip_malformed=skip_malformed), human_goals, seed, nouns)
         shop._origin = (folder, human_goals, seed, nouns, skip_malformed)
         return shop
+
+    @classmethod
+    def generated(cls, seed: int = 0, num_products: int = 1000) -> Shop:
+        """Open a generated catalogue; its nouns go by the rule, so that rewards depend on no other package."""
+        return cls(products_from(*generate(seed, num_products)), seed=seed, nouns="rule")
 
     def _open(self, stock: Stock, human_goals: bool, seed: int, nouns: NounSource) -> None:
         self._origin: tuple[Any, ...] | None = None
