@@ -48,9 +48,7 @@ def _serve(options: argparse.Namespace) -> None:
         shop = Shop.from_folder(
             options.catalogue, human_goals=options.human_goals, seed=options.seed, skip_malformed=options.skip_malformed
         )
-    server = ShopServer(
-        shop, shop.split(options.split), options.host, options.port, seed=options.seed, strict=options.strict
-    )
+    server = ShopServer(shop, shop.split(options.split), options.host, options.port, seed=options.seed)
     print(f"the shop is open at {server.url} (Ctrl-C closes it)", flush=True)
     with server:
         server.serve_forever()
@@ -65,7 +63,6 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--catalogue", metavar="FOLDER", help="official files; without, a generated catalogue")
     parser.add_argument("--human-goals", action="store_true", help="instructions written by people")
     parser.add_argument("--split", choices=("train", "val", "test"), default="train", help="goals to draw from")
-    parser.add_argument("--strict", action="store_true", help="the reference's shop to the letter")
     parser.add_argument("--skip-malformed", action="store_true", help="skip and count malformed products")
     parser.add_argument("--num-products", type=int, default=1000, help="size of a generated catalogue")
     parser.add_argument("--seed", type=int, default=0, help="draws prices, goals and a generated catalogue")

@@ -70,7 +70,6 @@ class ShopServer(ThreadingHTTPServer):
             host: Address to listen on; only one of this machine's loopback addresses.
             port: 0 for any free port.
             seed: Draws the goals.
-            strict: Pages of results and rewards as in the reference.
             results_per_page: Products on a page of results.
 
         Raises:
@@ -79,7 +78,7 @@ class ShopServer(ThreadingHTTPServer):
         if host != "localhost" and not _is_loopback(host):
             raise ValueError(f"the shop is served on this machine only: expected a loopback address, got {host!r}")
         self.shop, self._goals, self._rng = shop, goals, random.Random(seed)
-        self._settings: dict[str, Any] = {"strict": strict, "results_per_page": results_per_page}
+        self._per_page = results_per_page
         self._visits: OrderedDict[str, _Visit] = OrderedDict()
         self._lock = Lock()
         super().__init__((host, port), _Handler)
@@ -94,7 +93,7 @@ class ShopServer(ThreadingHTTPServer):
         name = secrets.token_urlsafe(16)
         with self._lock:
             number = self._rng.choice(self._goals) if index is None else index
-            self._visits[name] = _Visit(WebShopEnv(self.shop, self.shop.goals[number], **self._settings))
+            self._visits[name] = _Visit(WebShopEnv(self.shop, self.shop.goals[number], results_per_page=self._per_page))
             while len(self._visits) > MAX_VISITS:
                 self._visits.popitem(last=False)
         return name
