@@ -142,4 +142,4 @@ def _shop(catalogue: str | None, human_goals: bool, nouns: str, seed: int, num_p
 
 
 if ENV_ID not in gymnasium.registry:
-    gymnasium.register(ENV_ID, entry_point=WebShopGym)
+    gymnasium.register(ENV_ID, entry_point=f"{__name__}:{WebShopGym.__name__}")
