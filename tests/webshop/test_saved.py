@@ -10,6 +10,7 @@ import pickle
 import shutil
 import time
 from collections.abc import Callable
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -244,3 +245,13 @@ def test_the_saved_files_hold_nothing_that_could_be_executed(data: Path) -> None
     Shop.from_folder(data)
     for path in (data / ".lightning_mem1").glob("*/*.npy"):
         assert np.load(path, allow_pickle=False).dtype != object
+
+
+def test_what_is_saved_changes_only_with_the_format(data: Path) -> None:
+    """A changed digest means that indexes of earlier versions would be opened as if nothing had happened."""
+    Shop.from_folder(data)
+    digest = sha256()
+    for path in sorted((data / ".lightning_mem1").glob("v*/*")):
+        if path.name != "header.json" and not path.name.startswith("draws"):
+            digest.update(path.name.encode() + path.read_bytes())
+    assert (saved.FORMAT, digest.hexdigest()[:16]) == (1, "0c769437b42dea95")
