@@ -82,6 +82,12 @@ NAMELESS = {key: value for key, value in ITEM.items() if key != "name"}
             {**ITEM, "customization_options": {"color": [{}]}},
             "expected a product in the official format, got no 'value'",
         ),
+        ({**ITEM, "asin": "B0\x00"}, "expected asin without control characters, got 'B0\\x00'"),
+        ({**ITEM, "pricing": "$" + "9" * 400}, f"expected pricing like '$9.99' or '$1 - $2', got '${'9' * 39}'"),
+        (
+            {**ITEM, "customization_options": {str(n): [{"value": str(v)} for v in range(10)] for n in range(7)}},
+            "expected at most 1,000,000 combinations of option values, got 10,000,000",
+        ),
     ],
 )
 def test_a_malformed_product_is_an_error_that_says_where_and_what_to_do(bad: Any, reason: str) -> None:
@@ -91,6 +97,24 @@ def test_a_malformed_product_is_an_error_that_says_where_and_what_to_do(bad: Any
         f"malformed product in somewhere, entry 1: {reason} (2 of 4 entries are malformed): "
         "mend the file or set data.skip_malformed true"
     )
+
+
+@pytest.mark.parametrize(
+    ("annotation", "reason"),
+    [
+        ({"instruction": 7, "instruction_attributes": ["bright"]}, "expected instruction as a text"),
+        ({"instruction": "Find me", "instruction_attributes": "bright"}, "expected a list of texts, got 'bright'"),
+        ("text", "expected a product in the official format"),
+    ],
+)
+def test_malformed_annotations_make_their_product_malformed(annotation: Any, reason: str) -> None:
+    with pytest.raises(ValueError, match=f"malformed product in the given items, entry 0: {reason}"):
+        products_from([ITEM], {"B000000001": annotation})
+
+
+def test_a_human_instruction_without_its_fields_makes_its_product_malformed() -> None:
+    with pytest.raises(ValueError, match="expected a product in the official format, got no 'instruction_attributes'"):
+        products_from([ITEM], {}, {"B000000001": [{"instruction": "i want"}]})
 
 
 def test_malformed_products_are_skipped_and_counted_in_one_warning_when_asked(
