@@ -47,9 +47,9 @@ def count_builds(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
     built: list[Path] = []
     build = saved._build
 
-    def noted(files: Any, folder: Path, scratch: Path) -> Any:
+    def noted(files: Any, folder: Path, scratch: Path, skip_malformed: bool) -> Any:
         built.append(folder)
-        return build(files, folder, scratch)
+        return build(files, folder, scratch, skip_malformed)
 
     monkeypatch.setattr(saved, "_build", noted)
     return built
@@ -191,6 +191,7 @@ def test_malformed_products_of_a_saved_form_are_an_error_until_they_may_be_skipp
     for _ in range(2):
         caplog.clear()
         assert len(Shop.from_folder(data, skip_malformed=True).products) == 60
+        assert len(caplog.messages) == 1
         assert "skipped 1 malformed and 0 repeated of 61 products" in caplog.text
 
 

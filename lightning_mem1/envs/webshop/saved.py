@@ -87,7 +87,7 @@ def open_stock(folder: str | Path, *, skip_malformed: bool = False) -> SavedStoc
         key = _key(files, home)
         stock = _opened(home / key)
         if stock is None:
-            stock = _built(files, home, key)
+            stock = _built(files, home, key, skip_malformed)
     stock.findings.judge(skip_malformed)
     return stock
 
@@ -158,12 +158,12 @@ def _opened(folder: Path) -> SavedStock | None:
     return SavedStock(**parts, folder=folder, ends=_load(folder / "ends.npy"), findings=Findings(**header["findings"]))
 
 
-def _built(files: OfficialFiles, home: Path, key: str) -> SavedStock:
+def _built(files: OfficialFiles, home: Path, key: str, skip_malformed: bool) -> SavedStock:
     """Make the saved form beside its place, then move it there and remove those of other data or versions."""
     with tempfile.TemporaryDirectory(dir=home, prefix="building-", ignore_cleanup_errors=True) as scratch:
         folder = Path(scratch) / "done"
         folder.mkdir()
-        findings = _build(files, folder, Path(scratch))
+        findings = _build(files, folder, Path(scratch), skip_malformed)
         sizes = {path.name: path.stat().st_size for path in folder.iterdir()}
         _write(folder / _HEADER, json.dumps({"sizes": sizes, "findings": asdict(findings)}).encode())
         for old in [path for path in home.iterdir() if path.is_dir() and path != Path(scratch)]:
@@ -174,7 +174,7 @@ def _built(files: OfficialFiles, home: Path, key: str) -> SavedStock:
     return stock
 
 
-def _build(files: OfficialFiles, folder: Path, scratch: Path) -> Findings:
+def _build(files: OfficialFiles, folder: Path, scratch: Path, skip_malformed: bool) -> Findings:
     with (
         (scratch / "ins").open("w+b") as ins_file,
         (scratch / "human").open("w+b") as human_file,
@@ -187,7 +187,8 @@ def _build(files: OfficialFiles, folder: Path, scratch: Path) -> Findings:
         for product in reader:
             writer.add(product)
             builder.add(product)
-    reader.findings.judge(skip_malformed=True)  # nothing at all is no catalogue
+    if not reader.findings.num_products:  # nothing at all is no catalogue
+        reader.findings.judge(skip_malformed)
     for part, value in builder.finish().items():
         for name in _arrays(type(value)):
             _save(folder / f"{part}.{name}.npy", getattr(value, name))
