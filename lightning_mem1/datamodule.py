@@ -9,10 +9,10 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
-from typing import Any
+from typing import Any, Literal
 
 from lightning.pytorch import LightningDataModule
-from torch.utils.data import DataLoader, IterableDataset
+from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
 from lightning_mem1.settings import check_least
 from lightning_mem1.snapshot import resolve_seed
@@ -56,12 +56,14 @@ class TaskStream(IterableDataset):
         self.done, self.last, self.rank, self.world = done, last, rank, world
 
     def __iter__(self) -> Iterator[TaskBatch]:
-        rl_step = self.done() + 1
+        worker = get_worker_info()  # loader workers take turns, so that no rl_step is served twice
+        first, stride = (worker.id, worker.num_workers) if worker else (0, 1)
+        rl_step = self.done() + 1 + first
         while self.last is None or rl_step <= self.last:
             indices = train_indices(self.seed, rl_step, self.tasks_per_step, self.source.size("train"))
             positions = range(self.rank, len(indices), self.world)
             yield TaskBatch(rl_step, [self._task(rl_step, indices[p], p) for p in positions], positions)
-            rl_step += 1
+            rl_step += stride
 
     def _task(self, rl_step: int, index: int, position: int) -> Task:
         """A source with a curriculum has `task_at`, which is told the rl_step and the place in the batch as well."""
@@ -224,6 +226,7 @@ class WebShopData(TaskDataModule):
 
     Args:
         catalogue: Folder with the official files (items_shuffle*.json and so on); null for the generated catalogue.
+        split: canonical (the published goals of test, eval and train) or by_product (no product in two splits).
         max_turns: Turns the agent has.
         results_per_page: Products on a page of search results.
         strict: Behave like the public WebShop to the letter.
@@ -243,6 +246,7 @@ class WebShopData(TaskDataModule):
     def __init__(
         self,
         catalogue: str | None = None,
+        split: Literal["canonical", "by_product"] = "canonical",
         max_turns: int = 10,
         results_per_page: int = 10,
         strict: bool = False,
@@ -258,7 +262,8 @@ class WebShopData(TaskDataModule):
         seed: int | None = None,
     ) -> None:
         super().__init__(None, tasks_per_step, group_size, num_rl_steps, num_val_tasks, val_batch_size, seed)
-        self.catalogue, self.max_turns, self.results_per_page = catalogue, max_turns, results_per_page
+        self.catalogue, self.split = catalogue, split
+        self.max_turns, self.results_per_page = max_turns, results_per_page
         self.strict, self.human_goals, self.num_products = strict, human_goals, num_products
         self.nouns, self.skip_malformed = nouns, skip_malformed
 
@@ -268,6 +273,7 @@ class WebShopData(TaskDataModule):
 
         return ShopTasks(
             catalogue=self.catalogue,
+            split=self.split,
             max_turns=self.max_turns,
             results_per_page=self.results_per_page,
             strict=self.strict,

@@ -70,7 +70,7 @@ def test_importing_the_package_prints_nothing_sets_nothing_and_makes_no_file(tmp
     names = [name.removesuffix(".__init__") for name in sorted(MODULES)]
     script = f"""
 import contextlib, importlib, io, os, pathlib
-import lightning, peft, torch, transformers  # what they print, set and make is theirs
+import gymnasium, lightning, peft, torch, transformers  # what they print, set and make is theirs
 
 def surroundings():
     return set(os.environ.items()) | set(pathlib.Path.home().rglob("*"))

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import get_args
 
-from lightning_mem1.envs.webshop import Shop, WebShopEnv, products_from
-from lightning_mem1.envs.webshop.generated import generate
+from lightning_mem1.envs.webshop import Shop, WebShopEnv
+from lightning_mem1.envs.webshop.reward import reachable
+from lightning_mem1.envs.webshop.shop import SplitRule
 from lightning_mem1.tasks.shoppers import oracle, rule_baseline
 from lightning_mem1.types import Objective, Split, Task
 
@@ -22,6 +24,7 @@ class ShopTasks:
         self,
         catalogue: str | None = None,
         *,
+        split: SplitRule = "canonical",
         max_turns: int = 10,
         results_per_page: int = 10,
         strict: bool = False,
@@ -35,6 +38,8 @@ class ShopTasks:
 
         Args:
             catalogue: Folder with the official files, None for a generated catalogue.
+            split: ``canonical``: the reference's goals of test, eval and train; ``by_product``: no product occurs in
+                two splits. See `Shop.split`.
             max_turns: Turns per task.
             results_per_page: Products on a page of results.
             strict: The reference environment to the letter.
@@ -61,28 +66,32 @@ class ShopTasks:
                 f"the generated catalogue takes its nouns by the rule, got nouns {nouns!r}: give data.catalogue or "
                 "drop data.nouns"
             )
+        if split not in get_args(SplitRule):
+            raise ValueError(f"goals are split canonical or by_product, got {split!r}: set data.split to one of them")
         self.max_turns = max_turns
         self.results_per_page = results_per_page
         self.strict = strict
         if catalogue is None:
-            self.shop = Shop(products_from(*generate(seed, num_products)), seed=seed, nouns="rule")
+            self.shop = Shop.generated(seed, num_products)
         else:
             self.shop = Shop.from_folder(
                 Path(catalogue), human_goals=human_goals, seed=seed, nouns=nouns, skip_malformed=skip_malformed
             )
+        self.split = split
+        self._goals: dict[Split, Sequence[int]] = {}  # indices of each split's goals
 
     def size(self, split: Split) -> int:
         """Number of goals in a split."""
-        return len(self.shop.split(split))
+        return len(self._split(split))
 
     def task(self, split: Split, index: int) -> Task:
-        """Return the task of goal ``shop.split(split)[index]``; raises IndexError outside the split."""
-        goals = self.shop.split(split)
+        """Return the task of goal ``shop.split(split, ...)[index]``; raises IndexError outside the split."""
+        goals = self._split(split)
         if not 0 <= index < len(goals):
             raise IndexError(f"task index must be 0 to {len(goals) - 1} in split {split!r}, got {index}")
         goal = self.shop.goals[goals[index]]
         return Task(
-            id=f"webshop/{split}/{index}",
+            id=f"webshop/{'' if self.split == 'canonical' else f'{self.split}/'}{split}/{index}",
             prompt=f"Instruction: {goal.instruction}",
             objectives=(Objective(goal.instruction),),
             max_turns=self.max_turns,
@@ -95,13 +104,25 @@ class ShopTasks:
         return WebShopEnv(self.shop, goal, strict=self.strict, results_per_page=self.results_per_page)
 
     def baselines(self, split: Split, indices: Sequence[int]) -> dict[str, float]:
-        """Mean reward of the rule and of the oracle on tasks of a split, both within `max_turns`.
+        """Mean reward of the rule and the oracle on tasks of a split, both within `max_turns`, and what is reachable.
 
-        The oracle's is what can be reached by somebody who knows the product and finds it by its title.
+        The oracle's is what can be reached by somebody who knows the product and finds it by its title; reachable is
+        the most that any choice of the product's options is worth, however many turns it takes.
         """
         shoppers = {"rule": rule_baseline, "oracle": oracle}
         tasks = [self.task(split, index) for index in indices]
-        return {
+        scores = {
             name: sum(shop(self.env(t), self.max_turns).reward for t in tasks) / max(1, len(tasks))
             for name, shop in shoppers.items()
         }
+        return {**scores, "reachable": sum(map(self.reachable, tasks)) / max(1, len(tasks))}
+
+    def reachable(self, task: Task) -> float:
+        """Return the most that buying the product of a task's goal can be worth."""
+        goal = self.shop.goals[task.data["goal"]]
+        return reachable(goal, self.shop.by_asin[goal.asin], self.strict, self.shop.nouns)
+
+    def _split(self, split: Split) -> Sequence[int]:
+        if split not in self._goals:
+            self._goals[split] = self.shop.split(split, self.split)
+        return self._goals[split]

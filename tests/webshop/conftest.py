@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import gzip
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from lightning_mem1.envs.webshop import Product, Shop, load_products, products_from
+from lightning_mem1.envs.webshop import Product, Shop, products_from
 
 SHARED = Path(__file__).resolve().parents[2].parent / "shared"
 GOLDEN, REAL = SHARED / "golden" / "webshop", SHARED / "data" / "webshop-1k"
@@ -112,9 +112,17 @@ def golden() -> Callable[[str], Any]:
 
 @pytest.fixture(scope="session")
 def real_shops(golden: Callable[[str], Any]) -> dict[str, Shop]:
-    """Return the shops of the real 1,000 products with synthetic and human goals, seed 0 and pinned nouns."""
-    products, nouns = load_products(REAL), GOLDEN / "nouns_sm380.json"
+    """Return the saved shops of the real 1,000 products with synthetic and human goals, seed 0 and pinned nouns."""
+    nouns = GOLDEN / "nouns_sm380.json"
     return {
-        "synthetic": Shop(products, nouns=nouns),
-        "human": Shop(products, human_goals=True, nouns=nouns),
+        "synthetic": Shop.from_folder(REAL, nouns=nouns),
+        "human": Shop.from_folder(REAL, human_goals=True, nouns=nouns),
     }
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _cache_of_the_tests(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Indexes of read-only folders go to a folder of the tests, not to the user's cache."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+        yield

@@ -63,10 +63,10 @@ def test_a_single_bullet_may_be_a_text() -> None:
     assert one(small_description="only").bullets == ("only",)
 
 
-def test_long_ids_nan_and_repeated_ids_are_dropped_silently(caplog: pytest.LogCaptureFixture) -> None:
+def test_long_ids_nan_and_repeated_ids_are_dropped_and_counted(caplog: pytest.LogCaptureFixture) -> None:
     items = [{**ITEM, "asin": "nan"}, {**ITEM, "asin": "B0000000011"}, ITEM, {**ITEM, "name": "second"}]
-    assert [product.title for product in products_from(items, {})] == ["Lamp"]
-    assert not caplog.records
+    assert [product.title for product in products_from(items, {}, where="somewhere")] == ["Lamp"]
+    assert caplog.messages == ["skipped 0 malformed and 3 repeated of 4 products in somewhere"]
 
 
 NAMELESS = {key: value for key, value in ITEM.items() if key != "name"}
@@ -82,6 +82,12 @@ NAMELESS = {key: value for key, value in ITEM.items() if key != "name"}
             {**ITEM, "customization_options": {"color": [{}]}},
             "expected a product in the official format, got no 'value'",
         ),
+        ({**ITEM, "asin": "B0\x00"}, "expected asin without control characters, got 'B0\\x00'"),
+        ({**ITEM, "pricing": "$" + "9" * 400}, f"expected pricing like '$9.99' or '$1 - $2', got '${'9' * 39}'"),
+        (
+            {**ITEM, "customization_options": {str(n): [{"value": str(v)} for v in range(10)] for n in range(7)}},
+            "expected at most 1,000,000 combinations of option values, got 10,000,000",
+        ),
     ],
 )
 def test_a_malformed_product_is_an_error_that_says_where_and_what_to_do(bad: Any, reason: str) -> None:
@@ -93,6 +99,24 @@ def test_a_malformed_product_is_an_error_that_says_where_and_what_to_do(bad: Any
     )
 
 
+@pytest.mark.parametrize(
+    ("annotation", "reason"),
+    [
+        ({"instruction": 7, "instruction_attributes": ["bright"]}, "expected instruction as a text"),
+        ({"instruction": "Find me", "instruction_attributes": "bright"}, "expected a list of texts, got 'bright'"),
+        ("text", "expected a product in the official format"),
+    ],
+)
+def test_malformed_annotations_make_their_product_malformed(annotation: Any, reason: str) -> None:
+    with pytest.raises(ValueError, match=f"malformed product in the given items, entry 0: {reason}"):
+        products_from([ITEM], {"B000000001": annotation})
+
+
+def test_a_human_instruction_without_its_fields_makes_its_product_malformed() -> None:
+    with pytest.raises(ValueError, match="expected a product in the official format, got no 'instruction_attributes'"):
+        products_from([ITEM], {}, {"B000000001": [{"instruction": "i want"}]})
+
+
 def test_malformed_products_are_skipped_and_counted_in_one_warning_when_asked(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
@@ -101,7 +125,7 @@ def test_malformed_products_are_skipped_and_counted_in_one_warning_when_asked(
         products = products_from([*bad, ITEM], {}, where="somewhere", skip_malformed=True)
     assert len(products) == 1
     assert len(caplog.records) == 1
-    assert "skipped 5 malformed of 6 products in somewhere" in caplog.text
+    assert "skipped 5 malformed and 0 repeated of 6 products in somewhere (entry 0: expected name" in caplog.text
 
 
 def test_nothing_but_malformed_products_is_an_error_that_says_why() -> None:

@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 
 from lightning_mem1.envs.webshop import Goal, Product, Shop, products_from
-from lightning_mem1.envs.webshop.goals import make_goals, with_prices
 
 
 def as_golden(goal: Goal) -> dict[str, Any]:
@@ -74,7 +73,7 @@ def test_the_seed_moves_prices_and_never_the_order(tiny_products: Sequence[Produ
 def test_a_price_above_the_last_ten_has_no_bound() -> None:
     item = {"asin": "B1", "name": "Sofa", "category": "c", "query": "q", "product_category": "p", "pricing": "$985"}
     ins = {"B1": {"instruction": "Find me sofas", "instruction_attributes": ["soft"]}}
-    goal = make_goals(with_prices(products_from([item], ins), random.Random(0)), random.Random(0))[0]
+    goal = Shop(products_from([item], ins), nouns="rule").goals[0]
     assert (goal.price_upper, goal.instruction) == (1_000_000.0, "Find me sofas")
 
 

@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import math
+import random
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from lightning_mem1.envs.webshop import Product, Shop
+from lightning_mem1.envs.webshop import Product, Shop, postings
 from lightning_mem1.envs.webshop.analyzer import analyze, words
-from lightning_mem1.envs.webshop.search import SearchIndex, quantised_length, search_text
+from lightning_mem1.envs.webshop.postings import PostingsBuilder, quantised_length
+from lightning_mem1.envs.webshop.search import SearchIndex, _candidates, search_text
 from lightning_mem1.envs.webshop.stemmer import stem
 
 
@@ -101,6 +107,51 @@ def test_a_caller_cannot_change_the_remembered_hits() -> None:
     index = SearchIndex(["a"], ["red"])
     index.search("red").clear()
     assert len(index.search("red")) == 1
+
+
+def test_leaving_out_what_cannot_win_changes_no_rank_and_no_bit() -> None:
+    """Words by Zipf's law, so that queries mix rare and very common ones; asking for every text leaves nothing out."""
+    rng = random.Random(0)
+    vocabulary = [f"w{number}" for number in range(3000)]
+    weights = [1 / (rank + 1) for rank in range(3000)]
+    texts = [" ".join(rng.choices(vocabulary, weights, k=rng.randint(5, 60))) for _ in range(12_000)]
+    index = SearchIndex([f"{number:05}" for number in range(len(texts))], texts)
+    pruned = 0
+    for _ in range(60):
+        query = " ".join(rng.choices(vocabulary, weights, k=rng.randint(2, 12)))
+        asked = [index._asked(term, 1) for term in set(analyze(query))]
+        candidates = _candidates([each for each in asked if each], len(texts), 50)
+        pruned += len(candidates) < len(set().union(*(each.docs.tolist() for each in asked if each)))
+        everything = index.search(query, k=len(texts))[:50]
+        best = index.search(query, k=50)
+        assert [doc for doc, _ in best] == [doc for doc, _ in everything], query
+        assert best == everything
+    assert pruned > 40
+
+
+def test_special_queries_are_plain_words_to_the_index(tiny_shop: Shop) -> None:
+    assert [asin for asin, _ in tiny_shop.search("<c> lamp")] == ["B0LAMP0001"]
+
+
+def test_an_index_that_spills_and_sorts_in_pieces_is_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    texts = [f"red lamp number {number} lamp {'big ' * (number % 7)}" for number in range(500)]
+    numbers = np.arange(len(texts), dtype=np.int32)[::-1].copy()
+    whole, pieces = PostingsBuilder(), PostingsBuilder(tmp_path)
+    for text in texts:
+        whole.add(text)
+    expected = whole.finish(numbers)
+    monkeypatch.setattr(postings, "SPILL_AT", 64)
+    monkeypatch.setattr(postings, "SORTED_AT_ONCE", 100)
+    for text in texts:
+        pieces.add(text)
+    found = pieces.finish(numbers)
+    for name in ("letters", "ends", "starts", "docs", "saturations", "tops", "counted"):
+        assert np.array_equal(getattr(expected, name), getattr(found, name)), name
+
+
+@given(text=st.text(alphabet=st.sampled_from(list("aB1 ,.:'’-_★❤\ufe0f\u200d👨💼\u202f\u00a0\n食ไ")), max_size=40))
+def test_words_of_a_text_are_the_words_between_its_spaces(text: str) -> None:
+    assert words(text) == [word for piece in text.split(" ") for word in words(piece)]
 
 
 def test_texts_without_words_are_never_found_and_do_not_break_the_index() -> None:

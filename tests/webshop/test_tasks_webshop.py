@@ -93,10 +93,10 @@ def test_nouns_reach_the_shop_of_official_files(tmp_path: Path) -> None:
 
 def test_baselines_within_too_few_turns_are_worth_nothing() -> None:
     short = ShopTasks(num_products=100, max_turns=2)
-    assert short.baselines("val", [0, 3, 5]) == {"rule": 0.0, "oracle": 0.0}
+    assert short.baselines("val", [0, 3, 5]) == {"rule": 0.0, "oracle": 0.0, "reachable": 1.0}
 
 
 def test_baselines_are_the_mean_rewards_of_the_rule_and_the_oracle_on_the_very_tasks() -> None:
     scores = TASKS.baselines("val", [0, 3, 5])
     rewards = [rule_baseline(TASKS.env(TASKS.task("val", index))).reward for index in (0, 3, 5)]
-    assert scores == {"rule": pytest.approx(sum(rewards) / 3), "oracle": 1.0}
+    assert scores == {"rule": pytest.approx(sum(rewards) / 3), "oracle": 1.0, "reachable": 1.0}

@@ -18,6 +18,7 @@ _STOP_WORDS = (
     "this to was will with"
 )
 STOP_WORDS = frozenset(_STOP_WORDS.split())
+MAX_REMEMBERED_CHARS = 64
 MAX_TOKEN_UNITS = 255  # a longer word is cut, counted in UTF-16 units
 
 # One letter stands for each character of a text, and words are found by a pattern over those letters:
@@ -135,7 +136,15 @@ def analyze(text: str) -> list[str]:
     >>> analyze("The women's running shoes, not for the men")
     ['women', 'run', 'shoe', 'men']
     """
-    return [term for word in words(text) if (term := _term(word))]
+    terms: list[str] = []
+    for piece in text.split(" "):  # no word holds a space
+        terms += _terms(piece) if len(piece) <= MAX_REMEMBERED_CHARS else _terms.__wrapped__(piece)
+    return terms
+
+
+@lru_cache(maxsize=1 << 17)
+def _terms(piece: str) -> tuple[str, ...]:
+    return tuple(term for word in words(piece) if (term := _term(word)))
 
 
 @lru_cache(maxsize=1 << 17)

@@ -6,21 +6,28 @@ error, because a page or a reward made up from missing fields would be wrong wit
 
 from __future__ import annotations
 
-import gzip
-import json
 import logging
+import math
 import re
-import zlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from decimal import Decimal, InvalidOperation
-from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 DEFAULT_PRICE = 100.0
 NO_ATTRIBUTES = ("DUMMY_ATTR",)  # what the reference lists for a product that nobody annotated
 
+MAX_COMBINATIONS = 1_000_000  # of a product's option values; each is a goal, so more would drown all others
+
 _log = logging.getLogger(__name__)
+
+
+class Lookup(Protocol):
+    """Annotations by asin: a dict, or a file of them."""
+
+    def get(self, key: str, /) -> Any:
+        """Return the annotation of a product, None without one."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,47 +78,18 @@ class Product:
     human_instructions: tuple[HumanInstruction, ...] = field(default=())
 
 
-def load_products(folder: str | Path, *, skip_malformed: bool = False) -> list[Product]:
-    """Read the official files of a folder.
-
-    Args:
-        folder: Holds ``items_shuffle*.json``, ``items_ins_v2*.json`` and, for human goals,
-            ``items_human_ins*.json``; each may be gzipped (``.json.gz``).
-        skip_malformed: Skip and count malformed products instead of raising.
-
-    Returns:
-        The products in the order of the file.
-
-    Raises:
-        FileNotFoundError: The folder or a needed file is missing.
-        ValueError: A file is cut short or of another shape, a product is malformed, several files fit, or no
-            product is left.
-    """
-    folder = Path(folder)
-    if not folder.is_dir():
-        raise FileNotFoundError(
-            f"catalogue must be a folder with items_shuffle*.json and items_ins_v2*.json, got {str(folder)!r}, "
-            f"which is {'a file' if folder.exists() else 'missing'}: give the folder of the WebShop files"
-        )
-    items_path = _required(folder, "items_shuffle", "")
-    suffix = _stem(items_path).removeprefix("items_shuffle")
-    items, ins = _read(items_path, list), _read(_required(folder, "items_ins_v2", suffix), dict)
-    human_path = _find(folder, "items_human_ins", suffix)
-    human = _read(human_path, dict) if human_path else None
-    return products_from(items, ins, human, where=str(items_path), skip_malformed=skip_malformed)
-
-
 def products_from(
     items: Iterable[Any],
-    ins: Mapping[str, Any],
-    human: Mapping[str, Any] | None = None,
+    ins: Lookup,
+    human: Lookup | None = None,
     where: str = "the given items",
     skip_malformed: bool = False,
 ) -> list[Product]:
     """Make products of parsed official-format dicts.
 
     Ids that are ``"nan"`` or longer than ten characters are dropped and of two products with the same id the
-    first is kept, as in the reference. Malformed is a product without a name or id, or with a field of another shape.
+    first is kept, as in the reference; one warning tells how many. Malformed is a product without a name or id, or
+    with a field of another shape.
 
     Args:
         items: Entries of ``items_shuffle.json``.
@@ -123,30 +101,79 @@ def products_from(
     Raises:
         ValueError: A product is malformed, or no product is left.
     """
-    products: dict[str, Product] = {}
-    num_items, malformed, first_reason = 0, 0, ""
-    for num_items, item in enumerate(items, start=1):
-        try:
-            asin = _text(item, "asin")
-            if asin == "nan" or len(asin) > 10 or asin in products:
+    reader = ProductReader(items, ins, human, where)
+    products = list(reader)
+    reader.findings.judge(skip_malformed)
+    return products
+
+
+@dataclass
+class Findings:
+    """What was found in the entries of a catalogue: how many there are, and how many of them are no products.
+
+    Attributes:
+        where: Where the entries come from, for messages.
+        num_items: Entries read.
+        num_products: Products among them.
+        repeated: Entries with the id of an earlier product, or with an id that the reference drops.
+        malformed: Malformed entries.
+        reason: What is wrong with the first of them.
+    """
+
+    where: str
+    num_items: int = 0
+    num_products: int = 0
+    repeated: int = 0
+    malformed: int = 0
+    reason: str = ""
+
+    def judge(self, skip_malformed: bool) -> None:
+        """Raise ValueError when nothing is left or something is malformed; warn when that is to be skipped."""
+        if self.malformed and not skip_malformed:
+            raise ValueError(
+                f"malformed product in {self.where}, {self.reason} ({self.malformed} of {self.num_items} entries are "
+                "malformed): mend the file or set data.skip_malformed true"
+            )
+        if not self.num_products:
+            why = f" ({self.malformed} malformed; {self.reason})" if self.malformed else ""
+            raise ValueError(
+                f"a catalogue needs at least one product, got none from {self.num_items} entries of {self.where}{why}: "
+                "check the file"
+            )
+        if self.malformed or self.repeated:
+            why = f" ({self.reason})" if self.malformed else ""
+            _log.warning(
+                "skipped %d malformed and %d repeated of %d products in %s%s",
+                *(self.malformed, self.repeated, self.num_items, self.where, why),
+            )
+
+
+class ProductReader:
+    """Yields the products of entries once; afterwards `findings` tells what was left out."""
+
+    def __init__(self, items: Iterable[Any], ins: Lookup, human: Lookup | None, where: str) -> None:
+        self._items, self._ins, self._human = items, ins, human
+        self.findings = Findings(where)
+
+    def __iter__(self) -> Iterator[Product]:
+        found, seen = self.findings, set[str]()
+        for item in self._items:
+            found.num_items += 1
+            try:
+                asin = _text(item, "asin")
+                if not asin.isprintable():
+                    raise ValueError(f"expected asin without control characters, got {asin[:40]!r}")
+                if asin == "nan" or len(asin) > 10 or asin in seen:
+                    found.repeated += 1
+                    continue
+                product = _product(asin, item, self._ins.get(asin) or {}, (self._human and self._human.get(asin)) or [])
+            except (ValueError, TypeError, AttributeError, KeyError) as error:
+                found.malformed += 1
+                found.reason = found.reason or f"entry {found.num_items - 1}: {_reason(error)}"
                 continue
-            products[asin] = _product(asin, item, ins.get(asin) or {}, (human or {}).get(asin) or [])
-        except (ValueError, TypeError, AttributeError, KeyError) as error:
-            malformed += 1
-            first_reason = first_reason or f"entry {num_items - 1}: {_reason(error)}"
-    if malformed and not skip_malformed:
-        raise ValueError(
-            f"malformed product in {where}, {first_reason} ({malformed} of {num_items} entries are malformed): "
-            "mend the file or set data.skip_malformed true"
-        )
-    if not products:
-        raise ValueError(
-            f"a catalogue needs at least one product, got none from {num_items} entries of {where}"
-            f"{f' ({malformed} malformed; {first_reason})' if malformed else ''}: check the file"
-        )
-    if malformed:
-        _log.warning("skipped %d malformed of %d products in %s (%s)", malformed, num_items, where, first_reason)
-    return list(products.values())
+            seen.add(asin)
+            found.num_products += 1
+            yield product
 
 
 def _reason(error: Exception) -> str:
@@ -161,7 +188,7 @@ def _product(asin: str, item: Mapping[str, Any], ins: Mapping[str, Any], human: 
     prices, price_text = _prices(item.get("pricing"))
     bullets = item.get("small_description")
     bullets = bullets if isinstance(bullets, list) else [bullets]
-    attributes = ins.get("attributes")
+    options, attributes = _options(item.get("customization_options")), ins.get("attributes")
     title = _text(item, "name", may_be_empty=True)  # one of the real 1,000 has an empty name
     return Product(
         asin=asin,
@@ -171,16 +198,16 @@ def _product(asin: str, item: Mapping[str, Any], ins: Mapping[str, Any], human: 
         price_text=price_text,
         prices=prices,
         price=prices[0],
-        options=_options(item.get("customization_options")),
+        options=options,
         attributes=NO_ATTRIBUTES if attributes is None else _strings(attributes),
         category=_text(item, "category", may_be_empty=True),
         query=_text(item, "query", may_be_empty=True).lower().strip(),
         product_category=_text(item, "product_category", may_be_empty=True),  # empty for 2% of the real products
-        instruction=ins.get("instruction"),
+        instruction=None if ins.get("instruction") is None else _text(ins, "instruction"),
         instruction_attributes=_strings(ins.get("instruction_attributes") or ()),
         human_instructions=tuple(
             HumanInstruction(
-                one["instruction"], *(_strings(one[f"instruction_{k}"]) for k in ("attributes", "options"))
+                _text(one, "instruction"), *(_strings(one[f"instruction_{k}"]) for k in ("attributes", "options"))
             )
             for one in human
         ),
@@ -195,7 +222,7 @@ def _prices(pricing: Any) -> tuple[tuple[float, ...], str]:
         prices = tuple(float(Decimal(re.sub(r"[^\d.]", "", part))) for part in str(pricing).split("$")[1:])[:2]
     except InvalidOperation:
         prices = ()
-    if not prices:
+    if not prices or not all(map(math.isfinite, prices)):
         raise ValueError(f"expected pricing like '$9.99' or '$1 - $2', got {str(pricing)[:40]!r}")
     return prices, " to ".join(f"${price}" for price in prices)
 
@@ -203,11 +230,14 @@ def _prices(pricing: Any) -> tuple[tuple[float, ...], str]:
 def _options(options: Any) -> dict[str, tuple[str, ...]]:
     if not options:
         return {}
-    return {
+    result = {
         name.lower(): tuple(value["value"].strip().replace("/", " | ").lower() for value in values)
         for name, values in options.items()
         if values is not None
     }
+    if (combinations := math.prod(map(len, result.values()))) > MAX_COMBINATIONS:
+        raise ValueError(f"expected at most {MAX_COMBINATIONS:,} combinations of option values, got {combinations:,}")
+    return result
 
 
 def _text(item: Any, key: str, may_be_empty: bool = False) -> str:
@@ -221,45 +251,3 @@ def _strings(values: Iterable[Any]) -> tuple[str, ...]:
     if isinstance(values, str):
         raise ValueError(f"expected a list of texts, got {values[:40]!r}")
     return tuple(str(value) for value in values)
-
-
-def _stem(path: Path) -> str:
-    return path.name.removesuffix(".gz").removesuffix(".json")
-
-
-def _required(folder: Path, prefix: str, suffix: str) -> Path:
-    path = _find(folder, prefix, suffix)
-    if path is None:
-        raise FileNotFoundError(
-            f"catalogue folder {str(folder)!r} must hold {prefix}*.json or .json.gz, got none: "
-            "download it with WebShop's setup.sh or leave the catalogue out to use the generated one"
-        )
-    return path
-
-
-def _find(folder: Path, prefix: str, suffix: str) -> Path | None:
-    """Return the folder's file ``<prefix>*.json[.gz]``, the one ending in `suffix` when there are several."""
-    found = {_stem(path): path for path in sorted(folder.glob(f"{prefix}*.json*"), reverse=True)}
-    found = {stem: path for stem, path in found.items() if path.name.endswith((".json", ".json.gz"))}
-    if suffix and prefix + suffix in found:
-        return found[prefix + suffix]
-    if len(found) > 1:
-        names = ", ".join(path.name for path in found.values())
-        raise ValueError(f"expected one {prefix}*.json in {str(folder)!r}, got {names}: keep one of them in the folder")
-    return next(iter(found.values()), None)
-
-
-def _read(path: Path, kind: type) -> Any:
-    try:
-        with gzip.open(path, "rt", encoding="utf-8") if path.suffix == ".gz" else path.open(encoding="utf-8") as file:
-            data = json.load(file)
-    except (ValueError, EOFError, gzip.BadGzipFile, zlib.error) as error:  # ValueError: JSON and Unicode errors
-        raise ValueError(
-            f"expected complete JSON in {str(path)!r}, got {error} ({path.stat().st_size} bytes): download it again"
-        ) from error
-    if not isinstance(data, kind):
-        raise ValueError(
-            f"{str(path)!r} must hold a JSON {'list' if kind is list else 'object'}, got {type(data).__name__}: "
-            "check that it is the official file"
-        )
-    return data

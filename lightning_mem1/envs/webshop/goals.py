@@ -6,16 +6,20 @@ price range and the price bounds, in that order, as the reference does after ``r
 
 from __future__ import annotations
 
-import itertools
 import random
-from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from bisect import bisect_right
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import overload
+
+import numpy as np
 
 from lightning_mem1.envs.webshop.catalogue import Product
+from lightning_mem1.envs.webshop.requests import SYNTHETIC, Requests
 
 NO_PRICE_BOUND = 1_000_000.0
-SHUFFLE_SEED = 233  # the reference's constant: never change it, or every published split moves
+MAX_REMEMBERED_GOALS = 1 << 14
+
 _PRICE_BOUNDS = [10.0 * i for i in range(1, 100)]
 
 
@@ -50,83 +54,106 @@ class Goal:
     weight: float = 1.0
 
 
-def with_prices(products: Sequence[Product], rng: random.Random) -> list[Product]:
-    """Draw the price of every product that has a range, one uniform number each, in order."""
-    return [
-        replace(product, price=rng.uniform(*product.prices) if len(product.prices) > 1 else product.prices[0])
-        for product in products
-    ]
+@dataclass(frozen=True)
+class Draws:
+    """What a seed draws: (N,) float64 price of each product, (R,) float64 price bound of each request."""
+
+    prices: np.ndarray
+    bounds: np.ndarray
 
 
-def make_goals(products: Sequence[Product], rng: random.Random, human: bool = False) -> list[Goal]:
-    """Return the goals of products in canonical order.
+def draw(low: np.ndarray, high: np.ndarray, requests: Requests, seed: int) -> Draws:
+    """Draw the prices, one uniform number for each range in catalogue order, then the bounds, in catalogue order.
 
     Args:
-        products: Products whose prices are drawn.
-        rng: The generator that drew the prices.
-        human: Instructions written by people instead of the synthetic ones.
+        low: (N,) price of each product or the lower end of its range.
+        high: (N,) upper end, NaN without a range.
+        requests: What may be asked.
+        seed: Of Python's generator.
     """
-    goals = list(_human_goals(products, rng) if human else _synthetic_goals(products, rng))
-    if not human:
-        goals = _weighted(goals)
-    random.Random(SHUFFLE_SEED).shuffle(goals)
-    return [replace(goal, index=index) for index, goal in enumerate(goals)]
+    rng = random.Random(seed)
+    prices = np.array(low)
+    for place in np.flatnonzero(~np.isnan(high)):
+        prices[place] = rng.uniform(float(low[place]), float(high[place]))
+    return Draws(prices, np.array([_price_bound(price, rng) for price in prices[requests.places].tolist()]))
 
 
-def _synthetic_goals(products: Sequence[Product], rng: random.Random) -> Iterator[Goal]:
-    """Yield one goal for every combination of a product's option values, option names sorted."""
-    for product in products:
-        if product.instruction is None or not product.instruction_attributes:
-            continue
-        price_upper, price_text = _price_bound(product.price, rng)
-        names = sorted(product.options)
-        for values in itertools.product(*(product.options[name] for name in names)):
-            options = dict(zip(names, values, strict=True))
-            asked = ", and ".join(f"{name}: {value}" for name, value in options.items())
-            text = product.instruction + (f" with {asked}" if asked else "") + price_text
-            yield _goal(product, text, product.instruction_attributes, options, price_upper)
-
-
-def _human_goals(products: Sequence[Product], rng: random.Random) -> Iterator[Goal]:
-    for product in products:
-        for instruction in product.human_instructions:
-            if instruction.attributes:
-                price_upper, price_text = _price_bound(product.price, rng)
-                text = instruction.text.strip(".") + price_text
-                yield _goal(product, text, instruction.attributes, list(instruction.options), price_upper)
-
-
-def _goal(
-    product: Product,
-    text: str,
-    attributes: tuple[str, ...],
-    options: Mapping[str, str] | Sequence[str],
-    price_upper: float,
-) -> Goal:
-    return Goal(
-        index=-1,
-        asin=product.asin,
-        instruction=text,
-        attributes=attributes,
-        options=options,
-        price_upper=price_upper,
-        query=product.query,
-        category=product.category,
-        product_category=product.product_category,
-        name=product.title,
-    )
-
-
-def _price_bound(price: float, rng: random.Random) -> tuple[float, str]:
+def _price_bound(price: float, rng: random.Random) -> float:
     """Draw two of the first four multiples of ten above the price and keep the larger."""
-    bounds = [bound for bound in _PRICE_BOUNDS if bound > price][:4]
-    if len(bounds) < 2:
-        return NO_PRICE_BOUND, ""
-    price_upper = max(rng.sample(bounds, 2))
-    return price_upper, f", and price lower than {price_upper:.2f} dollars"
+    first = bisect_right(_PRICE_BOUNDS, price)
+    bounds = _PRICE_BOUNDS[first : first + 4]
+    return max(rng.sample(bounds, 2)) if len(bounds) >= 2 else NO_PRICE_BOUND
 
 
-def _weighted(goals: Sequence[Goal]) -> list[Goal]:
-    counts = Counter(attribute for goal in goals for attribute in goal.attributes)
-    weights = (sum(1.0 / counts[a] for a in goal.attributes) / len(goal.attributes) for goal in goals)
-    return [replace(goal, weight=weight) for goal, weight in zip(goals, weights, strict=True)]
+class Goals(Sequence[Goal]):
+    """All goals by index; each is made when it is asked for."""
+
+    def __init__(self, products: Sequence[Product], requests: Requests, bounds: np.ndarray) -> None:
+        self._products, self._requests, self._bounds = products, requests, bounds
+        self._remembered: dict[int, Goal] = {}
+
+    def __len__(self) -> int:
+        return len(self._requests)
+
+    @overload
+    def __getitem__(self, index: int) -> Goal: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[Goal]: ...
+    def __getitem__(self, index: int | slice) -> Goal | list[Goal]:
+        if isinstance(index, slice):
+            return [self[each] for each in range(*index.indices(len(self)))]
+        index = range(len(self))[index]  # also checks it
+        if index not in self._remembered:
+            if len(self._remembered) >= MAX_REMEMBERED_GOALS:
+                self._remembered.clear()
+            self._remembered[index] = self._make(index)
+        return self._remembered[index]
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Sequence) and len(self) == len(other) and all(map(Goal.__eq__, self, other))
+
+    def _make(self, index: int) -> Goal:
+        request, combination = self._requests.find(index)
+        product = self._products[int(self._requests.places[request])]
+        number, bound = int(self._requests.numbers[request]), float(self._bounds[request])
+        text, attributes, options = _asked(product, number, combination)
+        price_text = f", and price lower than {bound:.2f} dollars" if bound != NO_PRICE_BOUND else ""
+        return Goal(
+            index=index,
+            asin=product.asin,
+            instruction=text + price_text,
+            attributes=attributes,
+            options=options,
+            price_upper=bound,
+            query=product.query,
+            category=product.category,
+            product_category=product.product_category,
+            name=product.title,
+            weight=float(self._requests.weights[request]),
+        )
+
+
+def _asked(
+    product: Product, number: int, combination: int
+) -> tuple[str, tuple[str, ...], Mapping[str, str] | list[str]]:
+    """Return text (without price), attributes and options of one goal."""
+    if number != SYNTHETIC:
+        written = product.human_instructions[number]
+        return written.text.strip("."), written.attributes, list(written.options)
+    options = nth_combination(product.options, combination)
+    asked = ", and ".join(f"{name}: {value}" for name, value in options.items())
+    assert product.instruction is not None  # it has a request
+    return product.instruction + (f" with {asked}" if asked else ""), product.instruction_attributes, options
+
+
+def nth_combination(options: Mapping[str, Sequence[str]], number: int) -> dict[str, str]:
+    """Return one combination of values, names sorted and the last name changing fastest.
+
+    >>> nth_combination({"size": ["s", "l"], "color": ["red", "blue", "tan"]}, 3)
+    {'color': 'blue', 'size': 'l'}
+    """
+    values = []
+    for name in sorted(options, reverse=True):
+        number, digit = divmod(number, len(options[name]))
+        values.append((name, options[name][digit]))
+    return dict(reversed(values))

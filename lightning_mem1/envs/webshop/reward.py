@@ -9,7 +9,7 @@ goal, so that 458 of 6,910 goals of the 1,000 products cannot reach 1.0 while "l
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 from lightning_mem1.envs.webshop.catalogue import Product
@@ -103,6 +103,35 @@ def score(
         title_score=title_score,
         noun_source=source,
     )
+
+
+def reachable(goal: Goal, product: Product, strict: bool = False, nouns: Nouns | None = None) -> float:
+    """Return the most that buying a product can be worth for a goal, whatever is chosen.
+
+    Of the goal's own product this is 1.0, except that strict scoring cannot meet some of its options.
+    """
+    asked, chosen = len(goal.options), {}
+    best: dict[frozenset[int], dict[str, str]] = {frozenset(): {}}  # options met -> what to choose for them
+    for name, values in product.options.items():
+        for met, others in list(best.items()):
+            for value in dict.fromkeys(values):
+                more = met | _met_by(goal, product, name, value, strict)
+                best.setdefault(more, {**others, name: value})
+    if asked:
+        chosen = best[max(best, key=len)]
+    return score(goal, product, chosen, product.price, strict, nouns).total
+
+
+def _met_by(goal: Goal, product: Product, name: str, value: str, strict: bool) -> frozenset[int]:
+    """Return which of the goal's options, by place, are met by one chosen value."""
+    keys = list(goal.options)
+    alone = [{key: goal.options[key]} if isinstance(goal.options, Mapping) else [key] for key in keys]
+    met = set()
+    for place, options in enumerate(alone):
+        single = replace(goal, options=options)
+        if _strict_options_met(single, {name: value}) if strict else options_met(single, product, {name: value}):
+            met.add(place)
+    return frozenset(met)
 
 
 def normalize_color(value: str) -> str:

@@ -16,6 +16,7 @@ _STEP_2 = (
 _STEP_3 = (
     ("icate", "ic"), ("ative", ""), ("alize", "al"), ("iciti", "ic"), ("ical", "ic"), ("ful", ""), ("ness", ""),
 )  # fmt: skip
+_ENDINGS_2, _ENDINGS_3 = (tuple(ending for ending, _ in rules) for rules in (_STEP_2, _STEP_3))
 _STEP_4 = (
     "al", "ance", "ence", "er", "ic", "able", "ible", "ant", "ement", "ment", "ent", "ion", "ou", "ism", "ate",
     "iti", "ous", "ive", "ize",
@@ -31,8 +32,8 @@ def stem(word: str) -> str:
     if len(word) < 3:
         return word
     word = _step_1(word)
-    word = _replace(word, _STEP_2)
-    word = _replace(word, _STEP_3)
+    word = _replace(word, _STEP_2, _ENDINGS_2)
+    word = _replace(word, _STEP_3, _ENDINGS_3)
     word = _step_4(word)
     return _step_5(word)
 
@@ -63,7 +64,9 @@ def _mended(root: str) -> str:
     return root + "e" if _measure(root) == 1 and _short(root) else root
 
 
-def _replace(word: str, rules: tuple[tuple[str, str], ...]) -> str:
+def _replace(word: str, rules: tuple[tuple[str, str], ...], endings: tuple[str, ...]) -> str:
+    if not word.endswith(endings):
+        return word
     for ending, new in rules:
         if word.endswith(ending):
             root = word[: -len(ending)]
@@ -72,6 +75,8 @@ def _replace(word: str, rules: tuple[tuple[str, str], ...]) -> str:
 
 
 def _step_4(word: str) -> str:
+    if not word.endswith(_STEP_4):
+        return word
     for ending in _STEP_4:
         if word.endswith(ending):
             root = word[: -len(ending)]

@@ -104,22 +104,24 @@ class StrictBrowser:
     def _search(self, keywords: list[str], number: int) -> None:
         self._kind, self._keywords, self._number = "results", keywords, number
         self._asin, self._options = None, {}
-        products = self._find(keywords)
-        shown = products[(number - 1) * self._per_page : number * self._per_page]
+        found = self._find(keywords)
+        first = (number - 1) * self._per_page
+        shown = [self._shop.products[place] for place in found[first : first + self._per_page]]
         self._results = tuple(product.asin for product in shown)
-        self._num_pages = -(-len(products) // self._per_page)
+        self._num_pages = -(-len(found) // self._per_page)
         self._url = f"{BASE_URL}/search_results/{self._session}/{'+'.join(keywords)}/{number}"
-        self._page = pages.results_page(self._goal.instruction, shown, number, len(products))
+        self._page = pages.results_page(self._goal.instruction, shown, number, len(found))
 
-    def _find(self, keywords: list[str]) -> Sequence[Product]:
-        products, rest = self._shop.products, " ".join(keywords[1:]).strip()
+    def _find(self, keywords: list[str]) -> Sequence[int]:
+        """Return the places of what a search finds."""
+        shop, rest = self._shop, " ".join(keywords[1:]).strip()
         if keywords[0] == "<r>":
-            return self._rng.sample(products, min(50, len(products)))
+            return self._rng.sample(range(len(shop.products)), min(50, len(shop.products)))
         if keywords[0] == "<c>":
-            return [product for product in products if product.category == keywords[1].strip()]
+            return shop.of_category(keywords[1].strip())
         if keywords[0] == "<q>":
-            return [product for product in products if product.query == rest]
-        return [self._shop.by_asin[asin] for asin, _ in self._shop.search(" ".join(keywords))]
+            return shop.of_query(rest)
+        return [shop.place(asin) for asin, _ in shop.search(" ".join(keywords))]
 
     def _open_item(self, name: str) -> None:
         """Open a product, choose an option, or come back from a sub page."""
