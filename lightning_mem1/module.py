@@ -12,7 +12,6 @@ import math
 import random
 from collections import Counter
 from collections.abc import Callable, Sequence
-from statistics import fmean
 from typing import Any, Protocol
 
 import torch
@@ -29,6 +28,7 @@ from lightning_mem1.rollout import RolloutSettings
 from lightning_mem1.settings import check_settings
 from lightning_mem1.snapshot import base_fingerprint, resolve_seed, rng_state, set_rng_state
 from lightning_mem1.types import StopReason, Trajectory
+from lightning_mem1.update_stats import PassStats, mean_over_steps, rollout_gap
 
 ALGORITHMS: dict[str, Callable[[Tensor, Tensor, Scale], Tensor]] = {"grpo": group_relative}
 WEIGHTS_PREFIX = "policy."  # name of the policy inside this module, as Lightning writes it into checkpoints
@@ -47,7 +47,8 @@ class Mem1Module(LightningModule):
     Logs, by rl_step: ``train/loss``; ``train/clip_fraction`` (0-1); ``train/approx_kl``, ``train/entropy`` and
     ``train/kl_reference`` (nats per action token, the last one when `beta` > 0); ``train/grad_norm`` (before clipping);
     ``train/rollout_gap_mean`` and ``train/rollout_gap_max`` (nats: |log p in training - log p in the rollout|, before
-    the first update of the rl_step, of what trains, or of one trajectory when no group has a signal);
+    the first update of the rl_step, of what trains, or of one trajectory when no group has a signal) and
+    ``train/rollout_gap_turn_<k>`` (its mean over the tokens of turn k, from 0);
     ``train/drift`` (turns whose context is not what was sampled from, stays 0); ``train/skipped_updates`` (non-finite
     gradients), ``train/zero_signal_groups``, ``train/lr``.
 
@@ -173,8 +174,8 @@ class Mem1Module(LightningModule):
         ]
         scored = [step for step in steps if step["tokens"]]  # the others changed nothing, so the first is still exact
         return {
-            **_mean_over_steps(scored),
-            **_gap(scored[0] if scored else self._measure(trajectories)),
+            **mean_over_steps(scored),
+            **rollout_gap(scored[0] if scored else self._measure(trajectories)),
             "train/skipped_updates": sum(step["skipped"] for step in steps),
             "train/zero_signal_groups": self._sum_over_ranks(_num_silent_groups(trajectories, advantages)),
             "train/drift": self._sum_over_ranks(sum(drift(t, self.memory, self.window) for t in trajectories)),
@@ -215,13 +216,13 @@ class Mem1Module(LightningModule):
         totals = self._totals(trajectories)
         scored = [i for i, t in enumerate(trajectories) if t.turns and (self._scores_all or advantages[i] != 0)]
         chosen = [trajectories[i] for i in scored]
-        sums, maxima = torch.zeros(len(SUMMED)), torch.zeros(len(MAXIMA))
+        found = PassStats.empty()
         for part in collator.minibatches(chosen, self.max_tokens_per_microbatch, *self._scoring):
-            loss, part_sums, part_maxima = self._loss([chosen[i] for i in part], advantages[scored][part], totals)
+            loss, more = self._loss([chosen[i] for i in part], advantages[scored][part], totals)
             with self._no_sync():
                 self.manual_backward(loss)
-            sums, maxima = sums + part_sums, torch.maximum(maxima, part_maxima)
-        stats = _named(self._reduce(sums, "sum"), self._reduce(maxima, "max"))
+            found = found + more
+        stats = found.reduced(self._reduce).named()
         if stats["tokens"] == 0:  # nothing to learn from: a step would only replay the optimizer's momentum
             return {"skipped": 0.0, "tokens": 0.0}
         grad_norm = self._clip_gradients()
@@ -235,15 +236,13 @@ class Mem1Module(LightningModule):
     def _measure(self, trajectories: Sequence[Trajectory]) -> dict[str, float]:
         """Score one trajectory of each rank without learning from it: an rl_step without a signal has a gap too."""
         chosen = [t for t in trajectories if t.turns][:1]
-        sums, maxima = torch.zeros(len(SUMMED)), torch.zeros(len(MAXIMA))
-        if chosen:
-            _, sums, maxima = self._loss(chosen, torch.zeros(1), self._count(chosen))
-        return _named(self._reduce(sums, "sum"), self._reduce(maxima, "max"))
+        found = self._loss(chosen, torch.zeros(1), self._count(chosen))[1] if chosen else PassStats.empty()
+        return found.reduced(self._reduce).named()
 
     def _loss(
         self, trajectories: Sequence[Trajectory], advantages: Tensor, totals: dict[str, int]
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """Loss of a microbatch, with its detached `SUMMED` and `MAXIMA` on the CPU."""
+    ) -> tuple[Tensor, PassStats]:
+        """Loss of a microbatch, with its statistics."""
         batch = collator.collate(trajectories, *self._scoring).to(self.policy.device)
         temperature = self.rollout_settings.temperature
         logprobs, entropy = self.policy.logprobs(batch, temperature)
@@ -263,14 +262,7 @@ class Mem1Module(LightningModule):
             loss = loss + self.entropy_coef * entropy_loss(entropy, weights)
         gap = (logprobs - batch.rollout_logprobs).abs()
         parts = (loss, stats["clip_fraction"], stats["approx_kl"], -entropy_loss(entropy, weights), kl, weights.sum())
-        sums = torch.stack(
-            [
-                *(x.detach().float().cpu() for x in parts),
-                gap.detach().sum().float().cpu(),
-                torch.tensor(float(len(gap))),
-            ]
-        )
-        return loss, sums, torch.stack([gap.detach().max().float().cpu()])
+        return loss, PassStats.of(parts, gap, batch.turn_index)
 
     @property
     def _scores_all(self) -> bool:
@@ -362,31 +354,6 @@ class Mem1Module(LightningModule):
         self.policy.load_adapter_state({k.removeprefix(WEIGHTS_PREFIX): v for k, v in state.items()})
         self.rl_step = int(ours["rl_step"])
         set_rng_state(ours["rng"])
-
-
-SUMMED = ("loss", "clip_fraction", "approx_kl", "entropy", "kl_reference", "weight", "gap", "tokens")
-MAXIMA = ("gap_max",)
-
-
-def _named(sums: Tensor, maxima: Tensor) -> dict[str, float]:
-    return dict(zip((*SUMMED, *MAXIMA), [*sums.tolist(), *maxima.tolist()], strict=True))
-
-
-def _mean_over_steps(scored: Sequence[dict[str, float]]) -> dict[str, float]:
-    """Average the optimizer steps of an rl_step; per-token numbers are over the tokens that were scored."""
-    if not scored:
-        return {"train/loss": 0.0, "train/grad_norm": 0.0}
-    metrics = {f"train/{key}": fmean(step[key] for step in scored) for key in ("loss", "grad_norm")}
-    for key in ("clip_fraction", "approx_kl", "entropy", "kl_reference"):
-        metrics[f"train/{key}"] = fmean(step[key] / step["weight"] for step in scored)
-    return metrics
-
-
-def _gap(step: dict[str, float]) -> dict[str, float]:
-    """The rollout gap of a step; later steps would compare with a policy that has already moved."""
-    if not step["tokens"]:  # no episode took a turn
-        return {"train/rollout_gap_mean": math.nan, "train/rollout_gap_max": math.nan}
-    return {"train/rollout_gap_mean": step["gap"] / step["tokens"], "train/rollout_gap_max": step["gap_max"]}
 
 
 def _num_silent_groups(trajectories: Sequence[Trajectory], advantages: Tensor) -> int:

@@ -24,7 +24,7 @@ tasks
 policy
 engine
 rollout collator
-snapshot settings
+snapshot settings update_stats
 module datamodule
 qa_data
 warmstart
