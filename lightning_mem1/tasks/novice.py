@@ -127,10 +127,11 @@ class Novice:
             return "read features", "click[features]"
         for name, value in pending:
             if self.rng.random() < self.skill.option:
-                return f"choose {name}", f"click[{value}]"
+                return f"choose {name}: {value}", f"click[{value}]"
             others = [each for each in page.choices[name] if each != value]
             if others and self.rng.random() < SLIP:
-                return f"choose {name}", f"click[{self.rng.choice(others)}]"
+                other = self.rng.choice(others)
+                return f"choose {name}: {other}", f"click[{other}]"
         return "buy", "click[buy now]"
 
 

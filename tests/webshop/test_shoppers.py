@@ -69,9 +69,9 @@ def test_an_expert_writes_the_turns_of_an_episode_from_what_it_sees() -> None:
     second = novice.turn(REQUEST, first, RESULTS, 9)
     assert second == "<summary>tried none; open one</summary><answer>click[bbbbbb]</answer>"
     third = novice.turn(REQUEST, second, ITEM.format("nothing"), 8)
-    assert third == "<summary>tried none; at bbbbbb; choose color</summary><answer>click[navy blue]</answer>"
+    assert third == "<summary>tried none; at bbbbbb; choose color: navy blue</summary><answer>click[navy blue]</answer>"
     fourth = novice.turn(REQUEST, third, ITEM.format("color: navy blue"), 7)
-    assert fourth == "<summary>tried none; at bbbbbb; choose size</summary><answer>click[32w x 30l]</answer>"
+    assert fourth == "<summary>tried none; at bbbbbb; choose size: 32w x 30l</summary><answer>click[32w x 30l]</answer>"
     last = novice.turn(REQUEST, fourth, ITEM.format("color: navy blue, size: 32w x 30l"), 6)
     assert last == "<summary>tried none; at bbbbbb; buy</summary><answer>click[buy now]</answer>"
 
