@@ -11,11 +11,8 @@ import re
 from collections.abc import Iterable
 from typing import Any
 
-# Qwen2's pattern without contractions; numbers up to 9999 and the names of actions with their bracket may be one token
-PATTERN = (
-    r" ?(?:click|search)\[|[^\r\n\p{L}\p{N}]?\p{L}+| ?\p{N}{1,4}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+"
-    r"|\s+(?!\S)|\s+"
-)
+# Qwen2's pattern without contractions; numbers up to 9999 may be one token
+PATTERN = r"[^\r\n\p{L}\p{N}]?\p{L}+| ?\p{N}{1,4}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 OPENERS = "[\n>$"  # a space is put behind these, and before a text
 END, TURN_START, TURN_END = "<|endoftext|>", "<|im_start|>", "<|im_end|>"
 BLOCKS = ("think", "summary", "search", "answer", "information", "state")
@@ -47,6 +44,7 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int = 4096) -> Any:
         [
             normalizers.Lowercase(),
             normalizers.Prepend(" "),
+            normalizers.Replace(Regex(r"(?<=\p{L})\["), " ["),  # "click[red]" opens as the page's "[red]" does
             *(normalizers.Replace(Regex(rf"{re.escape(each)}(?=[^\s\]<])"), f"{each} ") for each in OPENERS),
         ]
     )
@@ -57,7 +55,11 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int = 4096) -> Any:
         ]
     )
     tokenizer.decoder = decoders.Sequence(
-        [decoders.ByteLevel(), decoders.Replace(Regex(rf"(?:^|(?<=[{re.escape(OPENERS)}])) (?=[^ \t\]<])"), "")]
+        [
+            decoders.ByteLevel(),
+            decoders.Replace(Regex(r"(?<=click|search) \["), "["),
+            decoders.Replace(Regex(rf"(?:^|(?<=[{re.escape(OPENERS)}])) (?=[^ \t\]<])"), ""),
+        ]
     )
     trainer = trainers.BpeTrainer(
         vocab_size=vocab_size - len(tags),
