@@ -78,7 +78,7 @@ def test_the_main_job_trains_on_either_catalogue(catalogue, tmp_path, monkeypatc
     assert fit.main([str(ROOT / "experiments" / "webshop.yaml"), "--trainer.logger=false", *SHORT, *more]) == 0
     out = capsys.readouterr().out
     assert re.search(r"step +2/2 +reward \d\.\d{3} +success \d\.\d\d +peak \d+ tokens +state \d+", out)
-    assert re.search(r"val reward \d\.\d\d -> \d\.\d\d  \(rule \d\.\d\d, oracle 1\.00\)", out)
+    assert re.search(r"val reward \d\.\d\d -> \d\.\d\d  \(rule \d\.\d\d, oracle 1\.00, reachable 1\.00\)", out)
     (adapter,) = tmp_path.glob("runs/webshop/*/adapter/**/adapter_model.safetensors")
     assert adapter.stat().st_size > 1000
 
