@@ -1,17 +1,20 @@
-"""Advantages: how much better a trajectory did than expected, one number per trajectory.
+"""Advantages: how much better something did than expected, as pure functions of rewards (and values).
 
 Group-relative advantages compare the trajectories of one task with each other, so they need no critic. A group whose
 rewards are all equal teaches nothing: its advantages are exactly zero, whatever rounding makes of its mean.
+Which algorithm uses which function stands in `algorithms`.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Hashable, Sequence
 from typing import Literal
 
 import torch
 from torch import Tensor
 
 Scale = Literal["std", "none"]
+MIN_VARIANCE = 1e-12  # below it numbers are equal but for rounding
 
 
 def group_relative(rewards: Tensor, groups: Tensor, scale: Scale = "std", eps: float = 1e-6) -> Tensor:
@@ -48,6 +51,108 @@ def group_relative(rewards: Tensor, groups: Tensor, scale: Scale = "std", eps: f
         if int(members.sum()) > 1:
             advantages[members] = _compare(advantages[members], scale, eps)
     return advantages
+
+
+def leave_one_out(rewards: Tensor, groups: Tensor) -> Tensor:
+    """Reward minus the mean reward of the *others* of its group (RLOO, arXiv 2402.14740, section 3.2).
+
+    A trajectory alone in its group has no others and keeps its raw reward.
+
+    ```
+    rewards  1  0  0  |  5           groups  0  0  0  |  2
+    others   0 1/2 1/2|  -
+             1 -1/2 -1/2 | 5
+    ```
+
+    Args, returns and errors as in `group_relative`.
+    """
+    centred = group_relative(rewards, groups, "none")
+    sizes = (groups[:, None] == groups[None, :]).sum(1)
+    return centred * torch.where(sizes > 1, sizes / (sizes - 1).clamp(min=1), 1.0)
+
+
+def step_relative(returns: Tensor, anchors: Sequence[Hashable], scale: Scale = "std", eps: float = 1e-6) -> Tensor:
+    """Return of a step compared with the steps taken in the same state (GiGPO, arXiv 2505.10978, section 4.2).
+
+    ```
+    anchor    shop  shop  shop  page        return  1  0  0  7
+    "none"    2/3  -1/3  -1/3    0          a state that was visited once compares with nobody and gets 0
+    ```
+
+    Args:
+        returns: (S,) discounted return from each step on.
+        anchors: S states; equal ones are compared with each other.
+        scale: As in `group_relative`.
+        eps: As in `group_relative`.
+
+    Returns:
+        (S,) advantages.
+    """
+    numbers: dict[Hashable, int] = {}
+    index = torch.tensor([numbers.setdefault(anchor, len(numbers)) for anchor in anchors], dtype=torch.long)
+    sizes = index.bincount(minlength=1)[index]
+    return torch.where(sizes > 1, group_relative(returns, index, scale, eps), 0.0)
+
+
+def returns_to_go(rewards: Tensor, gamma: float = 1.0) -> Tensor:
+    """Discounted sum of the rewards from each step on: ``[1, 0, 2]`` with gamma 0.5 gives ``[1.5, 1, 2]``."""
+    return gae(rewards, torch.zeros_like(rewards), gamma, 1.0)
+
+
+def gae(rewards: Tensor, values: Tensor, gamma: float = 1.0, lam: float = 1.0) -> Tensor:
+    """Generalised advantage estimation (arXiv 1506.02438, equation 16) over a sequence of steps that ends an episode.
+
+    ``delta_t = r_t + gamma V_{t+1} - V_t`` and ``A_t = delta_t + gamma lam A_{t+1}``, nothing after the last step.
+
+    The steps are the action tokens of a trajectory (or its turns) and nothing else: the last action token of a turn is
+    followed by the first one of the next turn, across the memory rewrite between them::
+
+        context of turn 0:  P A0 A0            values  V0 V1
+        context of turn 1:  P a0 a0 I0 A1      values  V2          steps  V0 -> V1 -> V2
+
+    Args:
+        rewards: (T,) reward of each step.
+        values: (T,) what the critic expects before each step.
+        gamma: Discount per step.
+        lam: Trace decay per step.
+
+    Returns:
+        (T,) advantages in the dtype of `rewards`; advantage plus value is the return.
+
+    Raises:
+        ValueError: the tensors do not align.
+    """
+    if rewards.ndim != 1 or rewards.shape != values.shape:
+        raise ValueError(
+            "values must align with rewards, one per step: "
+            f"expected shape {tuple(rewards.shape)}, got {tuple(values.shape)}"
+        )
+    advantages, ahead, value_ahead = [], 0.0, 0.0
+    for reward, value in zip(reversed(rewards.double().tolist()), reversed(values.double().tolist()), strict=True):
+        ahead = reward + gamma * value_ahead - value + gamma * lam * ahead
+        value_ahead = value
+        advantages.append(ahead)
+    return torch.tensor(advantages[::-1], dtype=torch.float64).to(rewards.dtype)
+
+
+def whiten(values: Tensor, total: Callable[[Tensor], Tensor] = lambda sums: sums, eps: float = 1e-8) -> Tensor:
+    """Shift and scale to mean 0 and variance 1 (unbiased); numbers that are all equal become zeros.
+
+    Args:
+        values: (N,) numbers of this rank, action tokens only.
+        total: Adds a float64 tensor up over ranks.
+        eps: Added to the variance.
+
+    Returns:
+        (N,) in the dtype of `values`.
+    """
+    wide = values.double()
+    count, summed = total(torch.stack([torch.tensor(float(len(wide)), dtype=torch.float64), wide.sum()])).tolist()
+    centred = wide - summed / max(count, 1.0)
+    variance = float(total(centred.square().sum()[None])) / max(count - 1, 1.0)
+    if variance < MIN_VARIANCE:
+        return torch.zeros_like(values)
+    return (centred / (variance + eps) ** 0.5).to(values.dtype)
 
 
 def _compare(rewards: Tensor, scale: Scale, eps: float) -> Tensor:

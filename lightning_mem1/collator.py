@@ -6,6 +6,8 @@ in (layout `rows`); the scored tokens are the same, in the same order, for both.
 
 from __future__ import annotations
 
+import math
+import random
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from itertools import chain
@@ -167,3 +169,23 @@ def minibatches(
         groups[-1].append(index)
         room -= cost
     return groups
+
+
+def group_minibatches(groups: Sequence[int], count: int, seed: str) -> list[list[int]]:
+    """Split trajectories evenly into `count` minibatches; groups stay together as far as the split allows.
+
+    Args:
+        groups: The group of each trajectory.
+        count: Number of minibatches; with more than one, groups are shuffled.
+        seed: Of the shuffle.
+
+    Returns:
+        Indices of trajectories, by minibatch.
+    """
+    order = sorted(set(groups))
+    if count > 1:
+        random.Random(seed).shuffle(order)
+    rank = {group: number for number, group in enumerate(order)}
+    sorted_indices = sorted(range(len(groups)), key=lambda i: (rank[groups[i]], i))
+    size = math.ceil(len(sorted_indices) / count)
+    return [sorted_indices[start * size : (start + 1) * size] for start in range(count)]

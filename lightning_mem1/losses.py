@@ -25,6 +25,7 @@ def clipped_policy_loss(
     weights: Tensor,
     epsilon: float = 0.2,
     epsilon_high: float | None = None,
+    sequence_index: Tensor | None = None,
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """PPO's clipped surrogate (arXiv 1707.06347, equation 7), negated so that it is minimised.
 
@@ -38,24 +39,29 @@ def clipped_policy_loss(
         weights: (N,) weight of each token, see `token_weights`.
         epsilon: How far below 1 the ratio may go.
         epsilon_high: How far above 1 the ratio may go; None for `epsilon`.
+        sequence_index: (N,) number of the sequence a token belongs to: its ratio is then the sequence's own, the
+            geometric mean of those of its tokens (GSPO, arXiv 2507.18071, equation 6). None for a ratio per token.
 
     Returns:
         The loss (scalar) and statistics (detached scalars). Two add up over micro-batches: ``clip_fraction``, the
         weight of the tokens that the clip holds back, and ``approx_kl``, the weighted mean of old minus new
-        log-probability in nats. Of ``ratio_max``, the largest ratio, take the maximum.
+        log-probability in nats. Of ``ratio_max``, the largest ratio, take the maximum. ``pull`` (N,) is the size of the
+        loss's derivative by each log-probability (for a sequence ratio: by its logarithm, shared between its tokens).
 
     Raises:
         ValueError: The tensors do not align.
     """
     _check_aligned(logprobs=logprobs, old_logprobs=old_logprobs, advantages=advantages, weights=weights)
     log_ratio = logprobs - old_logprobs
-    ratio = log_ratio.clamp(-MAX_LOG_RATIO, MAX_LOG_RATIO).exp()
+    moved = log_ratio if sequence_index is None else _mean_of_sequence(log_ratio, sequence_index)
+    ratio = moved.clamp(-MAX_LOG_RATIO, MAX_LOG_RATIO).exp()
     clipped = ratio.clamp(1 - epsilon, 1 + (epsilon if epsilon_high is None else epsilon_high))
     free_loss, clipped_loss = -advantages * ratio, -advantages * clipped
     stats = {
         "clip_fraction": (weights * (clipped_loss > free_loss)).sum().detach(),
         "approx_kl": -(weights * log_ratio).sum().detach(),
         "ratio_max": ratio.detach().max() if len(ratio) else ratio.new_zeros(()),
+        "pull": (weights * advantages * ratio).abs().where(clipped_loss <= free_loss, 0.0).detach(),
     }
     return (weights * torch.maximum(free_loss, clipped_loss)).sum(), stats
 
@@ -149,6 +155,13 @@ def entropy_loss(entropy: Tensor, weights: Tensor) -> Tensor:
     """
     _check_aligned(entropy=entropy, weights=weights)
     return -(weights * entropy).sum()
+
+
+def _mean_of_sequence(numbers: Tensor, sequence_index: Tensor) -> Tensor:
+    """(N,) the mean over the tokens of its sequence, for each token."""
+    _check_aligned(logprobs=numbers, sequence_index=sequence_index)
+    _, index, sizes = sequence_index.unique(return_inverse=True, return_counts=True)
+    return (numbers.new_zeros(len(sizes)).index_add(0, index, numbers) / sizes)[index]
 
 
 def _share(units: Tensor, total: int | None, name: str) -> Tensor:

@@ -9,28 +9,30 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import math
-import random
-from collections import Counter
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import torch
 from lightning.pytorch import LightningModule
 from torch import Tensor
 
 from lightning_mem1 import collator
-from lightning_mem1.advantages import Scale, group_relative
+from lightning_mem1.advantages import Scale
+from lightning_mem1.algorithms import ALGORITHMS, CreditSettings
+from lightning_mem1.credit import Crediting
 from lightning_mem1.engine.local import EngineSettings, LocalEngine
-from lightning_mem1.losses import Unit, clipped_policy_loss, entropy_loss, kl_penalty, token_weights
+from lightning_mem1.losses import KLEstimator, Unit
 from lightning_mem1.memory import drift
+from lightning_mem1.objective import Columns, Objective
 from lightning_mem1.policy.policy import LoraSettings, Policy
 from lightning_mem1.rollout import RolloutSettings
+from lightning_mem1.screening import bad_input, check_room, num_action_tokens, token_counts
 from lightning_mem1.settings import check_settings
-from lightning_mem1.snapshot import base_fingerprint, resolve_seed, rng_state, set_rng_state
+from lightning_mem1.shaping import ShapingSettings
+from lightning_mem1.snapshot import base_fingerprint, check_checkpoint, resolve_seed, rng_state, set_rng_state
 from lightning_mem1.types import StopReason, Trajectory
-from lightning_mem1.update_stats import PassStats, mean_over_steps, rollout_gap
+from lightning_mem1.update_stats import PassStats, mean_over_steps, mismatch, rollout_gap
 
-ALGORITHMS: dict[str, Callable[[Tensor, Tensor, Scale], Tensor]] = {"grpo": group_relative}
 WEIGHTS_PREFIX = "policy."  # name of the policy inside this module, as Lightning writes it into checkpoints
 
 
@@ -42,22 +44,29 @@ class PlayedBatch(Protocol):
 
 
 class Mem1Module(LightningModule):
-    """Trains a policy on its own trajectories with a clipped, group-relative policy gradient.
+    """Trains a policy on its own trajectories with a clipped policy gradient.
 
     Logs, by rl_step: ``train/loss``; ``train/clip_fraction`` (0-1); ``train/approx_kl``, ``train/entropy`` and
     ``train/kl_reference`` (nats per action token, the last one when `beta` > 0); ``train/grad_norm`` (before clipping);
     ``train/rollout_gap_mean`` and ``train/rollout_gap_max`` (nats: |log p in training - log p in the rollout|, before
     the first update of the rl_step, of what trains, or of one trajectory when no group has a signal) and
-    ``train/rollout_gap_turn_<k>`` (its mean over the tokens of turn k, from 0);
+    ``train/rollout_gap_turn_<k>`` (its mean over the tokens of turn k, from 0), ``train/rollout_gap_p99`` (99th
+    percentile, at most 12% too large), ``train/rollout_gap_<kind>`` (by kind of token: ``state`` or ``action``, which
+    is the rest of a turn) and ``train/ratio_outside_clip`` (0-1, tokens whose ratio to the rollout leaves the clip
+    range before the first update);
+    ``train/entropy_<kind>`` (nats per token) and ``train/gradient_share_state`` (0-1: of the policy loss's derivatives
+    by the log-probabilities, in absolute value, the share on internal-state tokens; it says where the loss pulls, not
+    how far the weights follow);
     ``train/drift`` (turns whose context is not what was sampled from, stays 0); ``train/skipped_updates`` (non-finite
-    gradients), ``train/zero_signal_groups``, ``train/lr``.
+    gradients), ``train/zero_signal_groups``, ``train/bad_rewards``, ``train/empty_trajectories``,
+    ``train/lone_groups`` and ``train/overlong_turns`` (counts, see `screening`), ``train/lr``.
 
     Args:
         policy: "bundled", a folder with safetensors, or a hub id.
         memory: Memory mode: mem1, full, window or none.
         window: Turns kept by memory mode "window".
         layout: How trajectories are scored: tree or rows (equal numbers).
-        algorithm: grpo (arXiv 2402.03300).
+        algorithm: grpo, dr_grpo, rloo, reinforce_pp, dapo, gspo or gigpo, see `algorithms`.
         lr: Learning rate of AdamW.
         weight_decay: Weight decay of AdamW.
         warmup_steps: rl_steps over which the learning rate rises linearly.
@@ -66,12 +75,18 @@ class Mem1Module(LightningModule):
         num_epochs: Passes over the trajectories of an rl_step.
         num_minibatches: Optimizer steps per pass.
         max_tokens_per_microbatch: Most tokens in one forward pass; gradients add up over passes.
-        epsilon: Clip range of the probability ratio, below 1.
-        epsilon_high: Clip range above 1 (DAPO, arXiv 2503.14476); null for `epsilon`.
+        epsilon: Clip range of the probability ratio, below 1; null for the algorithm's own (0.2, gspo 3e-4).
+        epsilon_high: Clip range above 1; null for the algorithm's own (dapo 0.28, gspo 4e-4), else for `epsilon`.
         beta: Weight of the KL penalty against the base policy (adapters off); 0 leaves the reference pass out.
+        kl_in: Where the penalty acts: in the loss, or taken off the reward token by token.
+        kl_estimator: k1, k2 or k3, see `losses.kl_penalty`; null for k3 in the loss and k1 in the reward.
         entropy_coef: Weight of the entropy bonus.
-        loss_unit: What counts the same in the loss: every token, turn or trajectory.
+        loss_unit: What counts the same in the loss: every token, turn or trajectory (gspo: always trajectory).
+        state_loss_weight: Weight of the policy loss on internal-state tokens, in units of that on the other ones.
         scale_rewards: "std" divides advantages by the group's deviation, "none" does not (arXiv 2503.20783).
+        credit: How credit flows back in time.
+        shaping: What the length of a turn and of an internal state costs.
+        resample_rounds: How often groups without a signal are played again within an rl_step (dapo).
         dtype: float32, bfloat16 or float16.
         attention: Kernel of the tree layout: auto, segments or flex.
         gradient_checkpointing: Trade time for memory in the backward pass.
@@ -98,12 +113,18 @@ class Mem1Module(LightningModule):
         num_epochs: int = 1,
         num_minibatches: int = 1,
         max_tokens_per_microbatch: int = 16384,
-        epsilon: float = 0.2,
+        epsilon: float | None = None,
         epsilon_high: float | None = None,
         beta: float = 0.0,
+        kl_in: Literal["loss", "reward"] = "loss",
+        kl_estimator: KLEstimator | None = None,
         entropy_coef: float = 0.0,
         loss_unit: Unit = "token",
+        state_loss_weight: float = 1.0,
         scale_rewards: Scale = "std",
+        credit: CreditSettings = CreditSettings(),  # noqa: B008
+        shaping: ShapingSettings = ShapingSettings(),  # noqa: B008
+        resample_rounds: int = 0,
         dtype: str = "float32",
         attention: str = "auto",
         gradient_checkpointing: bool = False,
@@ -118,12 +139,12 @@ class Mem1Module(LightningModule):
         self.strict_loading = False  # checkpoints hold the adapter alone; `on_load_checkpoint` checks its names
         self.settings = {key: _plain(value) for key, value in settings.items()}
         self.memory, self.window, self.algorithm = memory, window, algorithm
+        self._drops_silent = ALGORITHMS[algorithm].drops_silent
         self.lr, self.weight_decay, self.warmup_steps = lr, weight_decay, warmup_steps
         self.max_grad_norm = max_grad_norm
         self.num_epochs, self.num_minibatches = num_epochs, num_minibatches
         self.max_tokens_per_microbatch, self._scoring = max_tokens_per_microbatch, (layout, memory, window)
-        self.epsilon, self.epsilon_high, self.beta, self.entropy_coef = epsilon, epsilon_high, beta, entropy_coef
-        self.loss_unit, self.scale_rewards = loss_unit, scale_rewards
+        self.resample_rounds = resample_rounds
         self.engine_settings, self.rollout_settings = engine, rollout
         self.seed = resolve_seed(seed)
         self.rl_step = 0
@@ -132,6 +153,33 @@ class Mem1Module(LightningModule):
             self.policy = Policy.load(
                 policy, lora=lora, dtype=dtype, attention=attention, gradient_checkpointing=gradient_checkpointing
             )
+        chosen = ALGORITHMS[algorithm]
+        low = chosen.epsilon if epsilon is None else epsilon
+        own_high = chosen.epsilon_high if epsilon is None else None
+        high = next((e for e in (epsilon_high, own_high) if e is not None), low)
+        self.objective = Objective(
+            temperature=rollout.temperature,
+            epsilon=low,
+            epsilon_high=high,
+            unit=chosen.loss_unit or loss_unit,
+            beta=beta if kl_in == "loss" else 0.0,
+            kl_estimator=kl_estimator or "k3",
+            entropy_coef=entropy_coef,
+            sequence_ratio=chosen.sequence_ratio,
+            state_loss_weight=state_loss_weight,
+        )
+        self.crediting = Crediting(
+            algorithm=chosen,
+            settings=credit,
+            scale=scale_rewards,
+            shaping=shaping,
+            max_new_tokens=rollout.max_new_tokens,
+            decode=lambda ids: str(self.policy.tokenizer.decode(ids, skip_special_tokens=False)),
+            tag=rollout.tags.internal_state,
+            total=lambda sums: self._reduce(sums, "sum"),
+            beta=beta if kl_in == "reward" else 0.0,
+            kl_estimator=kl_estimator or "k1",
+        )
         self._engine: LocalEngine | None = None
         self._engine_device: torch.device | None = None
 
@@ -155,7 +203,9 @@ class Mem1Module(LightningModule):
                 f"rl_step {batch.rl_step} has no trajectories: expected RolloutCallback to have put them on the batch; "
                 "add lightning_mem1.callbacks.RolloutCallback to trainer.callbacks"
             )
-        self._check_room(batch)
+        outgrown = sum(t.stop_reason == StopReason.CONTEXT for t in batch.trajectories)
+        fitting = self._sum_over_ranks(len(batch.trajectories) - outgrown)
+        check_room(fitting, outgrown, batch.rl_step, self.engine_settings.max_context_tokens)
         metrics = self.update(batch.trajectories, batch.rl_step)
         self.rl_step = batch.rl_step
         self.log_dict({**metrics, "step": float(self.rl_step)}, on_step=True, on_epoch=False, batch_size=1)
@@ -165,60 +215,81 @@ class Mem1Module(LightningModule):
 
     def update(self, trajectories: Sequence[Trajectory], rl_step: int) -> dict[str, float]:
         """Take all optimizer steps of one rl_step; returns the numbers to log."""
-        advantages = self.advantages(trajectories)
+        scores = self._score(trajectories)
+        columns = self.crediting.columns(trajectories, scores)
+        heard = [bool(c.advantages.any()) for c in columns]
+        loud = {t.group for t, signal in zip(trajectories, heard, strict=True) if signal}
+        learnt = [i for i, t in enumerate(trajectories) if t.group in loud or not self._drops_silent]
+        groups = [trajectories[i].group for i in learnt]
         self._set_lr(rl_step)
         steps = [
-            self._optimize([trajectories[i] for i in part], advantages[part])
+            self._optimize([trajectories[learnt[i]] for i in part], [columns[learnt[i]] for i in part])
             for epoch in range(self.num_epochs)
-            for part in self._minibatches(trajectories, rl_step, epoch)
+            for part in collator.group_minibatches(groups, self.num_minibatches, f"{self.seed}/{rl_step}/{epoch}")
         ]
         scored = [step for step in steps if step["tokens"]]  # the others changed nothing, so the first is still exact
+        first = scored[0] if scored else self._measure(trajectories)
+        counts = {
+            **bad_input(trajectories, self.rollout_settings.max_new_tokens),
+            "zero_signal_groups": len({t.group for t in trajectories} - loud),
+            "drift": sum(drift(t, self.memory, self.window) for t in trajectories),
+        }
         return {
             **mean_over_steps(scored),
-            **rollout_gap(scored[0] if scored else self._measure(trajectories)),
+            **rollout_gap(first),
+            **mismatch(first),
             "train/skipped_updates": sum(step["skipped"] for step in steps),
-            "train/zero_signal_groups": self._sum_over_ranks(_num_silent_groups(trajectories, advantages)),
-            "train/drift": self._sum_over_ranks(sum(drift(t, self.memory, self.window) for t in trajectories)),
+            **{f"train/{name}": self._sum_over_ranks(count) for name, count in counts.items()},
+            **({"train/kl_reference": self._mean_kl(trajectories, scores)} if "reference" in scores else {}),
             "train/lr": self._lr(rl_step),
         }
 
     def advantages(self, trajectories: Sequence[Trajectory]) -> Tensor:
-        """Advantage of each trajectory (B,), float32 on the CPU.
+        """Advantage of each action token (N,), trajectory by trajectory, turn by turn; float32 on the CPU.
 
         An episode that its environment broke is not the policy's doing: it gets 0 and is not compared with.
         """
-        advantages = torch.zeros(len(trajectories))
-        sound = [i for i, t in enumerate(trajectories) if t.stop_reason != StopReason.ERROR and t.turns]
-        sizes = Counter(t.group for t in trajectories)
-        left = Counter(trajectories[i].group for i in sound)
-        # the last one left of a broken group has nobody to be compared with
-        sound = [i for i in sound if left[trajectories[i].group] > 1 or sizes[trajectories[i].group] == 1]
-        if sound:
-            rewards = torch.tensor([float(trajectories[i].reward) for i in sound])
-            groups = torch.tensor([trajectories[i].group for i in sound])
-            advantages[sound] = ALGORITHMS[self.algorithm](rewards, groups, self.scale_rewards)
-        return advantages
+        columns = self.crediting.columns(trajectories, self._score(trajectories))
+        return Columns.cat(columns).advantages
 
-    def _minibatches(self, trajectories: Sequence[Trajectory], rl_step: int, epoch: int) -> list[list[int]]:
-        """Indices of trajectories, split evenly; groups stay together as far as the split allows."""
-        groups = sorted({t.group for t in trajectories})
-        if self.num_minibatches > 1:
-            random.Random(f"{self.seed}/{rl_step}/{epoch}").shuffle(groups)
-        rank = {group: number for number, group in enumerate(groups)}
-        order = sorted(range(len(trajectories)), key=lambda i: (rank[trajectories[i].group], i))
-        size = math.ceil(len(order) / self.num_minibatches)
-        return [order[start * size : (start + 1) * size] for start in range(self.num_minibatches)]
+    @torch.no_grad()
+    def _score(self, trajectories: Sequence[Trajectory]) -> dict[str, list[Tensor]]:
+        """What has to be known before credit is given: (T,) by trajectory, by name. No pass when nothing has."""
+        scorers: dict[str, Callable[[collator.Batch], Tensor]] = {}
+        if self.crediting.beta:
+            scorers["reference"] = lambda batch: self.objective.reference(self.policy, batch)
+        found = {name: [torch.zeros(0)] * len(trajectories) for name in scorers}
+        chosen = [i for i, t in enumerate(trajectories) if scorers and num_action_tokens(t)]
+        for part in self._passes([trajectories[i] for i in chosen]):
+            here = [chosen[i] for i in part]
+            batch = self._collate([trajectories[i] for i in here])
+            lengths = [num_action_tokens(trajectories[i]) for i in here]
+            for name, scorer in scorers.items():
+                for i, column in zip(here, scorer(batch).float().cpu().split(lengths), strict=True):
+                    found[name][i] = column
+        return found
 
-    def _optimize(self, trajectories: Sequence[Trajectory], advantages: Tensor) -> dict[str, float]:
+    def _passes(self, trajectories: Sequence[Trajectory]) -> list[list[int]]:
+        return collator.minibatches(trajectories, self.max_tokens_per_microbatch, *self._scoring)
+
+    def _collate(self, trajectories: Sequence[Trajectory]) -> collator.Batch:
+        return collator.collate(trajectories, *self._scoring).to(self.policy.device)
+
+    def _optimize(self, trajectories: Sequence[Trajectory], columns: Sequence[Columns]) -> dict[str, float]:
         """One optimizer step over a minibatch; every rank takes the same collective calls, whatever it holds."""
         optimizer = self.optimizers()
         optimizer.zero_grad()  # type: ignore[union-attr]
         totals = self._totals(trajectories)
-        scored = [i for i, t in enumerate(trajectories) if t.turns and (self._scores_all or advantages[i] != 0)]
+        scored = [
+            i
+            for i, t in enumerate(trajectories)
+            if num_action_tokens(t) and (self._scores_all or columns[i].advantages.any())
+        ]
         chosen = [trajectories[i] for i in scored]
         found = PassStats.empty()
-        for part in collator.minibatches(chosen, self.max_tokens_per_microbatch, *self._scoring):
-            loss, more = self._loss([chosen[i] for i in part], advantages[scored][part], totals)
+        for part in self._passes(chosen):
+            known = Columns.cat([columns[scored[i]] for i in part])
+            loss, more = self.objective.loss(self.policy, self._collate([chosen[i] for i in part]), known, totals)
             with self._no_sync():
                 self.manual_backward(loss)
             found = found + more
@@ -235,60 +306,30 @@ class Mem1Module(LightningModule):
     @torch.no_grad()
     def _measure(self, trajectories: Sequence[Trajectory]) -> dict[str, float]:
         """Score one trajectory of each rank without learning from it: an rl_step without a signal has a gap too."""
-        chosen = [t for t in trajectories if t.turns][:1]
-        found = self._loss(chosen, torch.zeros(1), self._count(chosen))[1] if chosen else PassStats.empty()
+        chosen = [t for t in trajectories if num_action_tokens(t)][:1]
+        found = PassStats.empty()
+        if chosen:
+            count = num_action_tokens(chosen[0])
+            nothing = Columns(torch.zeros(count), torch.zeros(count, dtype=torch.bool))
+            found = self.objective.loss(self.policy, self._collate(chosen), nothing, token_counts(chosen))[1]
         return found.reduced(self._reduce).named()
 
-    def _loss(
-        self, trajectories: Sequence[Trajectory], advantages: Tensor, totals: dict[str, int]
-    ) -> tuple[Tensor, PassStats]:
-        """Loss of a microbatch, with its statistics."""
-        batch = collator.collate(trajectories, *self._scoring).to(self.policy.device)
-        temperature = self.rollout_settings.temperature
-        logprobs, entropy = self.policy.logprobs(batch, temperature)
-        weights = token_weights(batch.trajectory_index, batch.turn_index, self.loss_unit, **totals)
-        per_token = advantages.to(weights)[batch.trajectory_index]
-        # the rollout's own log-probs are the old policy: exact, and no second pass over the batch
-        loss, stats = clipped_policy_loss(
-            logprobs, batch.rollout_logprobs, per_token, weights, self.epsilon, self.epsilon_high
-        )
-        kl = torch.zeros(())
-        if self.beta:
-            with self.policy.reference(), torch.no_grad():
-                reference, _ = self.policy.logprobs(batch, temperature)
-            kl = (weights * kl_penalty(logprobs, reference)).sum()
-            loss = loss + self.beta * kl
-        if self.entropy_coef:
-            loss = loss + self.entropy_coef * entropy_loss(entropy, weights)
-        gap = (logprobs - batch.rollout_logprobs).abs()
-        parts = (loss, stats["clip_fraction"], stats["approx_kl"], -entropy_loss(entropy, weights), kl, weights.sum())
-        return loss, PassStats.of(parts, gap, batch.turn_index)
+    def _mean_kl(self, trajectories: Sequence[Trajectory], scores: dict[str, list[Tensor]]) -> float:
+        """Mean divergence from the reference per action token, in nats, before the update."""
+        sums = self.crediting.divergence(trajectories, scores)
+        total, count = self._reduce(sums, "sum").tolist()
+        return total / max(count, 1.0)
 
     @property
     def _scores_all(self) -> bool:
         """True when trajectories without an advantage matter too (through the KL penalty or the entropy bonus)."""
-        return bool(self.beta or self.entropy_coef)
+        return bool(self.objective.beta or self.objective.entropy_coef)
 
     def _totals(self, trajectories: Sequence[Trajectory]) -> dict[str, int]:
         """Counts of the whole minibatch over all ranks, unscored trajectories included: they are zeros of the mean."""
-        counts = self._count(trajectories)
+        counts = token_counts(trajectories)
         summed = self._reduce(torch.tensor(list(counts.values()), dtype=torch.float64), "sum").tolist()
         return dict(zip(counts, map(int, summed), strict=True))
-
-    def _count(self, trajectories: Sequence[Trajectory]) -> dict[str, int]:
-        turns = [turn for trajectory in trajectories for turn in trajectory.turns]
-        num_tokens = sum(len(turn.action_ids) for turn in turns)
-        return {"num_trajectories": len(trajectories), "num_turns": len(turns), "num_tokens": num_tokens}
-
-    def _check_room(self, batch: PlayedBatch) -> None:
-        """Raise when no trajectory of any rank had room for its contexts: nothing could ever be learnt."""
-        outgrown = sum(t.stop_reason == StopReason.CONTEXT for t in batch.trajectories)
-        if self._sum_over_ranks(len(batch.trajectories) - outgrown) == 0:
-            raise ValueError(
-                f"contexts do not fit the engine: expected room for an episode, got all {outgrown} trajectories of "
-                f"rl_step {batch.rl_step} cut off at {self.engine_settings.max_context_tokens} tokens; "
-                "raise model.engine.max_context_tokens"
-            )
 
     def _clip_gradients(self) -> float:
         """Add gradients up over ranks, clip them, return their norm before clipping (nan or inf when they are bad)."""
@@ -338,27 +379,11 @@ class Mem1Module(LightningModule):
         Raises:
             ValueError: it does not.
         """
-        ours = checkpoint.get("lightning_mem1")
-        if not isinstance(ours, dict):
-            raise ValueError(
-                "not a checkpoint of lightning_mem1: expected an entry 'lightning_mem1', got only "
-                f"{', '.join(sorted(checkpoint))}; set --ckpt_path to a file that this package wrote"
-            )
-        base = base_fingerprint(self.policy)
-        if ours["base"] != base:
-            raise ValueError(
-                f"checkpoint belongs to another base policy: expected '{self.settings['policy']}' ({base}), got "
-                f"'{ours['policy']}' ({ours['base']}); set model.policy to the policy it was trained from"
-            )
+        ours = check_checkpoint(checkpoint, self.policy, self.settings["policy"])
         state = checkpoint["state_dict"]
         self.policy.load_adapter_state({k.removeprefix(WEIGHTS_PREFIX): v for k, v in state.items()})
         self.rl_step = int(ours["rl_step"])
         set_rng_state(ours["rng"])
-
-
-def _num_silent_groups(trajectories: Sequence[Trajectory], advantages: Tensor) -> int:
-    heard = {t.group for t, advantage in zip(trajectories, advantages.tolist(), strict=True) if advantage}
-    return len({t.group for t in trajectories} - heard)
 
 
 def _plain(value: Any) -> Any:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import os
 import random
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -23,6 +24,32 @@ def base_fingerprint(policy: Policy) -> str:
             values = parameter.detach().flatten()[:64].to(torch.bfloat16).view(torch.uint8).cpu()
             digest.update(f"{tuple(parameter.shape)}".encode() + bytes(values.tolist()))
     return digest.hexdigest()[:16]
+
+
+def check_checkpoint(checkpoint: Mapping[str, Any], policy: Policy, source: str) -> dict[str, Any]:
+    """This package's entry of a checkpoint.
+
+    Args:
+        checkpoint: As loaded.
+        policy: The policy that its weights are for.
+        source: Where the policy came from.
+
+    Raises:
+        ValueError: it is another program's, or belongs to another base.
+    """
+    ours = checkpoint.get("lightning_mem1")
+    if not isinstance(ours, dict):
+        raise ValueError(
+            "not a checkpoint of lightning_mem1: expected an entry 'lightning_mem1', got only "
+            f"{', '.join(sorted(checkpoint))}; set --ckpt_path to a file that this package wrote"
+        )
+    base = base_fingerprint(policy)
+    if ours["base"] != base:
+        raise ValueError(
+            f"checkpoint belongs to another base policy: expected '{source}' ({base}), got "
+            f"'{ours['policy']}' ({ours['base']}); set model.policy to the policy it was trained from"
+        )
+    return ours
 
 
 def rng_state() -> dict[str, Any]:

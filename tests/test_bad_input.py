@@ -101,7 +101,7 @@ def test_a_wrong_key_of_a_config_is_named_with_its_line(config, capsys, keys, va
             "unknown memory mode: expected one of mem1, full, window, none, got 'mem2'; set model.memory",
         ),
         ("--model.layout=bush", "unknown layout: expected one of tree, rows, got 'bush'; set model.layout"),
-        ("--model.algorithm=ppo2", "unknown algorithm: expected grpo, got 'ppo2'; set model.algorithm"),
+        ("--model.algorithm=ppo2", "unknown algorithm: expected grpo, dr_grpo, rloo, "),
         (
             "--model.dtype=int3",
             "unknown dtype: expected one of float32, bfloat16, float16, got 'int3'; set model.dtype",

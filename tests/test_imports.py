@@ -17,6 +17,7 @@ text memory
 wire
 layouts
 advantages losses
+algorithms screening shaping internal_state
 scoring metrics
 retrieval
 envs
@@ -25,6 +26,8 @@ policy
 engine
 rollout collator
 snapshot settings update_stats
+objective
+credit
 module datamodule
 qa_data
 warmstart

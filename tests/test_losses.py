@@ -78,6 +78,27 @@ def test_a_tensor_that_does_not_align_is_named():
         clipped_policy_loss(tensor(1, 2), tensor(1, 2), tensor(1), tensor(1, 2))
 
 
+def test_a_sequence_has_one_ratio_the_geometric_mean_of_its_tokens():
+    # sequence 0: ratios 2 and 1/2 -> 1; sequence 1: ratio 1.5, clipped to 1.2
+    logprobs = tensor(2.0, 0.5, 1.5).log().requires_grad_()
+    weights, sequences = tensor(0.25, 0.25, 0.5), torch.tensor([4, 4, 7])
+    loss, stats = clipped_policy_loss(logprobs, tensor(0, 0, 0), tensor(1, 1, 1), weights, sequence_index=sequences)
+    assert loss.item() == pytest.approx(-(0.5 * 1 + 0.5 * 1.2))
+    assert stats["clip_fraction"].item() == 0.5
+    loss.backward()
+    # each token of sequence 0 carries half of its derivative -1/2; sequence 1 is held by the clip
+    assert logprobs.grad.tolist() == pytest.approx([-0.25, -0.25, 0.0])
+    assert stats["pull"].tolist() == pytest.approx([0.25, 0.25, 0.0])
+
+
+def test_the_pull_of_a_token_is_the_size_of_the_losss_derivative_by_its_log_probability():
+    logprobs = tensor(1.1, 1.5, 1.5).log().requires_grad_()
+    loss, stats = clipped_policy_loss(logprobs, tensor(0, 0, 0), tensor(2, 1, -1), tensor(0.5, 0.25, 0.25))
+    loss.backward()
+    assert stats["pull"].tolist() == pytest.approx([1.1, 0.0, 0.375])
+    assert logprobs.grad.abs().tolist() == pytest.approx(stats["pull"].tolist())
+
+
 # Two trajectories: turns of 3 and 1 tokens, and one turn of 2 tokens.
 TRAJECTORY, TURN = torch.tensor([0, 0, 0, 0, 1, 1]), torch.tensor([0, 0, 0, 1, 0, 0])
 

@@ -1,8 +1,11 @@
 """Mem1Module: one rl_step's update, determinism, resume."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
+from lightning_mem1.algorithms import ALGORITHMS
 from lightning_mem1.callbacks import MemoryUsageCallback, RewardCallback, RLCheckpoint, RolloutCallback
 from lightning_mem1.engine.local import EngineSettings
 from lightning_mem1.module import Mem1Module
@@ -251,12 +254,102 @@ def test_advantages_leave_broken_episodes_out_of_the_comparison(make_module):
     assert module.advantages(played).tolist() == [0.5, -0.5, 0.0, 0.0, 0.0]
 
 
+@pytest.mark.parametrize("layout", ["tree", "rows"])
+@pytest.mark.parametrize("algorithm", [name for name in ALGORITHMS if name != "grpo"])
+def test_every_algorithm_takes_steps_on_what_it_sampled(make_module, make_data, fit, algorithm, layout):
+    record = Recorder()
+    module = make_module(algorithm=algorithm, layout=layout, num_minibatches=2)
+    fit(module, make_data(num_rl_steps=2, num_val_tasks=0), record)
+    for metrics in record.history:
+        assert metrics["train/rollout_gap_max"] < 1e-5 and metrics["train/grad_norm"] > 0
+        assert metrics["train/skipped_updates"] == 0
+
+
+@pytest.mark.parametrize("algorithm", ["grpo", "reinforce_pp"])
+def test_kl_in_the_reward_is_measured_before_the_update(make_module, make_data, fit, algorithm):
+    record = Recorder()
+    fit(
+        make_module(algorithm=algorithm, beta=0.1, kl_in="reward", kl_estimator="k3"), make_data(num_rl_steps=2), record
+    )
+    assert record.history[0]["train/kl_reference"] == pytest.approx(0, abs=1e-6)
+    assert record.history[1]["train/kl_reference"] > 1e-5
+
+
+def spoil_two(trajectories):
+    trajectories[0].turns[0].reward = float("nan")
+    trajectories[1].turns[-1].action_ids, trajectories[1].turns[-1].action_logprobs = [], []
+    for turn in trajectories[1].turns:
+        turn.action_ids, turn.action_logprobs, turn.context_hash = [], [], None
+
+
+@pytest.mark.parametrize("algorithm", list(ALGORITHMS))
+def test_bad_rewards_and_empty_trajectories_are_counted_and_never_reach_the_weights(
+    make_module, make_data, fit, algorithm
+):
+    record, module = Recorder(spoil_two), make_module(algorithm=algorithm)
+    fit(module, make_data(num_rl_steps=1, num_val_tasks=0, group_size=4), record)
+    metrics = record.history[0]
+    assert (metrics["train/bad_rewards"], metrics["train/empty_trajectories"]) == (1, 1)
+    assert metrics["train/skipped_updates"] == 0 and metrics["train/grad_norm"] > 0
+    assert all(torch.isfinite(tensor).all() for tensor in adapter(module).values())
+
+
+def test_a_group_of_one_keeps_its_raw_reward_and_is_counted(make_module, make_data, fit):
+    record = Recorder()
+    fit(make_module(), make_data(num_rl_steps=1, num_val_tasks=0, group_size=1, tasks_per_step=3), record)
+    assert record.history[0]["train/lone_groups"] == 3
+
+
+def test_dropped_groups_do_not_count_in_the_loss_of_dapo(make_module, make_data, fit):
+    norms = []
+    for algorithm in ("grpo", "dapo"):
+
+        def silence(trajectories):
+            for t in trajectories:
+                if t.group == 0:
+                    t.turns[-1].reward = 0.5 - sum(turn.reward for turn in t.turns[:-1])
+
+        record = Recorder(silence)
+        module = make_module(algorithm=algorithm, loss_unit="trajectory")
+        fit(module, make_data(num_rl_steps=1, num_val_tasks=0), record)
+        assert record.history[0]["train/zero_signal_groups"] == 1
+        norms.append(record.history[0]["train/grad_norm"])
+    assert norms[1] == pytest.approx(2 * norms[0], rel=1e-4)  # three trajectories of six count
+
+
+def test_silent_groups_are_played_again_within_the_rl_step(make_module, make_data, fit):
+    class Silent(RankedTasks):
+        """The first six environments give the same reward, later ones their own."""
+
+        num_made = 0
+
+        def env(self, task):
+            self.num_made += 1
+            env = super().env(task)
+            if self.num_made <= 6:
+                step = env.step
+                env.step = lambda action: replace(step(action), reward=0.0)
+            return env
+
+    source, module = Silent(), make_module(algorithm="dapo", resample_rounds=1)
+    logged = fit(module, make_data(source, num_rl_steps=1, num_val_tasks=0)).callback_metrics
+    assert source.num_made == 12
+    assert float(logged["rollout/resampled_groups"]) == 2
+    assert float(logged["train/zero_signal_groups"]) == 0
+
+
+def test_the_weight_on_internal_state_tokens_shares_the_pull(make_module, make_data, fit):
+    record = Recorder()
+    fit(make_module(state_loss_weight=0.0), make_data(num_rl_steps=1, num_val_tasks=0), record)
+    assert record.history[0].get("train/gradient_share_state", 0.0) == 0.0
+
+
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
         ({"memory": "mem2"}, "unknown memory mode: expected one of mem1, .*, got 'mem2'; set model.memory"),
         ({"layout": "bush"}, "unknown layout: expected one of tree, rows, got 'bush'; set model.layout"),
-        ({"algorithm": "ppo2"}, "unknown algorithm: expected grpo, got 'ppo2'; set model.algorithm"),
+        ({"algorithm": "ppo2"}, "unknown algorithm: expected grpo, dr_grpo, .*, got 'ppo2'; set model.algorithm"),
         ({"num_epochs": 0}, "model.num_epochs too small: expected at least 1, got 0"),
         ({"lr": -1.0}, "model.lr too small: expected at least 0, got -1.0; set model.lr"),
         ({"lr": float("nan")}, "model.lr too small: expected at least 0, got nan; set model.lr"),

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import os
 import sys
-from bisect import bisect_left
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -14,6 +14,7 @@ from torch import Tensor
 from torchmetrics import Metric
 
 from lightning_mem1.datamodule import TaskBatch
+from lightning_mem1.internal_state import copy_rates, state_span, state_spans
 from lightning_mem1.memory import contexts
 from lightning_mem1.metrics import (
     Dependency,
@@ -62,14 +63,17 @@ class MemoryUsageCallback(Callback):
 
     ``peak_tokens_mean``, ``peak_tokens_max`` (tokens in the window when a turn ends, prompt included) and
     ``peak_tokens_without_prompt_mean`` (as the paper's tables count); ``dependency`` (pairs of tokens, area under
-    causal attention); ``internal_state_mean``, ``internal_state_max`` (tokens) and ``internal_state_growth`` (tokens
-    per turn); ``context_tokens_turn_<k>`` (mean context of turn k); and in training ``engine_kv_mib`` (the engine's
-    pool), ``process_gib`` (resident memory), ``gpu_peak_gib`` (since the start).
+    causal attention); ``internal_state_mean``, ``internal_state_max`` (tokens), ``internal_state_growth`` (tokens
+    per turn) and ``internal_state_copy_rate`` (0-1: share of a state's runs of 3 tokens that stood in the state before,
+    so 1 is a memory that stands still; left out when no state was long enough); ``context_tokens_turn_<k>`` (mean
+    context of turn k); and in training ``engine_kv_mib`` (the engine's pool), ``process_gib`` (resident memory),
+    ``gpu_peak_gib`` (since the start).
     """
 
     def __init__(self) -> None:
         self.peak, self.peak_without_prompt, self.dependency = PeakTokens(), TrajectoryMean(), Dependency()
         self.internal_state, self.by_turn = InternalStateTokens(), ContextByTurn()
+        self.copied = TrajectoryMean()
 
     def setup(self, trainer: Trainer, pl_module: Mem1Module, stage: str) -> None:  # type: ignore[override]
         """Put the metrics on the module's device."""
@@ -94,7 +98,7 @@ class MemoryUsageCallback(Callback):
 
     @property
     def _metrics(self) -> tuple[Metric, ...]:
-        return self.peak, self.peak_without_prompt, self.dependency, self.internal_state, self.by_turn
+        return self.peak, self.peak_without_prompt, self.dependency, self.internal_state, self.by_turn, self.copied
 
     def _add(self, trajectories: Sequence[Trajectory], module: Mem1Module) -> None:
         seen = [[len(ids) for ids in contexts(t, module.memory, module.window)] for t in trajectories]
@@ -104,16 +108,21 @@ class MemoryUsageCallback(Callback):
         shorter = [peak_tokens(c, a, p) for c, a, p in zip(seen, written, prompts, strict=True)]
         self.peak_without_prompt.update([float(tokens) for tokens in shorter])
         self.dependency.update([dependency(c, a) for c, a in zip(seen, written, strict=True)])
-        self.internal_state.update([internal_state_lengths(t, module) for t in trajectories])
+        spans = [internal_state_spans(t, module) for t in trajectories]
+        self.internal_state.update([[end - start for start, end in turns] for turns in spans])
+        self.copied.update(
+            [rate for t, turns in zip(trajectories, spans, strict=True) for rate in copy_rates(t, turns)]
+        )
         self.by_turn.update(seen)
 
     def _flush(self, prefix: str) -> dict[str, float]:
-        peak, state = self.peak.compute(), self.internal_state.compute()
+        peak, state, copied = self.peak.compute(), self.internal_state.compute(), float(self.copied.compute())
         metrics = {
             **{f"peak_tokens_{k}": float(v) for k, v in peak.items()},
             "peak_tokens_without_prompt_mean": float(self.peak_without_prompt.compute()),
             "dependency": float(self.dependency.compute()),
             **{f"internal_state_{k}": float(v) for k, v in state.items()},
+            **({"internal_state_copy_rate": copied} if math.isfinite(copied) else {}),
             **{f"context_tokens_turn_{k}": v for k, v in self.by_turn.compute().items()},
         }
         for metric in self._metrics:
@@ -121,14 +130,18 @@ class MemoryUsageCallback(Callback):
         return {f"{prefix}/{name}": value for name, value in metrics.items()}
 
 
-def internal_state_lengths(trajectory: Trajectory, module: Mem1Module) -> list[int]:
-    """Tokens of the internal state in each turn, as they were sampled."""
+def internal_state_spans(trajectory: Trajectory, module: Mem1Module) -> list[tuple[int, int]]:
+    """Where the internal state stands in each turn's ids, as they were sampled."""
 
     def decode(ids: Sequence[int]) -> str:
         return str(module.policy.tokenizer.decode(ids, skip_special_tokens=False))
 
-    tag = module.rollout_settings.tags.internal_state
-    return [state_tokens(turn.action_ids, decode, tag) for turn in trajectory.turns]
+    return state_spans(trajectory, decode, module.rollout_settings.tags.internal_state)
+
+
+def internal_state_lengths(trajectory: Trajectory, module: Mem1Module) -> list[int]:
+    """Tokens of the internal state in each turn, as they were sampled."""
+    return [end - start for start, end in internal_state_spans(trajectory, module)]
 
 
 def state_tokens(ids: Sequence[int], decode: Callable[[Sequence[int]], str], tag: str) -> int:
@@ -139,14 +152,8 @@ def state_tokens(ids: Sequence[int], decode: Callable[[Sequence[int]], str], tag
         <summary> red  shoes </summary> <answer> ...      2
         <summary> red  shoes  with  and  with             5
     """
-    opening, closing = f"<{tag}>", f"</{tag}>"
-    start = bisect_left(range(len(ids) + 1), True, key=lambda n: opening in decode(ids[:n]))
-    rest = ids[start:]
-    end = decode(rest).find(closing)
-    if end < 0:
-        return len(rest)
-    # the first id with a character beyond `end` begins the closing tag
-    return bisect_left(range(len(rest) + 1), True, key=lambda n: len(decode(rest[:n])) > end) - 1
+    start, end = state_span(ids, decode, tag)
+    return end - start
 
 
 def _bytes(module: Mem1Module) -> dict[str, float]:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import time
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -19,6 +20,7 @@ from lightning.pytorch import Callback, Trainer
 from lightning_mem1.datamodule import TaskBatch, TaskDataModule
 from lightning_mem1.module import Mem1Module
 from lightning_mem1.rollout import Episode, RolloutSettings, collect
+from lightning_mem1.screening import silent_groups
 from lightning_mem1.types import Env, StepResult, Task, TaskSource, Trajectory
 
 
@@ -41,7 +43,9 @@ class RolloutCallback(Callback):
     """Fills `batch.trajectories`: `group_size` sampled episodes per task in training, one greedy episode in validation.
 
     Logs, by rl_step: ``rollout/seconds`` (wall clock of this rank), ``rollout/num_episodes`` (of this rank),
-    ``rollout/tokens_per_s`` (generated tokens of this rank per second).
+    ``rollout/tokens_per_s`` (generated tokens of this rank per second), ``rollout/resampled_groups`` (of this rank:
+    groups without a signal that were played again, see `model.resample_rounds`; their first episodes are dropped and do
+    not count elsewhere).
 
     Args:
         validate_first: Validate before the first rl_step, so that a curve starts at the untrained policy.
@@ -72,8 +76,19 @@ class RolloutCallback(Callback):
     def on_train_batch_start(self, trainer: Trainer, pl_module: Mem1Module, batch: TaskBatch, batch_idx: int) -> None:  # type: ignore[override]
         """Play the training tasks."""
         data = _datamodule(trainer)
+        started = time.perf_counter()
         batch.trajectories = self._play(pl_module, data, batch, data.group_size, pl_module.rollout_settings)
+        num_tokens, resampled = self.num_tokens, 0
+        for again in range(1, pl_module.resample_rounds + 1):
+            silent = silent_groups(batch.trajectories)
+            fresh = self._play(
+                pl_module, data, _part(batch, silent), data.group_size, pl_module.rollout_settings, again
+            )
+            num_tokens, resampled = num_tokens + self.num_tokens, resampled + len(silent)
+            batch.trajectories = replaced(batch.trajectories, fresh)
+        self.num_tokens, self.seconds = num_tokens, time.perf_counter() - started
         metrics = {
+            "rollout/resampled_groups": float(resampled),
             "rollout/seconds": self.seconds,
             "rollout/num_episodes": float(len(batch.trajectories)),
             "rollout/tokens_per_s": self.num_tokens / max(self.seconds, 1e-9),
@@ -111,7 +126,13 @@ class RolloutCallback(Callback):
         self._validated_at = state_dict["validated_at"]
 
     def _play(
-        self, module: Mem1Module, data: TaskDataModule, batch: TaskBatch, group_size: int, settings: RolloutSettings
+        self,
+        module: Mem1Module,
+        data: TaskDataModule,
+        batch: TaskBatch,
+        group_size: int,
+        settings: RolloutSettings,
+        again: int = 0,
     ) -> list[Trajectory]:
         started = time.perf_counter()
         episodes = [
@@ -122,7 +143,7 @@ class RolloutCallback(Callback):
                 trajectory_seed(module.seed, batch.rl_step, position, sample),
             )
             for task, position in zip(batch.tasks, batch.positions, strict=True)
-            for sample in range(group_size)
+            for sample in range(again * group_size, (again + 1) * group_size)
         ]
         training = module.policy.training
         module.policy.eval()
@@ -153,6 +174,20 @@ class RolloutCallback(Callback):
         trainer.fit_loop.epoch_loop.val_loop.run()
         trainer.training = True
         connector._first_loop_iter = first
+
+
+def _part(batch: TaskBatch, positions: Sequence[int]) -> TaskBatch:
+    """The tasks at some positions of a batch, without trajectories."""
+    pairs = [pair for pair in zip(batch.tasks, batch.positions, strict=True) if pair[1] in positions]
+    return TaskBatch(batch.rl_step, [task for task, _ in pairs], [position for _, position in pairs])
+
+
+def replaced(played: Sequence[Trajectory], fresh: Sequence[Trajectory]) -> list[Trajectory]:
+    """The trajectories that were played, with whole groups exchanged for fresh ones, in the same order."""
+    waiting: dict[int, list[Trajectory]] = {}
+    for trajectory in fresh:
+        waiting.setdefault(trajectory.group, []).append(trajectory)
+    return [waiting[t.group].pop(0) if waiting.get(t.group) else t for t in played]
 
 
 def make_env(source: TaskSource, task: Task) -> Env:

@@ -1,0 +1,70 @@
+"""Where in a turn's ids the internal state stands, and how much of it was copied from the one before."""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+
+from lightning_mem1.types import Trajectory
+
+Decode = Callable[[Sequence[int]], str]
+COPIED_RUN = 3  # ids in a row that count as copied
+
+
+def state_span(ids: Sequence[int], decode: Decode, tag: str) -> tuple[int, int]:
+    """First id after the opening tag, and first id of the closing tag (the end of the turn when it was cut off).
+
+    An id that holds the end of a tag together with something else counts as the tag's. Without an opening tag the span
+    is empty::
+
+        <summary> red  shoes </summary> <answer> ...      (1, 3)
+        <summary> red  shoes  with  and  with             (1, 6)
+    """
+    opening, closing = f"<{tag}>", f"</{tag}>"
+    start = bisect_left(range(len(ids) + 1), True, key=lambda n: opening in decode(ids[:n]))
+    rest = ids[start:]
+    end = decode(rest).find(closing)
+    if end < 0:
+        return min(start, len(ids)), len(ids)
+    # the first id with a character beyond `end` begins the closing tag
+    return start, start + bisect_left(range(len(rest) + 1), True, key=lambda n: len(decode(rest[:n])) > end) - 1
+
+
+def state_spans(trajectory: Trajectory, decode: Decode, tag: str) -> list[tuple[int, int]]:
+    """The span of every turn."""
+    return [state_span(turn.action_ids, decode, tag) for turn in trajectory.turns]
+
+
+def state_mask(trajectory: Trajectory, spans: Sequence[tuple[int, int]]) -> Tensor:
+    """(T,) True on the action tokens that belong to an internal state."""
+    masks = [torch.zeros(len(turn.action_ids), dtype=torch.bool) for turn in trajectory.turns]
+    for mask, (start, end) in zip(masks, spans, strict=True):
+        mask[start:end] = True
+    return torch.cat(masks) if masks else torch.zeros(0, dtype=torch.bool)
+
+
+def copy_rate(previous: Sequence[int], state: Sequence[int]) -> float | None:
+    """Share of a state's runs of `COPIED_RUN` ids that stand in the previous state too; None when it is too short.
+
+    >>> copy_rate([1, 2, 3, 4], [1, 2, 3, 9])
+    0.5
+    """
+    runs = _runs(state)
+    if not runs:
+        return None
+    known = set(_runs(previous))
+    return sum(run in known for run in runs) / len(runs)
+
+
+def copy_rates(trajectory: Trajectory, spans: Sequence[tuple[int, int]]) -> list[float]:
+    """Copy rate of every state but the first, those too short to tell left out. 1 means that memory stands still."""
+    states = [turn.action_ids[start:end] for turn, (start, end) in zip(trajectory.turns, spans, strict=True)]
+    rates = [copy_rate(before, after) for before, after in zip(states, states[1:], strict=False)]
+    return [rate for rate in rates if rate is not None]
+
+
+def _runs(ids: Sequence[int]) -> list[tuple[int, ...]]:
+    return [tuple(ids[i : i + COPIED_RUN]) for i in range(len(ids) - COPIED_RUN + 1)]
