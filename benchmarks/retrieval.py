@@ -1,6 +1,6 @@
 """Cost of a BM25 index: built in memory, written, opened memory-mapped and searched; 21 M passages are extrapolated.
 
-    python benchmarks/retrieval.py --passages 1000000 --folder /tmp/index --output benchmarks/retrieval.json
+    python benchmarks/retrieval.py --passages 1000000 --folder FOLDER --output benchmarks/retrieval.json
 
 Passages are those of as many generated encyclopedias as it takes. Size and memory grow in proportion to the passages;
 that was not measured at 21 M, and real passages (wiki-18 has 100 words) are about five times as long as these.
@@ -29,7 +29,7 @@ PER_WORLD = 5400
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--passages", type=int, default=1_000_000)
-    parser.add_argument("--folder", default="/tmp/bm25-index")
+    parser.add_argument("--folder", default="bm25-index")
     parser.add_argument("--output", default="")
     parser.add_argument("--hardware", default="not told")
     parser.add_argument("--search", action="store_true", help="only open the index of the folder and search it")
