@@ -1,25 +1,32 @@
-"""What a warm start clones: trajectories of a scripted shopper on freshly generated catalogues.
+"""What a warm start clones: trajectories of a scripted shopper and a scripted researcher in freshly generated worlds.
 
-Every few steps draw a new catalogue: with a fixed one a model learns products by heart instead of learning to read.
+Every few steps draw a new catalogue and encyclopedia: with fixed ones a model learns them by heart instead of learning
+to read.
 """
 
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any
 
 from torch.utils.data import IterableDataset
 
-from lightning_mem1.engine.scripted import ScriptedEngine
+from lightning_mem1.engine.scripted import ScriptedEngine, Writer
 from lightning_mem1.envs.webshop import WebShopEnv
-from lightning_mem1.rollout import Episode, collect
+from lightning_mem1.rollout import Episode, RolloutSettings, collect
+from lightning_mem1.tasks import researcher, shoppers
 from lightning_mem1.tasks.novice import Novice
-from lightning_mem1.tasks.shoppers import play
+from lightning_mem1.tasks.qa import EncyclopediaTasks
+from lightning_mem1.tasks.researcher import Researcher
 from lightning_mem1.tasks.webshop import ShopTasks
 from lightning_mem1.text import information_block
-from lightning_mem1.types import Trajectory
+from lightning_mem1.types import Env, Task, TaskSource, Trajectory
 from lightning_mem1.warmstart import Stage, WarmStart
+from lightning_mem1.wire import PRESETS
+
+Play = tuple[TaskSource, RolloutSettings, Callable[[random.Random, Env, Task], Writer]]
 
 
 class ExpertStream(IterableDataset[list[Trajectory]]):
@@ -29,59 +36,92 @@ class ExpertStream(IterableDataset[list[Trajectory]]):
         self.config, self.tokenizer = config, tokenizer
 
     def __iter__(self) -> Iterator[list[Trajectory]]:
-        step = 0
+        data, step = self.config.data, 0
         for stage in self.config.stages:
-            source = None
+            plays: list[tuple[Play, int]] = []
             for _ in range(stage.steps):
-                if step % self.config.data.steps_per_catalogue == 0 or source is None:
-                    source = self._source(step // self.config.data.steps_per_catalogue, stage)
-                yield self._play(source, step)
+                if step % data.steps_per_world == 0 or not plays:
+                    seed = data.first_seed + step // data.steps_per_world
+                    shop = shop_play(self.config, stage, seed, data.shop.num_products)
+                    qa = qa_play(self.config, seed, data.qa.num_passages)
+                    plays = [(shop, data.shop.episodes_per_step), (qa, data.qa.episodes_per_step)]
+                rng = random.Random(f"{self.config.seed}/{step}")
+                yield [t for play, num_episodes in plays for t in self._trajectories(play, num_episodes, rng)]
                 step += 1
 
-    def _source(self, number: int, stage: Stage) -> ShopTasks:
-        data = self.config.data
-        return ShopTasks(
-            seed=data.first_seed + number,
-            num_products=data.num_products,
-            max_turns=data.max_turns,
-            results_per_page=stage.results_per_page,
-        )
-
-    def _play(self, source: ShopTasks, step: int) -> list[Trajectory]:
-        rng = random.Random(f"{self.config.seed}/{step}")
+    def _trajectories(self, play: Play, num_episodes: int, rng: random.Random) -> list[Trajectory]:
+        source, settings, writer = play
         episodes, writers = [], []
-        for group in range(self.config.data.episodes_per_step):
+        for group in range(num_episodes):
             task = source.task("train", rng.randrange(source.size("train")))
-            env = source.env(task)
-            novice = Novice(random.Random(rng.random()), self.config.data.skill, self.config.rollout.tags)
-            episodes.append(Episode(task, env, group))
-            writers.append(_Hand(novice, env, task.max_turns).write)
-        return collect(episodes, ScriptedEngine(self.tokenizer, writers), self.tokenizer, self.config.rollout)
+            episodes.append(Episode(task, env := source.env(task), group))
+            writers.append(writer(random.Random(rng.random()), env, task))
+        return collect(episodes, ScriptedEngine(self.tokenizer, writers), self.tokenizer, settings)
 
 
-class _Hand:
-    """Lets a novice write through a `ScriptedEngine`, turn by turn."""
+def shop_play(config: WarmStart, stage: Stage, seed: int, num_products: int = 1000) -> Play:
+    """A shop and the shopper in it."""
+    data, tags = config.data.shop, config.rollout.tags
+    source = ShopTasks(
+        seed=seed, num_products=num_products, max_turns=data.max_turns, results_per_page=stage.results_per_page
+    )
 
-    def __init__(self, novice: Novice, env: WebShopEnv, max_turns: int) -> None:
-        self.novice, self.env, self.turns_left = novice, env, max_turns
-        self.previous: str | None = None
+    def writer(rng: random.Random, env: Env, task: Task) -> Writer:
+        assert isinstance(env, WebShopEnv)
+        novice, instruction = Novice(rng, data.skill, tags), env.goal.instruction
+        return _hand(lambda previous, left: novice.turn(instruction, previous, env.observe(), left), task.max_turns)
 
-    def write(self, context: str) -> str:
-        self.previous = self.novice.turn(self.env.goal.instruction, self.previous, self.env.observe(), self.turns_left)
-        self.turns_left -= 1
-        return self.previous
+    return source, config.rollout, writer
+
+
+def qa_play(config: WarmStart, seed: int, num_passages: int = 5400) -> Play:
+    """An encyclopedia and the researcher who reads it."""
+    data, settings = config.data.qa, replace(config.rollout, wire="qa")
+    source = EncyclopediaTasks(seed, num_passages, data.hops, objectives=data.objectives)
+
+    def writer(rng: random.Random, env: Env, task: Task) -> Writer:
+        reader, asked = Researcher(rng, data.skill, settings.tags), [each.question for each in task.objectives]
+        return _hand(lambda previous, left: reader.turn(asked, previous, env.observe(), left), task.max_turns)
+
+    return source, settings, writer
+
+
+def _hand(turn: Callable[[str | None, int], str], max_turns: int) -> Writer:
+    """Lets an expert write through a `ScriptedEngine`: it is given its previous turn and the number of turns left."""
+    written: list[str] = []
+
+    def write(context: str) -> str:
+        written.append(turn(written[-1] if written else None, max_turns - len(written)))
+        return written[-1]
+
+    return write
 
 
 def tokenizer_texts(config: WarmStart) -> Iterator[str]:
-    """Small numbers, products of a few catalogues as the shop shows them, and played episodes."""
+    """Numbers up to the years, products and passages as they are shown, and played episodes."""
     yield from (" ".join(map(str, range(400))) for _ in range(50))  # each its own token: prices are compared by these
-    for number in range(4):
-        shop = ShopTasks(seed=config.data.first_seed + number, num_products=1000).shop
-        for product in shop.products:
-            options = " ".join(f"[{value}]" for values in product.options.values() for value in values)
-            yield f"{product.title} ${product.price:.2f} [{product.asin}]\n{options}\n{product.description}"
-            yield "\n".join(product.bullets)
-        for goal in shop.goals[:300]:
-            game = play(WebShopEnv(shop, goal, results_per_page=5), Novice(random.Random(goal.index)))
-            yield "\n".join([f"Instruction: {goal.instruction}", *game.texts])
-            yield from (information_block(reply, 9, config.rollout.tags) for reply in game.replies)
+    yield from (" ".join(map(str, range(1100, 2000))) for _ in range(50))  # years likewise
+    for seed in range(config.data.first_seed, config.data.first_seed + 4):
+        yield from _shop_texts(config, seed)
+        yield from _qa_texts(config, seed)
+
+
+def _shop_texts(config: WarmStart, seed: int) -> Iterator[str]:
+    shop = ShopTasks(seed=seed, num_products=1000).shop
+    for product in shop.products:
+        options = " ".join(f"[{value}]" for values in product.options.values() for value in values)
+        yield f"{product.title} ${product.price:.2f} [{product.asin}]\n{options}\n{product.description}"
+        yield "\n".join(product.bullets)
+    for goal in shop.goals[:300]:
+        game = shoppers.play(WebShopEnv(shop, goal, results_per_page=5), Novice(random.Random(goal.index)))
+        yield "\n".join([f"Instruction: {goal.instruction}", *game.texts])
+        yield from (information_block(reply, 9, config.rollout.tags) for reply in game.replies)
+
+
+def _qa_texts(config: WarmStart, seed: int) -> Iterator[str]:
+    source = EncyclopediaTasks(seed, 1500, config.data.qa.hops, objectives=config.data.qa.objectives)
+    for number in range(min(300, source.size("train"))):
+        task = source.task("train", number)
+        game = researcher.play(source.env(task), task, config.data.qa.skill, seed=number)
+        yield "\n".join([task.prompt, *game.texts])
+        yield from (PRESETS["qa"].block(reply, 9) for reply in game.replies)

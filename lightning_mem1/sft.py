@@ -1,7 +1,7 @@
 """Warm start by behaviour cloning: `python -m lightning_mem1.sft experiments/warmstart.yaml` makes the bundled policy.
 
-A scripted shopper plays (`expert`), and a small model learns its turns through the same layout that reinforcement uses
-later.
+A scripted shopper and a scripted researcher play (`expert`), and a small model learns their turns through the same
+layout that reinforcement uses later.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -22,12 +23,11 @@ from lightning_mem1 import errors
 from lightning_mem1.collator import collate, minibatches
 from lightning_mem1.datamodule import spread_indices
 from lightning_mem1.engine.local import EngineSettings, LocalEngine
-from lightning_mem1.expert import ExpertStream, tokenizer_texts
+from lightning_mem1.expert import ExpertStream, qa_play, shop_play, tokenizer_texts
 from lightning_mem1.policy.induction import start_with_induction
 from lightning_mem1.policy.loading import load_tokenizer
 from lightning_mem1.policy.policy import Policy
-from lightning_mem1.rollout import Episode, RolloutSettings, collect
-from lightning_mem1.tasks.webshop import ShopTasks
+from lightning_mem1.rollout import Episode, collect
 from lightning_mem1.types import Trajectory
 from lightning_mem1.warmstart import Architecture, WarmStart
 
@@ -137,18 +137,24 @@ def save(policy: Policy, folder: str) -> None:
 
 
 def validate(policy: Policy, config: WarmStart) -> dict[str, float]:
-    """Greedy episodes on the default shop's validation goals: mean reward, success, turns."""
-    source = ShopTasks(max_turns=config.data.max_turns, results_per_page=config.stages[-1].results_per_page)
-    tasks = [source.task("val", i) for i in spread_indices(config.num_val_tasks, source.size("val"))]
-    greedy = RolloutSettings(**{**vars(config.rollout), "temperature": 0.0})
-    engine = LocalEngine(policy.eval(), EngineSettings())
-    found = collect([Episode(t, source.env(t), i) for i, t in enumerate(tasks)], engine, policy.tokenizer, greedy)
-    return {
-        "reward": fmean(t.reward for t in found),
-        "success": fmean(t.success for t in found),
-        "turns": fmean(len(t.turns) for t in found),
-        "valid": fmean(turn.valid for t in found for turn in t.turns),
-    }
+    """Greedy episodes in the default shop and encyclopedia, which the warm start never saw.
+
+    Returns:
+        Means ``shop_reward``, ``shop_success``, ``shop_turns``, ``shop_valid`` (part of the turns) and the same for
+        ``qa`` (success: every objective answered).
+    """
+    numbers = {}
+    worlds = {"shop": shop_play(config, config.stages[-1], 0), "qa": qa_play(config, 0)}
+    for name, (source, settings, _) in worlds.items():
+        tasks = [source.task("val", i) for i in spread_indices(config.num_val_tasks, source.size("val"))]
+        episodes = [Episode(task, source.env(task), group) for group, task in enumerate(tasks)]
+        engine = LocalEngine(policy.eval(), EngineSettings())
+        found = collect(episodes, engine, policy.tokenizer, replace(settings, temperature=0.0))
+        numbers[f"{name}_reward"] = fmean(t.reward for t in found)
+        numbers[f"{name}_success"] = fmean(t.success for t in found)
+        numbers[f"{name}_turns"] = fmean(len(t.turns) for t in found)
+        numbers[f"{name}_valid"] = fmean(turn.valid for t in found for turn in t.turns)
+    return numbers
 
 
 def train(config: WarmStart, command: str = "") -> dict[str, float]:
@@ -186,17 +192,20 @@ def train(config: WarmStart, command: str = "") -> dict[str, float]:
 CARD = """# Bundled policy
 
 A Qwen2 of {parameters:.2f} M parameters with a tokenizer of {vocab} tokens, both made by this project from generated
-text. It was cloned from a scripted shopper that is faultless in form and copying and often wrong in its decisions, and
-training stopped well short of the shopper's best play: it is the starting point of `experiments/webshop.yaml`.
+text. It was cloned from a scripted shopper and a scripted researcher that are faultless in form and copying and often
+wrong in their decisions: it is the starting point of `experiments/webshop.yaml` and `experiments/qa.yaml`.
 
 | | |
 | --- | --- |
 | command | `{command}` |
 | seed | {seed} |
-| data | {trajectories} expert trajectories, train goals of {catalogues} generated catalogues |
-| catalogue seeds | {first} to {last} (the default shop, seed 0, was never seen) |
-| cost | {tokens:.1f} M trained tokens, {minutes:.0f} minutes on {threads} CPU threads |
-| {tasks} validation goals, greedy | reward {reward:.3f}, success {success:.3f}, {turns:.1f} turns, {valid:.1%} valid |
+| data | {shop} trajectories in {worlds} generated shops (train goals), {qa} in {worlds} generated encyclopedias |
+| seeds of the worlds | {first} to {last} (those of training and tests, seed 0, were never seen) |
+| cost | {tokens:.1f} M trained tokens, {minutes:.0f} minutes on {threads} CPU {thread} |
+| shop: {tasks} validation goals, greedy | reward {shop_reward:.3f}, success {shop_success:.3f}, \
+{shop_turns:.1f} turns, {shop_valid:.1%} valid |
+| QA: {tasks} validation tasks, greedy | right answers {qa_reward:.3f}, all right {qa_success:.3f}, \
+{qa_turns:.1f} turns, {qa_valid:.1%} valid |
 
 Weights are stored as float16 and loaded as float32. Licence: MIT, as the project.
 """
@@ -205,17 +214,19 @@ Weights are stored as float16 and loaded as float32. Licence: MIT, as the projec
 def write_card(config: WarmStart, numbers: dict[str, float], command: str) -> None:
     """Write the model card beside the weights."""
     steps = sum(stage.steps for stage in config.stages)
-    catalogues = -(-steps // config.data.steps_per_catalogue)
+    worlds = -(-steps // config.data.steps_per_world)
     card = CARD.format(
         **numbers,
         minutes=numbers["seconds"] / 60,
         command=command,
         seed=config.seed,
-        trajectories=steps * config.data.episodes_per_step,
-        catalogues=catalogues,
+        shop=steps * config.data.shop.episodes_per_step,
+        qa=steps * config.data.qa.episodes_per_step,
+        worlds=worlds,
         first=config.data.first_seed,
-        last=config.data.first_seed + catalogues - 1,
+        last=config.data.first_seed + worlds - 1,
         threads=torch.get_num_threads(),
+        thread="thread" if torch.get_num_threads() == 1 else "threads",
         tasks=config.num_val_tasks,
     )
     Path(config.output, "README.md").write_text(card, encoding="utf-8")
@@ -233,7 +244,7 @@ def _sft(argv: list[str]) -> int:
 
     parser = ArgumentParser(
         prog="python -m lightning_mem1.sft CONFIG",
-        description="Clone a scripted shopper into a small policy.",
+        description="Clone a scripted shopper and a scripted researcher into a small policy.",
         parser_mode="omegaconf",
         exit_on_error=False,
     )

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from lightning_mem1.rollout import RolloutSettings
-from lightning_mem1.tasks.novice import Skill
+from lightning_mem1.tasks.novice import Skill as Shopping
+from lightning_mem1.tasks.researcher import Skill as Research
 
 
 @dataclass
@@ -51,25 +52,57 @@ class Stage:
 
 
 @dataclass
-class ExpertData:
+class ShopExpert:
     """What the scripted shopper plays.
 
     Args:
-        first_seed: Seed of the first generated catalogue; later ones count up. Seed 0 is the shop that agents are
-            trained and tested on, so start above it.
-        num_products: Products of each catalogue.
-        steps_per_catalogue: Steps before the next catalogue is drawn.
         episodes_per_step: Episodes of a step.
+        num_products: Products of each catalogue.
         max_turns: Turn budget.
         skill: How good the shopper's decisions are.
     """
 
-    first_seed: int = 1000
-    num_products: int = 200
-    steps_per_catalogue: int = 20
     episodes_per_step: int = 8
+    num_products: int = 200
     max_turns: int = 10
-    skill: Skill = field(default_factory=lambda: Skill(choice=0.45, option=0.6, recover=0.25, browse=0.15))
+    skill: Shopping = field(default_factory=Shopping)
+
+
+@dataclass
+class QAExpert:
+    """What the scripted researcher plays.
+
+    Args:
+        episodes_per_step: Episodes of a step.
+        num_passages: Passages of each encyclopedia.
+        objectives: Questions per task, by turns.
+        hops: Which questions.
+        skill: How good the researcher's decisions are.
+    """
+
+    episodes_per_step: int = 4
+    num_passages: int = 300
+    objectives: list[int] = field(default_factory=lambda: [2, 1, 3, 2])
+    hops: list[int] = field(default_factory=lambda: [1, 2])
+    skill: Research = field(default_factory=Research)
+
+
+@dataclass
+class ExpertData:
+    """What is cloned: play in worlds that are drawn anew every few steps.
+
+    Args:
+        first_seed: Seed of the first catalogue and encyclopedia; later ones count up. Seed 0 is the world that agents
+            are trained and tested on, so start above it.
+        steps_per_world: Steps before the next ones are drawn.
+        shop: The shopper.
+        qa: The researcher.
+    """
+
+    first_seed: int = 1000
+    steps_per_world: int = 20
+    shop: ShopExpert = field(default_factory=ShopExpert)
+    qa: QAExpert = field(default_factory=QAExpert)
 
 
 @dataclass
@@ -107,8 +140,9 @@ class WarmStart:
         data: What is cloned.
         stages: The curriculum.
         optim: The optimiser.
-        rollout: Prompt style and tags of the trajectories.
-        num_val_tasks: Greedy episodes on the default shop's validation goals at the end.
+        rollout: Prompt style and limits of the trajectories; research takes the wire format ``qa``.
+        num_val_tasks: Greedy episodes on the validation tasks of the default shop and of the default encyclopedia at
+            the end.
         save_every: Steps between two savings of the policy as it is, so that an interrupted run leaves something.
     """
 

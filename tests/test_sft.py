@@ -11,14 +11,15 @@ from lightning_mem1.expert import ExpertStream
 from lightning_mem1.memory import drift
 from lightning_mem1.policy.policy import Policy
 from lightning_mem1.sft import make_tokenizer
-from lightning_mem1.warmstart import Architecture, ExpertData, Stage, WarmStart
+from lightning_mem1.warmstart import Architecture, ExpertData, QAExpert, ShopExpert, Stage, WarmStart
 from tiny import tiny_tokenizer
 
 SMALL = Architecture(vocab_size=600, hidden_size=32, num_layers=2, num_heads=2, num_kv_heads=2, intermediate_size=32)
 
 
 def warm_start(folder, **overrides):
-    data = ExpertData(num_products=40, episodes_per_step=2, steps_per_catalogue=2)
+    shop, qa = ShopExpert(episodes_per_step=2, num_products=40), QAExpert(episodes_per_step=1, num_passages=60)
+    data = ExpertData(steps_per_world=2, shop=shop, qa=qa)
     return WarmStart(
         str(folder), model=SMALL, data=data, stages=[Stage(2, 3), Stage(1, 5)], num_val_tasks=2, **overrides
     )
@@ -26,7 +27,7 @@ def warm_start(folder, **overrides):
 
 def test_a_step_of_the_expert_stream_depends_on_the_seed_and_its_number_alone(tmp_path):
     first, again = (list(ExpertStream(warm_start(tmp_path), tiny_tokenizer())) for _ in range(2))
-    assert [len(trajectories) for trajectories in first] == [2, 2, 2]
+    assert [len(trajectories) for trajectories in first] == [3, 3, 3]
     ids = [[turn.action_ids for t in step for turn in t.turns] for step in first]
     assert ids == [[turn.action_ids for t in step for turn in t.turns] for step in again]
     other = list(ExpertStream(warm_start(tmp_path, seed=1), tiny_tokenizer()))
@@ -36,7 +37,9 @@ def test_a_step_of_the_expert_stream_depends_on_the_seed_and_its_number_alone(tm
 def test_every_turn_of_the_expert_is_well_formed_and_its_trajectories_drift_nowhere(tmp_path):
     trajectories = [t for step in ExpertStream(warm_start(tmp_path), tiny_tokenizer()) for t in step]
     assert all(turn.valid for t in trajectories for turn in t.turns)
-    assert all(t.task.id.startswith("webshop/train/") for t in trajectories)
+    shop, qa = ([t for t in trajectories if t.task.id.startswith(name)] for name in ("webshop/train/", "qa/"))
+    assert (len(shop), len(qa)) == (6, 3)
+    assert [len(t.task.objectives) for t in qa] != [1, 1, 1]
     assert [drift(t) for t in trajectories] == [0] * len(trajectories)
 
 
@@ -59,11 +62,12 @@ def test_a_warm_start_writes_a_policy_that_loads_and_a_card_that_tells_its_makin
         "intermediate_size=32",
     ]
     argv = [f"--warmstart.model.{size}" for size in sizes]
-    argv += ["--warmstart.data.num_products=40", "--warmstart.data.episodes_per_step=2", "--warmstart.num_val_tasks=2"]
+    argv += ["--warmstart.data.shop.num_products=40", "--warmstart.data.shop.episodes_per_step=2"]
+    argv += ["--warmstart.data.qa.num_passages=60", "--warmstart.num_val_tasks=2"]
     config = tmp_path / "warmstart.yaml"
     config.write_text(json.dumps({"warmstart": {"output": str(tmp_path / "policy"), "stages": [{"steps": 2}]}}))
     assert sft.main([str(config), *argv]) == 0
-    assert re.search(r"reward \d\.\d{3}  success", capsys.readouterr().out)
+    assert re.search(r"shop_reward \d\.\d{3}  shop_success.*  qa_reward \d\.\d{3}", capsys.readouterr().out)
     weights = load_file(tmp_path / "policy" / "model.safetensors")
     assert {tensor.dtype for tensor in weights.values()} == {torch.float16}
     policy = Policy.load(str(tmp_path / "policy"))
@@ -72,7 +76,7 @@ def test_a_warm_start_writes_a_policy_that_loads_and_a_card_that_tells_its_makin
     card = (tmp_path / "policy" / "README.md").read_text()
     assert f"`python -m lightning_mem1.sft {config} --warmstart.model.vocab_size=600" in card
     assert "| seed | 0 |" in card
-    assert "4 expert trajectories" in card
+    assert "4 trajectories in 1 generated shops (train goals), 8 in 1 generated encyclopedias" in card
 
 
 @pytest.mark.parametrize(

@@ -68,8 +68,9 @@ class QATasks:
         }
 
     def size(self, split: Split) -> int:
-        """Number of tasks in a split, at the first number of objectives."""
-        return self.sized(split, self._k(split, 1, 0))
+        """Number of tasks in a split: for a list of objectives as many as there are of each number."""
+        turns = len(self.objectives) if isinstance(self.objectives, Sequence) else 1
+        return min(self.sized(split, self._k(split, 1, position)) for position in range(turns))
 
     def sized(self, split: Split, k: int) -> int:
         """Number of tasks of k objectives in a split."""

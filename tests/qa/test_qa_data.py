@@ -54,6 +54,12 @@ def test_a_list_takes_turns():
     assert numbers(QAData(objectives=[1, 2, 4], tasks_per_step=3, **SMALL), 2) == [[1, 2, 4]] * 2
 
 
+def test_with_a_list_every_index_below_the_size_is_a_task():
+    source = EncyclopediaTasks(3, 300, (1,), objectives=[1, 3])
+    assert source.size("val") == source.sized("val", 3) < source.sized("val", 1)
+    assert [len(source.task("val", source.size("val") - n).objectives) for n in (1, 2)] in ([1, 3], [3, 1])
+
+
 def test_a_resumed_stream_goes_on_with_the_same_tasks():
     def ids(data, steps):
         return [[task.id for task in batch.tasks] for batch in islice(iter(data.train_dataloader()), steps)]
