@@ -69,7 +69,11 @@ def shop_play(config: WarmStart, stage: Stage, seed: int, num_products: int = 10
     def writer(rng: random.Random, env: Env, task: Task) -> Writer:
         assert isinstance(env, WebShopEnv)
         novice, instruction = Novice(rng, data.skill, tags), env.goal.instruction
-        return _hand(lambda previous, left: novice.turn(instruction, previous, env.observe(), left), task.max_turns)
+        return _hand(
+            lambda previous, left: novice.turn(instruction, previous, env.observe(), left),
+            task.max_turns,
+            lambda text: _slip(text, rng, config.data.slip),
+        )
 
     return source, config.rollout, writer
 
@@ -81,20 +85,37 @@ def qa_play(config: WarmStart, seed: int, num_passages: int = 5400) -> Play:
 
     def writer(rng: random.Random, env: Env, task: Task) -> Writer:
         reader, asked = Researcher(rng, data.skill, settings.tags), [each.question for each in task.objectives]
-        return _hand(lambda previous, left: reader.turn(asked, previous, env.observe(), left), task.max_turns)
+        return _hand(
+            lambda previous, left: reader.turn(asked, previous, env.observe(), left),
+            task.max_turns,
+            lambda text: _slip(text, rng, config.data.slip),
+        )
 
     return source, settings, writer
 
 
-def _hand(turn: Callable[[str | None, int], str], max_turns: int) -> Writer:
-    """Lets an expert write through a `ScriptedEngine`: it is given its previous turn and the number of turns left."""
+def _hand(turn: Callable[[str | None, int], str], max_turns: int, slip: Callable[[str], str]) -> Writer:
+    """Lets an expert write through a `ScriptedEngine`: it is given its previous turn and the number of turns left.
+
+    What it wrote may slip; then that is what it reads as its own turn.
+    """
     written: list[str] = []
 
     def write(context: str) -> str:
-        written.append(turn(written[-1] if written else None, max_turns - len(written)))
+        written.append(slip(turn(written[-1] if written else None, max_turns - len(written))))
         return written[-1]
 
     return write
+
+
+def _slip(text: str, rng: random.Random, chance: float) -> str:
+    """Now and then break a turn off or run it into a loop, as a small policy does; such a turn is no valid one."""
+    if rng.random() >= chance:
+        return text
+    words = text.rsplit("</", 1)[0].split(" ")
+    kept = words[: rng.randint(1, len(words))]
+    repeated = kept[-rng.randint(1, 4) :] * rng.randint(0, 8)
+    return " ".join([*kept, *repeated])
 
 
 def tokenizer_texts(config: WarmStart) -> Iterator[str]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from statistics import fmean
@@ -33,9 +33,9 @@ from lightning_mem1.warmstart import Architecture, WarmStart
 
 
 class SftModule(L.LightningModule):
-    """Maximises the likelihood of the expert's action tokens.
+    """Maximises the likelihood of the action tokens of the expert's valid turns.
 
-    Logs ``train/loss`` (nats per action token) and ``train/tokens`` (tokens of the step).
+    Logs ``train/loss`` (nats per cloned token) and ``train/tokens`` (tokens of the step).
     """
 
     def __init__(self, policy: Policy, config: WarmStart) -> None:
@@ -73,14 +73,7 @@ class SftModule(L.LightningModule):
         """One optimizer step on one list of trajectories."""
         optimizer: Any = self.optimizers()
         optimizer.zero_grad()
-        total = sum(len(turn.action_ids) for t in trajectories for turn in t.turns)
-        loss = 0.0
-        for indices in minibatches(trajectories, self.config.optim.max_tokens):
-            batch = collate([trajectories[i] for i in indices]).to(self.device)
-            part: Tensor = -self.policy.logprobs(batch)[0].sum() / total
-            self.manual_backward(part)
-            loss += float(part.detach())
-            self.num_tokens += batch.num_tokens
+        loss = self.loss(trajectories, self.manual_backward)
         nn.utils.clip_grad_norm_(self.policy.parameters(), self.config.optim.max_grad_norm)
         optimizer.step()
         self.lr_schedulers().step()  # type: ignore[union-attr,call-arg]
@@ -92,6 +85,23 @@ class SftModule(L.LightningModule):
                 f"step {step:5d}  loss {loss:.3f}  {self.num_tokens / seconds:6.0f} tokens/s  {seconds:6.0f} s",
                 flush=True,
             )
+
+    def loss(self, trajectories: Sequence[Trajectory], backward: Callable[[Tensor], None] = lambda part: None) -> float:
+        """Nats per cloned token; each forward pass's part of it is handed to `backward`."""
+        total, loss = int(cloned(trajectories).sum()), 0.0
+        for indices in minibatches(trajectories, self.config.optim.max_tokens):
+            chosen = [trajectories[i] for i in indices]
+            batch = collate(chosen).to(self.device)
+            part = -self.policy.logprobs(batch)[0][cloned(chosen).to(self.device)].sum() / total
+            backward(part)
+            loss += float(part.detach())
+            self.num_tokens += batch.num_tokens
+        return loss
+
+
+def cloned(trajectories: Sequence[Trajectory]) -> Tensor:
+    """(N,) True on the action tokens to be cloned: those of valid turns."""
+    return torch.tensor([turn.valid for t in trajectories for turn in t.turns for _ in turn.action_ids])
 
 
 def make_tokenizer(config: WarmStart) -> Any:

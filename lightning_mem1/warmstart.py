@@ -95,12 +95,15 @@ class ExpertData:
         first_seed: Seed of the first catalogue and encyclopedia; later ones count up. Seed 0 is the world that agents
             are trained and tested on, so start above it.
         steps_per_world: Steps before the next ones are drawn.
+        slip: Part of the turns that is broken off or loops. Such turns are not cloned; what is cloned is how the expert
+            goes on behind them, which a policy that makes mistakes of its own has to know.
         shop: The shopper.
         qa: The researcher.
     """
 
     first_seed: int = 1000
     steps_per_world: int = 20
+    slip: float = 0.0
     shop: ShopExpert = field(default_factory=ShopExpert)
     qa: QAExpert = field(default_factory=QAExpert)
 

@@ -43,6 +43,25 @@ def test_every_turn_of_the_expert_is_well_formed_and_its_trajectories_drift_nowh
     assert [drift(t) for t in trajectories] == [0] * len(trajectories)
 
 
+def test_turns_that_slipped_are_shown_and_not_cloned(tmp_path):
+    config = warm_start(tmp_path)
+    config.data.slip = 0.4
+    trajectories = [t for step in ExpertStream(config, tiny_tokenizer()) for t in step]
+    turns = [turn for t in trajectories for turn in t.turns]
+    slipped = [turn for turn in turns if not turn.valid]
+    assert 0.2 < len(slipped) / len(turns) < 0.6
+    assert all("expected exactly one" in turn.information for turn in slipped)
+    assert any(t.turns[-1].valid and not all(turn.valid for turn in t.turns) for t in trajectories)
+    assert sft.cloned(trajectories).tolist() == [turn.valid for turn in turns for _ in turn.action_ids]
+
+    config.optim.lr = config.optim.weight_decay = 0.0
+    module = sft.SftModule(Policy(sft.make_model(SMALL, len(tiny_tokenizer())), tiny_tokenizer()), config)
+    logprobs = module.policy.logprobs(collate(trajectories))[0]
+    expected = -sum(float(lp) for lp, valid in zip(logprobs, sft.cloned(trajectories), strict=True) if valid)
+    expected /= int(sft.cloned(trajectories).sum())
+    assert float(module.loss(trajectories)) == pytest.approx(expected, rel=1e-5)
+
+
 def test_the_tokenizer_holds_each_tag_as_one_token_and_gives_back_any_text(tmp_path):
     tokenizer = make_tokenizer(warm_start(tmp_path))
     for tag in ("<summary>", "</answer>", "<state>"):

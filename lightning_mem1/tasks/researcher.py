@@ -74,9 +74,10 @@ class Researcher:
         Returns:
             ``<think>...</think>`` and a search or the answers, in the names of the tags.
         """
-        memory = self._remember(previous, len(questions))
+        lost = previous is None or parse_turn(previous, self.tags).action is None  # nothing was searched: begin again
+        memory = self._remember(None if lost else previous, len(questions))
         query = ""
-        if previous is not None and UNKNOWN in memory.answers:
+        if not lost and UNKNOWN in memory.answers:
             query = self._read(questions, memory, information)
         open_ones = UNKNOWN in memory.answers
         if open_ones and not query:
