@@ -43,8 +43,8 @@ class ExpertStream(IterableDataset[list[Trajectory]]):
                 if step % data.steps_per_world == 0 or not plays:
                     seed = data.first_seed + step // data.steps_per_world
                     shop = shop_play(self.config, stage, seed, data.shop.num_products)
-                    qa = qa_play(self.config, seed, data.qa.num_passages)
-                    plays = [(shop, data.shop.episodes_per_step), (qa, data.qa.episodes_per_step)]
+                    qa = qa_play(self.config, stage, seed, data.qa.num_passages)
+                    plays = [(shop, stage.shop_episodes), (qa, stage.qa_episodes)]
                 rng = random.Random(f"{self.config.seed}/{step}")
                 yield [t for play, num_episodes in plays for t in self._trajectories(play, num_episodes, rng)]
                 step += 1
@@ -78,10 +78,10 @@ def shop_play(config: WarmStart, stage: Stage, seed: int, num_products: int = 10
     return source, config.rollout, writer
 
 
-def qa_play(config: WarmStart, seed: int, num_passages: int = 5400) -> Play:
+def qa_play(config: WarmStart, stage: Stage, seed: int, num_passages: int = 5400) -> Play:
     """An encyclopedia and the researcher who reads it."""
     data, settings = config.data.qa, replace(config.rollout, wire="qa")
-    source = EncyclopediaTasks(seed, num_passages, data.hops, objectives=data.objectives)
+    source = EncyclopediaTasks(seed, num_passages, stage.hops, objectives=stage.objectives, top_k=stage.passages)
 
     def writer(rng: random.Random, env: Env, task: Task) -> Writer:
         reader, asked = Researcher(rng, data.skill, settings.tags), [each.question for each in task.objectives]
@@ -140,7 +140,7 @@ def _shop_texts(config: WarmStart, seed: int) -> Iterator[str]:
 
 
 def _qa_texts(config: WarmStart, seed: int) -> Iterator[str]:
-    source = EncyclopediaTasks(seed, 1500, config.data.qa.hops, objectives=config.data.qa.objectives)
+    source = EncyclopediaTasks(seed, 1500, config.stages[-1].hops, objectives=config.stages[-1].objectives)
     for number in range(min(300, source.size("train"))):
         task = source.task("train", number)
         game = researcher.play(source.env(task), task, config.data.qa.skill, seed=number)

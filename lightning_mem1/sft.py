@@ -154,7 +154,8 @@ def validate(policy: Policy, config: WarmStart) -> dict[str, float]:
         ``qa`` (success: every objective answered).
     """
     numbers = {}
-    worlds = {"shop": shop_play(config, config.stages[-1], 0), "qa": qa_play(config, 0)}
+    stage = config.stages[-1]
+    worlds = {"shop": shop_play(config, stage, 0), "qa": qa_play(config, stage, 0)}
     for name, (source, settings, _) in worlds.items():
         tasks = [source.task("val", i) for i in spread_indices(config.num_val_tasks, source.size("val"))]
         episodes = [Episode(task, source.env(task), group) for group, task in enumerate(tasks)]
@@ -230,8 +231,8 @@ def write_card(config: WarmStart, numbers: dict[str, float], command: str) -> No
         minutes=numbers["seconds"] / 60,
         command=command,
         seed=config.seed,
-        shop=steps * config.data.shop.episodes_per_step,
-        qa=steps * config.data.qa.episodes_per_step,
+        shop=sum(stage.steps * stage.shop_episodes for stage in config.stages),
+        qa=sum(stage.steps * stage.qa_episodes for stage in config.stages),
         worlds=worlds,
         first=config.data.first_seed,
         last=config.data.first_seed + worlds - 1,

@@ -40,15 +40,25 @@ class Architecture:
 
 @dataclass
 class Stage:
-    """A part of the curriculum.
+    """A part of the curriculum: from short pages and single questions, on which reading is learned soonest, upwards.
 
     Args:
         steps: How many steps it lasts.
-        results_per_page: Products on a page of results (short pages first: copying is learned sooner).
+        shop_episodes: Episodes in the shop per step.
+        qa_episodes: Episodes with the encyclopedia per step.
+        results_per_page: Products on a page of results.
+        passages: Passages in the reply to a search.
+        objectives: Questions per task, by turns.
+        hops: Which questions: how many facts have to be put together.
     """
 
     steps: int
+    shop_episodes: int = 4
+    qa_episodes: int = 8
     results_per_page: int = 5
+    passages: int = 3
+    objectives: list[int] = field(default_factory=lambda: [2, 1, 3, 2])
+    hops: list[int] = field(default_factory=lambda: [1, 2])
 
 
 @dataclass
@@ -56,13 +66,11 @@ class ShopExpert:
     """What the scripted shopper plays.
 
     Args:
-        episodes_per_step: Episodes of a step.
         num_products: Products of each catalogue.
         max_turns: Turn budget.
         skill: How good the shopper's decisions are.
     """
 
-    episodes_per_step: int = 8
     num_products: int = 200
     max_turns: int = 10
     skill: Shopping = field(default_factory=Shopping)
@@ -73,17 +81,11 @@ class QAExpert:
     """What the scripted researcher plays.
 
     Args:
-        episodes_per_step: Episodes of a step.
         num_passages: Passages of each encyclopedia.
-        objectives: Questions per task, by turns.
-        hops: Which questions.
         skill: How good the researcher's decisions are.
     """
 
-    episodes_per_step: int = 4
     num_passages: int = 300
-    objectives: list[int] = field(default_factory=lambda: [2, 1, 3, 2])
-    hops: list[int] = field(default_factory=lambda: [1, 2])
     skill: Research = field(default_factory=Research)
 
 
@@ -155,7 +157,7 @@ class WarmStart:
     init_from: str | None = None
     model: Architecture = field(default_factory=Architecture)
     data: ExpertData = field(default_factory=ExpertData)
-    stages: list[Stage] = field(default_factory=lambda: [Stage(300, 3), Stage(1500, 5)])
+    stages: list[Stage] = field(default_factory=lambda: [Stage(1000)])
     optim: Optimisation = field(default_factory=Optimisation)
     rollout: RolloutSettings = field(default_factory=lambda: RolloutSettings(prompt="brief", max_new_tokens=128))
     num_val_tasks: int = 100

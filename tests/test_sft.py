@@ -18,11 +18,9 @@ SMALL = Architecture(vocab_size=600, hidden_size=32, num_layers=2, num_heads=2, 
 
 
 def warm_start(folder, **overrides):
-    shop, qa = ShopExpert(episodes_per_step=2, num_products=40), QAExpert(episodes_per_step=1, num_passages=60)
-    data = ExpertData(steps_per_world=2, shop=shop, qa=qa)
-    return WarmStart(
-        str(folder), model=SMALL, data=data, stages=[Stage(2, 3), Stage(1, 5)], num_val_tasks=2, **overrides
-    )
+    data = ExpertData(steps_per_world=2, shop=ShopExpert(num_products=40), qa=QAExpert(num_passages=60))
+    stages = [Stage(2, 2, 1, 3, objectives=[1, 2]), Stage(1, 2, 1, 5, passages=1, objectives=[3])]
+    return WarmStart(str(folder), model=SMALL, data=data, stages=stages, num_val_tasks=2, **overrides)
 
 
 def test_a_step_of_the_expert_stream_depends_on_the_seed_and_its_number_alone(tmp_path):
@@ -81,10 +79,12 @@ def test_a_warm_start_writes_a_policy_that_loads_and_a_card_that_tells_its_makin
         "intermediate_size=32",
     ]
     argv = [f"--warmstart.model.{size}" for size in sizes]
-    argv += ["--warmstart.data.shop.num_products=40", "--warmstart.data.shop.episodes_per_step=2"]
-    argv += ["--warmstart.data.qa.num_passages=60", "--warmstart.num_val_tasks=2"]
+    argv += ["--warmstart.data.shop.num_products=40", "--warmstart.data.qa.num_passages=60"]
+    argv += ["--warmstart.num_val_tasks=2"]
     config = tmp_path / "warmstart.yaml"
-    config.write_text(json.dumps({"warmstart": {"output": str(tmp_path / "policy"), "stages": [{"steps": 2}]}}))
+    config.write_text(
+        json.dumps({"warmstart": {"output": str(tmp_path / "policy"), "stages": [{"steps": 2, "shop_episodes": 2}]}})
+    )
     assert sft.main([str(config), *argv]) == 0
     assert re.search(r"shop_reward \d\.\d{3}  shop_success.*  qa_reward \d\.\d{3}", capsys.readouterr().out)
     weights = load_file(tmp_path / "policy" / "model.safetensors")
@@ -95,7 +95,7 @@ def test_a_warm_start_writes_a_policy_that_loads_and_a_card_that_tells_its_makin
     card = (tmp_path / "policy" / "README.md").read_text()
     assert f"`python -m lightning_mem1.sft {config} --warmstart.model.vocab_size=600" in card
     assert "| seed | 0 |" in card
-    assert "4 trajectories in 1 generated shops (train goals), 8 in 1 generated encyclopedias" in card
+    assert "4 trajectories in 1 generated shops (train goals), 16 in 1 generated encyclopedias" in card
 
 
 @pytest.mark.parametrize(
