@@ -153,6 +153,23 @@ def test_with_a_single_turn_every_layout_is_the_same(layout):
     torch.testing.assert_close(logprobs(trajectories, layout), logprobs(trajectories, "tree"), atol=1e-6, rtol=0)
 
 
+@pytest.mark.parametrize("layout", COPIES)
+def test_other_trajectories_in_the_batch_change_nothing(layout):
+    rng = random.Random(8)
+    first, longer = random_trajectory(rng, SHAPE, random_ids(rng, 3)), random_trajectory(rng, SHAPE * 2, [5] * 9)
+    none = Trajectory(task(), [], [], StopReason.ERROR)
+    together = logprobs([longer, none, first], layout)[-14:]
+    torch.testing.assert_close(together, logprobs([first], layout), atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("layout", COPIES)
+def test_turns_without_action_or_information_are_scored_around(layout):
+    turns = [Turn([7], [0.0], []), Turn([], [], [20]), Turn([8, 9], [0.0] * 2)]
+    batch = collate([Trajectory(task(), [1, 2], turns, StopReason.DONE)], layout, state_end=state_end)
+    assert (batch.input_ids.tolist(), batch.predict_index.tolist()) == ([[1, 2, 7, 20, 8, 9]], [1, 3, 4])
+    assert batch.turn_index.tolist() == [0, 2, 2]
+
+
 def gap_by_turn(layout, shape=SHAPE, mode="mem1"):
     rng = random.Random(6)
     trajectories = [random_trajectory(rng, shape, random_ids(rng, n)) for n in (3, 5)]
