@@ -1,7 +1,8 @@
 """The truncated-attention collator: a list of trajectories -> the tensors of one forward pass.
 
 What a token may see is not in a mask of ones and zeros but in `Batch.tree` (layout `tree`) or in the row it stands
-in (layout `rows`); the scored tokens are the same, in the same order, for both.
+in (layout `rows`); only the inexact layouts, `stitched` and `official`, draw a dense mask, one per trajectory. The
+scored tokens are the same, in the same order, for all.
 """
 
 from __future__ import annotations
@@ -16,7 +17,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lightning_mem1.layouts import Segment, check_layout, num_tokens, rows, tree
+from lightning_mem1.layouts import (
+    Segment,
+    StateEnd,
+    Stitch,
+    check_layout,
+    num_tokens,
+    official,
+    rows,
+    stitched,
+    tree,
+)
 from lightning_mem1.policy.attention import Block, TreeTable, tree_table
 from lightning_mem1.types import Trajectory
 
@@ -27,8 +38,9 @@ class Batch:
 
     Attributes:
         input_ids: (B, L); B = 1 for `tree`.
-        position_ids: (B, L); each segment goes on from the end of its prompt.
-        attention_mask: (B, L) True on tokens that are not padding (`rows`), else None.
+        position_ids: (B, L); each segment goes on from the end of its prompt, a single copy just goes on.
+        attention_mask: (B, L) True on tokens that are not padding (`rows`); (B, 1, L, L) True where a query sees a key
+            (`stitched`, `official`); None for `tree`.
         tree: The segment table (`tree`), else None.
         predict_index: (N,) index into the flattened (B * L) hidden states that predict the action tokens.
         action_ids: (N,) the action tokens.
@@ -58,15 +70,35 @@ class Batch:
         return replace(self, **moved)
 
 
-def collate(trajectories: Sequence[Trajectory], layout: str = "tree", memory: str = "mem1", window: int = 2) -> Batch:
+def collate(
+    trajectories: Sequence[Trajectory],
+    layout: str = "tree",
+    memory: str = "mem1",
+    window: int = 2,
+    state_end: StateEnd | None = None,
+) -> Batch:
     """Make the batch of a layout.
 
+    Args:
+        trajectories: What was played.
+        layout: tree, rows, stitched or official, see `layouts`.
+        memory: Memory mode.
+        window: Turns kept by memory mode "window".
+        state_end: How many of a turn's action ids are its internal state with its tags (`internal_state.state_end`);
+            layout official asks for it.
+
     Raises:
-        ValueError: unknown layout or memory mode, or no action token at all.
+        ValueError: unknown layout or memory mode, one that does not fit the other, or no action token at all.
     """
-    check_layout(layout)
+    check_layout(layout, memory)
     if not any(turn.action_ids for trajectory in trajectories for turn in trajectory.turns):
         raise ValueError(f"nothing to train on: expected at least one action token in {len(trajectories)} trajectories")
+    if layout == "stitched":
+        return _collate_stitches(trajectories, stitched(trajectories, memory, window))
+    if layout == "official":
+        if state_end is None:
+            raise ValueError("layout official hides internal states: expected state_end to tell where they end")
+        return _collate_stitches(trajectories, official(trajectories, state_end))
     return (_collate_tree if layout == "tree" else _collate_rows)(trajectories, memory, window)
 
 
@@ -121,7 +153,44 @@ def _collate_rows(trajectories: Sequence[Trajectory], memory: str, window: int) 
     )
 
 
-def _action_columns(trajectories: Sequence[Trajectory], segments: Sequence[Segment]) -> dict[str, Any]:
+def _collate_stitches(trajectories: Sequence[Trajectory], lines: Sequence[Stitch]) -> Batch:
+    """Prompts end in the same column, as in the public code, so a shorter one is padded on the left."""
+    prompt_width = max(line.prompt_length for line in lines)
+    starts = [prompt_width - line.prompt_length for line in lines]
+    width = max(start + len(line.ids) for start, line in zip(starts, lines, strict=True))
+    input_ids, position_ids = torch.zeros(2, len(lines), width, dtype=torch.long)
+    visible = torch.zeros(len(lines), width, width, dtype=torch.bool)
+    predict = []
+    for number, (start, line) in enumerate(zip(starts, lines, strict=True)):
+        own = slice(start, start + len(line.ids))
+        input_ids[number, own] = torch.tensor(line.ids)
+        position_ids[number, own] = torch.arange(len(line.ids))
+        visible[number, own, own] = mask(line)
+        first = number * width + start - 1  # a token is predicted from the one before it
+        predict += [torch.arange(span.length) + first + span.start for span in line.spans]
+    # padding sees itself, so that no softmax row is empty
+    return Batch(
+        input_ids=input_ids,
+        position_ids=position_ids,
+        attention_mask=(visible | torch.eye(width, dtype=torch.bool))[:, None],
+        tree=None,
+        predict_index=torch.cat(predict),
+        num_tokens=sum(len(line.ids) for line in lines),
+        **_action_columns(trajectories, lines),
+    )
+
+
+def mask(line: Stitch) -> Tensor:
+    """(L, L) True where a token of a single copy (row) sees another (column); drawn in `layouts`."""
+    seen = torch.eye(len(line.ids), dtype=torch.bool)
+    for run in line.runs:
+        own = slice(run.start, run.start + run.length)
+        seen[own, list(run.sees)] = True
+        seen[own, own] = torch.ones(run.length, run.length, dtype=torch.bool).tril()
+    return seen
+
+
+def _action_columns(trajectories: Sequence[Trajectory], segments: Sequence[Segment | Stitch]) -> dict[str, Any]:
     spans = list(chain.from_iterable(segment.spans for segment in segments))
     turns = [trajectories[span.trajectory].turns[span.turn] for span in spans]
     lengths = torch.tensor([span.length for span in spans])

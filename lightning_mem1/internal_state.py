@@ -33,6 +33,21 @@ def state_span(ids: Sequence[int], decode: Decode, tag: str) -> tuple[int, int]:
     return start, start + bisect_left(range(len(rest) + 1), True, key=lambda n: len(decode(rest[:n])) > end) - 1
 
 
+def state_end(ids: Sequence[int], decode: Decode, tag: str) -> int:
+    """Number of ids up to the end of the closing tag: all of them when it was cut off, none without a state.
+
+    ::
+
+        <summary> red  shoes </summary> <answer> ...      4
+        <answer> ...                                      0
+    """
+    if f"<{tag}>" not in decode(ids):
+        return 0
+    start, _ = state_span(ids, decode, tag)
+    rest, closing = ids[start:], f"</{tag}>"
+    return start + min(len(rest), bisect_left(range(len(rest) + 1), True, key=lambda n: closing in decode(rest[:n])))
+
+
 def state_spans(trajectory: Trajectory, decode: Decode, tag: str) -> list[tuple[int, int]]:
     """The span of every turn."""
     return [state_span(turn.action_ids, decode, tag) for turn in trajectory.turns]

@@ -1,6 +1,6 @@
 """Layouts: how trajectories become rows of tokens that training can score, and which token sees which.
 
-Both layouts here are exact: every action token is scored in the context it was sampled in. `rows` is the oracle
+`tree` and `rows` are exact: every action token is scored in the context it was sampled in. `rows` is the oracle
 (one padded row per turn, ordinary causal attention). `tree` packs everything into one row without padding::
 
     trajectory: prompt P, turns (A0 I0) (A1 I1) (A2 -), memory mode mem1
@@ -11,23 +11,38 @@ In `tree` the prompt stands once, also for all trajectories of a group. Each seg
 causally, with positions that go on from the end of the prompt. A turn whose context continues the open segment is
 appended to it (A1 above saw A0 I0, and full-history trajectories become a single segment); any other turn opens a
 new segment with a loss-free copy of its context.
+
+`stitched` and `official` are not exact and there for comparison. They hold a single copy of the trajectory under a mask
+of two dimensions, as the paper and its public code train::
+
+    single copy:  P A0 I0 A1 I1 A2
+
+A turn then plays two parts with the same hidden states. A1 has seen A0 and I0, as it had to when it was sampled; what
+A2 sees of A1 therefore carries A0 and I0, which the rollout had dropped. And A2 stands further from the prompt.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import chain, islice
 
 from lightning_mem1.memory import contexts
 from lightning_mem1.types import Trajectory
 
-LAYOUTS = ("tree", "rows")
+LAYOUTS = ("tree", "rows", "stitched", "official")
+
+StateEnd = Callable[[Sequence[int]], int]  # a turn's action ids -> how many of them are its internal state with tags
 
 
-def check_layout(layout: str) -> None:
-    """Raise ValueError when `layout` is not a layout."""
+def check_layout(layout: str, mode: str = "mem1") -> None:
+    """Raise ValueError when `layout` is not a layout, or not one of memory mode `mode`."""
     if layout not in LAYOUTS:
         raise ValueError(f"unknown layout: expected one of {', '.join(LAYOUTS)}, got '{layout}'; set model.layout")
+    if layout == "official" and mode != "mem1":
+        raise ValueError(
+            f"layout official knows one memory mode: expected mem1, got '{mode}'; set model.memory or model.layout"
+        )
 
 
 @dataclass(frozen=True)
@@ -102,6 +117,144 @@ def rows(trajectories: Sequence[Trajectory], mode: str = "mem1", window: int = 2
     return result
 
 
+@dataclass(frozen=True)
+class Run:
+    """Tokens of a single copy that see the same tokens before them, and each other causally.
+
+    Attributes:
+        start: Place of the first one in the row.
+        length: How many they are.
+        sees: Places of the tokens before them that they see.
+    """
+
+    start: int
+    length: int
+    sees: Sequence[int] = ()
+
+
+@dataclass(frozen=True)
+class Stitch:
+    """A trajectory in one row, each token once; a token's position is its place in the row.
+
+    Attributes:
+        ids: The tokens: prompt, action, information, action, ... up to the last action.
+        prompt_length: How many of them are the prompt.
+        runs: What sees what; they tile the row.
+        spans: The scored spans.
+    """
+
+    ids: list[int]
+    prompt_length: int
+    runs: list[Run]
+    spans: list[ScoredSpan]
+
+
+def stitched(trajectories: Sequence[Trajectory], mode: str = "mem1", window: int = 2) -> list[Stitch]:
+    """The paper's single copy (arXiv 2506.15841): a token sees what was in the context when it was written.
+
+    An action sees the context of its turn, information what the next turn's context holds before it (the action is out,
+    so what is older is gone). In mode mem1, for a prompt of one token, actions of one and information of one::
+
+        P   1
+        A0  1 1
+        I0  1 1 1
+        A1  1 1 1 1
+        I1  1 . . 1 1
+        A2  1 . . 1 1 1
+
+    The first two turns are exact. A2 is not, because what it sees of A1 has seen A0 and I0, and because two places more
+    lie between it and the prompt. Other memory modes follow from their contexts; `full` is exact throughout.
+
+    Raises:
+        ValueError: a memory mode whose contexts are not made of the trajectory's own tokens.
+    """
+    copies = []
+    for number, trajectory in enumerate(trajectories):
+        placed = _placed(trajectory)
+        # a memory mode only chooses ids, so run on places instead of ids it says which tokens stay
+        seen = contexts(placed, mode, window)
+        copy = _stitch(number, trajectory, placed, seen, seen[1:])
+        told = dict(enumerate(copy.ids))
+        if [[told.get(place) for place in places] for places in seen] != contexts(trajectory, mode, window):
+            raise ValueError(
+                f"layout stitched cannot express memory mode '{mode}': expected contexts made of the trajectory's own "
+                f"tokens, got others in '{trajectory.task.id}'; set model.layout tree"
+            )
+        copies.append(copy)
+    return [copy for copy in copies if copy.spans]
+
+
+def official(trajectories: Sequence[Trajectory], state_end: StateEnd) -> list[Stitch]:
+    """The single copy under the mask that the paper's public code draws; unlike there, the mask is enforced.
+
+    (There it is a matrix of ones and zeros that is added to the scores, which hides nothing, not even the future.) It
+    differs from the paper's: an action sees of the turn before only what follows the internal state, and information
+    sees nothing but itself. For actions made of a state T and a rest R::
+
+        P   1
+        T0  1 1
+        R0  1 1 1
+        I0  . . . 1
+        T1  1 . 1 1 1
+        R1  1 . 1 1 1 1
+
+    Args:
+        trajectories: What was played, in memory mode mem1.
+        state_end: Where a turn's rest begins.
+    """
+    copies = []
+    for number, trajectory in enumerate(trajectories):
+        placed = _placed(trajectory)
+        seen = [placed.prompt_ids]
+        for turn, places in zip(trajectory.turns, placed.turns, strict=True):
+            rest = places.action_ids[state_end(turn.action_ids) :]
+            seen.append([*placed.prompt_ids, *rest, *places.information_ids])
+        copies.append(_stitch(number, trajectory, placed, seen, [[]] * len(placed.turns)))
+    return [copy for copy in copies if copy.spans]
+
+
+def _single_copy(trajectory: Trajectory) -> list[int]:
+    """Prompt, action, information, action, ...; the last information is in no context."""
+    pieces = [ids for turn in trajectory.turns for ids in (turn.action_ids, turn.information_ids)]
+    return [*trajectory.prompt_ids, *chain.from_iterable(pieces[:-1])]
+
+
+def _placed(trajectory: Trajectory) -> Trajectory:
+    """The trajectory with every id replaced by its place in the single copy."""
+    places = iter(range(len(_single_copy(trajectory))))
+    prompt = [*islice(places, len(trajectory.prompt_ids))]
+    turns = [
+        replace(
+            turn,
+            action_ids=[*islice(places, len(turn.action_ids))],
+            information_ids=[*islice(places, len(turn.information_ids))],
+        )
+        for turn in trajectory.turns
+    ]
+    return replace(trajectory, prompt_ids=prompt, turns=turns)
+
+
+def _stitch(
+    number: int,
+    trajectory: Trajectory,
+    placed: Trajectory,
+    actions_see: Sequence[Sequence[int]],
+    information_sees: Sequence[Sequence[int]],
+) -> Stitch:
+    """The row of a trajectory; of what information may see, it sees what stands before it."""
+    end = len(trajectory.prompt_ids)
+    runs, spans = [Run(0, end)], []
+    for turn, places in enumerate(placed.turns):
+        action, information = len(places.action_ids), len(places.information_ids)
+        spans.append(ScoredSpan(number, turn, end, action))
+        runs.append(Run(end, action, actions_see[turn]))
+        end += action
+        if information:
+            runs.append(Run(end, information, [place for place in information_sees[turn] if place < end]))
+            end += information
+    return Stitch(_single_copy(trajectory), len(trajectory.prompt_ids), runs, spans)
+
+
 def _append_action(segment: Segment, trajectory: int, turn: int, action_ids: Sequence[int]) -> None:
     segment.spans.append(ScoredSpan(trajectory, turn, len(segment.ids), len(action_ids)))
     segment.ids = [*segment.ids, *action_ids]
@@ -109,7 +262,9 @@ def _append_action(segment: Segment, trajectory: int, turn: int, action_ids: Seq
 
 def num_tokens(trajectory: Trajectory, layout: str = "tree", mode: str = "mem1", window: int = 2) -> int:
     """Tokens that training runs through for one trajectory on its own (padding not counted)."""
-    check_layout(layout)
+    check_layout(layout, mode)
     if layout == "tree":
         return tree([trajectory], mode, window).num_tokens
-    return sum(len(row.ids) for row in rows([trajectory], mode, window))
+    if layout == "rows":
+        return sum(len(row.ids) for row in rows([trajectory], mode, window))
+    return len(_single_copy(trajectory))

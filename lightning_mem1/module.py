@@ -21,6 +21,7 @@ from lightning_mem1.advantages import Scale
 from lightning_mem1.algorithms import ALGORITHMS, CreditSettings
 from lightning_mem1.credit import Crediting
 from lightning_mem1.engine.local import EngineSettings, LocalEngine
+from lightning_mem1.internal_state import state_end
 from lightning_mem1.losses import KLEstimator, Unit
 from lightning_mem1.memory import drift
 from lightning_mem1.objective import Columns, Objective
@@ -65,7 +66,8 @@ class Mem1Module(LightningModule):
         policy: "bundled", a folder with safetensors, or a hub id.
         memory: Memory mode: mem1, full, window or none.
         window: Turns kept by memory mode "window".
-        layout: How trajectories are scored: tree or rows (equal numbers).
+        layout: How trajectories are scored: tree or rows (equal numbers), stitched (the paper's single copy) or
+            official (that of its public code); the last two do not score what was sampled, see `layouts`.
         algorithm: grpo, dr_grpo, rloo, reinforce_pp, dapo, gspo or gigpo, see `algorithms`.
         lr: Learning rate of AdamW.
         weight_decay: Weight decay of AdamW.
@@ -273,7 +275,10 @@ class Mem1Module(LightningModule):
         return collator.minibatches(trajectories, self.max_tokens_per_microbatch, *self._scoring)
 
     def _collate(self, trajectories: Sequence[Trajectory]) -> collator.Batch:
-        return collator.collate(trajectories, *self._scoring).to(self.policy.device)
+        return collator.collate(trajectories, *self._scoring, self._state_end).to(self.policy.device)
+
+    def _state_end(self, ids: Sequence[int]) -> int:
+        return state_end(ids, self.crediting.decode, self.crediting.tag)
 
     def _optimize(self, trajectories: Sequence[Trajectory], columns: Sequence[Columns]) -> dict[str, float]:
         """One optimizer step over a minibatch; every rank takes the same collective calls, whatever it holds."""

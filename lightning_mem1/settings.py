@@ -48,7 +48,7 @@ def check_settings(settings: Mapping[str, Any], algorithms: Collection[str]) -> 
         ValueError: one line on what was expected, what came and which key to set.
     """
     check_mode(settings["memory"], settings["window"])
-    check_layout(settings["layout"])
+    check_layout(settings["layout"], settings["memory"])
     if settings["algorithm"] not in algorithms:
         raise ValueError(
             f"unknown algorithm: expected {', '.join(algorithms)}, got '{settings['algorithm']}'; set model.algorithm"

@@ -3,6 +3,7 @@ import torch
 
 from lightning_mem1.policy.attention import (
     Block,
+    attention_forward,
     block_mask,
     flex_tree_attention,
     segment_attention,
@@ -53,6 +54,15 @@ def test_segment_attention_equals_attention_under_the_drawn_mask_and_so_do_its_g
     expected = torch.autograd.grad((theirs * weights).sum(), inputs)
     for g, e in zip(got, expected, strict=True):
         torch.testing.assert_close(g, e, atol=1e-5, rtol=0)
+
+
+def test_a_mask_of_ones_and_zeros_is_refused_because_it_would_hide_nothing():
+    query, key, value = qkv(kv_heads=4)
+    module, drawn = torch.nn.Module(), torch.tensor(MASK)
+    out, _ = attention_forward(module, query, key, value, drawn.bool()[None, None])
+    torch.testing.assert_close(out, dense(query, key, value), atol=1e-6, rtol=0)
+    with pytest.raises(ValueError, match="hides nothing: expected bool, got torch.float32"):
+        attention_forward(module, query, key, value, drawn.float()[None, None])
 
 
 def test_flex_attention_follows_the_same_table():

@@ -100,7 +100,10 @@ def test_a_wrong_key_of_a_config_is_named_with_its_line(config, capsys, keys, va
             "--model.memory=mem2",
             "unknown memory mode: expected one of mem1, full, window, none, got 'mem2'; set model.memory",
         ),
-        ("--model.layout=bush", "unknown layout: expected one of tree, rows, got 'bush'; set model.layout"),
+        (
+            "--model.layout=bush",
+            "unknown layout: expected one of tree, rows, stitched, official, got 'bush'; set model.layout",
+        ),
         ("--model.algorithm=ppo2", "unknown algorithm: expected grpo, dr_grpo, rloo, "),
         (
             "--model.dtype=int3",

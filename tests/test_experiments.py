@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import yaml
 
 from lightning_mem1 import fit
 from lightning_mem1.engine.local import EngineSettings, LocalEngine
@@ -19,6 +20,7 @@ from lightning_mem1.warmstart import WarmStart
 ROOT = Path(__file__).parents[1]
 CARD = BUNDLED / "README.md"
 EXPERIMENTS = sorted((ROOT / "experiments").rglob("*.yaml"))
+PAIR = ("ablations/layouts.yaml", "webshop.yaml")
 SHARED = ROOT.parent / "shared" / "data" / "webshop-1k"
 SHORT = ["--data.tasks_per_step=2", "--data.group_size=4", "--data.num_rl_steps=2", "--data.num_val_tasks=3"]
 
@@ -35,6 +37,12 @@ def test_every_experiment_is_read_without_complaint(path, capsys):
     else:
         assert fit.main([str(path), "--print_config"]) == 0
         assert "tasks_per_step" in capsys.readouterr().out
+
+
+def test_the_ablation_of_layouts_differs_from_the_shopper_in_nothing_else():
+    ablation, shopper = (yaml.safe_load((ROOT / "experiments" / name).read_text()) for name in PAIR)
+    assert (ablation["model"].pop("layout"), shopper["model"].pop("layout")) == ("stitched", "tree")
+    assert ablation == shopper
 
 
 def test_the_bundled_policy_shops_as_its_card_says():

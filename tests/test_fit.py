@@ -1,10 +1,12 @@
 """The command line that trains: defaults, overrides, what it leaves behind, resume."""
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 import yaml
 
 from lightning_mem1 import fit as command
@@ -67,6 +69,16 @@ def test_callbacks_of_the_config_take_the_place_of_the_default_ones(config, caps
     callbacks = '[{"class_path": "lightning_mem1.callbacks.ProgressCallback", "init_args": {"show_loss": true}}]'
     assert command.main([config, "--trainer.callbacks", callbacks, "--trainer.logger=false"]) == 0
     assert capsys.readouterr().out.count("  gap ") == 2
+
+
+@pytest.mark.parametrize("layout", ["stitched", "official"])
+def test_a_layout_is_chosen_on_the_command_line_and_its_gap_is_shown(config, capsys, layout):
+    callbacks = '[{"class_path": "lightning_mem1.callbacks.ProgressCallback", "init_args": {"show_loss": true}}]'
+    source = "--data.init_args.source.class_path=tiny_tasks.LongTasks"
+    options = ["--trainer.callbacks", callbacks, "--trainer.logger=false", "--data.num_rl_steps=1", source]
+    assert command.main([config, "--model.layout", layout, *options]) == 0
+    (gap,) = re.findall(r"  gap (\S+)", capsys.readouterr().out)
+    assert float(gap) > 1e-3
 
 
 def test_print_config_prints_yaml_and_nothing_else(config, capsys):

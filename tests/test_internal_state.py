@@ -1,6 +1,6 @@
 import pytest
 
-from lightning_mem1.internal_state import copy_rate, copy_rates, state_mask, state_span, state_spans
+from lightning_mem1.internal_state import copy_rate, copy_rates, state_end, state_mask, state_span, state_spans
 from lightning_mem1.types import StopReason, Trajectory, Turn
 from tiny import task
 
@@ -23,6 +23,22 @@ def decode(ids):
 )
 def test_a_state_lies_between_its_tags(ids, span):
     assert state_span(ids, decode, "summary") == span
+
+
+@pytest.mark.parametrize(
+    ("ids", "end"),
+    [
+        ([1, 10, 11, 2, 3, 12, 4], 4),
+        ([10, 1, 11, 2, 3], 4),  # words before the tag belong to the state's piece
+        ([1, 10, 11, 12], 4),  # cut off
+        ([10, 1], 2),
+        ([3, 10, 4], 0),  # no state at all
+        ([2, 10, 1, 11, 2, 3], 5),  # a stray closing tag ends nothing
+        ([], 0),
+    ],
+)
+def test_a_state_with_its_tags_ends_where_its_closing_tag_does(ids, end):
+    assert state_end(ids, decode, "summary") == end
 
 
 def played(*turns):

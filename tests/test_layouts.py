@@ -1,6 +1,7 @@
 import pytest
 
-from lightning_mem1.layouts import ScoredSpan, check_layout, num_tokens, rows, tree
+from lightning_mem1.layouts import Run, ScoredSpan, check_layout, num_tokens, official, rows, stitched, tree
+from lightning_mem1.memory import MODES
 from lightning_mem1.types import StopReason, Trajectory, Turn
 from tiny import task
 
@@ -55,8 +56,54 @@ def test_empty_information_and_one_token_actions_are_laid_out_too():
     assert [s.ids for s in forest.segments] == [[7, 8], [8, 9]]
 
 
-def test_every_action_token_is_scored_exactly_once_in_both_layouts():
-    for segments in (tree([trajectory()]).segments, rows([trajectory()])):
+def test_a_single_copy_holds_every_token_once_and_says_what_each_run_of_them_sees():
+    (copy,) = stitched([trajectory()])
+    assert (copy.ids, copy.prompt_length) == (P + A0 + I0 + A1 + I1 + A2, 2)
+    assert copy.runs == [
+        Run(0, 2),  # P
+        Run(2, 2, [0, 1]),  # A0
+        Run(4, 1, [0, 1, 2, 3]),  # I0
+        Run(5, 1, [0, 1, 2, 3, 4]),  # A1
+        Run(6, 2, [0, 1, 5]),  # I1: its turn's action is out, so A0 and I0 are gone
+        Run(8, 2, [0, 1, 5, 6, 7]),  # A2
+    ]
+    assert copy.spans == [ScoredSpan(0, 0, 2, 2), ScoredSpan(0, 1, 5, 1), ScoredSpan(0, 2, 8, 2)]
+
+
+def test_what_a_single_copy_shows_follows_the_memory_mode():
+    sees = {mode: [run.sees for run in stitched([trajectory()], mode, 1)[0].runs] for mode in MODES}
+    assert sees["window"] == sees["mem1"]
+    assert [*map(list, sees["full"])] == [[*range(n)] for n in (0, 2, 4, 5, 6, 8)]
+    assert sees["none"] == [(), [0, 1], [0, 1], [0, 1, 4], [0, 1], [0, 1, 6, 7]]
+
+
+def test_a_memory_mode_that_writes_its_own_tokens_has_no_single_copy(monkeypatch):
+    monkeypatch.setitem(MODES, "recap", lambda turns, window: [[99]] if turns else [])
+    with pytest.raises(ValueError, match="cannot express memory mode 'recap': .* in 'tiny/0'; set model.layout tree"):
+        stitched([trajectory()], "recap")
+
+
+def test_the_official_copy_hides_earlier_internal_states_and_leaves_information_to_itself():
+    (copy,) = official([trajectory()], state_end=lambda ids: 1)
+    assert copy.ids == P + A0 + I0 + A1 + I1 + A2
+    assert copy.runs == [
+        Run(0, 2),  # P
+        Run(2, 2, [0, 1]),  # A0
+        Run(4, 1, []),  # I0
+        Run(5, 1, [0, 1, 3, 4]),  # A1: the second token of A0, and I0
+        Run(6, 2, []),  # I1
+        Run(8, 2, [0, 1, 6, 7]),  # A2: A1 was all state
+    ]
+
+
+def test_a_trajectory_without_a_turn_has_no_single_copy():
+    none = Trajectory(task(), P, [], StopReason.ERROR)
+    assert [copy.spans[0].trajectory for copy in stitched([none, trajectory()])] == [1]
+
+
+def test_every_action_token_is_scored_exactly_once_in_every_layout():
+    laid = [tree([trajectory()]).segments, rows([trajectory()]), stitched([trajectory()])]
+    for segments in [*laid, official([trajectory()], len)]:
         scored = [s.ids[span.start : span.start + span.length] for s in segments for span in s.spans]
         assert scored == [A0, A1, A2]
 
@@ -66,6 +113,21 @@ def test_tree_needs_fewer_tokens_than_rows():
     assert num_tokens(trajectory(), "rows") == 4 + 6 + 7
 
 
+def test_a_single_copy_counts_each_token_once_and_leaves_out_what_no_context_holds():
+    assert num_tokens(trajectory(), "stitched") == num_tokens(trajectory(), "official") == 2 + 3 + 3 + 2
+    outgrown = trajectory()
+    outgrown.turns[-1].information_ids = [30, 31]  # the episode ended for want of room
+    assert num_tokens(outgrown, "stitched") == 10
+    assert stitched([outgrown])[0].ids == stitched([trajectory()])[0].ids
+
+
 def test_an_unknown_layout_names_the_layouts_there_are():
-    with pytest.raises(ValueError, match="expected one of tree, rows, got 'trees'; set model.layout"):
+    with pytest.raises(
+        ValueError, match="expected one of tree, rows, stitched, official, got 'trees'; set model.layout"
+    ):
         check_layout("trees")
+
+
+def test_the_official_layout_is_of_one_memory_mode():
+    with pytest.raises(ValueError, match="expected mem1, got 'full'; set model.memory or model.layout"):
+        check_layout("official", "full")

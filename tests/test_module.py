@@ -12,7 +12,7 @@ from lightning_mem1.module import Mem1Module
 from lightning_mem1.policy.policy import LoraSettings
 from lightning_mem1.rollout import RolloutSettings
 from lightning_mem1.types import StopReason, Trajectory, Turn
-from tiny_tasks import BrokenTasks, RankedTasks
+from tiny_tasks import BrokenTasks, LongTasks, RankedTasks
 
 SHARED = ("train/", "rollout/reward", "rollout/success", "memory/peak", "memory/internal")
 
@@ -65,6 +65,24 @@ def test_every_layout_and_memory_mode_trains_on_what_it_sampled(make_module, mak
     record = Recorder()
     fit(make_module(memory=memory, layout=layout), make_data(num_rl_steps=1, num_val_tasks=0), record)
     assert record.history[0]["train/rollout_gap_max"] < 1e-5
+
+
+@pytest.mark.parametrize(("layout", "first_inexact"), [("stitched", 2), ("official", 1)])
+def test_a_single_copy_trains_and_tells_by_turn_how_far_it_is_from_the_rollout(
+    make_module, make_data, fit, layout, first_inexact
+):
+    record, module = Recorder(), make_module(layout=layout, num_minibatches=2)
+    before = adapter(module)
+    fit(module, make_data(LongTasks(), num_rl_steps=2, num_val_tasks=0), record)
+    assert not same(before, adapter(module))
+    for metrics in record.history:
+        gaps = [metrics[f"train/rollout_gap_turn_{turn}"] for turn in range(4)]
+        assert max(gaps[:first_inexact]) < 1e-5 and min(gaps[first_inexact:]) > 1e-3
+        assert metrics["train/rollout_gap_max"] > metrics["train/rollout_gap_mean"] > 1e-3
+        assert metrics["train/rollout_gap_p99"] > metrics["train/rollout_gap_mean"]
+        assert 0 < metrics["train/ratio_outside_clip"] < 1
+        assert metrics["train/drift"] == metrics["train/skipped_updates"] == 0
+        assert metrics["train/grad_norm"] > 0
 
 
 def test_the_same_seed_twice_gives_the_same_metrics_to_the_last_digit(make_module, make_data, fit):
@@ -348,7 +366,11 @@ def test_the_weight_on_internal_state_tokens_shares_the_pull(make_module, make_d
     ("settings", "message"),
     [
         ({"memory": "mem2"}, "unknown memory mode: expected one of mem1, .*, got 'mem2'; set model.memory"),
-        ({"layout": "bush"}, "unknown layout: expected one of tree, rows, got 'bush'; set model.layout"),
+        (
+            {"layout": "bush"},
+            "unknown layout: expected one of tree, rows, stitched, official, got 'bush'; set model.layout",
+        ),
+        ({"layout": "official", "memory": "none"}, "layout official knows one memory mode: expected mem1, got 'none'"),
         ({"algorithm": "ppo2"}, "unknown algorithm: expected grpo, dr_grpo, .*, got 'ppo2'; set model.algorithm"),
         ({"num_epochs": 0}, "model.num_epochs too small: expected at least 1, got 0"),
         ({"lr": -1.0}, "model.lr too small: expected at least 0, got -1.0; set model.lr"),

@@ -12,6 +12,8 @@ SIZES = {"train": 10, "val": 6, "test": 2}
 class RankedEnv:
     """Takes any action, ends after two turns and pays what it was made with."""
 
+    num_turns = 2
+
     def __init__(self, reward: float) -> None:
         self.reward, self.num_steps = reward, 0
 
@@ -20,7 +22,7 @@ class RankedEnv:
 
     def step(self, action: str) -> StepResult:
         self.num_steps += 1
-        if self.num_steps < 2:
+        if self.num_steps < self.num_turns:
             return StepResult("red shoes", valid=bool(action))
         return StepResult("", self.reward, done=True, valid=bool(action), info={"success": float(self.reward == 1.0)})
 
@@ -49,6 +51,19 @@ class RankedTasks:
 
     def baselines(self, split: Split, indices: list[int]) -> dict[str, float]:
         return {"rule": 0.25, "oracle": 1.0}
+
+
+class LongEnv(RankedEnv):
+    """Ends after four turns, so that memory has dropped something."""
+
+    num_turns = 4
+
+
+class LongTasks(RankedTasks):
+    """The same over four turns."""
+
+    def env(self, task: Task) -> Env:
+        return LongEnv(super().env(task).reward)  # type: ignore[attr-defined]
 
 
 class BrokenEnv(RankedEnv):

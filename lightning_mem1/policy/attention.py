@@ -1,8 +1,9 @@
 """One attention function for training and rollout, registered with transformers under the name `NAME`.
 
 It looks at the extra keyword arguments of `model(...)`: with ``tree=`` it attends along a segment table (training),
-with ``slots=`` it attends over an engine's key-value pool (rollout), with neither it is ordinary SDPA (the `rows`
-layout). No path builds a dense (L, L) mask over a packed row: the largest mask is per segment.
+with ``slots=`` it attends over an engine's key-value pool (rollout), with neither it is ordinary SDPA: causal over
+padded rows (layout `rows`), or under a boolean (B, 1, L, L) mask (the inexact layouts, for comparison alone). No path
+builds a dense (L, L) mask over a packed row: the largest mask is per segment.
 """
 
 from __future__ import annotations
@@ -251,13 +252,18 @@ def attention_forward(
     if slots is not None:
         layer: Any = module.layer_idx
         return slots.attend(int(layer), query, key, value, scaling), None
+    if attention_mask is not None and attention_mask.dtype != torch.bool:
+        raise ValueError(
+            f"a mask of ones and zeros is added to the scores and hides nothing: expected bool, got "
+            f"{attention_mask.dtype}; compare it with 0 first"
+        )
     from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
     return sdpa_attention_forward(module, query, key, value, attention_mask, scaling=scaling, **kwargs)
 
 
 def attention_mask(*args: Any, attention_mask: Tensor | None = None, **kwargs: Any) -> Tensor | None:
-    """The mask that transformers prepares: none for tree and slots, its own for padded rows."""
+    """The mask that transformers prepares: none for tree and slots, its own for padded rows (4-D ones pass by)."""
     if attention_mask is None:
         return None
     from transformers.masking_utils import sdpa_mask
