@@ -13,6 +13,7 @@ UNKNOWN = "?"
 GIVEN_UP = "none"
 START = "start"
 NOT_FOUND = "nothing on"
+FOUND = "="  # stands in a note before the value
 _PASSAGE = re.compile(r"\d+ (.+?): (.*)")
 _AFTER = r"(.+?)(?:,? (?:and|who|known as|born in|worked for|married|on the river|settled in)\b|[,.]|$)"
 
@@ -40,7 +41,7 @@ def due(asked: Asked, memory: Memory) -> tuple[str, Relation, bool]:
         name_now = memory.note.removeprefix(f"{NOT_FOUND} ")
         return name_now, *_last_but(asked, memory, name_now == name)
     for place, relation in enumerate(asked.relations[:-1]):
-        marker = f" {relation.phrase} {memory.query}"
+        marker = f" {relation.phrase} {FOUND} {memory.query}"
         if memory.query and memory.note.endswith(marker) and memory.query != name:
             return memory.query, asked.relations[place + 1], place + 2 < len(asked.relations)
     return name, asked.relations[0], len(asked.relations) > 1

@@ -3,8 +3,11 @@
 It sees what a policy in memory mode ``mem1`` sees: the questions, its own previous turn and the last information. All
 it knows about earlier turns is what it wrote into its internal state::
 
-    <think> the red door by ada kesh; 1 torham; 2 ?</think><search> ada kesh</search>
-            what was just read        answers so far
+    <think> the red door by = ada kesh; 1 torham; 2 ?</think><search> ada kesh</search>
+            what was just read          answers so far
+
+The sign before the value is a place to look for it: a small model that fills in an answer learns that place sooner than
+where names begin.
 
 It reads the questions of `quiz` only. A policy cloned from it starts as a mixture of good and bad decisions that
 reinforcement can sharpen.
@@ -19,6 +22,7 @@ from dataclasses import dataclass, field
 
 from lightning_mem1.tasks.encyclopedia import Relation
 from lightning_mem1.tasks.lookup import (
+    FOUND,
     GIVEN_UP,
     NOT_FOUND,
     START,
@@ -100,7 +104,7 @@ class Researcher:
         if found is None:
             return self._again(memory, number, name, relation)
         title, value = found
-        memory.note = f"{title} {relation.phrase} {value}"
+        memory.note = f"{title} {relation.phrase} {FOUND} {value}"
         if len(asked.names) == 2:
             return self._compare(asked, memory, number, name, earlier, value)
         if rest and self.rng.random() < self.skill.hop:
