@@ -38,7 +38,9 @@ def test_a_comparison_takes_two_searches():
     first = write(asked, None, "", 6)
     second = write(asked, first, ADA, 5)
     assert second == "<think> ada kesh born in = 1850; 1 ?</think><search> jan lin</search>"
-    assert write(asked, second, JAN, 4) == "<think> jan lin born in = 1851; 1 ada kesh</think><answer> ada kesh</answer>"
+    assert (
+        write(asked, second, JAN, 4) == "<think> jan lin born in = 1851; 1 ada kesh</think><answer> ada kesh</answer>"
+    )
 
 
 def test_what_is_not_found_is_searched_once_more_and_then_given_up():
