@@ -10,7 +10,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -57,17 +57,10 @@ class BM25:
         return opened
 
     def save(self, folder: str | Path) -> None:
-        """Write the index; whoever writes the same folder at the same time, one of them stays."""
-        path = Path(folder)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        beside = Path(tempfile.mkdtemp(prefix=f".{path.name}-", dir=path.parent))
-        try:
+        """Write the index, see `written_whole`."""
+        with written_whole(folder) as beside:
             self._index.save(str(beside))
             Lines.write(self.passages, beside)
-            with contextlib.suppress(OSError):  # it stands there already
-                os.rename(beside, path)
-        finally:
-            shutil.rmtree(beside, ignore_errors=True)
 
     def search(self, queries: Sequence[str], top_k: int = 3) -> list[list[Passage]]:
         """Return the best passages of each query; only those that share a word with it."""
@@ -85,6 +78,23 @@ class BM25:
             hits = hits[np.argpartition(scores[hits], -top_k)[-top_k:]]
         best = hits[np.lexsort((hits, -scores[hits]))]
         return [scored(self.passages[int(i)], float(scores[i])) for i in best]
+
+
+@contextlib.contextmanager
+def written_whole(folder: str | Path) -> Iterator[Path]:
+    """Write into the folder given here; it takes its place when all is there.
+
+    Of several that write the same folder at the same time one stays.
+    """
+    path = Path(folder)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    beside = Path(tempfile.mkdtemp(prefix=f".{path.name}-", dir=path.parent))
+    try:
+        yield beside
+        with contextlib.suppress(OSError):  # it stands there already
+            os.rename(beside, path)
+    finally:
+        shutil.rmtree(beside, ignore_errors=True)
 
 
 def built(kind: Any, passages: Callable[[], Sequence[Passage]], folder: str | Path | None, **settings: Any) -> Any:

@@ -5,16 +5,12 @@ E5 models were trained with "query: " and "passage: " before their texts; for mo
 
 from __future__ import annotations
 
-import contextlib
 import json
-import os
-import shutil
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from lightning_mem1.retrieval.bm25 import READY, Lines, scored
+from lightning_mem1.retrieval.bm25 import READY, Lines, scored, written_whole
 from lightning_mem1.retrieval.passage import Passage
 
 MAX_CHARS = 10_000
@@ -70,19 +66,12 @@ class Dense:
         return opened
 
     def save(self, folder: str | Path) -> None:
-        """Write the index; of several that write the same folder at the same time one stays."""
-        path = Path(folder)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        beside = Path(tempfile.mkdtemp(prefix=f".{path.name}-", dir=path.parent))
+        """Write the index, see `bm25.written_whole`."""
         made = {"model": self.model, "query_prefix": self.query_prefix, "passage_prefix": self.passage_prefix}
-        try:
+        with written_whole(folder) as beside:
             self._faiss.write_index(self._index, str(beside / "vectors.faiss"))
             (beside / "dense.json").write_text(json.dumps(made))
             Lines.write(self.passages, beside)
-            with contextlib.suppress(OSError):  # it stands there already
-                os.rename(beside, path)
-        finally:
-            shutil.rmtree(beside, ignore_errors=True)
 
     def search(self, queries: Sequence[str], top_k: int = 3) -> list[list[Passage]]:
         """Return the nearest passages of each query; scores are cosines."""
