@@ -125,7 +125,7 @@ def test_ppo_gives_credit_across_the_rewrites_of_three_turns():
 
 
 def test_ppo_with_the_turn_as_its_step_reads_the_value_before_the_turn_and_shares_its_numbers():
-    # turn rewards 1 0 2, values 1 4 2       deltas  1 + 4/2 - 1 = 2    2/2 - 4 = -3    0      advantages  2 - 3/4  -3  0
+    # turn rewards 1 0 2, values 1 4 2    deltas  1 + 4/2 - 1 = 2    2/2 - 4 = -3    0    advantages  2 - 3/4  -3  0
     found = credit("ppo", [THREE_TURNS], values=[torch.tensor([1.0, 9.0, 4.0, 2.0])], unit="turn", **HALVES)
     assert found.advantages[0].tolist() == [1.25, 1.25, -3.0, 0.0]
     assert found.returns[0].tolist() == [2.25, 2.25, 1.0, 2.0]
