@@ -164,7 +164,7 @@ def test_a_setting_of_the_critic_that_cannot_be_is_named(chosen, message):
 
 
 class Curve(RewardCallback):
-    """Keeps every rl_step's metrics and the weights before it; can change what the update sees, and notes its reward."""
+    """Keeps metrics and the weights before it; can change what the update sees, and keeps its reward."""
 
     def __init__(self, change=lambda module, trajectories: None):
         super().__init__()

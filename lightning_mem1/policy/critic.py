@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lightning_mem1.policy.policy import LoraSettings, Policy, ScoredBatch
@@ -50,7 +52,7 @@ class Critic:
     def __init__(self, policy: Policy, settings: CriticSettings) -> None:
         self.policy, self.settings = policy, settings
         policy.add_adapter(CRITIC, settings)
-        head = nn.Linear(policy.config.hidden_size, 1, device=policy.device)  # float32, whatever the base is
+        head = nn.Linear(policy.config.hidden_size, 1, device=policy.device)
         nn.init.zeros_(head.weight)
         nn.init.zeros_(head.bias)
         policy.value_head = head
@@ -62,13 +64,15 @@ class Critic:
             batch: From `collator.collate`, on the policy's device.
 
         Returns:
-            (N,) float32 in units of (shaped) reward, in the batch's order of action tokens. For a backward pass under
+            (N,) float32, whatever the base's dtype, in units of (shaped) reward, in the batch's order of action tokens. For a backward pass under
             gradient checkpointing, see `Policy.adapter`.
         """
         with self.policy.adapter(CRITIC):
             hidden = self.policy.predicting(batch)
-        assert self.policy.value_head is not None
-        return self.policy.value_head(hidden.float())[:, 0]
+        head = self.policy.value_head
+        assert isinstance(head, nn.Linear)
+        with torch.autocast(hidden.device.type, enabled=False):
+            return F.linear(hidden.float(), head.weight.float(), head.bias.float())[:, 0]
 
 
 def trained_parameters(policy: Policy) -> dict[str, list[nn.Parameter]]:
