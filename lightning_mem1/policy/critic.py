@@ -64,8 +64,8 @@ class Critic:
             batch: From `collator.collate`, on the policy's device.
 
         Returns:
-            (N,) float32, whatever the base's dtype, in units of (shaped) reward, in the batch's order of action tokens. For a backward pass under
-            gradient checkpointing, see `Policy.adapter`.
+            (N,) float32, whatever the base's dtype, in units of (shaped) reward, in the batch's order of action tokens.
+            For a backward pass under gradient checkpointing, see `Policy.adapter`.
         """
         with self.policy.adapter(CRITIC):
             hidden = self.policy.predicting(batch)
