@@ -232,6 +232,12 @@ class Algorithm:
     epsilon_high: float | None = None
     loss_unit: Unit | None = None
 
+    def clip_range(self, epsilon: float | None, epsilon_high: float | None) -> tuple[float, float]:
+        """How far the ratio may go below and above 1, given what the user set (None for nothing)."""
+        low = self.epsilon if epsilon is None else epsilon
+        own_high = self.epsilon_high if epsilon is None else None
+        return low, next((e for e in (epsilon_high, own_high) if e is not None), low)
+
 
 ALGORITHMS: dict[str, Algorithm] = {
     "grpo": Algorithm(grpo),
@@ -241,4 +247,5 @@ ALGORITHMS: dict[str, Algorithm] = {
     "dapo": Algorithm(dapo, drops_silent=True, epsilon_high=0.28),
     "gspo": Algorithm(gspo, sequence_ratio=True, epsilon=3e-4, epsilon_high=4e-4, loss_unit="trajectory"),
     "gigpo": Algorithm(gigpo),
+    "ppo": Algorithm(ppo, relative=False, whiten=True, critic=True),
 }

@@ -20,7 +20,7 @@ from lightning_mem1.screening import sound
 from lightning_mem1.shaping import ShapingSettings, shaped_rewards
 from lightning_mem1.types import Trajectory
 
-Scores = Mapping[str, Sequence[Tensor]]  # (T,) by trajectory: `reference` log-probs, by name
+Scores = Mapping[str, Sequence[Tensor]]  # (T,) by trajectory: `reference` log-probs, `values`, by name
 
 
 @dataclass(frozen=True)
@@ -49,16 +49,19 @@ class Crediting:
         """What the loss needs, by trajectory."""
         spans = [state_spans(t, self.decode, self.tag) for t in trajectories]
         states = [state_mask(t, s) for t, s in zip(trajectories, spans, strict=True)]
-        advantages = [torch.zeros(len(state)) for state in states]
+        advantages, returns, values = ([torch.zeros(len(state)) for state in states] for _ in range(3))
+        credited = [torch.zeros_like(state) for state in states]
         chosen = [i for i in sound(trajectories, self.algorithm.relative) if _finite(scores, i)]
         if chosen:
             played = self._played([trajectories[i] for i in chosen], [spans[i] for i in chosen], _pick(scores, chosen))
             credit = self.algorithm.credit(played, self.settings, self.scale)
-            for i, found in zip(chosen, credit.advantages, strict=True):
-                advantages[i] = found
+            for place, i in enumerate(chosen):
+                advantages[i], credited[i] = credit.advantages[place], torch.ones_like(states[i])
+                returns[i] = returns[i] if credit.returns is None else credit.returns[place]
         if self.algorithm.whiten:  # whatever this rank holds: the others wait for its sums
             self._whiten(advantages, chosen)
-        return [Columns(*pair) for pair in zip(advantages, states, strict=True)]
+        known = zip(advantages, states, scores.get("values", values), returns, credited, strict=True)
+        return [Columns(*columns) for columns in known]
 
     def divergence(self, trajectories: Sequence[Trajectory], scores: Scores) -> Tensor:
         """(2,) float64: the divergence from the reference summed over action tokens, in nats, and their number."""

@@ -12,7 +12,15 @@ import torch
 from torch import Tensor
 
 from lightning_mem1.collator import Batch
-from lightning_mem1.losses import KLEstimator, Unit, clipped_policy_loss, entropy_loss, kl_penalty, token_weights
+from lightning_mem1.losses import (
+    KLEstimator,
+    Unit,
+    clipped_policy_loss,
+    clipped_value_loss,
+    entropy_loss,
+    kl_penalty,
+    token_weights,
+)
 from lightning_mem1.policy.policy import Policy
 from lightning_mem1.update_stats import PassStats
 
@@ -24,10 +32,22 @@ class Columns:
     Attributes:
         advantages: (N,) float32.
         is_state: (N,) True on the tokens of an internal state.
+        values: (N,) float32, what the critic expected before the update; zeros without one.
+        returns: (N,) float32, what it should have expected; zeros without one.
+        credited: (N,) True when the token's trajectory could be learnt from.
     """
 
     advantages: Tensor
     is_state: Tensor
+    values: Tensor
+    returns: Tensor
+    credited: Tensor
+
+    @classmethod
+    def unknown(cls, count: int) -> Columns:
+        """Of tokens that nothing is to be learnt from."""
+        zeros, no = torch.zeros(count), torch.zeros(count, dtype=torch.bool)
+        return cls(zeros, no, zeros, zeros, no)
 
     @classmethod
     def cat(cls, parts: Sequence[Columns]) -> Columns:
@@ -82,6 +102,13 @@ class Objective:
         parts = (loss, stats["clip_fraction"], stats["approx_kl"], -entropy_loss(entropy, weights), kl, weights.sum())
         told = {"is_state": is_state, "entropy": entropy, "pull": stats["pull"], "outside": self._outside(difference)}
         return loss, PassStats.of(parts, difference.abs(), batch.turn_index, told)
+
+    def value_loss(
+        self, values: Tensor, batch: Batch, columns: Columns, totals: Mapping[str, int], clip: float | None
+    ) -> Tensor:
+        """The critic's loss of a micro-batch, its tokens weighed as in `loss`."""
+        weights = token_weights(batch.trajectory_index, batch.turn_index, self.unit, **totals)
+        return clipped_value_loss(values, columns.values.to(weights), columns.returns.to(weights), weights, clip)
 
     def reference(self, policy: Policy, batch: Batch) -> Tensor:
         """(N,) log-probabilities with adapters off, in nats."""

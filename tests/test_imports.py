@@ -25,9 +25,10 @@ tasks
 policy
 engine
 rollout collator
+passes
 snapshot settings update_stats
 objective
-credit
+credit gradients
 module datamodule
 qa_data
 warmstart
