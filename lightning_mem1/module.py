@@ -23,6 +23,7 @@ from lightning_mem1.credit import Crediting
 from lightning_mem1.engine.local import EngineSettings, LocalEngine
 from lightning_mem1.losses import KLEstimator, Unit
 from lightning_mem1.memory import drift
+from lightning_mem1.mismatch import MismatchSettings, corrected, correction_numbers
 from lightning_mem1.objective import Columns, Objective
 from lightning_mem1.policy.policy import LoraSettings, Policy
 from lightning_mem1.rollout import RolloutSettings
@@ -53,7 +54,8 @@ class Mem1Module(LightningModule):
     ``train/rollout_gap_turn_<k>`` (its mean over the tokens of turn k, from 0), ``train/rollout_gap_p99`` (99th
     percentile, at most 12% too large), ``train/rollout_gap_<kind>`` (by kind of token: ``state`` or ``action``, which
     is the rest of a turn) and ``train/ratio_outside_clip`` (0-1, tokens whose ratio to the rollout leaves the clip
-    range before the first update);
+    range before the first update); with `mismatch.correction` also ``train/is_ratio_mean`` (mean of old / rollout
+    before the cap, 1 for an exact engine) and ``train/is_truncated`` or ``train/is_masked`` (0-1, tokens held back);
     ``train/entropy_<kind>`` (nats per token) and ``train/gradient_share_state`` (0-1: of the policy loss's derivatives
     by the log-probabilities, in absolute value, the share on internal-state tokens; it says where the loss pulls, not
     how far the weights follow);
@@ -86,6 +88,7 @@ class Mem1Module(LightningModule):
         scale_rewards: "std" divides advantages by the group's deviation, "none" does not (arXiv 2503.20783).
         credit: How credit flows back in time.
         shaping: What the length of a turn and of an internal state costs.
+        mismatch: What is done about an engine whose log-probabilities are not the trainer's.
         resample_rounds: How often groups without a signal are played again within an rl_step (dapo).
         dtype: float32, bfloat16 or float16.
         attention: Kernel of the tree layout: auto, segments or flex.
@@ -124,6 +127,7 @@ class Mem1Module(LightningModule):
         scale_rewards: Scale = "std",
         credit: CreditSettings = CreditSettings(),  # noqa: B008
         shaping: ShapingSettings = ShapingSettings(),  # noqa: B008
+        mismatch: MismatchSettings = MismatchSettings(),  # noqa: B008
         resample_rounds: int = 0,
         dtype: str = "float32",
         attention: str = "auto",
@@ -144,7 +148,7 @@ class Mem1Module(LightningModule):
         self.max_grad_norm = max_grad_norm
         self.num_epochs, self.num_minibatches = num_epochs, num_minibatches
         self.max_tokens_per_microbatch, self._scoring = max_tokens_per_microbatch, (layout, memory, window)
-        self.resample_rounds = resample_rounds
+        self.resample_rounds, self.mismatch = resample_rounds, mismatch
         self.engine_settings, self.rollout_settings = engine, rollout
         self.seed = resolve_seed(seed)
         self.rl_step = 0
@@ -217,6 +221,7 @@ class Mem1Module(LightningModule):
         """Take all optimizer steps of one rl_step; returns the numbers to log."""
         scores = self._score(trajectories)
         columns = self.crediting.columns(trajectories, scores)
+        columns, ratios = corrected(columns, trajectories, scores, self.mismatch)
         heard = [bool(c.advantages.any()) for c in columns]
         loud = {t.group for t, signal in zip(trajectories, heard, strict=True) if signal}
         learnt = [i for i, t in enumerate(trajectories) if t.group in loud or not self._drops_silent]
@@ -238,6 +243,7 @@ class Mem1Module(LightningModule):
             **mean_over_steps(scored),
             **rollout_gap(first),
             **mismatch(first),
+            **correction_numbers(ratios, self.mismatch, lambda sums: self._reduce(sums, "sum")),
             "train/skipped_updates": sum(step["skipped"] for step in steps),
             **{f"train/{name}": self._sum_over_ranks(count) for name, count in counts.items()},
             **({"train/kl_reference": self._mean_kl(trajectories, scores)} if "reference" in scores else {}),
@@ -258,6 +264,8 @@ class Mem1Module(LightningModule):
         scorers: dict[str, Callable[[collator.Batch], Tensor]] = {}
         if self.crediting.beta:
             scorers["reference"] = lambda batch: self.objective.reference(self.policy, batch)
+        if self.mismatch.on:
+            scorers["old"] = lambda batch: self.policy.logprobs(batch, self.objective.temperature)[0]
         found = {name: [torch.zeros(0)] * len(trajectories) for name in scorers}
         chosen = [i for i, t in enumerate(trajectories) if scorers and num_action_tokens(t)]
         for part in self._passes([trajectories[i] for i in chosen]):

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -24,15 +25,21 @@ class Columns:
     Attributes:
         advantages: (N,) float32.
         is_state: (N,) True on the tokens of an internal state.
+        old_logprobs: (N,) the old policy of the ratio, in nats; None for the rollout's own.
+        correction: (N,) weights against an engine that is off, see `mismatch`; None for none.
     """
 
     advantages: Tensor
     is_state: Tensor
+    old_logprobs: Tensor | None = None
+    correction: Tensor | None = None
 
     @classmethod
     def cat(cls, parts: Sequence[Columns]) -> Columns:
         """One after the other."""
-        return cls(*(torch.cat([getattr(part, f.name) for part in parts]) for f in fields(cls)))
+        columns = {f.name: [getattr(part, f.name) for part in parts] for f in fields(cls)}
+        joined: dict[str, Any] = {k: None if column[0] is None else torch.cat(column) for k, column in columns.items()}
+        return cls(**joined)
 
 
 @dataclass(frozen=True)
@@ -63,11 +70,12 @@ class Objective:
         weights = token_weights(batch.trajectory_index, batch.turn_index, self.unit, **totals)
         is_state = columns.is_state.to(weights.device)
         # the rollout's own log-probs are the old policy: exact, and no second pass over the batch
+        old = batch.rollout_logprobs if columns.old_logprobs is None else columns.old_logprobs.to(weights)
         loss, stats = clipped_policy_loss(
             logprobs,
-            batch.rollout_logprobs,
+            old,
             columns.advantages.to(weights),
-            self._trained(weights, is_state),
+            self._trained(weights, is_state, columns.correction),
             self.epsilon,
             self.epsilon_high,
             batch.trajectory_index if self.sequence_ratio else None,
@@ -88,8 +96,10 @@ class Objective:
         with policy.reference(), torch.no_grad():
             return policy.logprobs(batch, self.temperature)[0]
 
-    def _trained(self, weights: Tensor, is_state: Tensor) -> Tensor:
+    def _trained(self, weights: Tensor, is_state: Tensor, correction: Tensor | None) -> Tensor:
         """Weights of the policy loss."""
+        if correction is not None:
+            weights = weights * correction.to(weights)
         return (
             weights if self.state_loss_weight == 1 else torch.where(is_state, weights * self.state_loss_weight, weights)
         )

@@ -24,6 +24,7 @@ LEAST: Mapping[str, int] = {  # keys below model, and the least that each may be
     "credit.gamma": 0,
     "credit.lam": 0,
     "credit.step_weight": 0,
+    "mismatch.cap": 1,
     "shaping.overlong_buffer_tokens": 0,
     "shaping.overlong_penalty": 0,
     "shaping.state_budget_tokens": 0,
@@ -34,6 +35,11 @@ LEAST: Mapping[str, int] = {  # keys below model, and the least that each may be
     "engine.max_context_tokens": 2,
     "rollout.max_new_tokens": 1,
     "rollout.max_information_tokens": 16,
+}
+
+CHOICES: Mapping[str, tuple[str, ...]] = {  # keys below model, and what each may be
+    "mismatch.correction": ("none", "tis", "mis"),
+    "mismatch.level": ("token", "turn", "trajectory"),
 }
 
 
@@ -55,6 +61,11 @@ def check_settings(settings: Mapping[str, Any], algorithms: Collection[str]) -> 
         )
     for key, least in LEAST.items():
         check_least(f"model.{key}", _get(settings, key), least)
+    for key, choices in CHOICES.items():
+        if _get(settings, key) not in choices:
+            raise ValueError(
+                f"model.{key} unknown: expected {', '.join(choices)}, got '{_get(settings, key)}'; set model.{key}"
+            )
     _check_sampling(settings)
     if settings["beta"] and settings["lora"] is None:
         raise ValueError("no reference policy: expected an adapter for the KL penalty; set model.lora or model.beta 0")

@@ -28,6 +28,7 @@ rollout collator
 snapshot settings update_stats
 objective
 credit
+mismatch
 module datamodule
 qa_data
 warmstart
