@@ -30,7 +30,10 @@ Play = tuple[TaskSource, RolloutSettings, Callable[[random.Random, Env, Task], W
 
 
 class ExpertStream(IterableDataset[list[Trajectory]]):
-    """Yields one list of expert trajectories per step; step s is a function of (seed, s) alone."""
+    """Yields one list of expert trajectories per step; step s is a function of (seed, s) alone.
+
+    With `data.min_reward` a step holds what is left of as many episodes, perhaps nothing.
+    """
 
     def __init__(self, config: WarmStart, tokenizer: Any) -> None:
         self.config, self.tokenizer = config, tokenizer
@@ -46,7 +49,8 @@ class ExpertStream(IterableDataset[list[Trajectory]]):
                     qa = qa_play(self.config, seed, data.qa.num_passages)
                     plays = [(shop, data.shop.episodes_per_step), (qa, data.qa.episodes_per_step)]
                 rng = random.Random(f"{self.config.seed}/{step}")
-                yield [t for play, num_episodes in plays for t in self._trajectories(play, num_episodes, rng)]
+                played = [t for play, num_episodes in plays for t in self._trajectories(play, num_episodes, rng)]
+                yield [t for t in played if data.min_reward is None or t.reward >= data.min_reward]
                 step += 1
 
     def _trajectories(self, play: Play, num_episodes: int, rng: random.Random) -> list[Trajectory]:

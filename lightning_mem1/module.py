@@ -7,7 +7,6 @@ manual, and `rl_step` (collect-and-update iterations done) is the clock: `global
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import math
 from collections.abc import Callable, Sequence
 from typing import Any, Literal, Protocol
@@ -30,7 +29,7 @@ from lightning_mem1.rollout import RolloutSettings
 from lightning_mem1.screening import bad_input, check_room, num_action_tokens, token_counts
 from lightning_mem1.settings import check_settings
 from lightning_mem1.shaping import ShapingSettings
-from lightning_mem1.snapshot import base_fingerprint, check_checkpoint, resolve_seed, rng_state, set_rng_state
+from lightning_mem1.snapshot import base_fingerprint, check_checkpoint, plain, resolve_seed, rng_state, set_rng_state
 from lightning_mem1.types import StopReason, Trajectory
 from lightning_mem1.update_stats import PassStats, mean_over_steps, mismatch, rollout_gap
 
@@ -61,14 +60,15 @@ class Mem1Module(LightningModule):
     how far the weights follow);
     ``train/drift`` (turns whose context is not what was sampled from, stays 0); ``train/skipped_updates`` (non-finite
     gradients), ``train/zero_signal_groups``, ``train/bad_rewards``, ``train/empty_trajectories``,
-    ``train/lone_groups`` and ``train/overlong_turns`` (counts, see `screening`), ``train/lr``.
+    ``train/lone_groups`` and ``train/overlong_turns`` (counts, see `screening`), ``train/lr``; raft also
+    ``train/kept_trajectories`` (count: what is imitated), and its loss is in nats per action token of these.
 
     Args:
         policy: "bundled", a folder with safetensors, or a hub id.
         memory: Memory mode: mem1, full, window or none.
         window: Turns kept by memory mode "window".
         layout: How trajectories are scored: tree or rows (equal numbers).
-        algorithm: grpo, dr_grpo, rloo, reinforce_pp, dapo, gspo or gigpo, see `algorithms`.
+        algorithm: grpo, dr_grpo, rloo, reinforce_pp, dapo, gspo, gigpo or raft, see `algorithms`.
         lr: Learning rate of AdamW.
         weight_decay: Weight decay of AdamW.
         warmup_steps: rl_steps over which the learning rate rises linearly.
@@ -141,7 +141,7 @@ class Mem1Module(LightningModule):
         check_settings(settings, ALGORITHMS)
         self.automatic_optimization = False
         self.strict_loading = False  # checkpoints hold the adapter alone; `on_load_checkpoint` checks its names
-        self.settings = {key: _plain(value) for key, value in settings.items()}
+        self.settings = {key: plain(value) for key, value in settings.items()}
         self.memory, self.window, self.algorithm = memory, window, algorithm
         self._drops_silent = ALGORITHMS[algorithm].drops_silent
         self.lr, self.weight_decay, self.warmup_steps = lr, weight_decay, warmup_steps
@@ -171,6 +171,7 @@ class Mem1Module(LightningModule):
             entropy_coef=entropy_coef,
             sequence_ratio=chosen.sequence_ratio,
             state_loss_weight=state_loss_weight,
+            likelihood=chosen.likelihood,
         )
         self.crediting = Crediting(
             algorithm=chosen,
@@ -224,7 +225,8 @@ class Mem1Module(LightningModule):
         columns, ratios = corrected(columns, trajectories, scores, self.mismatch)
         heard = [bool(c.advantages.any()) for c in columns]
         loud = {t.group for t, signal in zip(trajectories, heard, strict=True) if signal}
-        learnt = [i for i, t in enumerate(trajectories) if t.group in loud or not self._drops_silent]
+        imitates, drops = self.objective.likelihood, self._drops_silent
+        learnt = [i for i, t in enumerate(trajectories) if heard[i] or not (imitates or drops and t.group not in loud)]
         groups = [trajectories[i].group for i in learnt]
         self._set_lr(rl_step)
         steps = [
@@ -235,6 +237,7 @@ class Mem1Module(LightningModule):
         scored = [step for step in steps if step["tokens"]]  # the others changed nothing, so the first is still exact
         first = scored[0] if scored else self._measure(trajectories)
         counts = {
+            **({"kept_trajectories": len(learnt)} if imitates else {}),
             **bad_input(trajectories, self.rollout_settings.max_new_tokens),
             "zero_signal_groups": len({t.group for t in trajectories} - loud),
             "drift": sum(drift(t, self.memory, self.window) for t in trajectories),
@@ -392,8 +395,3 @@ class Mem1Module(LightningModule):
         self.policy.load_adapter_state({k.removeprefix(WEIGHTS_PREFIX): v for k, v in state.items()})
         self.rl_step = int(ours["rl_step"])
         set_rng_state(ours["rng"])
-
-
-def _plain(value: Any) -> Any:
-    """Dataclasses as dicts, so that a checkpoint loads with `weights_only`."""
-    return dataclasses.asdict(value) if dataclasses.is_dataclass(value) and not isinstance(value, type) else value

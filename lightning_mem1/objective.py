@@ -13,7 +13,15 @@ import torch
 from torch import Tensor
 
 from lightning_mem1.collator import Batch
-from lightning_mem1.losses import KLEstimator, Unit, clipped_policy_loss, entropy_loss, kl_penalty, token_weights
+from lightning_mem1.losses import (
+    KLEstimator,
+    Unit,
+    clipped_policy_loss,
+    entropy_loss,
+    kl_penalty,
+    likelihood_loss,
+    token_weights,
+)
 from lightning_mem1.policy.policy import Policy
 from lightning_mem1.update_stats import PassStats
 
@@ -50,6 +58,7 @@ class Objective:
         beta: Weight of the KL penalty in the loss; 0 when it is in the reward.
         sequence_ratio: One ratio per trajectory instead of one per token.
         state_loss_weight: Weight of the policy loss on internal-state tokens, in units of that on action tokens.
+        likelihood: Imitate what has credit: no ratio, no clip.
     """
 
     temperature: float
@@ -61,6 +70,7 @@ class Objective:
     entropy_coef: float = 0.0
     sequence_ratio: bool = False
     state_loss_weight: float = 1.0
+    likelihood: bool = False
 
     def loss(
         self, policy: Policy, batch: Batch, columns: Columns, totals: Mapping[str, int]
@@ -71,15 +81,12 @@ class Objective:
         is_state = columns.is_state.to(weights.device)
         # the rollout's own log-probs are the old policy: exact, and no second pass over the batch
         old = batch.rollout_logprobs if columns.old_logprobs is None else columns.old_logprobs.to(weights)
-        loss, stats = clipped_policy_loss(
-            logprobs,
-            old,
-            columns.advantages.to(weights),
-            self._trained(weights, is_state, columns.correction),
-            self.epsilon,
-            self.epsilon_high,
-            batch.trajectory_index if self.sequence_ratio else None,
-        )
+        known = (logprobs, old, columns.advantages.to(weights), self._trained(weights, is_state, columns.correction))
+        if self.likelihood:
+            loss, stats = likelihood_loss(*known)
+        else:
+            sequences = batch.trajectory_index if self.sequence_ratio else None
+            loss, stats = clipped_policy_loss(*known, self.epsilon, self.epsilon_high, sequences)
         kl = torch.zeros(())
         if self.beta:
             kl = (weights * kl_penalty(logprobs, self.reference(policy, batch), self.kl_estimator)).sum()

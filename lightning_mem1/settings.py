@@ -24,6 +24,7 @@ LEAST: Mapping[str, int] = {  # keys below model, and the least that each may be
     "credit.gamma": 0,
     "credit.lam": 0,
     "credit.step_weight": 0,
+    "credit.keep": 1,
     "mismatch.cap": 1,
     "shaping.overlong_buffer_tokens": 0,
     "shaping.overlong_penalty": 0,
@@ -66,6 +67,12 @@ def check_settings(settings: Mapping[str, Any], algorithms: Collection[str]) -> 
             raise ValueError(
                 f"model.{key} unknown: expected {', '.join(choices)}, got '{_get(settings, key)}'; set model.{key}"
             )
+    credit = settings["credit"]
+    if settings["algorithm"] == "raft" and credit.keep is None and credit.threshold is None:
+        raise ValueError(
+            "raft would imitate whatever was played: expected a limit, got keep null and threshold null; "
+            "set model.credit.keep or model.credit.threshold"
+        )
     _check_sampling(settings)
     if settings["beta"] and settings["lora"] is None:
         raise ValueError("no reference policy: expected an adapter for the KL penalty; set model.lora or model.beta 0")

@@ -5,6 +5,7 @@ Everything is tensors and plain values, because checkpoints are only ever loaded
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import os
 import random
@@ -68,6 +69,11 @@ def set_rng_state(state: dict[str, Any]) -> None:
     torch.set_rng_state(state["torch"].cpu())
     if "cuda" in state and len(state["cuda"]) == torch.cuda.device_count():
         torch.cuda.set_rng_state_all([s.cpu() for s in state["cuda"]])
+
+
+def plain(value: Any) -> Any:
+    """Dataclasses as dicts, so that a checkpoint loads with `weights_only`."""
+    return dataclasses.asdict(value) if dataclasses.is_dataclass(value) and not isinstance(value, type) else value
 
 
 def resolve_seed(seed: int | None) -> int:

@@ -95,12 +95,14 @@ class ExpertData:
         first_seed: Seed of the first catalogue and encyclopedia; later ones count up. Seed 0 is the world that agents
             are trained and tested on, so start above it.
         steps_per_world: Steps before the next ones are drawn.
+        min_reward: Expert trajectories with a reward below it are not cloned; null clones whatever was played.
         shop: The shopper.
         qa: The researcher.
     """
 
     first_seed: int = 1000
     steps_per_world: int = 20
+    min_reward: float | None = None
     shop: ShopExpert = field(default_factory=ShopExpert)
     qa: QAExpert = field(default_factory=QAExpert)
 
