@@ -123,7 +123,7 @@ def test_when_nothing_is_kept_no_step_is_taken_and_it_is_logged(make_module, mak
 
 def test_imitating_the_best_learns(make_module, make_data, fit):
     watch = Watch(even=True)
-    module = make_module(num_epochs=2, **raft(keep=2))
+    module = make_module(lora=None, num_epochs=2, **raft(keep=2))
     fit(module, make_data(num_rl_steps=8, num_val_tasks=0, tasks_per_step=4, group_size=6), watch)
     assert sum(watch.shares[-2:]) / 2 > sum(watch.shares[:2]) / 2 + 0.1
 
