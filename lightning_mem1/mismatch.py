@@ -73,7 +73,7 @@ def importance_weights(
         Weights (T,), ratios (T,) before cap and mask, and (T,) True where cap or mask held the ratio back.
     """
     moved = old - rollout
-    if settings.level != "token":
+    if settings.level != "token" and len(moved):
         parts = list(lengths) if settings.level == "turn" else [sum(lengths)]
         sums = torch.stack([part.sum() for part in moved.split(parts)])
         moved = sums.repeat_interleave(torch.tensor(parts))

@@ -175,6 +175,13 @@ def test_a_log_prob_that_is_no_number_weighs_nothing_and_counts_as_held_back(cor
     assert held.tolist() == [True, correction == "mis", True, False]
 
 
+@pytest.mark.parametrize("level", ["token", "turn", "trajectory"])
+@pytest.mark.parametrize("lengths", [[], [0, 0]])
+def test_a_trajectory_without_action_tokens_has_no_weights(level, lengths):
+    nothing = torch.zeros(0)
+    assert [len(n) for n in importance_weights(nothing, nothing, lengths, settings(level=level))] == [0, 0, 0]
+
+
 def test_corrected_columns_hold_old_policy_and_weights_and_the_sums_are_over_tokens():
     trajectory = random_trajectory(random.Random(0), [(1, 1), (2, 0)], [5])
     trajectory.turns[0].action_logprobs, trajectory.turns[1].action_logprobs = [-1.0], [-2.0, -1.0]
