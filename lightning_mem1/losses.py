@@ -1,4 +1,4 @@
-"""Losses over action tokens: the clipped policy and value loss, token weights, KL penalty and entropy.
+"""Losses over action tokens: the clipped policy and value loss, imitation, token weights, KL penalty and entropy.
 
 Every tensor is (N,), one entry per action token: prompts, copies and information never get here. A loss is a weighted
 sum, not a mean. The weights are normalised over the whole batch of an update, so the losses and the statistics of its
@@ -64,6 +64,32 @@ def clipped_policy_loss(
         "pull": (weights * advantages * ratio).abs().where(clipped_loss <= free_loss, 0.0).detach(),
     }
     return (weights * torch.maximum(free_loss, clipped_loss)).sum(), stats
+
+
+def likelihood_loss(
+    logprobs: Tensor, old_logprobs: Tensor, credit: Tensor, weights: Tensor
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """Negative log-likelihood of what is imitated: ``sum_i w_i c_i * -logprobs_i``, in nats.
+
+    Args:
+        logprobs: (N,) log-probabilities under the policy that is trained, in nats.
+        old_logprobs: (N,) the same tokens under the policy that sampled them: only told, it has no part in the loss.
+        credit: (N,) 1 on what is imitated, 0 elsewhere.
+        weights: (N,) weight of each token, see `token_weights`.
+
+    Returns:
+        The loss (scalar) and the statistics of `clipped_policy_loss` that add up; nothing is ever clipped.
+
+    Raises:
+        ValueError: The tensors do not align.
+    """
+    _check_aligned(logprobs=logprobs, old_logprobs=old_logprobs, credit=credit, weights=weights)
+    stats = {
+        "clip_fraction": weights.new_zeros(()),
+        "approx_kl": -(weights * (logprobs - old_logprobs)).sum().detach(),
+        "pull": (weights * credit).abs(),
+    }
+    return -(weights * credit * logprobs).sum(), stats
 
 
 def clipped_value_loss(

@@ -19,9 +19,9 @@ from lightning_mem1.advantages import Scale
 from lightning_mem1.algorithms import ALGORITHMS, CreditSettings
 from lightning_mem1.credit import Crediting
 from lightning_mem1.engine.local import EngineSettings, LocalEngine
-from lightning_mem1.internal_state import state_end
 from lightning_mem1.losses import KLEstimator, Unit
 from lightning_mem1.memory import drift
+from lightning_mem1.mismatch import MismatchSettings, corrected, correction_numbers
 from lightning_mem1.objective import Columns, Objective
 from lightning_mem1.passes import Passes
 from lightning_mem1.policy.critic import CRITIC, Critic, CriticSettings, trained_parameters
@@ -54,7 +54,8 @@ class Mem1Module(LightningModule):
     ``train/rollout_gap_turn_<k>`` (its mean over the tokens of turn k, from 0), ``train/rollout_gap_p99`` (99th
     percentile, at most 12% too large), ``train/rollout_gap_<kind>`` (by kind of token: ``state`` or ``action``, which
     is the rest of a turn) and ``train/ratio_outside_clip`` (0-1, tokens whose ratio to the rollout leaves the clip
-    range before the first update);
+    range before the first update); with `mismatch.correction` also ``train/is_ratio_mean`` (mean of old / rollout
+    before the cap, 1 for an exact engine) and ``train/is_truncated`` or ``train/is_masked`` (0-1, tokens held back);
     ``train/entropy_<kind>`` (nats per token) and ``train/gradient_share_state`` (0-1: of the policy loss's derivatives
     by the log-probabilities, in absolute value, the share on internal-state tokens; it says where the loss pulls, not
     how far the weights follow);
@@ -63,7 +64,8 @@ class Mem1Module(LightningModule):
     ``train/critic_grad_norm`` (before clipping) and ``train/bad_values`` (count, see `screening`);
     ``train/drift`` (turns whose context is not what was sampled from, stays 0); ``train/skipped_updates`` (non-finite
     gradients), ``train/zero_signal_groups``, ``train/bad_rewards``, ``train/empty_trajectories``,
-    ``train/lone_groups`` and ``train/overlong_turns`` (counts, see `screening`), ``train/lr``.
+    ``train/lone_groups`` and ``train/overlong_turns`` (counts, see `screening`), ``train/lr``; raft also
+    ``train/kept_trajectories`` (count: what is imitated), and its loss is in nats per action token of these.
 
     Args:
         policy: "bundled", a folder with safetensors, or a hub id.
@@ -71,7 +73,7 @@ class Mem1Module(LightningModule):
         window: Turns kept by memory mode "window".
         layout: How trajectories are scored: tree or rows (equal numbers), stitched (the paper's single copy) or
             official (that of its public code); the last two do not score what was sampled, see `layouts`.
-        algorithm: grpo, dr_grpo, rloo, reinforce_pp, dapo, gspo, gigpo or ppo, see `algorithms`.
+        algorithm: grpo, dr_grpo, rloo, reinforce_pp, dapo, gspo, gigpo, ppo or raft, see `algorithms`.
         lr: Learning rate of AdamW.
         weight_decay: Weight decay of AdamW.
         warmup_steps: rl_steps over which the learning rate rises linearly.
@@ -92,6 +94,7 @@ class Mem1Module(LightningModule):
         credit: How credit flows back in time.
         critic: The critic of ppo; the other algorithms have none.
         shaping: What the length of a turn and of an internal state costs.
+        mismatch: What is done about an engine whose log-probabilities are not the trainer's.
         resample_rounds: How often groups without a signal are played again within an rl_step (dapo).
         dtype: float32, bfloat16 or float16.
         attention: Kernel of the tree layout: auto, segments or flex.
@@ -131,6 +134,7 @@ class Mem1Module(LightningModule):
         credit: CreditSettings = CreditSettings(),  # noqa: B008
         critic: CriticSettings = CriticSettings(),  # noqa: B008
         shaping: ShapingSettings = ShapingSettings(),  # noqa: B008
+        mismatch: MismatchSettings = MismatchSettings(),  # noqa: B008
         resample_rounds: int = 0,
         dtype: str = "float32",
         attention: str = "auto",
@@ -146,12 +150,10 @@ class Mem1Module(LightningModule):
         self.strict_loading = False  # checkpoints hold the adapter alone; `on_load_checkpoint` checks its names
         self.settings = {key: plain(value) for key, value in settings.items()}
         self.memory, self.window, self.algorithm = memory, window, algorithm
-        self._drops_silent = ALGORITHMS[algorithm].drops_silent
         self.lr, self.weight_decay, self.warmup_steps = lr, weight_decay, warmup_steps
         self.max_grad_norm = max_grad_norm
         self.num_epochs, self.num_minibatches = num_epochs, num_minibatches
-        self.passes = Passes(max_tokens_per_microbatch, layout, memory, window, self._state_end)
-        self.resample_rounds = resample_rounds
+        self.resample_rounds, self.mismatch = resample_rounds, mismatch
         self.engine_settings, self.rollout_settings = engine, rollout
         self.seed = resolve_seed(seed)
         self.rl_step = 0
@@ -173,6 +175,7 @@ class Mem1Module(LightningModule):
             entropy_coef=entropy_coef,
             sequence_ratio=chosen.sequence_ratio,
             state_loss_weight=state_loss_weight,
+            likelihood=chosen.likelihood,
         )
         self.crediting = Crediting(
             algorithm=chosen,
@@ -186,6 +189,7 @@ class Mem1Module(LightningModule):
             beta=beta if kl_in == "reward" else 0.0,
             kl_estimator=kl_estimator or "k1",
         )
+        self.passes = Passes(max_tokens_per_microbatch, layout, memory, window, self.crediting.state_end)
         self._engine: LocalEngine | None = None
         self._engine_device: torch.device | None = None
 
@@ -223,9 +227,11 @@ class Mem1Module(LightningModule):
         """Take all optimizer steps of one rl_step; returns the numbers to log."""
         scores = self._score(trajectories)
         columns = self.crediting.columns(trajectories, scores)
+        columns, ratios = corrected(columns, trajectories, scores, self.mismatch)
         heard = [bool(c.advantages.any()) for c in columns]
         loud = {t.group for t, signal in zip(trajectories, heard, strict=True) if signal}
-        learnt = [i for i, t in enumerate(trajectories) if t.group in loud or not self._drops_silent]
+        imitates, drops = self.objective.likelihood, self.crediting.algorithm.drops_silent
+        learnt = [i for i, t in enumerate(trajectories) if heard[i] or not (imitates or drops and t.group not in loud)]
         groups = [trajectories[i].group for i in learnt]
         self._set_lr(rl_step)
         alone = self.critic is not None and rl_step <= self.critic.settings.warmup_steps
@@ -237,6 +243,7 @@ class Mem1Module(LightningModule):
         scored = [step for step in steps if step["tokens"]]  # the others changed nothing, so the first is still exact
         first = scored[0] if scored else self._measure(trajectories)
         counts = {
+            **({"kept_trajectories": len(learnt)} if imitates else {}),
             **bad_input(trajectories, self.rollout_settings.max_new_tokens),
             "zero_signal_groups": len({t.group for t in trajectories} - loud),
             "drift": sum(drift(t, self.memory, self.window) for t in trajectories),
@@ -248,6 +255,7 @@ class Mem1Module(LightningModule):
             **(self._value_numbers(columns) if self.critic else {}),
             **rollout_gap(first),
             **mismatch(first),
+            **correction_numbers(ratios, self.mismatch, lambda sums: self._reduce(sums, "sum")),
             "train/skipped_updates": sum(step["skipped"] for step in steps),
             **{f"train/{name}": self._sum_over_ranks(count) for name, count in counts.items()},
             **({"train/kl_reference": self._mean_kl(trajectories, scores)} if "reference" in scores else {}),
@@ -269,10 +277,9 @@ class Mem1Module(LightningModule):
             scorers["reference"] = lambda batch: self.objective.reference(self.policy, batch)
         if self.critic:
             scorers["values"] = self.critic.values
+        if self.mismatch.on:
+            scorers["old"] = lambda batch: self.policy.logprobs(batch, self.objective.temperature)[0]
         return self.passes.scores(trajectories, scorers, self.policy.device)
-
-    def _state_end(self, ids: Sequence[int]) -> int:
-        return state_end(ids, self.crediting.decode, self.crediting.tag)
 
     def _optimize(
         self, trajectories: Sequence[Trajectory], columns: Sequence[Columns], critic_alone: bool

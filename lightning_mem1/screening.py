@@ -12,6 +12,8 @@ What happens to each kind of bad input:
 | a group of one from the start | keeps its raw reward | ``train/lone_groups`` |
 | all rewards of a group equal | advantages exactly 0 | ``train/zero_signal_groups`` |
 | a turn cut off at its token limit | trained on; `model.shaping` may punish it | ``train/overlong_turns`` |
+| not kept by raft | advantage 0, and it does not count in the loss | ``train/kept_trajectories`` counts the others |
+| a log-prob of the engine that is no number | the next line; with `model.mismatch` only its token weighs 0 | |
 | a loss or gradient that is not finite | no optimizer step | ``train/skipped_updates`` |
 """
 

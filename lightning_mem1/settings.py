@@ -25,6 +25,8 @@ LEAST: Mapping[str, int] = {  # keys below model, and the least that each may be
     "credit.gamma": 0,
     "credit.lam": 0,
     "credit.step_weight": 0,
+    "credit.keep": 1,
+    "mismatch.cap": 1,
     "shaping.overlong_buffer_tokens": 0,
     "shaping.overlong_penalty": 0,
     "shaping.state_budget_tokens": 0,
@@ -39,6 +41,11 @@ LEAST: Mapping[str, int] = {  # keys below model, and the least that each may be
     "engine.max_context_tokens": 2,
     "rollout.max_new_tokens": 1,
     "rollout.max_information_tokens": 16,
+}
+
+CHOICES: Mapping[str, tuple[str, ...]] = {  # keys below model, and what each may be
+    "mismatch.correction": ("none", "tis", "mis"),
+    "mismatch.level": ("token", "turn", "trajectory"),
 }
 
 
@@ -60,6 +67,17 @@ def check_settings(settings: Mapping[str, Any], algorithms: Mapping[str, Algorit
         )
     for key, least in LEAST.items():
         check_least(f"model.{key}", _get(settings, key), least)
+    for key, choices in CHOICES.items():
+        if _get(settings, key) not in choices:
+            raise ValueError(
+                f"model.{key} unknown: expected {', '.join(choices)}, got '{_get(settings, key)}'; set model.{key}"
+            )
+    credit = settings["credit"]
+    if settings["algorithm"] == "raft" and credit.keep is None and credit.threshold is None:
+        raise ValueError(
+            "raft would imitate whatever was played: expected a limit, got keep null and threshold null; "
+            "set model.credit.keep or model.credit.threshold"
+        )
     _check_sampling(settings)
     if settings["beta"] and settings["lora"] is None:
         raise ValueError("no reference policy: expected an adapter for the KL penalty; set model.lora or model.beta 0")

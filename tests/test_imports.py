@@ -29,6 +29,7 @@ passes
 snapshot settings update_stats
 objective
 credit gradients
+mismatch
 module datamodule
 qa_data
 warmstart
