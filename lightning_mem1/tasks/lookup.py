@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from lightning_mem1.tasks.encyclopedia import Relation
 from lightning_mem1.tasks.quiz import Asked
@@ -13,17 +13,19 @@ UNKNOWN = "?"
 GIVEN_UP = "none"
 START = "start"
 NOT_FOUND = "nothing on"
+LINK = "is"  # stands before an answer that is no fact's value
 _PASSAGE = re.compile(r"\d+ (.+?): (.*)")
 _AFTER = r"(.+?)(?:,? (?:and|who|known as|born in|worked for|married|on the river|settled in)\b|[,.]|$)"
 
 
 @dataclass
 class Memory:
-    """What the previous turn says: the note, the answers so far, and the query."""
+    """What the previous turn says: the note, the answers so far with the words before them, and the query."""
 
     note: str
     answers: list[str]
     query: str = ""
+    links: dict[int, str] = field(default_factory=dict)
 
 
 def due(asked: Asked, memory: Memory) -> tuple[str, Relation, bool]:

@@ -3,8 +3,12 @@
 It sees what a policy in memory mode ``mem1`` sees: the questions, its own previous turn and the last information. All
 it knows about earlier turns is what it wrote into its internal state::
 
-    <think> the red door by ada kesh; 1 torham; 2 ?</think><search> ada kesh</search>
+    <think> the red door by ada kesh; 1 in torham; 2 ? by ada kesh</think><search> ada kesh</search>
             what was just read        answers so far
+
+The word before an answer is the one before it in the note ("based in torham"): copying goes on from a word that stood
+there already, which is what small models learn first. A number or a question mark two places before a value says
+where it begins.
 
 It reads the questions of `quiz` only. A policy cloned from it starts as a mixture of good and bad decisions that
 reinforcement can sharpen.
@@ -20,6 +24,7 @@ from dataclasses import dataclass, field
 from lightning_mem1.tasks.encyclopedia import Relation
 from lightning_mem1.tasks.lookup import (
     GIVEN_UP,
+    LINK,
     NOT_FOUND,
     START,
     UNKNOWN,
@@ -101,6 +106,7 @@ class Researcher:
             return self._again(memory, number, name, relation)
         title, value = found
         memory.note = f"{title} {relation.phrase} {value}"
+        memory.links[number] = relation.phrase.split()[-1]
         if len(asked.names) == 2:
             return self._compare(asked, memory, number, name, earlier, value)
         if rest and self.rng.random() < self.skill.hop:
@@ -118,14 +124,14 @@ class Researcher:
         return self._decide(memory, number, first if earlier_one else second)
 
     def _decide(self, memory: Memory, number: int, answer: str) -> str:
-        memory.answers[number] = answer
+        memory.answers[number], memory.links[number] = answer, LINK
         return ""
 
     def _again(self, memory: Memory, number: int, name: str, relation: Relation) -> str:
         """Search once more with the words of the fact, then give the question up."""
         if memory.note.startswith(NOT_FOUND):
-            memory.note, memory.answers[number] = START, GIVEN_UP
-            return ""
+            memory.note = START
+            return self._decide(memory, number, GIVEN_UP)
         memory.note = f"{NOT_FOUND} {name}"
         return f"{name} {relation.phrase}"
 
@@ -153,19 +159,31 @@ class Researcher:
             return Memory(START, [UNKNOWN] * num_questions)
         parsed = parse_turn(previous, self.tags)
         note, *listed = parsed.internal_state.split("; ")
-        answers = [re.sub(r"^\d+ ", "", each) for each in listed]
-        answers += [UNKNOWN] * (num_questions - len(answers))
+        memory = Memory(note, [UNKNOWN] * num_questions)
+        for number, entry in enumerate(listed[:num_questions]):
+            known = re.fullmatch(r"\d+ ([^?]\S*) (.+)", entry)
+            if known:
+                memory.links[number], memory.answers[number] = known.groups()
         found = re.fullmatch(r"\w+\[(.*)\]", parsed.action or "", re.DOTALL)
-        return Memory(note, answers[:num_questions], found[1] if found else "")
+        memory.query = found[1] if found else ""
+        return memory
 
     def _write(self, memory: Memory, final: bool) -> str:
         search, answer = self.tags.names[0], self.tags.names[-1]
-        listed = "; ".join(f"{n} {each}" for n, each in enumerate(memory.answers, 1))
+        listed = "; ".join(f"{number + 1} {self._entry(memory, number)}" for number in range(len(memory.answers)))
         think = f"<{self.tags.internal_state}> {memory.note}; {listed}</{self.tags.internal_state}>"
         if not final:
             return f"{think}<{search}> {memory.query}</{search}>"
         answers = "; ".join(GIVEN_UP if each == UNKNOWN else each for each in memory.answers)
         return f"{think}<{answer}> {answers}</{answer}>"
+
+    def _entry(self, memory: Memory, number: int) -> str:
+        """An answer with the word before it; an open question with what is searched for next, if that was just read."""
+        known, link = memory.answers[number], memory.links.get(number, LINK)
+        if known != UNKNOWN:
+            return f"{link} {known}"
+        just_read = number == memory.answers.index(UNKNOWN) and memory.note.endswith(f" {link} {memory.query}")
+        return f"{UNKNOWN} {link} {memory.query}" if just_read else UNKNOWN
 
 
 @dataclass

@@ -26,11 +26,13 @@ def test_its_turns_are_compact_and_carry_all_it_knows():
     first = write(QUESTIONS, None, "", 6)
     assert first == "<think> start; 1 ?; 2 ?</think><search> the red door</search>"
     second = write(QUESTIONS, first, DOOR, 5)
-    assert second == "<think> the red door by odo lin; 1 odo lin; 2 ?</think><search> ada kesh</search>"
+    assert second == "<think> the red door by odo lin; 1 by odo lin; 2 ?</think><search> ada kesh</search>"
     third = write(QUESTIONS, second, ADA, 4)
-    assert third == "<think> ada kesh married jan lin; 1 odo lin; 2 ?</think><search> jan lin</search>"
+    assert (
+        third == "<think> ada kesh married jan lin; 1 by odo lin; 2 ? married jan lin</think><search> jan lin</search>"
+    )
     fourth = write(QUESTIONS, third, JAN, 3)
-    assert fourth == "<think> jan lin from trier; 1 odo lin; 2 trier</think><answer> odo lin; trier</answer>"
+    assert fourth == "<think> jan lin from trier; 1 by odo lin; 2 from trier</think><answer> odo lin; trier</answer>"
 
 
 def test_a_comparison_takes_two_searches():
@@ -38,7 +40,9 @@ def test_a_comparison_takes_two_searches():
     first = write(asked, None, "", 6)
     second = write(asked, first, ADA, 5)
     assert second == "<think> ada kesh born in 1850; 1 ?</think><search> jan lin</search>"
-    assert write(asked, second, JAN, 4) == "<think> jan lin born in 1851; 1 ada kesh</think><answer> ada kesh</answer>"
+    assert (
+        write(asked, second, JAN, 4) == "<think> jan lin born in 1851; 1 is ada kesh</think><answer> ada kesh</answer>"
+    )
 
 
 def test_what_is_not_found_is_searched_once_more_and_then_given_up():
@@ -47,7 +51,7 @@ def test_what_is_not_found_is_searched_once_more_and_then_given_up():
     second = write(QUESTIONS, first, ADA, 5)
     assert second == "<think> nothing on the red door; 1 ?; 2 ?</think><search> the red door by</search>"
     third = write(QUESTIONS, second, "No passage found.", 4)
-    assert third == "<think> start; 1 none; 2 ?</think><search> ada kesh</search>"
+    assert third == "<think> start; 1 is none; 2 ?</think><search> ada kesh</search>"
 
 
 def test_in_its_last_turn_it_answers_what_it_has():
