@@ -57,9 +57,10 @@ def test_the_bundled_policy_shops_as_its_card_says():
         "shop": rf"shop: {config.num_val_tasks} validation goals, greedy \| reward (\S+), success (\S+), ",
         "qa": rf"QA: {config.num_val_tasks} validation tasks, greedy \| right answers (\S+), all right (\S+), ",
     }
+    told = {name: re.search(row + r"(\S+) turns, (\S+)% valid", card).groups() for name, row in rows.items()}
     found = validate(Policy.load("bundled"), config)
-    for name, row in rows.items():
-        reward, success, turns, valid = map(float, re.search(row + r"(\S+) turns, (\S+)% valid", card).groups())
+    for name, numbers in told.items():
+        reward, success, turns, valid = map(float, numbers)
         # another processor may round a log-prob the other way and change an episode, but not many
         assert found[f"{name}_reward"] == pytest.approx(reward, abs=0.04)
         assert found[f"{name}_success"] == pytest.approx(success, abs=0.04)
