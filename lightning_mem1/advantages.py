@@ -155,6 +155,41 @@ def whiten(values: Tensor, total: Callable[[Tensor], Tensor] = lambda sums: sums
     return (centred / (variance + eps) ** 0.5).to(values.dtype)
 
 
+def best_of(rewards: Tensor, groups: Tensor, keep: int | None = 1, threshold: float | None = None) -> Tensor:
+    """1 for the trajectories worth imitating, 0 for the others: the best of their group (RAFT, arXiv 2304.06767), or
+    those with a reward of at least a threshold (rejection sampling), or what is both.
+
+    Of equal rewards the first ones are taken. Without a threshold a group whose rewards are all equal has no best one::
+
+        rewards                  0.2 0.9 0.9 0.5  |  0 0  |  1 1
+        keep 1                    0   1   0   0   |  0 0  |  0 0
+        threshold 0.5             0   1   1   1   |  0 0  |  1 1
+        keep 1, threshold 0.5     0   1   0   0   |  0 0  |  1 0
+
+    Args:
+        rewards: (B,) reward of each trajectory.
+        groups: (B,) number of each trajectory's group.
+        keep: Most that are kept of a group; None for no limit.
+        threshold: Least reward that is kept; None for any.
+
+    Returns:
+        (B,) float32.
+
+    Raises:
+        ValueError: Shapes differ or a reward is not finite.
+    """
+    _check(rewards, groups, "none")
+    kept = torch.zeros(len(rewards))
+    for group in groups.unique():
+        members = (groups == group).nonzero().flatten()
+        ranked = members[rewards[members].argsort(descending=True, stable=True)][:keep]
+        if threshold is not None:
+            kept[ranked[rewards[ranked] >= threshold]] = 1.0
+        elif rewards[members].max() > rewards[members].min():
+            kept[ranked] = 1.0
+    return kept
+
+
 def _compare(rewards: Tensor, scale: Scale, eps: float) -> Tensor:
     """Advantages within one group of at least two."""
     if rewards.max() == rewards.min():  # the mean of equal numbers may differ from them by a rounding error

@@ -13,7 +13,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from lightning_mem1.advantages import Scale, gae, group_relative, leave_one_out, returns_to_go, step_relative
+from lightning_mem1.advantages import Scale, best_of, gae, group_relative, leave_one_out, returns_to_go, step_relative
 from lightning_mem1.losses import Unit
 from lightning_mem1.types import Trajectory
 
@@ -27,12 +27,16 @@ class CreditSettings:
         lam: Trace decay of GAE per unit (ppo).
         unit: What a step of GAE is: an action token or a turn (ppo).
         step_weight: Weight of the comparison of steps against that of trajectories (gigpo).
+        keep: Most trajectories of a group that are imitated; null for no limit (raft).
+        threshold: Least reward that is imitated; null for any (raft).
     """
 
     gamma: float = 1.0
     lam: float = 1.0
     unit: Literal["token", "turn"] = "token"
     step_weight: float = 1.0
+    keep: int | None = 1
+    threshold: float | None = None
 
 
 @dataclass(frozen=True)
@@ -180,6 +184,15 @@ def gigpo(played: Played, settings: CreditSettings, scale: Scale) -> Credit:
     )
 
 
+def raft(played: Played, settings: CreditSettings, scale: Scale) -> Credit:
+    """RAFT (arXiv 2304.06767, algorithm 1): imitate the best of each group; with a threshold, rejection sampling.
+
+    Deviation: a group whose rewards are all equal has no best one, and without `credit.threshold` nothing of it is
+    imitated. What is played in an rl_step is forgotten after its `model.num_epochs` passes.
+    """
+    return Credit(played.spread(best_of(played.rewards, played.groups, settings.keep, settings.threshold)))
+
+
 def ppo(played: Played, settings: CreditSettings, scale: Scale) -> Credit:
     """PPO (arXiv 1707.06347) with GAE (arXiv 1506.02438) that crosses memory rewrites; whitened over action tokens.
 
@@ -217,6 +230,7 @@ class Algorithm:
         critic: Needs values.
         sequence_ratio: The probability ratio is that of a whole trajectory.
         drops_silent: Groups without a signal do not count in the loss.
+        likelihood: The loss is that of imitation: no ratio, no clip, and what has no credit does not count.
         epsilon: Clip range below 1, unless `model.epsilon` says otherwise.
         epsilon_high: Clip range above 1, likewise; None for `epsilon`.
         loss_unit: What counts the same in the loss, whatever `model.loss_unit` says; None to leave it the choice.
@@ -228,9 +242,16 @@ class Algorithm:
     critic: bool = False
     sequence_ratio: bool = False
     drops_silent: bool = False
+    likelihood: bool = False
     epsilon: float = 0.2
     epsilon_high: float | None = None
     loss_unit: Unit | None = None
+
+    def clip_range(self, epsilon: float | None, epsilon_high: float | None) -> tuple[float, float]:
+        """How far the ratio may go below and above 1, given what the user set (None for nothing)."""
+        low = self.epsilon if epsilon is None else epsilon
+        own_high = self.epsilon_high if epsilon is None else None
+        return low, next((e for e in (epsilon_high, own_high) if e is not None), low)
 
 
 ALGORITHMS: dict[str, Algorithm] = {
@@ -241,4 +262,6 @@ ALGORITHMS: dict[str, Algorithm] = {
     "dapo": Algorithm(dapo, drops_silent=True, epsilon_high=0.28),
     "gspo": Algorithm(gspo, sequence_ratio=True, epsilon=3e-4, epsilon_high=4e-4, loss_unit="trajectory"),
     "gigpo": Algorithm(gigpo),
+    "ppo": Algorithm(ppo, relative=False, whiten=True, critic=True),
+    "raft": Algorithm(raft, relative=False, likelihood=True),
 }

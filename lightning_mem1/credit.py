@@ -13,14 +13,14 @@ from torch import Tensor
 
 from lightning_mem1.advantages import Scale, whiten
 from lightning_mem1.algorithms import Algorithm, CreditSettings, Played
-from lightning_mem1.internal_state import Decode, state_mask, state_spans
+from lightning_mem1.internal_state import Decode, state_end, state_mask, state_spans
 from lightning_mem1.losses import KLEstimator, kl_penalty
 from lightning_mem1.objective import Columns
 from lightning_mem1.screening import sound
 from lightning_mem1.shaping import ShapingSettings, shaped_rewards
 from lightning_mem1.types import Trajectory
 
-Scores = Mapping[str, Sequence[Tensor]]  # (T,) by trajectory: `reference` log-probs, by name
+Scores = Mapping[str, Sequence[Tensor]]  # (T,) by trajectory: `reference` and `old` log-probs, `values`, by name
 
 
 @dataclass(frozen=True)
@@ -49,24 +49,29 @@ class Crediting:
         """What the loss needs, by trajectory."""
         spans = [state_spans(t, self.decode, self.tag) for t in trajectories]
         states = [state_mask(t, s) for t, s in zip(trajectories, spans, strict=True)]
-        advantages = [torch.zeros(len(state)) for state in states]
+        advantages, returns, values = ([torch.zeros(len(state)) for state in states] for _ in range(3))
+        credited = [torch.zeros_like(state) for state in states]
         chosen = [i for i in sound(trajectories, self.algorithm.relative) if _finite(scores, i)]
         if chosen:
             played = self._played([trajectories[i] for i in chosen], [spans[i] for i in chosen], _pick(scores, chosen))
             credit = self.algorithm.credit(played, self.settings, self.scale)
-            for i, found in zip(chosen, credit.advantages, strict=True):
-                advantages[i] = found
+            for place, i in enumerate(chosen):
+                advantages[i], credited[i] = credit.advantages[place], torch.ones_like(states[i])
+                returns[i] = returns[i] if credit.returns is None else credit.returns[place]
         if self.algorithm.whiten:  # whatever this rank holds: the others wait for its sums
             self._whiten(advantages, chosen)
-        return [Columns(*pair) for pair in zip(advantages, states, strict=True)]
+        known = zip(advantages, states, scores.get("values", values), returns, credited, strict=True)
+        return [Columns(*columns) for columns in known]
 
     def divergence(self, trajectories: Sequence[Trajectory], scores: Scores) -> Tensor:
         """(2,) float64: the divergence from the reference summed over action tokens, in nats, and their number."""
-        pairs = [
-            (rollout_logprobs(t), reference) for t, reference in zip(trajectories, scores["reference"], strict=True)
-        ]
+        pairs = list(zip(_old_logprobs(trajectories, scores), scores["reference"], strict=True))
         total = sum((kl_penalty(*pair, self.kl_estimator).double().sum() for pair in pairs), torch.zeros(()).double())
         return torch.stack([total, torch.tensor(float(sum(len(ids) for ids, _ in pairs)), dtype=torch.float64)])
+
+    def state_end(self, ids: Sequence[int]) -> int:
+        """How many of a turn's action ids are its internal state with its tags, see `internal_state.state_end`."""
+        return state_end(ids, self.decode, self.tag)
 
     def _played(
         self, trajectories: Sequence[Trajectory], spans: Sequence[Sequence[tuple[int, int]]], scores: Scores
@@ -78,8 +83,8 @@ class Crediting:
         penalties = None
         if self.beta:
             penalties = [
-                self.beta * kl_penalty(rollout_logprobs(t), reference, self.kl_estimator)
-                for t, reference in zip(trajectories, scores["reference"], strict=True)
+                self.beta * kl_penalty(old, reference, self.kl_estimator)
+                for old, reference in zip(_old_logprobs(trajectories, scores), scores["reference"], strict=True)
             ]
         return Played.of(trajectories, rewards, penalties, scores.get("values"))
 
@@ -94,6 +99,11 @@ class Crediting:
 def rollout_logprobs(trajectory: Trajectory) -> Tensor:
     """(T,) log-probabilities of the action tokens when they were sampled."""
     return torch.tensor([logprob for turn in trajectory.turns for logprob in turn.action_logprobs])
+
+
+def _old_logprobs(trajectories: Sequence[Trajectory], scores: Scores) -> Sequence[Tensor]:
+    """(T,) by trajectory, before the update: the trainer's own where the rollout's are not trusted."""
+    return scores["old"] if "old" in scores else [rollout_logprobs(t) for t in trajectories]
 
 
 def _finite(scores: Scores, number: int) -> bool:

@@ -122,7 +122,7 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     same_ending = [k for k in known if k.rpartition(".")[2] == name.rpartition(".")[2]]
     nearest = (
         difflib.get_close_matches(name, siblings, n=1, cutoff=0.7)
-        or same_ending[:1]
+        or difflib.get_close_matches(name, same_ending, n=1, cutoff=0.0)
         or difflib.get_close_matches(name, known, n=1, cutoff=0.6)
     )
     return f"; did you mean '{nearest[0]}'?" if nearest else ""

@@ -30,7 +30,10 @@ Play = tuple[TaskSource, RolloutSettings, Callable[[random.Random, Env, Task], W
 
 
 class ExpertStream(IterableDataset[list[Trajectory]]):
-    """Yields one list of expert trajectories per step; step s is a function of (seed, s) alone."""
+    """Yields one list of expert trajectories per step; step s is a function of (seed, s) alone.
+
+    A step holds what of its episodes reaches `data.min_reward` and has a valid turn, perhaps nothing.
+    """
 
     def __init__(self, config: WarmStart, tokenizer: Any) -> None:
         self.config, self.tokenizer = config, tokenizer
@@ -46,7 +49,8 @@ class ExpertStream(IterableDataset[list[Trajectory]]):
                     qa = qa_play(self.config, stage, seed, data.qa.num_passages)
                     plays = [(shop, stage.shop_episodes), (qa, stage.qa_episodes)]
                 rng = random.Random(f"{self.config.seed}/{step}")
-                yield [t for play, num_episodes in plays for t in self._trajectories(play, num_episodes, rng)]
+                played = [t for play, num_episodes in plays for t in self._trajectories(play, num_episodes, rng)]
+                yield [t for t in played if _worth_cloning(t, data.min_reward)]
                 step += 1
 
     def _trajectories(self, play: Play, num_episodes: int, rng: random.Random) -> list[Trajectory]:
@@ -57,6 +61,11 @@ class ExpertStream(IterableDataset[list[Trajectory]]):
             episodes.append(Episode(task, env := source.env(task), group))
             writers.append(writer(random.Random(rng.random()), env, task))
         return collect(episodes, ScriptedEngine(self.tokenizer, writers), self.tokenizer, settings)
+
+
+def _worth_cloning(trajectory: Trajectory, min_reward: float | None) -> bool:
+    reached = min_reward is None or trajectory.reward >= min_reward
+    return reached and any(turn.valid for turn in trajectory.turns)
 
 
 def shop_play(config: WarmStart, stage: Stage, seed: int, num_products: int = 1000) -> Play:

@@ -1,4 +1,4 @@
-"""Losses over action tokens: the clipped policy loss, token weights, KL penalty and entropy.
+"""Losses over action tokens: the clipped policy and value loss, imitation, token weights, KL penalty and entropy.
 
 Every tensor is (N,), one entry per action token: prompts, copies and information never get here. A loss is a weighted
 sum, not a mean. The weights are normalised over the whole batch of an update, so the losses and the statistics of its
@@ -64,6 +64,58 @@ def clipped_policy_loss(
         "pull": (weights * advantages * ratio).abs().where(clipped_loss <= free_loss, 0.0).detach(),
     }
     return (weights * torch.maximum(free_loss, clipped_loss)).sum(), stats
+
+
+def likelihood_loss(
+    logprobs: Tensor, old_logprobs: Tensor, credit: Tensor, weights: Tensor
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """Negative log-likelihood of what is imitated: ``sum_i w_i c_i * -logprobs_i``, in nats.
+
+    Args:
+        logprobs: (N,) log-probabilities under the policy that is trained, in nats.
+        old_logprobs: (N,) the same tokens under the policy that sampled them: only told, it has no part in the loss.
+        credit: (N,) 1 on what is imitated, 0 elsewhere.
+        weights: (N,) weight of each token, see `token_weights`.
+
+    Returns:
+        The loss (scalar) and the statistics of `clipped_policy_loss` that add up; nothing is ever clipped.
+
+    Raises:
+        ValueError: The tensors do not align.
+    """
+    _check_aligned(logprobs=logprobs, old_logprobs=old_logprobs, credit=credit, weights=weights)
+    stats = {
+        "clip_fraction": weights.new_zeros(()),
+        "approx_kl": -(weights * (logprobs - old_logprobs)).sum().detach(),
+        "pull": (weights * credit).abs(),
+    }
+    return -(weights * credit * logprobs).sum(), stats
+
+
+def clipped_value_loss(
+    values: Tensor, old_values: Tensor, returns: Tensor, weights: Tensor, clip: float | None = None
+) -> Tensor:
+    """Squared error of the critic, halved; with a clip the worse of the free and the clipped one (as in PPO's code).
+
+    ``loss = sum_i w_i / 2 * max((V_i - R_i)^2, (V'_i - R_i)^2)`` with ``V'_i`` = V_i held within `clip` of the old
+    value: a value that has come further than that towards its return is not pulled any closer.
+
+    Args:
+        values: (N,) what the critic that is trained expects.
+        old_values: (N,) what it expected before the update.
+        returns: (N,) what it should have expected.
+        weights: (N,) weight of each token, see `token_weights`.
+        clip: In units of reward; None for no clip.
+
+    Raises:
+        ValueError: The tensors do not align.
+    """
+    _check_aligned(values=values, old_values=old_values, returns=returns, weights=weights)
+    error = (values - returns).square()
+    if clip is not None:
+        held = old_values + (values - old_values).clamp(-clip, clip)
+        error = torch.maximum(error, (held - returns).square())
+    return (weights * error).sum() / 2
 
 
 def token_weights(

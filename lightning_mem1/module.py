@@ -6,33 +6,33 @@ manual, and `rl_step` (collect-and-update iterations done) is the clock: `global
 
 from __future__ import annotations
 
-import contextlib
-import dataclasses
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Literal, Protocol
 
 import torch
 from lightning.pytorch import LightningModule
 from torch import Tensor
 
-from lightning_mem1 import collator
+from lightning_mem1 import collator, gradients
 from lightning_mem1.advantages import Scale
 from lightning_mem1.algorithms import ALGORITHMS, CreditSettings
 from lightning_mem1.credit import Crediting
 from lightning_mem1.engine.local import EngineSettings, LocalEngine
-from lightning_mem1.internal_state import state_end
 from lightning_mem1.losses import KLEstimator, Unit
 from lightning_mem1.memory import drift
+from lightning_mem1.mismatch import MismatchSettings, corrected, correction_numbers
 from lightning_mem1.objective import Columns, Objective
+from lightning_mem1.passes import Passes
+from lightning_mem1.policy.critic import CRITIC, Critic, CriticSettings, trained_parameters
 from lightning_mem1.policy.policy import LoraSettings, Policy
 from lightning_mem1.rollout import RolloutSettings
-from lightning_mem1.screening import bad_input, check_room, num_action_tokens, token_counts
+from lightning_mem1.screening import bad_input, bad_values, check_room, num_action_tokens, token_counts
 from lightning_mem1.settings import check_settings
 from lightning_mem1.shaping import ShapingSettings
-from lightning_mem1.snapshot import base_fingerprint, check_checkpoint, resolve_seed, rng_state, set_rng_state
+from lightning_mem1.snapshot import check_checkpoint, plain, resolve_seed, set_rng_state, snapshot
 from lightning_mem1.types import StopReason, Trajectory
-from lightning_mem1.update_stats import PassStats, mean_over_steps, mismatch, rollout_gap
+from lightning_mem1.update_stats import PassStats, critic_means, mean_over_steps, mismatch, rollout_gap, value_numbers
 
 WEIGHTS_PREFIX = "policy."  # name of the policy inside this module, as Lightning writes it into checkpoints
 
@@ -54,13 +54,18 @@ class Mem1Module(LightningModule):
     ``train/rollout_gap_turn_<k>`` (its mean over the tokens of turn k, from 0), ``train/rollout_gap_p99`` (99th
     percentile, at most 12% too large), ``train/rollout_gap_<kind>`` (by kind of token: ``state`` or ``action``, which
     is the rest of a turn) and ``train/ratio_outside_clip`` (0-1, tokens whose ratio to the rollout leaves the clip
-    range before the first update);
+    range before the first update); with `mismatch.correction` also ``train/is_ratio_mean`` (mean of old / rollout
+    before the cap, 1 for an exact engine) and ``train/is_truncated`` or ``train/is_masked`` (0-1, tokens held back);
     ``train/entropy_<kind>`` (nats per token) and ``train/gradient_share_state`` (0-1: of the policy loss's derivatives
     by the log-probabilities, in absolute value, the share on internal-state tokens; it says where the loss pulls, not
     how far the weights follow);
+    with a critic, ``train/value_loss`` (in squared units of reward, halved), ``train/value_mean`` and
+    ``train/value_explained_variance`` (of the returns, at most 1; both before the update),
+    ``train/critic_grad_norm`` (before clipping) and ``train/bad_values`` (count, see `screening`);
     ``train/drift`` (turns whose context is not what was sampled from, stays 0); ``train/skipped_updates`` (non-finite
     gradients), ``train/zero_signal_groups``, ``train/bad_rewards``, ``train/empty_trajectories``,
-    ``train/lone_groups`` and ``train/overlong_turns`` (counts, see `screening`), ``train/lr``.
+    ``train/lone_groups`` and ``train/overlong_turns`` (counts, see `screening`), ``train/lr``; raft also
+    ``train/kept_trajectories`` (count: what is imitated), and its loss is in nats per action token of these.
 
     Args:
         policy: "bundled", a folder with safetensors, or a hub id.
@@ -68,11 +73,11 @@ class Mem1Module(LightningModule):
         window: Turns kept by memory mode "window".
         layout: How trajectories are scored: tree or rows (equal numbers), stitched (the paper's single copy) or
             official (that of its public code); the last two do not score what was sampled, see `layouts`.
-        algorithm: grpo, dr_grpo, rloo, reinforce_pp, dapo, gspo or gigpo, see `algorithms`.
+        algorithm: grpo, dr_grpo, rloo, reinforce_pp, dapo, gspo, gigpo, ppo or raft, see `algorithms`.
         lr: Learning rate of AdamW.
         weight_decay: Weight decay of AdamW.
         warmup_steps: rl_steps over which the learning rate rises linearly.
-        max_grad_norm: Gradients are clipped to this norm; None for no clipping.
+        max_grad_norm: Gradients are clipped to this norm, the policy's and the critic's each; None for no clipping.
         lora: The trained adapter; null trains every weight.
         num_epochs: Passes over the trajectories of an rl_step.
         num_minibatches: Optimizer steps per pass.
@@ -87,7 +92,9 @@ class Mem1Module(LightningModule):
         state_loss_weight: Weight of the policy loss on internal-state tokens, in units of that on the other ones.
         scale_rewards: "std" divides advantages by the group's deviation, "none" does not (arXiv 2503.20783).
         credit: How credit flows back in time.
+        critic: The critic of ppo; the other algorithms have none.
         shaping: What the length of a turn and of an internal state costs.
+        mismatch: What is done about an engine whose log-probabilities are not the trainer's.
         resample_rounds: How often groups without a signal are played again within an rl_step (dapo).
         dtype: float32, bfloat16 or float16.
         attention: Kernel of the tree layout: auto, segments or flex.
@@ -125,7 +132,9 @@ class Mem1Module(LightningModule):
         state_loss_weight: float = 1.0,
         scale_rewards: Scale = "std",
         credit: CreditSettings = CreditSettings(),  # noqa: B008
+        critic: CriticSettings = CriticSettings(),  # noqa: B008
         shaping: ShapingSettings = ShapingSettings(),  # noqa: B008
+        mismatch: MismatchSettings = MismatchSettings(),  # noqa: B008
         resample_rounds: int = 0,
         dtype: str = "float32",
         attention: str = "auto",
@@ -139,14 +148,12 @@ class Mem1Module(LightningModule):
         check_settings(settings, ALGORITHMS)
         self.automatic_optimization = False
         self.strict_loading = False  # checkpoints hold the adapter alone; `on_load_checkpoint` checks its names
-        self.settings = {key: _plain(value) for key, value in settings.items()}
+        self.settings = {key: plain(value) for key, value in settings.items()}
         self.memory, self.window, self.algorithm = memory, window, algorithm
-        self._drops_silent = ALGORITHMS[algorithm].drops_silent
         self.lr, self.weight_decay, self.warmup_steps = lr, weight_decay, warmup_steps
         self.max_grad_norm = max_grad_norm
         self.num_epochs, self.num_minibatches = num_epochs, num_minibatches
-        self.max_tokens_per_microbatch, self._scoring = max_tokens_per_microbatch, (layout, memory, window)
-        self.resample_rounds = resample_rounds
+        self.resample_rounds, self.mismatch = resample_rounds, mismatch
         self.engine_settings, self.rollout_settings = engine, rollout
         self.seed = resolve_seed(seed)
         self.rl_step = 0
@@ -155,10 +162,9 @@ class Mem1Module(LightningModule):
             self.policy = Policy.load(
                 policy, lora=lora, dtype=dtype, attention=attention, gradient_checkpointing=gradient_checkpointing
             )
-        chosen = ALGORITHMS[algorithm]
-        low = chosen.epsilon if epsilon is None else epsilon
-        own_high = chosen.epsilon_high if epsilon is None else None
-        high = next((e for e in (epsilon_high, own_high) if e is not None), low)
+            chosen = ALGORITHMS[algorithm]
+            self.critic = Critic(self.policy, critic) if chosen.critic else None
+        low, high = chosen.clip_range(epsilon, epsilon_high)
         self.objective = Objective(
             temperature=rollout.temperature,
             epsilon=low,
@@ -169,6 +175,7 @@ class Mem1Module(LightningModule):
             entropy_coef=entropy_coef,
             sequence_ratio=chosen.sequence_ratio,
             state_loss_weight=state_loss_weight,
+            likelihood=chosen.likelihood,
         )
         self.crediting = Crediting(
             algorithm=chosen,
@@ -182,6 +189,7 @@ class Mem1Module(LightningModule):
             beta=beta if kl_in == "reward" else 0.0,
             kl_estimator=kl_estimator or "k1",
         )
+        self.passes = Passes(max_tokens_per_microbatch, layout, memory, window, self.crediting.state_end)
         self._engine: LocalEngine | None = None
         self._engine_device: torch.device | None = None
 
@@ -194,9 +202,9 @@ class Mem1Module(LightningModule):
         return self._engine
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
-        """AdamW over what trains."""
-        trained = [p for p in self.policy.parameters() if p.requires_grad]
-        return torch.optim.AdamW(trained, lr=self.lr, weight_decay=self.weight_decay)
+        """AdamW over what trains; the policy and the critic are groups of one optimizer, so that it steps once."""
+        groups = [{"params": parameters} for parameters in trained_parameters(self.policy).values()]
+        return torch.optim.AdamW(groups, lr=self.lr, weight_decay=self.weight_decay)
 
     def training_step(self, batch: PlayedBatch, batch_idx: int) -> None:
         """One rl_step's update from the trajectories on the batch."""
@@ -219,27 +227,35 @@ class Mem1Module(LightningModule):
         """Take all optimizer steps of one rl_step; returns the numbers to log."""
         scores = self._score(trajectories)
         columns = self.crediting.columns(trajectories, scores)
+        columns, ratios = corrected(columns, trajectories, scores, self.mismatch)
         heard = [bool(c.advantages.any()) for c in columns]
         loud = {t.group for t, signal in zip(trajectories, heard, strict=True) if signal}
-        learnt = [i for i, t in enumerate(trajectories) if t.group in loud or not self._drops_silent]
+        imitates, drops = self.objective.likelihood, self.crediting.algorithm.drops_silent
+        learnt = [i for i, t in enumerate(trajectories) if heard[i] or not (imitates or drops and t.group not in loud)]
         groups = [trajectories[i].group for i in learnt]
         self._set_lr(rl_step)
+        alone = self.critic is not None and rl_step <= self.critic.settings.warmup_steps
         steps = [
-            self._optimize([trajectories[learnt[i]] for i in part], [columns[learnt[i]] for i in part])
+            self._optimize([trajectories[learnt[i]] for i in part], [columns[learnt[i]] for i in part], alone)
             for epoch in range(self.num_epochs)
             for part in collator.group_minibatches(groups, self.num_minibatches, f"{self.seed}/{rl_step}/{epoch}")
         ]
         scored = [step for step in steps if step["tokens"]]  # the others changed nothing, so the first is still exact
         first = scored[0] if scored else self._measure(trajectories)
         counts = {
+            **({"kept_trajectories": len(learnt)} if imitates else {}),
             **bad_input(trajectories, self.rollout_settings.max_new_tokens),
             "zero_signal_groups": len({t.group for t in trajectories} - loud),
             "drift": sum(drift(t, self.memory, self.window) for t in trajectories),
+            **({"bad_values": bad_values(scores["values"])} if self.critic else {}),
         }
         return {
             **mean_over_steps(scored),
+            **critic_means(steps),
+            **(self._value_numbers(columns) if self.critic else {}),
             **rollout_gap(first),
             **mismatch(first),
+            **correction_numbers(ratios, self.mismatch, lambda sums: self._reduce(sums, "sum")),
             "train/skipped_updates": sum(step["skipped"] for step in steps),
             **{f"train/{name}": self._sum_over_ranks(count) for name, count in counts.items()},
             **({"train/kl_reference": self._mean_kl(trajectories, scores)} if "reference" in scores else {}),
@@ -254,59 +270,67 @@ class Mem1Module(LightningModule):
         columns = self.crediting.columns(trajectories, self._score(trajectories))
         return Columns.cat(columns).advantages
 
-    @torch.no_grad()
     def _score(self, trajectories: Sequence[Trajectory]) -> dict[str, list[Tensor]]:
         """What has to be known before credit is given: (T,) by trajectory, by name. No pass when nothing has."""
         scorers: dict[str, Callable[[collator.Batch], Tensor]] = {}
         if self.crediting.beta:
             scorers["reference"] = lambda batch: self.objective.reference(self.policy, batch)
-        found = {name: [torch.zeros(0)] * len(trajectories) for name in scorers}
-        chosen = [i for i, t in enumerate(trajectories) if scorers and num_action_tokens(t)]
-        for part in self._passes([trajectories[i] for i in chosen]):
-            here = [chosen[i] for i in part]
-            batch = self._collate([trajectories[i] for i in here])
-            lengths = [num_action_tokens(trajectories[i]) for i in here]
-            for name, scorer in scorers.items():
-                for i, column in zip(here, scorer(batch).float().cpu().split(lengths), strict=True):
-                    found[name][i] = column
-        return found
+        if self.critic:
+            scorers["values"] = self.critic.values
+        if self.mismatch.on:
+            scorers["old"] = lambda batch: self.policy.logprobs(batch, self.objective.temperature)[0]
+        return self.passes.scores(trajectories, scorers, self.policy.device)
 
-    def _passes(self, trajectories: Sequence[Trajectory]) -> list[list[int]]:
-        return collator.minibatches(trajectories, self.max_tokens_per_microbatch, *self._scoring)
-
-    def _collate(self, trajectories: Sequence[Trajectory]) -> collator.Batch:
-        return collator.collate(trajectories, *self._scoring, self._state_end).to(self.policy.device)
-
-    def _state_end(self, ids: Sequence[int]) -> int:
-        return state_end(ids, self.crediting.decode, self.crediting.tag)
-
-    def _optimize(self, trajectories: Sequence[Trajectory], columns: Sequence[Columns]) -> dict[str, float]:
+    def _optimize(
+        self, trajectories: Sequence[Trajectory], columns: Sequence[Columns], critic_alone: bool
+    ) -> dict[str, float]:
         """One optimizer step over a minibatch; every rank takes the same collective calls, whatever it holds."""
         optimizer = self.optimizers()
         optimizer.zero_grad()  # type: ignore[union-attr]
+        stats = self._add_gradients(trajectories, columns, critic_alone)
+        # what has nothing to learn from keeps no gradient: a step would only replay the optimizer's momentum
+        heard = {"policy": stats["tokens"], CRITIC: stats.get("value_tokens")}
+        norms = {
+            name: gradients.clip(parameters, self.max_grad_norm, self.trainer)
+            for name, parameters in trained_parameters(self.policy).items()
+            if heard[name]
+        }
+        finite = all(map(math.isfinite, (stats["loss"], stats.get("value_loss", 0.0), *norms.values())))
+        if norms and finite:
+            optimizer.step()  # type: ignore[union-attr]
+        optimizer.zero_grad()  # type: ignore[union-attr]
+        stats |= {"grad_norm": norms.get("policy", 0.0), "critic_grad_norm": norms.get(CRITIC, 0.0)}
+        return {**stats, "skipped": 0.0 if finite else 1.0}
+
+    def _add_gradients(
+        self, trajectories: Sequence[Trajectory], columns: Sequence[Columns], critic_alone: bool
+    ) -> dict[str, float]:
+        """The policy's from what has an advantage, the critic's from all that credit was given to; sums by name."""
         totals = self._totals(trajectories)
         scored = [
             i
             for i, t in enumerate(trajectories)
-            if num_action_tokens(t) and (self._scores_all or columns[i].advantages.any())
+            if not critic_alone and num_action_tokens(t) and (self._scores_all or columns[i].advantages.any())
         ]
-        chosen = [trajectories[i] for i in scored]
-        found = PassStats.empty()
-        for part in self._passes(chosen):
-            known = Columns.cat([columns[scored[i]] for i in part])
-            loss, more = self.objective.loss(self.policy, self._collate([chosen[i] for i in part]), known, totals)
-            with self._no_sync():
-                self.manual_backward(loss)
-            found = found + more
+        known = self._known(trajectories, columns, scored)
+        found = gradients.policy_gradients(self.objective, self.policy, known, totals, self._backward)
         stats = found.reduced(self._reduce).named()
-        if stats["tokens"] == 0:  # nothing to learn from: a step would only replay the optimizer's momentum
-            return {"skipped": 0.0, "tokens": 0.0}
-        grad_norm = self._clip_gradients()
-        finite = math.isfinite(stats["loss"]) and math.isfinite(grad_norm)
-        if finite:
-            optimizer.step()  # type: ignore[union-attr]
-        optimizer.zero_grad()  # type: ignore[union-attr]
-        return {**stats, "grad_norm": grad_norm, "skipped": 0.0 if finite else 1.0}
+        if self.critic:
+            known = self._known(trajectories, columns, [i for i, c in enumerate(columns) if c.credited.any()])
+            sums = gradients.critic_gradients(self.objective, self.critic, known, totals, self._backward)
+            stats |= dict(zip(("value_loss", "value_tokens"), self._reduce(sums, "sum").tolist(), strict=True))
+        return stats
+
+    def _known(
+        self, trajectories: Sequence[Trajectory], columns: Sequence[Columns], chosen: Sequence[int]
+    ) -> Iterator[tuple[collator.Batch, Columns]]:
+        """The passes over the chosen trajectories, with what is known of their tokens."""
+        for here, batch in self.passes.batches(trajectories, chosen, self.policy.device):
+            yield batch, Columns.cat([columns[i] for i in here])
+
+    def _backward(self, loss: Tensor) -> None:
+        with gradients.no_sync(self.trainer):
+            self.manual_backward(loss)
 
     @torch.no_grad()
     def _measure(self, trajectories: Sequence[Trajectory]) -> dict[str, float]:
@@ -314,9 +338,9 @@ class Mem1Module(LightningModule):
         chosen = [t for t in trajectories if num_action_tokens(t)][:1]
         found = PassStats.empty()
         if chosen:
-            count = num_action_tokens(chosen[0])
-            nothing = Columns(torch.zeros(count), torch.zeros(count, dtype=torch.bool))
-            found = self.objective.loss(self.policy, self._collate(chosen), nothing, token_counts(chosen))[1]
+            nothing = Columns.unknown(num_action_tokens(chosen[0]))
+            batch = self.passes.collate(chosen).to(self.policy.device)
+            found = self.objective.loss(self.policy, batch, nothing, token_counts(chosen))[1]
         return found.reduced(self._reduce).named()
 
     def _mean_kl(self, trajectories: Sequence[Trajectory], scores: dict[str, list[Tensor]]) -> float:
@@ -324,6 +348,11 @@ class Mem1Module(LightningModule):
         sums = self.crediting.divergence(trajectories, scores)
         total, count = self._reduce(sums, "sum").tolist()
         return total / max(count, 1.0)
+
+    def _value_numbers(self, columns: Sequence[Columns]) -> dict[str, float]:
+        known = Columns.cat(columns)
+        chosen = known.credited
+        return value_numbers(known.values[chosen], known.returns[chosen], lambda sums: self._reduce(sums, "sum"))
 
     @property
     def _scores_all(self) -> bool:
@@ -335,22 +364,6 @@ class Mem1Module(LightningModule):
         counts = token_counts(trajectories)
         summed = self._reduce(torch.tensor(list(counts.values()), dtype=torch.float64), "sum").tolist()
         return dict(zip(counts, map(int, summed), strict=True))
-
-    def _clip_gradients(self) -> float:
-        """Add gradients up over ranks, clip them, return their norm before clipping (nan or inf when they are bad)."""
-        trained = [p for p in self.policy.parameters() if p.requires_grad]
-        if self.trainer.world_size > 1:
-            for parameter in trained:
-                if parameter.grad is None:
-                    parameter.grad = torch.zeros_like(parameter)
-                parameter.grad = self.trainer.strategy.reduce(parameter.grad, reduce_op="sum")
-        limit = math.inf if self.max_grad_norm is None else self.max_grad_norm
-        return float(torch.nn.utils.clip_grad_norm_(trained, limit))
-
-    def _no_sync(self) -> contextlib.AbstractContextManager[Any]:
-        """Ranks may take different numbers of passes, so gradients meet once per optimizer step, not per backward."""
-        block = getattr(self.trainer.strategy, "block_backward_sync", None)
-        return block() if block else contextlib.nullcontext()
 
     def _reduce(self, tensor: Tensor, operation: str) -> Tensor:
         if self.trainer.world_size > 1:
@@ -364,19 +377,14 @@ class Mem1Module(LightningModule):
         return self.lr * min(1.0, rl_step / self.warmup_steps) if self.warmup_steps else self.lr
 
     def _set_lr(self, rl_step: int) -> None:
-        for group in self.optimizers().optimizer.param_groups:  # type: ignore[union-attr]
-            group["lr"] = self._lr(rl_step)
+        rates = [self._lr(rl_step), *([self.critic.settings.lr] if self.critic else [])]
+        for group, lr in zip(self.optimizers().optimizer.param_groups, rates, strict=True):  # type: ignore[union-attr]
+            group["lr"] = lr
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Keep the adapter, the clock and the random state; the frozen base is named, not stored."""
+        """Keep what trains, the clock and the random state; the frozen base is named, not stored."""
         checkpoint["state_dict"] = {WEIGHTS_PREFIX + k: v for k, v in self.policy.adapter_state().items()}
-        checkpoint["lightning_mem1"] = {
-            "rl_step": self.rl_step,
-            "policy": self.settings["policy"],
-            "base": base_fingerprint(self.policy),
-            "settings": self.settings,
-            "rng": rng_state(),
-        }
+        checkpoint["lightning_mem1"] = snapshot(self.policy, self.settings, self.rl_step)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Check that the checkpoint belongs to this base and adapter, then take its weights, clock and random state.
@@ -389,8 +397,3 @@ class Mem1Module(LightningModule):
         self.policy.load_adapter_state({k.removeprefix(WEIGHTS_PREFIX): v for k, v in state.items()})
         self.rl_step = int(ours["rl_step"])
         set_rng_state(ours["rng"])
-
-
-def _plain(value: Any) -> Any:
-    """Dataclasses as dicts, so that a checkpoint loads with `weights_only`."""
-    return dataclasses.asdict(value) if dataclasses.is_dataclass(value) and not isinstance(value, type) else value

@@ -6,11 +6,14 @@ What happens to each kind of bad input:
 | --- | --- | --- |
 | broken environment | left out of every comparison, advantage 0 | ``rollout/stop_error`` |
 | reward that is nan or infinite | likewise | ``train/bad_rewards`` |
+| value of the critic that is nan or infinite | likewise | ``train/bad_values`` |
 | no action token at all | likewise; it still counts as a trajectory of the loss | ``train/empty_trajectories`` |
 | the last one left of a group, by the above | nobody to be compared with: advantage 0 (where groups are compared) | |
 | a group of one from the start | keeps its raw reward | ``train/lone_groups`` |
 | all rewards of a group equal | advantages exactly 0 | ``train/zero_signal_groups`` |
 | a turn cut off at its token limit | trained on; `model.shaping` may punish it | ``train/overlong_turns`` |
+| not kept by raft | advantage 0, and it does not count in the loss | ``train/kept_trajectories`` counts the others |
+| a log-prob of the engine that is no number | the next line; with `model.mismatch` only its token weighs 0 | |
 | a loss or gradient that is not finite | no optimizer step | ``train/skipped_updates`` |
 """
 
@@ -19,6 +22,9 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Sequence
+
+import torch
+from torch import Tensor
 
 from lightning_mem1.types import StopReason, Trajectory
 
@@ -56,6 +62,11 @@ def bad_input(trajectories: Sequence[Trajectory], max_new_tokens: int) -> dict[s
         "lone_groups": float(sum(size == 1 for size in Counter(t.group for t in trajectories).values())),
         "overlong_turns": float(sum(len(turn.action_ids) >= max_new_tokens for turn in turns)),
     }
+
+
+def bad_values(values: Sequence[Tensor]) -> float:
+    """How many trajectories have a value that is no number; (T,) by trajectory."""
+    return float(sum(not bool(torch.isfinite(column).all()) for column in values))
 
 
 def token_counts(trajectories: Sequence[Trajectory]) -> dict[str, int]:

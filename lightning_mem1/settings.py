@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from typing import Any
 
+from lightning_mem1.algorithms import Algorithm
 from lightning_mem1.layouts import check_layout
 from lightning_mem1.memory import check_mode
 
@@ -24,11 +25,17 @@ LEAST: Mapping[str, int] = {  # keys below model, and the least that each may be
     "credit.gamma": 0,
     "credit.lam": 0,
     "credit.step_weight": 0,
+    "credit.keep": 1,
+    "mismatch.cap": 1,
     "shaping.overlong_buffer_tokens": 0,
     "shaping.overlong_penalty": 0,
     "shaping.state_budget_tokens": 0,
     "shaping.state_penalty": 0,
     "lora.r": 1,
+    "critic.r": 1,
+    "critic.lr": 0,
+    "critic.value_clip": 0,
+    "critic.warmup_steps": 0,
     "engine.num_slots": 1,
     "engine.max_prefill_tokens": 1,
     "engine.max_context_tokens": 2,
@@ -36,13 +43,18 @@ LEAST: Mapping[str, int] = {  # keys below model, and the least that each may be
     "rollout.max_information_tokens": 16,
 }
 
+CHOICES: Mapping[str, tuple[str, ...]] = {  # keys below model, and what each may be
+    "mismatch.correction": ("none", "tis", "mis"),
+    "mismatch.level": ("token", "turn", "trajectory"),
+}
 
-def check_settings(settings: Mapping[str, Any], algorithms: Collection[str]) -> None:
+
+def check_settings(settings: Mapping[str, Any], algorithms: Mapping[str, Algorithm]) -> None:
     """Check the arguments of `Mem1Module`.
 
     Args:
         settings: Every argument by name.
-        algorithms: The algorithms that there are.
+        algorithms: The algorithms that there are, by name.
 
     Raises:
         ValueError: one line on what was expected, what came and which key to set.
@@ -55,9 +67,25 @@ def check_settings(settings: Mapping[str, Any], algorithms: Collection[str]) -> 
         )
     for key, least in LEAST.items():
         check_least(f"model.{key}", _get(settings, key), least)
+    for key, choices in CHOICES.items():
+        if _get(settings, key) not in choices:
+            raise ValueError(
+                f"model.{key} unknown: expected {', '.join(choices)}, got '{_get(settings, key)}'; set model.{key}"
+            )
+    credit = settings["credit"]
+    if settings["algorithm"] == "raft" and credit.keep is None and credit.threshold is None:
+        raise ValueError(
+            "raft would imitate whatever was played: expected a limit, got keep null and threshold null; "
+            "set model.credit.keep or model.credit.threshold"
+        )
     _check_sampling(settings)
     if settings["beta"] and settings["lora"] is None:
         raise ValueError("no reference policy: expected an adapter for the KL penalty; set model.lora or model.beta 0")
+    if algorithms[settings["algorithm"]].critic and settings["lora"] is None:
+        raise ValueError(
+            "no base to put a critic on: expected a policy that trains an adapter, got full training; "
+            "set model.lora or an algorithm without a critic"
+        )
 
 
 def check_least(key: str, value: float | None, least: float) -> None:

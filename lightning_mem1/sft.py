@@ -1,7 +1,8 @@
 """Warm start by behaviour cloning: `python -m lightning_mem1.sft experiments/warmstart.yaml` makes the bundled policy.
 
 A scripted shopper and a scripted researcher play (`expert`), and a small model learns their turns through the same
-layout that reinforcement uses later.
+layout that reinforcement uses later. `data.min_reward` clones only what went well. A policy learns from the best of its
+own trajectories with ``model.algorithm: raft`` of `fit`; transcripts are for reading and hold no ids to learn from.
 """
 
 from __future__ import annotations
@@ -43,7 +44,7 @@ class SftModule(L.LightningModule):
         self.policy, self.config = policy, config
         self.automatic_optimization = False
         self.started = time.perf_counter()
-        self.num_tokens = 0
+        self.num_tokens = self.num_trajectories = 0
 
     def configure_optimizers(self) -> Any:
         """AdamW without decay on vectors; warm-up, then cosine to a twentieth."""
@@ -70,7 +71,8 @@ class SftModule(L.LightningModule):
         return batch
 
     def training_step(self, trajectories: list[Trajectory], step: int) -> None:
-        """One optimizer step on one list of trajectories."""
+        """One optimizer step on one list of trajectories; an empty one leaves the weights as they are."""
+        self.num_trajectories += len(trajectories)
         optimizer: Any = self.optimizers()
         optimizer.zero_grad()
         loss = self.loss(trajectories, self.manual_backward)
@@ -191,12 +193,17 @@ def train(config: WarmStart, command: str = "") -> dict[str, float]:
     )
     loader = DataLoader(ExpertStream(config, tokenizer), batch_size=None, num_workers=1, prefetch_factor=4)
     trainer.fit(module, loader)
+    if not module.num_trajectories:
+        raise ValueError(
+            "nothing to clone: expected expert trajectories with a valid turn and a reward of at least "
+            f"{config.data.min_reward}, got none; lower warmstart.data.min_reward or warmstart.data.slip"
+        )
     seconds = time.perf_counter() - module.started
     save(policy, config.output)
     numbers = validate(Policy.load(config.output), config)  # what is scored is what was written
     parameters = sum(p.numel() for p in policy.parameters()) / 1e6
     size = {"parameters": parameters, "vocab": len(tokenizer), "tokens": module.num_tokens / 1e6, "seconds": seconds}
-    write_card(config, {**numbers, **size}, command)
+    write_card(config, {**numbers, **size, "cloned": module.num_trajectories}, command)
     return numbers
 
 
@@ -211,7 +218,7 @@ wrong in their decisions: it is the starting point of `experiments/webshop.yaml`
 | command | `{command}` |
 | seed | {seed} |
 | data | {shop} trajectories in {worlds} generated shops (train goals), {qa} in {worlds} generated encyclopedias |
-| seeds of the worlds | {first} to {last} (those of training and tests, seed 0, were never seen) |
+{filter}| seeds of the worlds | {first} to {last} (those of training and tests, seed 0, were never seen) |
 | cost | {tokens:.1f} M trained tokens, {minutes:.0f} minutes on {threads} CPU {thread} |
 | shop: {tasks} validation goals, greedy | reward {shop_reward:.3f}, success {shop_success:.3f}, \
 {shop_turns:.1f} turns, {shop_valid:.1%} valid |
@@ -226,10 +233,13 @@ def write_card(config: WarmStart, numbers: dict[str, float], command: str) -> No
     """Write the model card beside the weights."""
     steps = sum(stage.steps for stage in config.stages)
     worlds = -(-steps // config.data.steps_per_world)
+    least = config.data.min_reward
+    kept = "" if least is None else f"| cloned | those with a reward of at least {least}: {numbers['cloned']} |\n"
     card = CARD.format(
         **numbers,
         minutes=numbers["seconds"] / 60,
         command=command,
+        filter=kept,
         seed=config.seed,
         shop=sum(stage.steps * stage.shop_episodes for stage in config.stages),
         qa=sum(stage.steps * stage.qa_episodes for stage in config.stages),

@@ -5,6 +5,7 @@ Everything is tensors and plain values, because checkpoints are only ever loaded
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import os
 import random
@@ -24,6 +25,17 @@ def base_fingerprint(policy: Policy) -> str:
             values = parameter.detach().flatten()[:64].to(torch.bfloat16).view(torch.uint8).cpu()
             digest.update(f"{tuple(parameter.shape)}".encode() + bytes(values.tolist()))
     return digest.hexdigest()[:16]
+
+
+def snapshot(policy: Policy, settings: Mapping[str, Any], rl_step: int) -> dict[str, Any]:
+    """This package's entry of a checkpoint; `settings` are the module's, with the policy's source."""
+    return {
+        "rl_step": rl_step,
+        "policy": settings["policy"],
+        "base": base_fingerprint(policy),
+        "settings": settings,
+        "rng": rng_state(),
+    }
 
 
 def check_checkpoint(checkpoint: Mapping[str, Any], policy: Policy, source: str) -> dict[str, Any]:
@@ -68,6 +80,11 @@ def set_rng_state(state: dict[str, Any]) -> None:
     torch.set_rng_state(state["torch"].cpu())
     if "cuda" in state and len(state["cuda"]) == torch.cuda.device_count():
         torch.cuda.set_rng_state_all([s.cpu() for s in state["cuda"]])
+
+
+def plain(value: Any) -> Any:
+    """Dataclasses as dicts, so that a checkpoint loads with `weights_only`."""
+    return dataclasses.asdict(value) if dataclasses.is_dataclass(value) and not isinstance(value, type) else value
 
 
 def resolve_seed(seed: int | None) -> int:

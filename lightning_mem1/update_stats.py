@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 SUMMED = ("loss", "clip_fraction", "approx_kl", "entropy", "kl_reference", "weight", "gap", "tokens")
+MIN_VARIANCE = 1e-12  # below it returns are equal but for rounding
 MAX_TURNS_SHOWN = 32  # later turns count as the last one
 KINDS = ("action", "state")  # what an action token may belong to: the internal state, or everything else in a turn
 BY_KIND = ("tokens", "entropy", "gap", "pull")  # summed per kind
@@ -124,6 +125,40 @@ def mean_over_steps(scored: Sequence[dict[str, float]]) -> dict[str, float]:
     if total := sum(map(sum, pulls)):
         metrics["train/gradient_share_state"] = sum(state for state, _ in pulls) / total
     return metrics
+
+
+def critic_means(steps: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    """Average the optimizer steps in which the critic learnt; empty when there is none."""
+    learnt = [step for step in steps if step.get("value_tokens")]
+    return {f"train/{key}": fmean(step[key] for step in learnt) for key in ("value_loss", "critic_grad_norm") if learnt}
+
+
+def value_numbers(values: Tensor, returns: Tensor, total: Callable[[Tensor], Tensor]) -> dict[str, float]:
+    """How good the critic was before an update: its mean, and the share of the returns' variance that it explains.
+
+    ``1 - Var(returns - values) / Var(returns)``: 1 is a perfect critic, 0 one that is no better than a constant, below
+    0 a worse one. Left out when all returns are equal, and everything when nothing was credited.
+
+    ```
+    returns 0 2    values 0 1    errors 0 1    1 - 0.25 / 1 = 0.75
+    ```
+
+    Args:
+        values: (N,) of this rank's action tokens.
+        returns: (N,) what they should have been.
+        total: Adds a float64 tensor up over ranks.
+    """
+    wide = torch.stack([values, returns, returns - values]).double()
+    count = torch.tensor([float(len(values))], dtype=torch.float64)
+    sums = total(torch.cat([count, wide.sum(1)]))
+    means = sums[1:] / sums[0].clamp(min=1)
+    spread = total((wide - means[:, None]).square().sum(1)).tolist()
+    if not sums[0]:
+        return {}
+    numbers = {"train/value_mean": float(means[0])}
+    if spread[1] > MIN_VARIANCE * float(sums[0]):
+        numbers["train/value_explained_variance"] = 1 - spread[2] / spread[1]
+    return numbers
 
 
 def rollout_gap(step: dict[str, float]) -> dict[str, float]:

@@ -109,3 +109,50 @@ def test_a_turn_without_tokens_leaves_its_reward_on_the_token_before_it():
 def test_equal_rewards_teach_nothing(name):
     played = [trajectory([0.1], [1]) for _ in range(7)]
     assert [a.tolist() for a in credit(name, played).advantages] == [[0.0]] * 7
+
+
+# three turns across two rewrites, token rewards 0 1 | 0 | 2, values 1 2 | 4 | 2, gamma = lambda = 1/2
+# deltas      0 + 2/2 - 1 = 0    1 + 4/2 - 2 = 1    0 + 2/2 - 4 = -3    2 - 2 = 0
+# advantages  0 + 1/16           1 - 3/4 = 1/4      -3 + 0              0
+THREE_TURNS, VALUES = trajectory([1.0, 0.0, 2.0], [2, 1, 1]), torch.tensor([1.0, 2.0, 4.0, 2.0])
+HALVES = {"gamma": 0.5, "lam": 0.5}
+
+
+def test_ppo_gives_credit_across_the_rewrites_of_three_turns():
+    found = credit("ppo", [THREE_TURNS], values=[VALUES], **HALVES)
+    assert found.advantages[0].tolist() == [0.0625, 0.25, -3.0, 0.0]
+    assert found.returns[0].tolist() == [1.0625, 2.25, 1.0, 2.0]
+
+
+def test_ppo_with_the_turn_as_its_step_reads_the_value_before_the_turn_and_shares_its_numbers():
+    # turn rewards 1 0 2, values 1 4 2    deltas  1 + 4/2 - 1 = 2    2/2 - 4 = -3    0    advantages  2 - 3/4  -3  0
+    found = credit("ppo", [THREE_TURNS], values=[torch.tensor([1.0, 9.0, 4.0, 2.0])], unit="turn", **HALVES)
+    assert found.advantages[0].tolist() == [1.25, 1.25, -3.0, 0.0]
+    assert found.returns[0].tolist() == [2.25, 2.25, 1.0, 2.0]
+
+
+def test_ppo_sees_no_difference_between_one_context_and_several_when_the_reward_comes_last():
+    whole, split = trajectory([2.0], [4]), trajectory([0.0, 0.0, 2.0], [2, 1, 1])
+    one, several = (credit("ppo", [played], values=[VALUES], **HALVES) for played in (whole, split))
+    # textbook, backwards: 0, 2/2 - 4 = -3, 4/2 - 2 - 3/4 = -3/4, 2/2 - 1 - 3/16
+    assert one.advantages[0].tolist() == several.advantages[0].tolist() == [-0.1875, -0.75, -3.0, 0.0]
+
+
+def test_ppo_without_discount_and_decay_is_the_return_minus_the_value_with_the_kl_paid_on_the_way():
+    costs = [torch.tensor([0.1, 0.2, 0.4])]
+    played = [trajectory([1.0, 2.0], [2, 1])]
+    values = [torch.tensor([0.5, 0.0, 1.0])]
+    assert advantages("ppo", played, penalties=costs, values=values) == [[2.3 - 0.5, 2.4, 1.6 - 1.0]]
+
+
+def test_ppo_without_a_critic_is_refused():
+    with pytest.raises(ValueError, match="ppo needs a critic: expected values of the action tokens, got none"):
+        credit("ppo", [THREE_TURNS])
+
+
+def test_a_clip_range_that_the_user_sets_wins_over_the_algorithms_own():
+    dapo = ALGORITHMS["dapo"]
+    assert dapo.clip_range(None, None) == (0.2, 0.28)
+    assert dapo.clip_range(0.1, None) == (0.1, 0.1)
+    assert dapo.clip_range(None, 0.3) == (0.2, 0.3)
+    assert ALGORITHMS["ppo"].clip_range(None, None) == (0.2, 0.2)

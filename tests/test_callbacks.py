@@ -1,6 +1,8 @@
 """The callbacks: what they play, log, write and print."""
 
 import json
+import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -105,6 +107,14 @@ def test_reward_numbers_count_every_trajectory_and_every_turn():
     assert numbers["invalid_action_rate"] == [1.0, 0.0, 0.0]
     assert numbers["turns"] == [2.0, 1.0, 0.0]
     assert numbers["stop_error"] == [0.0, 0.0, 1.0]
+
+
+def test_a_reward_that_is_no_number_is_told_and_its_group_still_has_a_deviation():
+    played = [Trajectory(task(0), [1], [Turn([2], [0.0], reward=r)], StopReason.DONE) for r in (float("nan"), 1.0, 3.0)]
+    played.append(replace(played[0], group=1))
+    numbers = reward_numbers(played)
+    assert [math.isnan(reward) for reward in numbers["reward"]] == [True, False, False, True]
+    assert numbers["group_std"] == [1.0]
 
 
 def test_context_by_turn_averages_over_the_trajectories_that_got_there():

@@ -25,15 +25,21 @@ SHARED = ROOT.parent / "shared" / "data" / "webshop-1k"
 SHORT = ["--data.tasks_per_step=2", "--data.group_size=4", "--data.num_rl_steps=2", "--data.num_val_tasks=3"]
 
 
+def warm_start():
+    """What the bundled policy is made with."""
+    from jsonargparse import ArgumentParser
+
+    parser = ArgumentParser(parser_mode="omegaconf", exit_on_error=False)
+    parser.add_argument("--config", action="config")
+    parser.add_class_arguments(WarmStart, "warmstart")
+    path = ROOT / "experiments" / "warmstart.yaml"
+    return parser.instantiate(parser.parse_args(["--config", str(path)])).warmstart
+
+
 @pytest.mark.parametrize("path", EXPERIMENTS, ids=lambda path: path.stem)
 def test_every_experiment_is_read_without_complaint(path, capsys):
     if path.stem == "warmstart":
-        from jsonargparse import ArgumentParser
-
-        parser = ArgumentParser(parser_mode="omegaconf", exit_on_error=False)
-        parser.add_argument("--config", action="config")
-        parser.add_class_arguments(WarmStart, "warmstart")
-        assert parser.parse_args(["--config", str(path)]).warmstart.output == "lightning_mem1/assets/policy"
+        assert warm_start().output == "lightning_mem1/assets/policy"
     else:
         assert fit.main([str(path), "--print_config"]) == 0
         assert "tasks_per_step" in capsys.readouterr().out
@@ -46,14 +52,20 @@ def test_the_ablation_of_layouts_differs_from_the_shopper_in_nothing_else():
 
 
 def test_the_bundled_policy_shops_as_its_card_says():
-    row = re.search(r"greedy \| reward ([\d.]+), success ([\d.]+), ([\d.]+) turns, ([\d.]+)% valid", CARD.read_text())
-    reward, success, turns, valid = map(float, row.groups())
-    found = validate(Policy.load("bundled"), WarmStart("unused", num_val_tasks=100))
-    # another processor may round a log-prob the other way and change an episode, but not many
-    assert found["reward"] == pytest.approx(reward, abs=0.04)
-    assert found["success"] == pytest.approx(success, abs=0.04)
-    assert found["turns"] == pytest.approx(turns, abs=0.4)
-    assert found["valid"] == pytest.approx(valid / 100, abs=0.04)
+    config, card = warm_start(), CARD.read_text()
+    rows = {
+        "shop": rf"shop: {config.num_val_tasks} validation goals, greedy \| reward (\S+), success (\S+), ",
+        "qa": rf"QA: {config.num_val_tasks} validation tasks, greedy \| right answers (\S+), all right (\S+), ",
+    }
+    told = {name: re.search(row + r"(\S+) turns, (\S+)% valid", card).groups() for name, row in rows.items()}
+    found = validate(Policy.load("bundled"), config)
+    for name, numbers in told.items():
+        reward, success, turns, valid = map(float, numbers)
+        # another processor may round a log-prob the other way and change an episode, but not many
+        assert found[f"{name}_reward"] == pytest.approx(reward, abs=0.04)
+        assert found[f"{name}_success"] == pytest.approx(success, abs=0.04)
+        assert found[f"{name}_turns"] == pytest.approx(turns, abs=0.4)
+        assert found[f"{name}_valid"] == pytest.approx(valid / 100, abs=0.04)
 
 
 def test_its_rollouts_drift_nowhere_and_its_context_is_bounded_by_prompt_and_one_turn():

@@ -25,9 +25,11 @@ tasks
 policy
 engine
 rollout collator
+passes
 snapshot settings update_stats
 objective
-credit
+credit gradients
+mismatch
 module datamodule
 qa_data
 warmstart

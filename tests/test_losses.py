@@ -8,7 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lightning_mem1.losses import clipped_policy_loss, entropy_loss, kl_penalty, token_weights
+from lightning_mem1.losses import clipped_policy_loss, clipped_value_loss, entropy_loss, kl_penalty, token_weights
 
 GOLDEN = Path(__file__).parents[1].parent / "shared/golden/rl/ppo_grpo.json"
 
@@ -97,6 +97,29 @@ def test_the_pull_of_a_token_is_the_size_of_the_losss_derivative_by_its_log_prob
     loss.backward()
     assert stats["pull"].tolist() == pytest.approx([1.1, 0.0, 0.375])
     assert logprobs.grad.abs().tolist() == pytest.approx(stats["pull"].tolist())
+
+
+def test_the_value_loss_takes_the_worse_of_the_free_and_the_held_value():
+    # old 0, clip 1/2    value 1    1/4     2     -1
+    #                  return 2      1      0      2
+    # free error             1    9/16     4      9
+    # held value           1/2     1/4    1/2   -1/2
+    # held error           9/4    9/16    1/4   25/4      worse: 9/4  9/16  4  9
+    values = tensor(1, 0.25, 2, -1).requires_grad_()
+    weights = tensor(0.1, 0.2, 0.3, 0.4)
+    loss = clipped_value_loss(values, tensor(0, 0, 0, 0), tensor(2, 1, 0, 2), weights, clip=0.5)
+    assert loss.item() == pytest.approx((0.1 * 9 / 4 + 0.2 * 9 / 16 + 0.3 * 4 + 0.4 * 9) / 2)
+    loss.backward()  # w (V - R), and nothing where the held value is the worse one
+    assert values.grad.tolist() == pytest.approx([0.0, 0.2 * -0.75, 0.3 * 2, 0.4 * -3])
+
+
+def test_without_a_clip_the_value_loss_is_half_the_squared_error():
+    assert clipped_value_loss(tensor(1, 5), tensor(0, 0), tensor(2, 1), tensor(0.5, 0.5)).item() == (1 + 16) / 4
+
+
+def test_values_that_do_not_align_are_named():
+    with pytest.raises(ValueError, match=r"returns must hold one entry per action token.*\(2,\), got \(1,\)"):
+        clipped_value_loss(tensor(1, 2), tensor(1, 2), tensor(1), tensor(1, 2))
 
 
 # Two trajectories: turns of 3 and 1 tokens, and one turn of 2 tokens.
@@ -211,3 +234,14 @@ def test_the_reference_implementation_gives_the_same_policy_loss_and_kl():
         ours.append(kl_penalty(logprobs, ref_logprobs, "k3"))
         theirs = [tensor(*case["kl_penalties"][name])[mask] for name in ("kl", "mse", "low_var_kl")]
         torch.testing.assert_close(ours, theirs, atol=1e-6, rtol=1e-6)
+
+
+def test_the_reference_implementation_gives_the_same_value_loss():
+    if not GOLDEN.exists():
+        pytest.skip(f"golden cases are not here: {GOLDEN.name}")
+    for case in golden_cases():
+        mask = tensor(*case["mask"]).bool()
+        values, old_values, returns = (tensor(*case[key])[mask] for key in ("new_values", "values", "gae_returns"))
+        weights = torch.full_like(values, 1 / len(values))
+        loss = clipped_value_loss(values, old_values, returns, weights, case["value_clip"])
+        assert loss.item() == pytest.approx(case["value_loss"], abs=1e-9)

@@ -32,6 +32,19 @@ def test_a_step_of_the_expert_stream_depends_on_the_seed_and_its_number_alone(tm
     assert ids != [[turn.action_ids for t in step for turn in t.turns] for step in other]
 
 
+@pytest.mark.parametrize("slip", [0.0, 0.2])
+def test_expert_trajectories_below_the_least_reward_are_not_cloned(tmp_path, slip):
+    config = warm_start(tmp_path)
+    config.data.slip = slip
+    everything = [t for step in ExpertStream(config, tiny_tokenizer()) for t in step]
+    config.data.min_reward = 0.5
+    kept = [t for step in ExpertStream(config, tiny_tokenizer()) for t in step]
+    ids = [[turn.action_ids for turn in t.turns] for t in everything if t.reward >= 0.5]
+    assert [[turn.action_ids for turn in t.turns] for t in kept] == ids
+    assert 0 < len(kept) < len(everything)
+    assert bool(sft.cloned(kept).all()) == (slip == 0)  # what slipped on the way to the reward is shown all the same
+
+
 def test_every_turn_of_the_expert_is_well_formed_and_its_trajectories_drift_nowhere(tmp_path):
     trajectories = [t for step in ExpertStream(warm_start(tmp_path), tiny_tokenizer()) for t in step]
     assert all(turn.valid for t in trajectories for turn in t.turns)
@@ -80,7 +93,7 @@ def test_a_warm_start_writes_a_policy_that_loads_and_a_card_that_tells_its_makin
     ]
     argv = [f"--warmstart.model.{size}" for size in sizes]
     argv += ["--warmstart.data.shop.num_products=40", "--warmstart.data.qa.num_passages=60"]
-    argv += ["--warmstart.num_val_tasks=2"]
+    argv += ["--warmstart.num_val_tasks=2", "--warmstart.data.min_reward=0.4"]
     config = tmp_path / "warmstart.yaml"
     config.write_text(
         json.dumps({"warmstart": {"output": str(tmp_path / "policy"), "stages": [{"steps": 2, "shop_episodes": 2}]}})
@@ -96,6 +109,19 @@ def test_a_warm_start_writes_a_policy_that_loads_and_a_card_that_tells_its_makin
     assert f"`python -m lightning_mem1.sft {config} --warmstart.model.vocab_size=600" in card
     assert "| seed | 0 |" in card
     assert "4 trajectories in 1 generated shops (train goals), 16 in 1 generated encyclopedias" in card
+    assert 0 < int(re.search(r"\| cloned \| those with a reward of at least 0\.4: (\d+) \|", card)[1]) < 20
+
+
+@pytest.mark.parametrize(("min_reward", "slip"), [(9.0, 0.0), (None, 1.0)])
+def test_a_warm_start_that_clones_nothing_says_so(tmp_path, min_reward, slip):
+    config = warm_start(tmp_path / "policy")
+    config.data.min_reward, config.data.slip, config.tokenizer = min_reward, slip, str(tmp_path)
+    tiny_tokenizer().save_pretrained(tmp_path)
+    with pytest.raises(
+        ValueError, match=f"nothing to clone: .* at least {min_reward}, got none; lower warmstart.data.min_reward"
+    ):
+        sft.train(config)
+    assert not (tmp_path / "policy").exists()
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,15 @@ import math
 import pytest
 import torch
 
-from lightning_mem1.update_stats import MAX_TURNS_SHOWN, PassStats, mean_over_steps, mismatch, rollout_gap
+from lightning_mem1.update_stats import (
+    MAX_TURNS_SHOWN,
+    PassStats,
+    critic_means,
+    mean_over_steps,
+    mismatch,
+    rollout_gap,
+    value_numbers,
+)
 
 
 def one_pass(gaps, turns, loss=1.0, weight=0.5):
@@ -90,3 +98,47 @@ def test_a_gap_that_is_no_number_counts_as_the_largest():
     found = mismatch(one_pass([math.nan, math.inf], [0, 0]).named())
     assert found["train/rollout_gap_p99"] == pytest.approx(100)
     assert mismatch(PassStats.empty().named()) == {}
+
+
+def test_the_critic_explains_the_share_of_the_returns_variance_that_its_errors_do_not_have():
+    # returns 0 2: variance 1; errors 0 1: variance 1/4
+    numbers = value_numbers(torch.tensor([0.0, 1.0]), torch.tensor([0.0, 2.0]), lambda sums: sums)
+    assert numbers == {"train/value_mean": 0.5, "train/value_explained_variance": 0.75}
+
+
+def test_a_critic_that_is_off_by_a_constant_explains_everything_and_one_that_is_constant_nothing():
+    returns = torch.tensor([0.0, 2.0, 7.0])
+    for values, share in ((returns + 3, 1.0), (torch.full((3,), 5.0), 0.0)):
+        found = value_numbers(values, returns, lambda sums: sums)["train/value_explained_variance"]
+        assert found == pytest.approx(share)
+
+
+def test_two_ranks_together_tell_what_one_would_tell_of_all_tokens():
+    values, returns = torch.tensor([0.0, 1.0, 1.0, 4.0]), torch.tensor([0.0, 2.0, 3.0, 3.0])
+    whole: list[torch.Tensor] = []
+    expected = value_numbers(values, returns, lambda sums: whole.append(sums) or sums)
+    given: list[list[torch.Tensor]] = [[], []]
+    for mine, part in zip(given, (slice(0, 1), slice(1, 4)), strict=True):
+        # both ranks get the sums of all tokens
+        told = value_numbers(
+            values[part], returns[part], lambda sums, mine=mine: mine.append(sums) or whole[len(mine) - 1]
+        )
+        assert told == expected
+    for one, other, both in zip(*given, whole, strict=True):
+        torch.testing.assert_close(one + other, both)
+
+
+def test_returns_that_are_all_equal_have_no_variance_to_explain():
+    numbers = value_numbers(torch.tensor([0.5, 1.5]), torch.tensor([1.0, 1.0]), lambda sums: sums)
+    assert numbers == {"train/value_mean": 1.0}
+    assert value_numbers(torch.zeros(0), torch.zeros(0), lambda sums: sums) == {}
+
+
+def test_the_critics_steps_are_averaged_over_those_in_which_it_learnt():
+    steps = [
+        {"value_tokens": 2.0, "value_loss": 1.0, "critic_grad_norm": 0.5},
+        {"value_tokens": 0.0, "value_loss": 0.0, "critic_grad_norm": 0.0},
+        {"value_tokens": 1.0, "value_loss": 3.0, "critic_grad_norm": 1.5},
+    ]
+    assert critic_means(steps) == {"train/value_loss": 2.0, "train/critic_grad_norm": 1.0}
+    assert critic_means([{"tokens": 3.0}]) == {}

@@ -14,7 +14,7 @@ from lightning_mem1.module import Mem1Module
 
 
 class ProgressCallback(Callback):
-    """Prints step, reward, success, peak tokens, internal-state length, tokens/s and the time left.
+    """Prints step, reward, success, peak tokens, internal-state length, tokens/s, what raft kept and the time left.
 
     Args:
         show_loss: Also print the loss and the largest rollout gap.
@@ -93,6 +93,8 @@ class ProgressCallback(Callback):
             f"state {_get(metrics, 'memory/internal_state_mean'):.0f}  "
             f"{_get(metrics, 'rollout/tokens_per_s'):,.0f} tokens/s  {seconds:.1f} s/step"
         )
+        if "train/kept_trajectories" in metrics:
+            line += f"  kept {_get(metrics, 'train/kept_trajectories'):.0f}"
         if self.show_loss:
             gap = _get(metrics, "train/rollout_gap_max")
             line += f"  loss {_get(metrics, 'train/loss'):+.4f}  gap {gap:.1e}"

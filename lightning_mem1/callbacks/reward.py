@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from statistics import pstdev
 
@@ -16,13 +17,15 @@ from lightning_mem1.types import StopReason, Trajectory
 def reward_numbers(trajectories: Sequence[Trajectory]) -> dict[str, list[float]]:
     """Numbers to be averaged, by metric name; one per trajectory, `group_std` one per group, `invalid` one per turn."""
     rewards = [float(t.reward) for t in trajectories]
-    groups = {t.group for t in trajectories}
-    spreads = [pstdev(float(t.reward) for t in trajectories if t.group == g) for g in groups]
+    groups: dict[int, list[float]] = {}
+    for trajectory, reward in zip(trajectories, rewards, strict=True):
+        if math.isfinite(reward):  # a group's deviation is that of the rewards that are numbers
+            groups.setdefault(trajectory.group, []).append(reward)
     return {
         "reward": rewards,
         "reward_squared": [reward**2 for reward in rewards],
         "success": [t.success for t in trajectories],
-        "group_std": spreads,
+        "group_std": [pstdev(finite) for finite in groups.values()],
         "invalid_action_rate": [float(not turn.valid) for t in trajectories for turn in t.turns],
         "turns": [float(len(t.turns)) for t in trajectories],
         "seconds_per_episode": [t.seconds for t in trajectories],

@@ -1,6 +1,7 @@
 """The policy: one causal LM with a LoRA adapter named `policy`; adapters off, it is the reference.
 
-The adapter is the only thing that trains. What is loaded may be the bundled policy, a folder or a hub id.
+Adapters are the only thing that trains: the policy's, and the critic's on the same base (see `policy.critic`). What is
+loaded may be the bundled policy, a folder or a hub id.
 """
 
 from __future__ import annotations
@@ -84,6 +85,7 @@ class Policy(nn.Module):
         self.source = source
         self.tree_kernel = tree_kernel
         self.model: Any = _with_adapter(model, lora) if lora else model
+        self.value_head: nn.Module | None = None  # the critic's; here, so that it moves and is stored with the adapters
 
     @classmethod
     def load(
@@ -144,14 +146,17 @@ class Policy(nn.Module):
         Returns:
             Log-probabilities (N,) and entropies (N,) in nats, in the batch's order of action tokens.
         """
+        return chunked_logprobs(self.predicting(batch), self.head, batch.action_ids, temperature)
+
+    def predicting(self, batch: ScoredBatch) -> Tensor:
+        """Hidden states (N, width) that predict the action tokens: each has seen its token's context and no more."""
         hidden = self.hidden(
             batch.input_ids,
             batch.position_ids,
             attention_mask=batch.attention_mask,
             **self._tree(batch.tree),
         )
-        predicting = hidden.flatten(0, 1)[batch.predict_index]
-        return chunked_logprobs(predicting, self.head, batch.action_ids, temperature)
+        return hidden.flatten(0, 1)[batch.predict_index]
 
     def _tree(self, table: TreeTable | None) -> dict[str, Any]:
         if table is None:
@@ -167,8 +172,49 @@ class Policy(nn.Module):
         disable = getattr(self.model, "disable_adapter", None)
         if disable is None:
             raise ValueError("no reference policy: expected an adapter, got full training; set model.lora or beta 0")
-        with disable():
+        with self._same_trained(), disable():
             yield
+
+    @contextmanager
+    def adapter(self, name: str) -> Iterator[None]:
+        """Inside, the adapter `name` is on and every other one off.
+
+        A backward pass that computes activations again (gradient checkpointing) has to run inside as well.
+        """
+        before = self.model.active_adapter
+        self._switch(name)
+        try:
+            yield
+        finally:
+            self._switch(before)
+
+    def add_adapter(self, name: str, lora: LoraSettings) -> None:
+        """Put another adapter on the base. It trains beside those that are there, and is off outside `adapter(name)`.
+
+        Raises:
+            ValueError: full training, which would move the base under it.
+        """
+        if self.model is self.causal_lm:
+            raise ValueError(f"no adapter to put '{name}' beside: expected one, got full training; set model.lora")
+        with self._same_trained():
+            self.model.add_adapter(name, _lora_config(lora))
+        for own, parameter in self.named_parameters():
+            if f".{name}." in own:
+                parameter.requires_grad_(True)
+
+    def _switch(self, name: str) -> None:
+        with self._same_trained():
+            self.model.set_adapter(name)
+
+    @contextmanager
+    def _same_trained(self) -> Iterator[None]:
+        """Afterwards the same weights train as before: peft freezes whatever is not on when it switches adapters."""
+        trained = [p for p in self.parameters() if p.requires_grad]
+        try:
+            yield
+        finally:
+            for parameter in trained:
+                parameter.requires_grad_(True)
 
     def adapter_state(self) -> dict[str, Tensor]:
         """The trained weights alone: names and tensors, on the CPU."""
@@ -187,26 +233,32 @@ class Policy(nn.Module):
                 got = tuple(state[name].shape) if name in state else "nothing"
                 raise ValueError(
                     f"adapter does not fit this policy: expected {name} of shape {tuple(parameter.shape)}, got {got}; "
-                    "use the model.policy and model.lora settings it was trained with"
+                    "use the model.policy, model.lora, model.algorithm and model.critic settings it was trained with"
                 )
             parameter.data.copy_(state[name])
         if extra := sorted(set(state) - set(own)):
             raise ValueError(f"adapter does not fit this policy: expected {len(own)} tensors, got also {extra[0]}")
 
     def save(self, folder: str | Path) -> None:
-        """Write the adapter (peft format, safetensors), or the whole model when there is no adapter."""
-        self.model.save_pretrained(str(folder), safe_serialization=True)
+        """Write the policy's adapter (peft format, safetensors), or the whole model when there is none."""
+        chosen = {} if self.model is self.causal_lm else {"selected_adapters": [ADAPTER]}
+        self.model.save_pretrained(str(folder), safe_serialization=True, **chosen)
         self.tokenizer.save_pretrained(str(folder))
 
 
 def _with_adapter(model: nn.Module, lora: LoraSettings) -> nn.Module:
-    from peft import LoraConfig, get_peft_model
+    from peft import get_peft_model
 
-    config = LoraConfig(
+    return get_peft_model(model, _lora_config(lora), adapter_name=ADAPTER)
+
+
+def _lora_config(lora: LoraSettings) -> Any:
+    from peft import LoraConfig
+
+    return LoraConfig(
         r=lora.r,
         lora_alpha=lora.alpha,
         lora_dropout=lora.dropout,
         target_modules=lora.target_modules,
         task_type="CAUSAL_LM",
     )
-    return get_peft_model(model, config, adapter_name=ADAPTER)
