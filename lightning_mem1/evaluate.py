@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from lightning_mem1.reports.published import Published
     from lightning_mem1.reports.tables import Baseline, Row
 
+# settings of the data that change no trajectory: the number of objectives stands in each record
 TRAINING_ONLY = ("tasks_per_step", "group_size", "num_rl_steps", "num_val_tasks", "val_batch_size", "objectives")
 
 

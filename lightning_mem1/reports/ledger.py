@@ -79,7 +79,13 @@ class Ledger:
 
     def _check_settings(self) -> None:
         path = self.folder / SETTINGS
-        known = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else self.settings
+        try:
+            known = dict(json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else self.settings
+        except (ValueError, TypeError) as error:
+            raise ValueError(
+                f"unreadable '{path}': expected settings that this package wrote; set --output to another folder, or "
+                "give --fresh to begin anew"
+            ) from error
         for key in sorted({*known, *self.settings}):
             if known.get(key) != self.settings.get(key):
                 raise ValueError(

@@ -64,15 +64,19 @@ class Screen:
 
     def end(self, trajectory: Trajectory) -> None:
         """Show how it ended."""
-        line = f"reward {trajectory.reward:.2f}, success {trajectory.success:.0f}, {len(trajectory.turns)} turns, "
+        reason = trajectory.stop_reason.replace("_", " ")
+        line = f"reward {trajectory.reward:.2f}, success {trajectory.success:.0f}, {self._turns()}, ended by {reason}"
         self._print(Rule())
-        self._print(_plain(f"{line}stopped by {trajectory.stop_reason.replace('_', ' ')}", "bold"))
+        self._print(_plain(line, "bold"))
         if trajectory.error:
             self._print(_plain(f"error: {trajectory.error}"))
 
     def left(self) -> None:
         """Say that whoever typed has left."""
-        self._print(_plain(f"\nleft after {self._num_turns} turns"))
+        self._print(_plain(f"\nleft after {self._turns()}"))
+
+    def _turns(self) -> str:
+        return "1 turn" if self._num_turns == 1 else f"{self._num_turns} turns"
 
     def _meter(self, trajectory: Trajectory) -> Text:
         """Tokens in the window at the end of the turn, against what the whole history would be."""

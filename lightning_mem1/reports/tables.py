@@ -13,6 +13,7 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
+from lightning_mem1.callbacks.transcripts import printable
 from lightning_mem1.reports.bootstrap import Interval, bootstrap
 from lightning_mem1.reports.ledger import Record
 from lightning_mem1.reports.measures import MEASURES, Measure
@@ -31,6 +32,7 @@ class Row:
         max_context_tokens: Longest context that there was room for.
         stops: Trajectories by stop reason.
         measures: Means with 95% intervals, by name.
+        error: What failed in the first trajectory that its environment ended; empty when none did.
     """
 
     memory: str
@@ -39,6 +41,7 @@ class Row:
     max_context_tokens: int
     stops: Mapping[str, int]
     measures: Mapping[str, Interval]
+    error: str = ""
 
 
 @dataclass(frozen=True)
@@ -68,6 +71,7 @@ def row(records: Sequence[Record], max_context_tokens: int) -> Row:
         max_context_tokens=max_context_tokens,
         stops={str(reason): counts[str(reason)] for reason in StopReason},
         measures=bootstrap(columns),
+        error=next((record.error for record in records if record.error), ""),
     )
 
 
@@ -105,7 +109,7 @@ def as_csv(rows: Sequence[Row], baselines: Sequence[Baseline]) -> str:
         }
         writer.writerow(
             {
-                **{key: value for key, value in vars(each).items() if key not in ("measures", "stops")},
+                **{key: value for key, value in vars(each).items() if key not in ("measures", "stops", "error")},
                 **{f"stop_{reason}": count for reason, count in each.stops.items()},
                 **numbers,
             }
@@ -153,7 +157,10 @@ def remarks(rows: Iterable[Row]) -> list[str]:
                 "that the policy has positions for; they count as they stood"
             )
         if failed := each.stops[StopReason.ERROR]:
-            lines.append(f"{name}the environment failed in {failed} of {each.num_trajectories} trajectories")
+            lines.append(
+                f"{name}the environment failed in {failed} of {each.num_trajectories} trajectories, first with "
+                f"{printable(each.error)}"
+            )
     return lines
 
 
