@@ -140,6 +140,19 @@ def test_a_name_with_markup_stands_in_the_table_as_it_is():
     assert "[bold]rule[/bold]" in console.file.getvalue()
 
 
+def test_a_table_has_a_column_for_each_memory_mode_and_writes_pairs_in_millions():
+    full = row([Record("full", 8, 0, "t/0", "done", "", {"reward": 0.25, "dependency": 2_400_000.0})], 100)
+    mem1 = row([Record("mem1", 8, 0, "t/0", "done", "", {"reward": 0.5, "dependency": 120_000.0})], 100)
+    console = Console(width=80, file=io.StringIO())
+    for table in on_screen([mem1, full], [Baseline("rule", 8, 0.125)], []):
+        console.print(table)
+    lines = [" ".join(line.split()) for line in console.file.getvalue().splitlines()]
+    assert "mean [95% interval] mem1, n=1 full, n=1" in lines
+    assert "reward 0.500 [0.500, 0.500] 0.250 [0.250, 0.250]" in lines
+    assert "dependency, 1e6 pairs 0.120 [0.120, 0.120] 2.400 [2.400, 2.400]" in lines
+    assert "reward of rule 0.125" in lines and "stopped by context 0 0" in lines
+
+
 def test_published_rows_name_their_source_and_the_ratios_of_the_paper_come_out():
     assert all(each.source.startswith("arXiv 2506.15841, ") for each in PUBLISHED)
     table = {(p.model, p.objectives): p for p in PUBLISHED if p.source.endswith("table 1")}

@@ -20,11 +20,12 @@ Decode = Callable[[Sequence[int]], str]
 
 @dataclass(frozen=True)
 class Measure:
-    """A column: its key, the words above it with the unit, and the digits after the point on screen."""
+    """A column: its key, and on screen the words that stand for it, the digits after the point, and the unit."""
 
     name: str
     label: str
     digits: int = 3
+    unit: float = 1.0
 
 
 MEASURES = (
@@ -38,7 +39,7 @@ MEASURES = (
     Measure("exact_format", "turns in exact format"),
     Measure("peak_tokens", "peak tokens", 0),
     Measure("peak_tokens_without_prompt", "peak without prompt", 0),
-    Measure("dependency", "dependency, token pairs", 0),
+    Measure("dependency", "dependency, 1e6 pairs", 3, 1e6),
     Measure("turns", "turns", 2),
     Measure("searches", "searches", 2),
     Measure("internal_state_tokens", "internal state, tokens", 1),

@@ -176,11 +176,11 @@ def _horizon(rows: Sequence[Row], baselines: Sequence[Baseline]) -> Table:
         table.add_column(Text(f"{each.memory}, n={each.num_trajectories}"), justify="right")
     for measure in _shown(rows):
         cells = (each.measures.get(measure.name) for each in rows)
-        table.add_row(Text(measure.label), *(Text(_interval(cell, measure.digits)) for cell in cells))
+        table.add_row(Text(measure.label), *(Text(_interval(cell, measure)) for cell in cells))
     for reason in (StopReason.MAX_TURNS, StopReason.CONTEXT, StopReason.ERROR):
         table.add_row(Text(f"stopped by {reason.replace('_', ' ')}"), *(Text(str(r.stops[reason])) for r in rows))
     for baseline in baselines:
-        table.add_row(Text(f"reward of baseline {baseline.name}"), Text(f"{baseline.reward:.3f}"))
+        table.add_row(Text(f"reward of {baseline.name}"), Text(f"{baseline.reward:.3f}"))
     return table
 
 
@@ -194,7 +194,7 @@ def _published(papers: Sequence[Published]) -> Table:
     for title in ("model", "objectives", *(measure.label for measure in shown), "source"):
         table.add_column(Text(title), justify="left" if title in ("model", "source") else "right")
     for each in papers:
-        numbers = [_number(getattr(each, measure.name), measure.digits) for measure in shown]
+        numbers = [_number(getattr(each, measure.name), measure) for measure in shown]
         table.add_row(*map(Text, (each.model, str(each.objectives), *numbers, each.source)))
     return table
 
@@ -204,12 +204,12 @@ def _shown(rows: Iterable[Row]) -> list[Measure]:
     return [measure for measure in MEASURES if measure.name in known]
 
 
-def _interval(interval: Interval | None, digits: int) -> str:
+def _interval(interval: Interval | None, measure: Measure) -> str:
     if interval is None:
         return "-"
-    mean, low, high = (_number(number, digits) for number in interval)
+    mean, low, high = (_number(number, measure) for number in interval)
     return f"{mean} [{low}, {high}]"
 
 
-def _number(number: float | None, digits: int) -> str:
-    return "-" if number is None else f"{number:,.{digits}f}"
+def _number(number: float | None, measure: Measure) -> str:
+    return "-" if number is None else f"{number / measure.unit:,.{measure.digits}f}"
