@@ -48,7 +48,7 @@ class Skill:
     Attributes:
         choice: Reads the passage about the thing it searched for; otherwise another one of the reply.
         hop: Searches on for the next fact of a chain; otherwise takes what it has for the answer.
-        early: In each turn, gives up the questions that are still open and answers.
+        early: In each turn with an answer, gives up the questions that are still open.
         query: Searches for the name alone; otherwise for the whole question.
     """
 
@@ -87,7 +87,8 @@ class Researcher:
         open_ones = UNKNOWN in memory.answers
         if open_ones and not query:
             query = self._begin(questions, memory)
-        if turns_left <= 1 or not query or self.rng.random() < self.skill.early:
+        begun = any(answer != UNKNOWN for answer in memory.answers)
+        if turns_left <= 1 or not query or (begun and self.rng.random() < self.skill.early):
             return self._write(memory, final=True)
         memory.query = query
         return self._write(memory, final=False)
