@@ -70,6 +70,31 @@ def contexts(trajectory: Trajectory, mode: str = "mem1", window: int = 2) -> lis
     return [context_ids(trajectory.prompt_ids, turns[:t], mode, window) for t in range(len(turns))]
 
 
+def longest_context(
+    prompt_tokens: int, max_turns: int, action_tokens: int, information_tokens: int, mode: str, window: int = 2
+) -> int:
+    """Most tokens that a context and the turn written in it can have together, over an episode of `max_turns`.
+
+    With at most 4 tokens a turn, 10 a reply, a prompt of 20 and 6 turns::
+
+        mem1       20 + 1 * 14 + 4 = 38, whatever the horizon
+        full       20 + 5 * 14 + 4 = 94
+
+    Args:
+        prompt_tokens: Tokens of the prompt.
+        max_turns: Turns of the episode.
+        action_tokens: Most tokens of a turn.
+        information_tokens: Most tokens of a reply.
+        mode: Memory mode.
+        window: Turns kept by mode `window`.
+    """
+    turn = Turn([0] * action_tokens, [], [0] * information_tokens)
+    last = context_ids(
+        [0] * prompt_tokens, [turn] * max(0, max_turns - 1), mode, window
+    )  # none is longer than the last
+    return len(last) + action_tokens
+
+
 def drift(trajectory: Trajectory, mode: str = "mem1", window: int = 2) -> int:
     """Number of turns whose context, derived now, is not what the engine was given when they were sampled.
 

@@ -79,6 +79,7 @@ def collect(
     mode: str = "mem1",
     window: int = 2,
     on_turn: Callable[[Trajectory, Turn], None] | None = None,
+    on_end: Callable[[int, Trajectory], None] | None = None,
 ) -> list[Trajectory]:
     """Play episodes to their ends.
 
@@ -90,6 +91,7 @@ def collect(
         mode: Memory mode.
         window: Turns kept by mode `window`.
         on_turn: Called after each turn, e.g. to show progress.
+        on_end: Called with the place in `episodes` and the trajectory as soon as an episode is over, however it ended.
 
     Returns:
         Trajectories in the order of `episodes`.
@@ -98,6 +100,10 @@ def collect(
     engine.reset()
     rollout = _Rollout(engine, tokenizer, settings, mode, window)
     players = [rollout.begin(session, episode) for session, episode in enumerate(episodes)]
+    if on_end:
+        for session, player in enumerate(players):
+            if player.done:
+                on_end(session, player.trajectory)
     while engine.pending:
         for completion in engine.step():
             player = players[completion.session]
@@ -107,6 +113,8 @@ def collect(
                 on_turn(player.trajectory, turn)
             if not player.done:
                 rollout.ask(completion.session, player)
+            if player.done and on_end:
+                on_end(completion.session, player.trajectory)
     return [player.trajectory for player in players]
 
 
@@ -126,7 +134,7 @@ class _Rollout:
         except Exception as error:
             _fail(player, error)
             return player
-        trajectory.prompt_ids = self._prompt_ids(episode.task, observation)
+        trajectory.prompt_ids = prompt_ids(episode.task, observation, self.tokenizer, self.settings)
         self.ask(session, player)
         return player
 
@@ -177,14 +185,6 @@ class _Rollout:
         else:
             turn.information_ids = self._information_ids(turn.information, turns_left)
 
-    def _prompt_ids(self, task: Task, observation: str) -> list[int]:
-        message = self.wire.prompt(task.prompt, observation, task.max_turns, self.settings.prompt)
-        if not self.tokenizer.chat_template:
-            return self._encode(message + "\n")
-        chat = [{"role": "user", "content": message}]
-        rendered = self.tokenizer.apply_chat_template(chat, add_generation_prompt=True, tokenize=False)
-        return self._encode(rendered)
-
     def _information_ids(self, information: str, turns_left: int) -> list[int]:
         opening, closing = self.wire.information_ends(turns_left)
         head, tail = self._encode(opening), self._encode(closing)
@@ -200,6 +200,17 @@ class _Rollout:
 
     def _decode(self, ids: Sequence[int]) -> str:
         return str(self.tokenizer.decode(ids, skip_special_tokens=False))
+
+
+def prompt_ids(task: Task, observation: str, tokenizer: Any, settings: RolloutSettings) -> list[int]:
+    """Ids of the prompt that every context of a task begins with; `observation` is what its environment shows first."""
+    wire = wire_format(settings.wire, settings.tags, settings.instructions)
+    message = wire.prompt(task.prompt, observation, task.max_turns, settings.prompt)
+    if not tokenizer.chat_template:
+        return list(tokenizer.encode(message + "\n", add_special_tokens=False))
+    chat = [{"role": "user", "content": message}]
+    rendered = tokenizer.apply_chat_template(chat, add_generation_prompt=True, tokenize=False)
+    return list(tokenizer.encode(rendered, add_special_tokens=False))
 
 
 def turn_seed(seed: int, turn: int) -> int:

@@ -70,7 +70,8 @@ def fit(tmp_path: Path) -> Callable[..., Any]:
         from lightning.pytorch import Trainer
 
         from lightning_mem1.callbacks import RolloutCallback
-        from lightning_mem1.fit import TRAINER_DEFAULTS, _quiet
+        from lightning_mem1.command import quiet
+        from lightning_mem1.command_line import TRAINER_DEFAULTS
 
         settings = {
             **TRAINER_DEFAULTS,
@@ -81,7 +82,7 @@ def fit(tmp_path: Path) -> Callable[..., Any]:
             "deterministic": True,
         }
         rollouts = [] if any(isinstance(c, RolloutCallback) for c in callbacks) else [RolloutCallback()]
-        with _quiet():
+        with quiet():
             trainer = Trainer(**{**settings, "callbacks": [*rollouts, *callbacks], **overrides})
             trainer.fit(module, datamodule=data, ckpt_path=ckpt_path, weights_only=True)
         return trainer

@@ -58,13 +58,6 @@ def test_ctrl_c_between_two_checkpoints_says_how_much_is_kept(config, capsys):
     assert capsys.readouterr().err == "interrupted after 2 rl_steps; no checkpoint was written\n"
 
 
-def test_an_accelerator_is_cuda_or_the_cpu_unless_named():
-    import torch
-
-    assert command._accelerator("auto") == ("cuda" if torch.cuda.is_available() else "cpu")
-    assert command._accelerator("gpu") == "gpu"
-
-
 def test_callbacks_of_the_config_take_the_place_of_the_default_ones(config, capsys):
     callbacks = '[{"class_path": "lightning_mem1.callbacks.ProgressCallback", "init_args": {"show_loss": true}}]'
     assert command.main([config, "--trainer.callbacks", callbacks, "--trainer.logger=false"]) == 0

@@ -35,7 +35,11 @@ qa_data
 warmstart
 expert
 callbacks
+reports
+player horizon
 errors
+command
+command_line
 fit evaluate sft play
 """
 LEVEL = {room: level for level, line in enumerate(ROOMS.split("\n")) for room in line.split()}

@@ -1,6 +1,6 @@
 import pytest
 
-from lightning_mem1.memory import MODES, check_mode, context_ids, contexts
+from lightning_mem1.memory import MODES, check_mode, context_ids, contexts, longest_context
 from lightning_mem1.types import StopReason, Trajectory, Turn
 from tiny import task
 
@@ -49,3 +49,17 @@ def test_an_unknown_mode_names_the_modes_there_are():
 def test_a_window_of_zero_turns_is_refused():
     with pytest.raises(ValueError, match="expected at least 1 turn, got 0"):
         check_mode("window", 0)
+
+
+@pytest.mark.parametrize(
+    ("mode", "window", "expected"),
+    [
+        ("mem1", 2, 20 + 14 + 4),
+        ("none", 2, 20 + 10 + 4),
+        ("window", 3, 20 + 3 * 14 + 4),
+        ("full", 2, 20 + 5 * 14 + 4),
+    ],
+)
+def test_the_longest_context_of_six_turns_of_4_tokens_and_replies_of_10(mode, window, expected):
+    assert longest_context(20, 6, 4, 10, mode, window) == expected
+    assert longest_context(20, 1, 4, 10, mode, window) == 24  # a single turn sees the prompt alone

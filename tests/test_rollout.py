@@ -160,3 +160,21 @@ def test_drift_counts_the_turns_whose_context_is_no_longer_what_the_engine_saw()
 def test_an_unknown_memory_mode_is_refused_before_anything_is_played():
     with pytest.raises(ValueError, match="unknown memory mode"):
         play(WordEnv([""]), [], mode="elephant")
+
+
+def test_the_end_of_every_episode_is_told_once_however_it_came():
+    class Closed:
+        def observe(self):
+            raise RuntimeError("closed")
+
+    told = []
+    engine = ScriptedEngine(TOKENIZER, [lambda context: GOOD] * 3)
+    envs = [WordEnv(["one", ""]), Closed(), WordEnv(["one", "two", "three"])]
+    episodes = [Episode(task(max_turns=2), env) for env in envs]
+    found = collect(episodes, engine, TOKENIZER, BRIEF, on_end=lambda place, t: told.append((place, t)))
+    assert [(place, t.stop_reason) for place, t in told] == [
+        (1, StopReason.ERROR),
+        (0, StopReason.DONE),
+        (2, StopReason.MAX_TURNS),
+    ]
+    assert all(found[place] is trajectory for place, trajectory in told)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from copy import copy
 from functools import lru_cache
 
 from lightning_mem1.envs.retrieval import RetrievalEnv
@@ -98,6 +99,13 @@ class QATasks:
             max_turns=turn_budget(k) if self.max_turns is None else self.max_turns,
             data={"questions": ids, "hops": tuple(question.hops for question in composed.questions)},
         )
+
+    def with_objectives(self, k: int) -> QATasks:
+        """Return the same questions and retriever, dealt out k to a task."""
+        check_schedule(k)
+        source = copy(self)
+        source.objectives = k
+        return source
 
     def env(self, task: Task) -> Env:
         """Return a fresh environment for a task of this source."""

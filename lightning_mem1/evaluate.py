@@ -1,0 +1,233 @@
+"""``python -m lightning_mem1.evaluate CONFIG [--ckpt_path PATH] [--objectives 1,2,4] [--memory mem1,full]``: measure.
+
+Every memory mode plays the same tasks greedily at every number of objectives. Each finished trajectory is written down
+at once, so a run that was stopped goes on with the same command.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from lightning_mem1 import command, errors
+
+if TYPE_CHECKING:
+    from rich.progress import Progress
+
+    from lightning_mem1.command_line import PlayingCommandLine
+    from lightning_mem1.horizon import Horizon
+    from lightning_mem1.module import Mem1Module
+    from lightning_mem1.player import Player
+    from lightning_mem1.reports.ledger import Ledger
+    from lightning_mem1.reports.published import Published
+    from lightning_mem1.reports.tables import Baseline, Row
+
+# settings of the data that change no trajectory: the number of objectives stands in each record
+TRAINING_ONLY = ("tasks_per_step", "group_size", "num_rl_steps", "num_val_tasks", "val_batch_size", "objectives")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Evaluate; returns the exit code (0 done, 1 a mistake, 130 interrupted)."""
+    return errors.run(_evaluate, argv)
+
+
+def _evaluate(argv: list[str]) -> int:
+    argv, config = command.opened(argv)
+    with command.quiet():
+        cli = command.built(_command_line_class(), argv, config)
+        return 0 if cli is None else _run(cli)
+
+
+def _command_line_class() -> type[PlayingCommandLine]:
+    """The command line of evaluation (made here because importing Lightning takes seconds)."""
+    from lightning.pytorch.cli import LightningArgumentParser
+
+    from lightning_mem1.command_line import PlayingCommandLine
+
+    class EvaluatingCommandLine(PlayingCommandLine):
+        command = "evaluate"
+        about = "Play tasks greedily in several memory modes and lengths, and write every metric with its interval."
+
+        def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+            super().add_arguments_to_parser(parser)
+            add = parser.add_argument
+            add("--objectives", type=str | None, default=None, help="E.g. 1,2,4,8; left out: as the config has it.")
+            add("--memory", type=str | None, default=None, help="E.g. mem1,full; left out: as the config has it.")
+            add("--tasks", type=int, default=100, help="Tasks of each number of objectives, spread over the split.")
+            add("--split", type=Literal["test", "val"], default="test", help="Which tasks.")
+            add("--output", type=str | None, default=None, help="Folder; null: runs/<experiment>/evaluate/<settings>.")
+            add("--published", action="store_true", help="Print published numbers as well.")
+            add("--fresh", action="store_true", help="Play everything again, whatever the folder holds.")
+
+        def before_instantiate_classes(self) -> None:
+            self.modes = memory_modes(self.config.memory or self.config.model.memory)
+            self.numbers = objective_numbers(self.config.objectives)
+            if self.config.tasks < 1:
+                raise ValueError(f"--tasks too small: expected at least 1, got {self.config.tasks}; set --tasks")
+            super().before_instantiate_classes()
+
+    return EvaluatingCommandLine
+
+
+def memory_modes(given: str) -> list[str]:
+    """``"mem1,full"`` -> its memory modes; raises ValueError for one that does not exist."""
+    from lightning_mem1.memory import MODES
+
+    modes = list(dict.fromkeys(name.strip() for name in given.split(",")))
+    for mode in modes:
+        if mode not in MODES:
+            raise ValueError(f"unknown memory mode: expected some of {', '.join(MODES)}, got '{mode}'; set --memory")
+    return modes
+
+
+def objective_numbers(given: str | None) -> list[int] | None:
+    """``"1,2,4"`` -> its numbers, None when nothing was given; raises ValueError for what is no number from 1."""
+    if given is None:
+        return None
+    numbers = []
+    for part in given.split(","):
+        if not part.strip().isdecimal() or not int(part):
+            raise ValueError(f"objectives must be whole numbers from 1, got '{part}'; set --objectives, e.g. 1,2,4,8")
+        numbers.append(int(part))
+    return list(dict.fromkeys(numbers))
+
+
+def _run(cli: Any) -> int:
+    from lightning_mem1.horizon import horizons
+    from lightning_mem1.reports.ledger import Ledger, settings_hash
+
+    module, config = cli.loaded_module(), cli.config
+    found = horizons(cli.datamodule.source, cli.numbers, config.split, config.tasks)
+    settings = played_with(cli.settings, module, cli.datamodule.seed, config.split)
+    folder = config.output or Path("runs") / cli.experiment / "evaluate" / settings_hash(settings)
+    ledger = Ledger(folder, settings, config.fresh)
+    try:
+        rows = [each for mode in cli.modes for each in _play(module, found, mode, ledger)]
+    except KeyboardInterrupt:
+        print(
+            f"interrupted: {len(ledger.records)} finished trajectories are kept in '{folder}'; the same command goes "
+            "on from there",
+            file=sys.stderr,
+        )
+        return errors.INTERRUPTED
+    baselines = [baseline for horizon in found for baseline in horizon.baselines()]
+    papers = [paper for horizon in found if config.published for paper in horizon.published()]
+    _write(cli, ledger, rows, baselines, papers)
+    return 0
+
+
+def played_with(settings: dict[str, Any], module: Mem1Module, seed: int, split: str) -> dict[str, Any]:
+    """What a trajectory depends on, of all dotted settings: its task, its policy and how the two talk."""
+    from lightning_mem1.player import weights_fingerprint
+
+    ours = {"model.policy", "model.dtype", "model.window"}
+    dropped = {f"data.init_args.{name}" for name in TRAINING_ONLY}
+    dropped |= {"data.init_args.seed", "model.rollout.temperature", "model.rollout.top_p"}
+    kept = {
+        key: value
+        for key, value in settings.items()
+        if key in ours or (key.startswith(("data.", "model.rollout.")) and _setting(key) not in dropped)
+    }
+    return {**kept, "split": split, "seed": seed, "weights": weights_fingerprint(module.policy)}
+
+
+def _setting(key: str) -> str:
+    """``data.init_args.objectives.2``, from a setting that is a dict, belongs to ``data.init_args.objectives``."""
+    return ".".join(key.split(".")[:3])
+
+
+def _play(module: Mem1Module, found: Sequence[Horizon], mode: str, ledger: Ledger) -> list[Row]:
+    """Play what the ledger lacks in one memory mode; a row for each number of objectives."""
+    from lightning_mem1.player import Player
+    from lightning_mem1.reports.tables import row
+
+    rows = []
+    with _progress() as bar:
+        for horizon in found:
+            limit = _complete(Player(module, horizon.source, mode), horizon, ledger, bar)
+            records = [ledger.records[mode, horizon.objectives, index] for index in horizon.indices]
+            rows.append(row(records, limit))
+    return rows
+
+
+def _complete(player: Player, horizon: Horizon, ledger: Ledger, bar: Progress) -> int:
+    """Play the tasks that the ledger lacks, as many at once as the engine has slots; returns its context limit."""
+    from lightning_mem1.reports.ledger import Record
+    from lightning_mem1.reports.measures import measures
+    from lightning_mem1.reports.tables import objectives
+
+    k, mode, module = horizon.objectives, player.mode, player.module
+    tasks = horizon.tasks()
+    settings = player.engine_settings(list(tasks.values()))
+    todo = [index for index in tasks if (mode, k, index) not in ledger.records]
+    shown = bar.add_task(f"{mode}, {objectives(k)}", total=len(tasks), completed=len(tasks) - len(todo))
+    for start in range(0, len(todo), settings.num_slots):
+        chunk = todo[start : start + settings.num_slots]  # nobody waits for a slot, so that seconds mean something
+
+        def note(place: int, trajectory: Any, chunk: list[int] = chunk) -> None:
+            numbers = measures(trajectory, player.decode, player.settings.tags, mode, module.window)
+            reason, error = str(trajectory.stop_reason), trajectory.error
+            ledger.add(Record(mode, k, chunk[place], trajectory.task.id, reason, error, numbers))
+            bar.advance(shown)
+
+        player.play([tasks[index] for index in chunk], player.engine(settings), on_end=note)
+    return settings.max_context_tokens
+
+
+def _progress() -> Progress:
+    """A bar on stderr; nothing where that is no terminal."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    console = Console(stderr=True)
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    return Progress(*columns, console=console, disable=not console.is_terminal)
+
+
+def _write(cli: Any, ledger: Ledger, rows: list[Row], baselines: list[Baseline], papers: list[Published]) -> None:
+    """Put the results on disk, on screen and into the logger."""
+    import json
+
+    from rich.console import Console
+
+    from lightning_mem1.reports import tables
+    from lightning_mem1.reports.ledger import write_whole
+
+    results = tables.as_json(ledger.settings, rows, baselines, papers)
+    paths = [ledger.folder / "results.json", ledger.folder / "results.csv"]
+    write_whole(paths[0], json.dumps(results, indent=1) + "\n")
+    write_whole(paths[1], tables.as_csv(rows, baselines))
+    console = Console(highlight=False)
+    if not console.is_terminal:
+        console.width = 240  # a file has no edge
+    for table in tables.on_screen(rows, baselines, papers):
+        console.print(table)
+    for line in [*tables.remarks(rows), f"results in {paths[0]} and {paths[1]}"]:
+        console.print(line, markup=False, soft_wrap=True)
+    _log(cli, rows, paths)
+
+
+def _log(cli: Any, rows: list[Row], paths: list[Path]) -> None:
+    """A run in the logger, as in training: a step is a number of objectives."""
+    from lightning_mem1.command_line import mlflow_logger
+    from lightning_mem1.reports.tables import as_metrics
+
+    given = cli.config_init.trainer.logger
+    if given is False:
+        return
+    if given in (None, True):
+        given = mlflow_logger(cli.experiment, cli.config.tracking_uri, "evaluate")
+    for logger in given if isinstance(given, list | tuple) else [given]:
+        logger.log_hyperparams(cli.settings)
+        for step, metrics in as_metrics(rows, cli.config.split):
+            logger.log_metrics(metrics, step=step)
+        if keep := getattr(logger.experiment, "log_artifact", None):  # MLflow's client
+            for path in paths:
+                keep(logger.run_id, str(path), "evaluate")
+        logger.finalize("success")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,130 @@
+"""Plays episodes with a policy outside of training: each memory mode gets an engine that its longest context fits.
+
+The engine's pool keeps the number of tokens that the config gave it, so long contexts leave fewer slots. Positions that
+the policy does not have cannot be given: an episode that needs them ends with `StopReason.CONTEXT`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+import torch
+
+from lightning_mem1.callbacks.rollout import make_env, trajectory_seed
+from lightning_mem1.engine.local import EngineSettings, LocalEngine
+from lightning_mem1.memory import longest_context
+from lightning_mem1.module import Mem1Module
+from lightning_mem1.policy.policy import Policy
+from lightning_mem1.rollout import Episode, RolloutSettings, collect, prompt_ids
+from lightning_mem1.types import Engine, Task, TaskSource, Trajectory, Turn
+
+
+class Player:
+    """Plays tasks of one source in one memory mode.
+
+    Args:
+        module: Its policy plays; its engine's settings are the budget.
+        source: Makes the environments.
+        mode: Memory mode.
+        temperature: 0 is greedy.
+    """
+
+    def __init__(self, module: Mem1Module, source: TaskSource, mode: str, temperature: float = 0.0) -> None:
+        self.module, self.source, self.mode = module, source, mode
+        self.settings = greedy(module.rollout_settings)
+        if temperature:
+            self.settings = replace(module.rollout_settings, temperature=temperature)
+        self._engine: LocalEngine | None = None
+
+    def engine_settings(self, tasks: Sequence[Task]) -> EngineSettings:
+        """An engine that fits the longest context that these tasks can come to, see `fitting`."""
+        prompts = [self._prompt_tokens(task) for task in tasks]
+        longest = max(
+            (
+                longest_context(
+                    prompt,
+                    task.max_turns,
+                    self.settings.max_new_tokens,
+                    self.settings.max_information_tokens,
+                    self.mode,
+                    self.module.window,
+                )
+                for prompt, task in zip(prompts, tasks, strict=True)
+            ),
+            default=2,
+        )
+        positions = getattr(self.module.policy.config, "max_position_embeddings", None)
+        return fitting(self.module.engine_settings, longest, positions)
+
+    def engine(self, settings: EngineSettings) -> LocalEngine:
+        """The engine; the last one is kept while its settings stay."""
+        if self._engine is None or self._engine.settings != settings:
+            self._engine = None  # its pool goes before the next one comes
+            self._engine = LocalEngine(self.module.policy, settings)
+        return self._engine
+
+    def play(
+        self,
+        tasks: Sequence[Task],
+        engine: Engine,
+        on_turn: Callable[[Trajectory, Turn], None] | None = None,
+        on_end: Callable[[int, Trajectory], None] | None = None,
+    ) -> list[Trajectory]:
+        """Play one episode of each task; the callbacks are those of `rollout.collect`."""
+        seeds = [trajectory_seed(self.module.seed, 0, position, 0) for position in range(len(tasks))]
+        episodes = [
+            Episode(task, make_env(self.source, task), position, seeds[position]) for position, task in enumerate(tasks)
+        ]
+        tokenizer, window = self.module.policy.tokenizer, self.module.window
+        with torch.no_grad():
+            return collect(episodes, engine, tokenizer, self.settings, self.mode, window, on_turn, on_end)
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """Ids as the text that the policy wrote, tags included."""
+        return str(self.module.policy.tokenizer.decode(ids, skip_special_tokens=False))
+
+    def observation(self, task: Task) -> str:
+        """What a task's environment shows before the first turn; nothing when it fails, as its episode will tell."""
+        try:
+            return make_env(self.source, task).observe()
+        except Exception:
+            return ""
+
+    def _prompt_tokens(self, task: Task) -> int:
+        return len(prompt_ids(task, self.observation(task), self.module.policy.tokenizer, self.settings))
+
+
+def greedy(settings: RolloutSettings) -> RolloutSettings:
+    """The same without sampling."""
+    return replace(settings, temperature=0.0, top_p=1.0)
+
+
+def fitting(budget: EngineSettings, longest: int, positions: int | None = None) -> EngineSettings:
+    """An engine for contexts of up to `longest` tokens whose pool holds no more tokens than `budget`'s.
+
+    With 8 slots of 100 tokens to spend::
+
+        longest  90    8 slots of  90
+        longest 250    3 slots of 250
+        longest 900    1 slot  of 900, the least there can be
+        longest 900    2 slots of 400 when the policy has 400 positions
+
+    Args:
+        budget: The config's engine.
+        longest: Longest context, the turn written in it included, in tokens.
+        positions: Positions that the policy has; None for no limit.
+    """
+    limit = longest if positions is None else min(longest, positions)
+    slots = budget.num_slots * budget.max_context_tokens // limit
+    return replace(budget, num_slots=max(1, min(budget.num_slots, slots)), max_context_tokens=limit)
+
+
+def weights_fingerprint(policy: Policy) -> str:
+    """Sixteen hex digits of the shapes and first values of all weights: no two policies of a training share them."""
+    digest = hashlib.sha256()
+    for name, parameter in policy.named_parameters():
+        values = parameter.detach().flatten()[:64].float().cpu().numpy()
+        digest.update(f"{name} {tuple(parameter.shape)}".encode() + values.tobytes())
+    return digest.hexdigest()[:16]

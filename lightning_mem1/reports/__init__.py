@@ -1,0 +1,1 @@
+"""Reports: what many trajectories say together, on screen and on disk."""

@@ -1,0 +1,104 @@
+"""One trajectory in numbers: the columns of every table.
+
+Nothing is left out: a trajectory without an answer, or one that failed before its first turn, counts with its zeros.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from statistics import fmean
+
+from lightning_mem1.internal_state import state_spans
+from lightning_mem1.memory import contexts
+from lightning_mem1.metrics import dependency, peak_tokens
+from lightning_mem1.text import Tags, exact_format, read_action
+from lightning_mem1.types import Trajectory, Turn
+
+Decode = Callable[[Sequence[int]], str]
+
+
+@dataclass(frozen=True)
+class Measure:
+    """A column: its key, and on screen the words that stand for it, the digits after the point, and the unit."""
+
+    name: str
+    label: str
+    digits: int = 3
+    unit: float = 1.0
+
+
+MEASURES = (
+    Measure("em", "EM, sum"),
+    Measure("em_mean", "EM per objective"),
+    Measure("f1", "F1, sum"),
+    Measure("f1_mean", "F1 per objective"),
+    Measure("success", "success"),
+    Measure("reward", "reward"),
+    Measure("valid", "valid turns"),
+    Measure("exact_format", "turns in exact format"),
+    Measure("peak_tokens", "peak tokens", 0),
+    Measure("peak_tokens_without_prompt", "peak without prompt", 0),
+    Measure("dependency", "dependency, 1e6 pairs", 3, 1e6),
+    Measure("turns", "turns", 2),
+    Measure("searches", "searches", 2),
+    Measure("internal_state_tokens", "internal state, tokens", 1),
+    Measure("seconds", "seconds", 2),
+)
+
+
+def measures(trajectory: Trajectory, decode: Decode, tags: Tags, mode: str, window: int = 2) -> dict[str, float]:
+    """Measure a trajectory.
+
+    Args:
+        trajectory: What was played.
+        decode: Ids -> text, the policy's.
+        tags: Names of the blocks.
+        mode: Memory mode it was played in.
+        window: Turns kept by mode `window`.
+
+    Returns:
+        By name: ``em``, ``f1`` (sums over objectives, the paper's numbers), ``em_mean``, ``f1_mean`` (per objective,
+        0-1), these four only when the task has accepted answers; ``success`` (0-1), ``reward``; ``valid`` and
+        ``exact_format`` (0-1, share of its turns); ``peak_tokens`` and ``peak_tokens_without_prompt`` (tokens in the
+        window when a turn ends; the paper leaves out the prompt); ``dependency`` (pairs of tokens); ``turns``,
+        ``searches`` (carried out); ``internal_state_tokens`` (mean over its turns); ``seconds`` (wall clock, beside
+        the other episodes of the batch).
+    """
+    turns = trajectory.turns
+    seen = [len(ids) for ids in contexts(trajectory, mode, window)]
+    written = [len(turn.action_ids) for turn in turns]
+    spans = state_spans(trajectory, decode, tags.internal_state)
+    return {
+        **_answers(trajectory),
+        "success": trajectory.success,
+        "reward": float(trajectory.reward),
+        "valid": _mean([float(turn.valid) for turn in turns]),
+        "exact_format": _mean([float(exact_format(decode(turn.action_ids), tags)) for turn in turns]),
+        "peak_tokens": float(peak_tokens(seen, written)),
+        "peak_tokens_without_prompt": float(peak_tokens(seen, written, len(trajectory.prompt_ids))),
+        "dependency": float(dependency(seen, written)),
+        "turns": float(len(turns)),
+        "searches": sum(map(_searched, turns)),
+        "internal_state_tokens": _mean([float(end - start) for start, end in spans]),
+        "seconds": trajectory.seconds,
+    }
+
+
+def _answers(trajectory: Trajectory) -> dict[str, float]:
+    objectives = trajectory.task.objectives
+    if not objectives or not all(objective.answers for objective in objectives):
+        return {}
+    end = trajectory.turns[-1].info if trajectory.turns else {}
+    em, f1 = float(end.get("em", 0.0)), float(end.get("f1", 0.0))
+    return {"em": em, "em_mean": em / len(objectives), "f1": f1, "f1_mean": f1 / len(objectives)}
+
+
+def _searched(turn: Turn) -> float:
+    """1.0 for a search that was carried out: a question's environment says so, a shop's action names it."""
+    named = read_action(turn.action or "")
+    return float(turn.info.get("search", turn.valid and named is not None and named[0] == "search"))
+
+
+def _mean(numbers: Sequence[float]) -> float:
+    return fmean(numbers) if numbers else 0.0
