@@ -18,7 +18,8 @@ from lightning_mem1.callbacks import (
 from lightning_mem1.callbacks.memory_usage import ContextByTurn, internal_state_lengths, state_tokens
 from lightning_mem1.callbacks.reward import reward_numbers
 from lightning_mem1.callbacks.rollout import trajectory_seed
-from lightning_mem1.callbacks.transcripts import printable, readable, transcript
+from lightning_mem1.callbacks.transcripts import readable, transcript
+from lightning_mem1.text import printable
 from lightning_mem1.types import StopReason, Trajectory, Turn
 from tiny import task
 from tiny_tasks import InterruptedTasks, RankedTasks

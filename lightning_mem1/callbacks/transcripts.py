@@ -15,7 +15,7 @@ from lightning_mem1.callbacks.artifacts import log_artifact
 from lightning_mem1.datamodule import TaskBatch
 from lightning_mem1.memory import contexts
 from lightning_mem1.module import Mem1Module
-from lightning_mem1.text import parse_turn
+from lightning_mem1.text import parse_turn, printable
 from lightning_mem1.types import Trajectory
 
 
@@ -120,11 +120,6 @@ def readable(record: dict[str, Any]) -> str:
     if record["error"]:
         lines += ["", f"error: {printable(record['error'])}"]
     return "\n".join(lines)
-
-
-def printable(text: str) -> str:
-    """Text with control characters (but newlines) written out, so that none reaches a terminal."""
-    return "".join(c if c == "\n" or c.isprintable() else repr(c)[1:-1] for c in text)
 
 
 def _plain(value: Any) -> Any:

@@ -13,11 +13,11 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
-from lightning_mem1.callbacks.transcripts import printable
 from lightning_mem1.reports.bootstrap import Interval, bootstrap
 from lightning_mem1.reports.ledger import Record
 from lightning_mem1.reports.measures import MEASURES, Measure
 from lightning_mem1.reports.published import Published
+from lightning_mem1.text import printable
 from lightning_mem1.types import StopReason
 
 
