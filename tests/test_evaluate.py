@@ -172,7 +172,7 @@ def test_a_run_in_mlflow_has_a_step_for_each_number_of_objectives_and_the_files(
     assert run.info.status == "FINISHED" and run.data.params["model.memory"] == "mem1"
     (folder,) = client.list_artifacts(run.info.run_id)
     names = {Path(a.path).name for a in client.list_artifacts(run.info.run_id, folder.path)}
-    assert names == {"results.json", "results.csv"}
+    assert names == {"results.json", "results.csv", "objectives.png", "turns.png", "page.html"}
 
 
 def test_a_checkpoint_plays_with_its_own_weights(config, counted):

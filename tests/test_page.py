@@ -1,4 +1,4 @@
-"""The trajectory page: what it says of a turn, worked by hand; that no text acts; that a browser shows and filters it."""
+"""The trajectory page: what it says of a turn, worked by hand; no text acts; a browser shows and filters it."""
 
 import json
 import math

@@ -132,9 +132,7 @@ def dropped(everything: Sequence[Sequence[Any]], seen: Sequence[Sequence[Any]]) 
     kept: Counter[tuple[str, int]] = Counter()
     for kind, turn, tokens in seen:
         kept[kind, turn] += tokens
-    return [
-        [kind, turn, tokens - kept[kind, turn]] for kind, turn, tokens in everything if tokens > kept[kind, turn]
-    ]
+    return [[kind, turn, tokens - kept[kind, turn]] for kind, turn, tokens in everything if tokens > kept[kind, turn]]
 
 
 def word_diff(before: str, after: str) -> list[list[str]]:

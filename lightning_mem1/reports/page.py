@@ -42,8 +42,8 @@ script-src '$script_hash'; style-src '$style_hash'">
 </select></label>
 <span id="shown" class="soft" role="status"></span>
 </div>
-<p class="soft keys"><kbd>j</kbd> <kbd>k</kbd> next and previous trajectory, <kbd>n</kbd> <kbd>p</kbd> turn, arrow keys \
-inside the tokens; a darker token was less likely</p>
+<p class="soft keys"><kbd>j</kbd> <kbd>k</kbd> next and previous trajectory, <kbd>n</kbd> <kbd>p</kbd> turn, \
+arrow keys inside the tokens; a darker token was less likely</p>
 </header>
 <noscript><p>This page needs its own script to show anything.</p></noscript>
 <div id="columns"><nav id="list" aria-label="trajectories"></nav><main id="main"></main></div>
