@@ -82,6 +82,15 @@ def test_a_character_of_several_ids_stands_at_the_last_of_them():
     assert pieces([0xC3], bytewise) == ["\ufffd"]  # cut off by the end of the turn
 
 
+def test_a_piece_keeps_the_space_before_it_though_a_text_that_begins_with_it_would_lose_it():
+    words = ["tried", " none", ";", " search"]
+
+    def trimmed(part) -> str:
+        return "".join(words[i] for i in part).lstrip()
+
+    assert pieces([0, 1, 2, 3], trimmed) == words
+
+
 def test_a_turn_is_told_with_its_state_its_tokens_and_what_came_back():
     first, second, third = shown()["turns"]
     assert (second["context"][0], second["valid"], second["action"]) == (["prompt", -1, 5], False, "b")

@@ -39,13 +39,14 @@ def test_the_curve_shows_training_validation_and_baselines_by_rl_step():
         {"rl_step": 1.0, "rollout/reward": 0.3, "rollout/success": 0.1},
         {"rl_step": 2.0, "rollout/reward": 0.5, "rollout/success": 0.2},
         {"rl_step": 2.0, "val/reward": 0.4, "val/success": 0.3, "val/baseline_rule": 0.7},
+        {"rl_step": 2.0, "val/baseline_best": 1.0, "val/baseline_oracle": 1.0},
     ]
     reward, success = plots.curve(points).axes
     assert (reward.get_xlabel(), reward.get_ylabel(), success.get_ylabel()) == ("rl_step", "reward", "success")
     assert line(reward, "training, sampled") == [(1.0, 0.3), (2.0, 0.5)]
     assert line(reward, "validation, greedy") == [(0.0, 0.2), (2.0, 0.4)]
     assert line(success, "validation, greedy") == [(0.0, 0.0), (2.0, 0.3)]
-    assert [text.get_text() for text in reward.texts] == ["rule"] and reward.texts[0].xy == (1, 0.7)
+    assert [(text.get_text(), text.xy[1]) for text in reward.texts] == [("best, oracle", 1.0), ("rule", 0.7)]
     assert not success.texts
 
 

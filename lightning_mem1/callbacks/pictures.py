@@ -79,17 +79,21 @@ class PicturesCallback(Callback):
 
 
 def of_batch(batch: TaskBatch, module: Mem1Module) -> dict[str, Figure]:
-    """Pictures by name of the trajectory with the most turns, the first of them; none where nothing was written."""
-    number = max(range(len(batch.trajectories)), key=lambda i: len(batch.trajectories[i].turns), default=0)
-    if not batch.trajectories or not num_action_tokens(batch.trajectories[number]):
+    """Pictures by name of the trajectory with the most turns, of one that teaches something where there is one.
+
+    None where nothing was written.
+    """
+    trajectories, known, figures = batch.trajectories, known_advantages(batch.trajectories, module), {}
+    taught = [known is not None and any(known[number]) for number in range(len(trajectories))]
+    number = max(range(len(trajectories)), key=lambda i: (taught[i], len(trajectories[i].turns)), default=None)
+    if number is None or not num_action_tokens(trajectories[number]):
         return {}
-    longest, figures = batch.trajectories[number], {}
-    if masks.turns_drawn(longest, module.memory, module.window):
-        figures["layouts"] = masks.masks(longest, module.memory, module.window, module.crediting.state_end)
-    known = known_advantages(batch.trajectories, module)
+    chosen = trajectories[number]
+    if masks.turns_drawn(chosen, module.memory, module.window):
+        figures["layouts"] = masks.masks(chosen, module.memory, module.window, module.crediting.state_end)
     if known is not None:
-        states = state_mask(longest, internal_state_spans(longest, module)).tolist()
-        lengths = [len(turn.action_ids) for turn in longest.turns]
-        title = f"{longest.task.id}, reward {longest.reward:.2f}"
+        states = state_mask(chosen, internal_state_spans(chosen, module)).tolist()
+        lengths = [len(turn.action_ids) for turn in chosen.turns]
+        title = f"{chosen.task.id}, reward {chosen.reward:.2f}"
         figures["advantages"] = plots.advantages(known[number], lengths, states, title)
     return figures

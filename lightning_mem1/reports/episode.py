@@ -152,20 +152,20 @@ def word_diff(before: str, after: str) -> list[list[str]]:
 
 
 def pieces(ids: Sequence[int], decode: Decode) -> list[str]:
-    """The text of each id; a character made of several ids stands at the last of them, the others are empty.
+    """The text of each id, as it reads behind the ids before it (some tokenizers drop a space that begins a text).
 
-    ::
+    A character made of several ids stands at the last of them, the others are empty::
 
         c  a  f  <C3>  <A9>        "c" "a" "f" "" "e with acute"
     """
-    texts, start = [], 0
+    texts, before, start = [], 0, 0
     for end in range(1, len(ids) + 1):
-        text = decode(ids[start:end])
+        lead, text = decode(ids[before:start]), decode(ids[before:end])
         if text.endswith(BROKEN) and end < len(ids) and end - start < 4:  # a character has at most four bytes
             texts.append("")
             continue
-        texts.append(text)
-        start = end
+        texts.append(text[len(lead) :] if text.startswith(lead) else decode(ids[start:end]))
+        before, start = start, end
     return texts
 
 

@@ -3,6 +3,8 @@
 const data = JSON.parse(document.getElementById("data").textContent);
 const find = (id) => document.getElementById(id);
 const NAMES = { prompt: "prompt", turn: "turn", information: "information", other: "other" };
+const gains = data.episodes.flatMap((episode) => episode.turns.flatMap((turn) => turn.advantages || []));
+const LARGEST_GAIN = gains.reduce((top, value) => Math.max(top, Math.abs(value ?? 0)), 0);
 let visible = [], current = -1;
 
 function make(tag, className, text, ...children) {
@@ -20,7 +22,7 @@ const named = ([kind, turn]) => (turn < 0 ? NAMES[kind] : `${NAMES[kind]} ${turn
 const tokensOf = (parts) => parts.reduce((sum, part) => sum + part[2], 0);
 const fullTokens = (turn) => tokensOf(turn.context) + tokensOf(turn.dropped) + turn.written;
 
-function bar(turn, largest) {
+function bar(turn, index, largest) {
   const line = make("div", "bar");
   const add = (className, tokens, title) => {
     const piece = make("i", className);
@@ -28,7 +30,8 @@ function bar(turn, largest) {
     piece.title = `${title}: ${count(tokens, "token")}`;
     if (tokens) line.append(piece);
   };
-  turn.context.forEach((part) => add(part[0], part[2], named(part)));
+  const age = (part) => (part[1] >= 0 && part[1] < index - 1 ? " older" : "");
+  turn.context.forEach((part) => add(part[0] + age(part), part[2], named(part)));
   add("wrote", turn.written, "written in this turn");
   add("gone", tokensOf(turn.dropped), "dropped");
   return line;
@@ -37,7 +40,7 @@ function bar(turn, largest) {
 function legend() {
   const entry = (className, text) => make("span", "", null, make("i", className), text);
   return make("p", "legend soft", null, entry("prompt", "prompt"), entry("turn", "kept turn"),
-    entry("information", "information"), entry("wrote", "written now"), entry("gone", "dropped"));
+    entry("information", "information"), entry("information older", "older ones paler"), entry("wrote", "written now"), entry("gone", "dropped"));
 }
 
 function contextTexts(episode, turn) {
@@ -62,11 +65,11 @@ function difference(turn) {
   return box;
 }
 
-function shade(element, turn, place, largest) {
+function shade(element, turn, place) {
   const gain = turn.advantages ? turn.advantages[place] : null, logprob = turn.logprobs[place];
   let color = "";
   if (find("shade").value === "advantage" && turn.advantages) {
-    color = `rgba(var(${gain > 0 ? "--gain" : "--loss"}), ${largest ? (0.75 * Math.abs(gain)) / largest : 0})`;
+    color = `rgba(var(${gain > 0 ? "--gain" : "--loss"}), ${LARGEST_GAIN ? (0.75 * Math.abs(gain)) / LARGEST_GAIN : 0})`;
   } else if (logprob !== null && logprob !== undefined) {
     color = `rgba(var(--likely), ${Math.min(0.85, -logprob / 4)})`;
   }
@@ -80,7 +83,7 @@ function numbers(turn, place) {
   return text + (turn.advantages ? `, advantage ${signed(turn.advantages[place])}` : "");
 }
 
-function tokens(turn, largest) {
+function tokens(turn) {
   const box = make("div", "tokens"), read = make("p", "read");
   read.setAttribute("aria-live", "polite");
   box.tabIndex = 0;
@@ -90,7 +93,7 @@ function tokens(turn, largest) {
     const inState = place >= turn.state[0] && place < turn.state[1];
     const span = make("span", inState ? "state" : "", piece);
     span.title = `token ${place}: ${numbers(turn, place)}`;
-    shade(span, turn, place, largest);
+    shade(span, turn, place);
     span.addEventListener("click", () => choose(place));
     return span;
   });
@@ -107,11 +110,13 @@ function tokens(turn, largest) {
     event.preventDefault();
     choose(chosen < 0 ? 0 : chosen + step);
   });
+  const known = turn.logprobs.filter((value) => value !== null), sum = known.reduce((a, b) => a + b, 0);
+  if (known.length) read.textContent = `mean log-prob ${(sum / known.length).toPrecision(2)} nats; choose a token for its own`;
   box.append(...spans);
   return [box, read];
 }
 
-function turnCard(episode, turn, index, largest, gain) {
+function turnCard(episode, turn, index, largest) {
   const card = make("section", turn.valid ? "card" : "card invalid");
   card.id = `turn-${index}`;
   card.tabIndex = -1;
@@ -121,11 +126,11 @@ function turnCard(episode, turn, index, largest, gain) {
   const gone = tokensOf(turn.dropped);
   head.append(make("span", "soft", `saw ${count(tokensOf(turn.context), "token")}, wrote ${turn.written}, dropped ${gone}`));
   const kept = turn.context.map((part) => `${named(part)} (${part[2]})`).join(", ");
-  card.append(head, bar(turn, largest), make("p", "soft", `kept: ${kept}`));
+  card.append(head, bar(turn, index, largest), make("p", "soft", `kept: ${kept}`));
   if (gone) card.append(make("p", "soft", `dropped: ${turn.dropped.map((part) => `${named(part)} (${part[2]})`).join(", ")}`));
   card.append(contextTexts(episode, turn));
   card.append(make("h4", "", index ? `internal state, changes since turn ${index - 1}` : "internal state"), difference(turn));
-  card.append(make("h4", "", "written, token by token (dotted: the internal state)"), ...tokens(turn, gain));
+  card.append(make("h4", "", "written, token by token (dotted: the internal state)"), ...tokens(turn));
   const cut = turn.written - turn.pieces.length;
   if (cut) card.append(make("p", "soft", `${count(cut, "further token")} left out`));
   card.append(make("h4", "", "action"), make("pre", "turn", turn.action === null ? "(malformed)" : turn.action));
@@ -144,7 +149,7 @@ function overview(episode, largest) {
     const link = make("a", "", `turn ${index}`);
     link.href = `#turn-${index}`;
     link.addEventListener("click", (event) => { event.preventDefault(); goToTurn(index); });
-    box.append(link, bar(turn, largest), make("span", "count soft", count(tokensOf(turn.context), "token")));
+    box.append(link, bar(turn, index, largest), make("span", "count soft", count(tokensOf(turn.context), "token")));
   });
   return box;
 }
@@ -161,7 +166,6 @@ function show(index) {
     return;
   }
   const largest = Math.max(1, ...episode.turns.map(fullTokens));
-  const gains = episode.turns.flatMap((turn) => turn.advantages || []).map((value) => Math.abs(value ?? 0));
   const top = make("section", "card", null, make("h2", "", episode.task));
   const facts = [`reward ${number(episode.reward)}`, `success ${number(episode.success, 0)}`,
     `ended by ${episode.stop.replace("_", " ")}`, count(episode.turns.length + episode.turns_left_out, "turn"),
@@ -170,7 +174,7 @@ function show(index) {
   if (episode.error) top.append(make("p", "bad", `error: ${episode.error}`));
   top.append(make("h4", "", "context by turn"), legend(), overview(episode, largest));
   top.append(make("h4", "", "prompt"), make("pre", "prompt", episode.prompt));
-  main.append(top, ...episode.turns.map((turn, place) => turnCard(episode, turn, place, largest, Math.max(0, ...gains))));
+  main.append(top, ...episode.turns.map((turn, place) => turnCard(episode, turn, place, largest)));
   if (episode.turns_left_out) main.append(make("p", "soft", `${count(episode.turns_left_out, "further turn")} left out`));
 }
 

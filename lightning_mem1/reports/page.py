@@ -34,7 +34,7 @@ script-src '$script_hash'; style-src '$style_hash'">
 <h1>$title</h1>
 <p class="soft">$summary</p>
 <div id="filters">
-<label>of <select id="row"><option value="">all</option></select></label>
+<label>row <select id="row"><option value="">all</option></select></label>
 <label>ended by <select id="stop"><option value="">anything</option></select></label>
 <label><input type="checkbox" id="invalid"> with invalid turns</label>
 <label>reward below <input type="number" id="below" step="any"></label>

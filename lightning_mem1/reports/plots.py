@@ -76,8 +76,10 @@ def by_turn(rows: Sequence[Row], names: Sequence[str] = tuple(BY_TURN)) -> Figur
             color = COLORS[modes.index(row.memory) % len(COLORS)]
             style = styles[lengths.index(row.objectives) % len(styles)]
             axes.plot(range(len(row.by_turn[name])), row.by_turn[name], label=label, color=color, linestyle=style)
-        _finish(axes, "turn", BY_TURN.get(name, name))
-        axes.legend(frameon=False, title="memory mode, objectives" if several else "memory mode", fontsize="small")
+        _finish(axes, "turn", BY_TURN.get(name, name), legend=False)
+    title = "memory mode, objectives" if several else "memory mode"
+    lines, labels = panels[0].get_legend_handles_labels()
+    figure.legend(lines, labels, loc="outside right upper", title=title, frameon=False, fontsize="small")
     return figure
 
 
@@ -136,26 +138,30 @@ def _panels(count: int, width: float = 4.6, height: float = 3.4) -> tuple[Figure
     return figure, list(figure.subplots(1, count, squeeze=False)[0])
 
 
-def _finish(axes: Axes, x: str, y: str, from_zero: bool = True) -> None:
+def _finish(axes: Axes, x: str, y: str, from_zero: bool = True, legend: bool = True) -> None:
     axes.set_xlabel(x)
     axes.set_ylabel(y)
     if x != "objectives":
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    if from_zero and axes.get_ylim()[0] > 0:  # a flat line shall look flat
-        axes.set_ylim(bottom=0)
+    if from_zero and axes.dataLim.y0 >= 0:  # a flat line shall look flat
+        axes.set_ylim(0, None if axes.dataLim.y1 > 0 else 1)
     axes.spines[["top", "right"]].set_visible(False)
-    if axes.get_legend_handles_labels()[1]:
+    if legend and axes.get_legend_handles_labels()[1]:
         axes.legend(frameon=False, fontsize="small")
 
 
 def _baselines(axes: Axes, points: Sequence[Point]) -> None:
-    last: dict[str, Any] = {}
+    """A dotted line for each score, with the names of all baselines that have it."""
+    last: dict[str, float] = {}
     for point in points:
         last |= {key: value for key, value in point.items() if key.startswith("val/baseline_")}
+    names: dict[float, list[str]] = {}
     for key, value in sorted(last.items()):
+        names.setdefault(round(value, 3), []).append(key.removeprefix("val/baseline_"))
+    for value, those in names.items():
         axes.axhline(value, color="0.55", linestyle=":", linewidth=1)
-        label = key.removeprefix("val/baseline_")
-        axes.annotate(label, (1, value), xycoords=("axes fraction", "data"), ha="right", va="bottom", fontsize="small")
+        place = {"xycoords": ("axes fraction", "data"), "ha": "right", "va": "bottom"}
+        axes.annotate(", ".join(those), (1, value), fontsize="small", **place)
 
 
 def _by_memory(rows: Sequence[Row], name: str) -> list[tuple[str, list[Row]]]:
