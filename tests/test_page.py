@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from chromium import Chromium, find_chromium
+from lightning_mem1.memory import MODES
 from lightning_mem1.reports.episode import MAX_CHARS, dropped, episode, finite, parts, pieces, shortened, word_diff
 from lightning_mem1.reports.page import page
 from lightning_mem1.text import Tags
@@ -50,7 +51,7 @@ def shown(trajectory: Trajectory | None = None, mode: str = "mem1", **more):
     return episode(trajectory or played(), decode, Tags(), mode, **more)
 
 
-def test_a_context_is_told_by_its_parts_and_what_the_history_has_beside_them_is_dropped():
+def test_a_context_is_told_by_its_parts_and_what_the_history_has_beside_them_is_dropped(monkeypatch):
     turns = [Turn([7] * 3, [0.0] * 3, [8] * 2), Turn([7] * 4, [0.0] * 4, [8]), Turn([7], [0.0])]
     trajectory = Trajectory(TASK, [1] * 5, turns, StopReason.DONE)
     prompt = ["prompt", -1, 5]
@@ -64,6 +65,8 @@ def test_a_context_is_told_by_its_parts_and_what_the_history_has_beside_them_is_
     assert full[2] == [prompt, ["turn", 0, 3], ["information", 0, 2], ["turn", 1, 4], ["information", 1, 1]]
     assert [dropped(f, m) for f, m in zip(full, mem1, strict=True)] == [[], [], [["turn", 0, 3], ["information", 0, 2]]]
     assert parts(trajectory, "none")[2] == [prompt, ["information", 1, 1]]
+    monkeypatch.setitem(MODES, "note", lambda turns, window: [[99, 99], *(turn.information_ids for turn in turns[-1:])])
+    assert parts(trajectory, "note")[1] == [prompt, ["other", -1, 2], ["information", 0, 2]]
 
 
 def test_the_difference_of_two_states_is_over_words():

@@ -1,12 +1,14 @@
 """Pictures: what is drawn, read back from the figures."""
 
 import io
+import math
 
 import numpy as np
 import pytest
 import torch
 
 from lightning_mem1.collator import collate
+from lightning_mem1.memory import MODES
 from lightning_mem1.reports import plots
 from lightning_mem1.reports.bootstrap import Interval
 from lightning_mem1.reports.ledger import Ledger, Record
@@ -48,6 +50,9 @@ def test_the_curve_shows_training_validation_and_baselines_by_rl_step():
     assert line(success, "validation, greedy") == [(0.0, 0.0), (2.0, 0.3)]
     assert [(text.get_text(), text.xy[1]) for text in reward.texts] == [("best, oracle", 1.0), ("rule", 0.7)]
     assert not success.texts
+    blank = plots.curve([{"rl_step": 1.0, "rollout/reward": math.nan}])
+    blank.savefig(io.BytesIO())  # a run without a number ends like any other
+    assert blank.axes[0].get_ylim() == (0, 1)
 
 
 def test_objectives_have_a_line_for_each_memory_mode_with_its_intervals():
@@ -150,7 +155,7 @@ def test_the_drawn_tree_is_what_the_batch_of_the_layout_lets_a_token_see(mode):
     assert torch.equal(torch.tensor((drawn > 0).sum(axis=1)) - 1, batch.position_ids[0])
 
 
-def test_a_picture_of_masks_has_a_panel_for_each_layout_and_only_the_turns_that_fit():
+def test_a_picture_of_masks_has_a_panel_for_each_layout_and_only_the_turns_that_fit(monkeypatch):
     three = trajectory((1, 1), (1, 1), (1, 0))
     figure = masks(three, state_end=lambda ids: 0)
     assert [axes.get_title() for axes in figure.axes] == [
@@ -162,6 +167,8 @@ def test_a_picture_of_masks_has_a_panel_for_each_layout_and_only_the_turns_that_
     assert figure.axes[0].images[0].get_array().tolist() == visible(three, "tree").tolist()
     figure.savefig(io.BytesIO())
     assert len(masks(three, "full").axes) == 3  # official knows memory mode mem1 only
+    monkeypatch.setitem(MODES, "shout", lambda turns, window: [[99] for _ in turns[-1:]])
+    assert [axes.get_title() for axes in masks(three, "shout").axes] == ["tree, 6 tokens", "rows, 8 tokens"]
     long = trajectory((MAX_TOKENS // 2, 1), (MAX_TOKENS // 2, 0))
     assert turns_drawn(long) == 1
     with pytest.raises(ValueError, match="nothing to draw of 't/0'"):

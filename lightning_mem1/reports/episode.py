@@ -105,26 +105,25 @@ def parts(trajectory: Trajectory, mode: str, window: int = 2) -> list[list[list[
         turn 0   prompt 5
         turn 2   prompt 5, turn 1 3, information 1 2
     """
-    owners: list[tuple[str, int]] = [("prompt", -1)]
-    for number in range(len(trajectory.turns)):
-        owners += [("turn", number), ("information", number)]
-    # a memory mode only chooses ids, so run on numbers of owners instead of ids it says whose tokens stay
-    named = [
+    owners: list[tuple[str, int]] = []
+
+    def places(ids: Sequence[int], kind: str, turn: int) -> list[int]:
+        owners.extend([(kind, turn)] * len(ids))
+        return [-1 - place for place in range(len(owners) - len(ids), len(owners))]  # below 0: no id is one
+
+    prompt = places(trajectory.prompt_ids, "prompt", -1)
+    # a memory mode only chooses ids, so run on places instead of ids it says whose tokens stay
+    turns = [
         replace(
             turn,
-            action_ids=[1 + 2 * number] * len(turn.action_ids),
-            information_ids=[2 + 2 * number] * len(turn.information_ids),
+            action_ids=places(turn.action_ids, "turn", number),
+            information_ids=places(turn.information_ids, "information", number),
         )
         for number, turn in enumerate(trajectory.turns)
     ]
-    owned = contexts(replace(trajectory, prompt_ids=[0] * len(trajectory.prompt_ids), turns=named), mode, window)
-    real = contexts(trajectory, mode, window)
-    return [
-        [[*owners[owner], len(list(run))] for owner, run in groupby(mine)]
-        if len(mine) == len(ids)
-        else [["other", -1, len(ids)]]
-        for mine, ids in zip(owned, real, strict=True)
-    ]
+    placed = contexts(replace(trajectory, prompt_ids=prompt, turns=turns), mode, window)
+    named = [[owners[-1 - place] if place < 0 else ("other", -1) for place in context] for context in placed]
+    return [[[*owner, len(list(run))] for owner, run in groupby(context)] for context in named]
 
 
 def dropped(everything: Sequence[Sequence[Any]], seen: Sequence[Sequence[Any]]) -> list[list[Any]]:

@@ -6,6 +6,7 @@ The matrices are drawn for the eye only; training in `tree` and `rows` never mak
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import replace
 from itertools import chain
 
@@ -15,7 +16,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
 from lightning_mem1.collator import mask
-from lightning_mem1.layouts import LAYOUTS, StateEnd, Stitch, num_tokens, official, stitched, tree
+from lightning_mem1.layouts import LAYOUTS, StateEnd, Stitch, check_layout, num_tokens, official, stitched, tree
 from lightning_mem1.reports.episode import parts
 from lightning_mem1.types import Trajectory
 
@@ -49,8 +50,9 @@ def visible(
         state_end: How much of a turn is its internal state; layout official asks for it.
 
     Raises:
-        ValueError: layout official without `state_end`.
+        ValueError: a layout that the memory mode does not have, or official without `state_end`.
     """
+    check_layout(layout, mode)
     if layout in ("stitched", "official"):
         (line,) = _single_copy(trajectory, layout, mode, window, state_end)
         turns = trajectory.turns
@@ -82,7 +84,7 @@ def turns_drawn(trajectory: Trajectory, mode: str = "mem1", window: int = 2) -> 
 
 
 def masks(trajectory: Trajectory, mode: str = "mem1", window: int = 2, state_end: StateEnd | None = None) -> Figure:
-    """A panel for each layout that the memory mode has, of the first turns that fit.
+    """A panel for each layout that the memory mode has (official only with `state_end`), of the first turns that fit.
 
     Raises:
         ValueError: not even one turn fits, or there is none.
@@ -93,10 +95,13 @@ def masks(trajectory: Trajectory, mode: str = "mem1", window: int = 2, state_end
             f"nothing to draw of '{trajectory.task.id}': expected a first turn of at most {MAX_TOKENS} tokens in all"
         )
     cut = _first(trajectory, count)
-    shown = [name for name in LAYOUTS if name != "official" or (mode == "mem1" and state_end)]
-    figure = Figure(figsize=(3.6 * len(shown), 4.2), layout="constrained")
-    for axes, name in zip(figure.subplots(1, len(shown), squeeze=False)[0], shown, strict=True):
-        matrix = visible(cut, name, mode, window, state_end)
+    matrices = {}
+    for name in LAYOUTS:
+        with suppress(ValueError):  # a mode that writes tokens of its own has no single copy
+            matrices[name] = visible(cut, name, mode, window, state_end)
+    figure = Figure(figsize=(3.6 * len(matrices), 4.2), layout="constrained")
+    panels = figure.subplots(1, len(matrices), squeeze=False)[0]
+    for axes, (name, matrix) in zip(panels, matrices.items(), strict=True):
         axes.imshow(matrix, cmap=ListedColormap(COLORS), vmin=0, vmax=len(COLORS) - 1, interpolation="nearest")
         axes.set_title(f"{name}, {len(matrix):,} tokens", fontsize="medium")
         axes.set_xlabel("token that is seen")

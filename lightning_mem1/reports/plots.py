@@ -160,7 +160,7 @@ def _baselines(axes: Axes, points: Sequence[Point]) -> None:
         names.setdefault(round(value, 3), []).append(key.removeprefix("val/baseline_"))
     for value, those in names.items():
         axes.axhline(value, color="0.55", linestyle=":", linewidth=1)
-        place = {"xycoords": ("axes fraction", "data"), "ha": "right", "va": "bottom"}
+        place: dict[str, Any] = {"xycoords": ("axes fraction", "data"), "ha": "right", "va": "bottom"}
         axes.annotate(", ".join(those), (1, value), fontsize="small", **place)
 
 
