@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from lightning_mem1.horizon import Horizon
     from lightning_mem1.module import Mem1Module
     from lightning_mem1.player import Player
-    from lightning_mem1.reports.ledger import Ledger
+    from lightning_mem1.reports.ledger import Key, Ledger
     from lightning_mem1.reports.published import Published
     from lightning_mem1.reports.tables import Baseline, Row
 
@@ -58,6 +58,7 @@ def _command_line_class() -> type[PlayingCommandLine]:
             add("--tasks", type=int, default=100, help="Tasks of each number of objectives, spread over the split.")
             add("--split", type=Literal["test", "val"], default="test", help="Which tasks.")
             add("--output", type=str | None, default=None, help="Folder; null: runs/<experiment>/evaluate/<settings>.")
+            add("--page", type=int, default=4, help="Trajectories of each row on the page; 0 for no page.")
             add("--published", action="store_true", help="Print published numbers as well.")
             add("--fresh", action="store_true", help="Play everything again, whatever the folder holds.")
 
@@ -66,6 +67,8 @@ def _command_line_class() -> type[PlayingCommandLine]:
             self.numbers = objective_numbers(self.config.objectives)
             if self.config.tasks < 1:
                 raise ValueError(f"--tasks too small: expected at least 1, got {self.config.tasks}; set --tasks")
+            if self.config.page < 0:
+                raise ValueError(f"--page too small: expected at least 0, got {self.config.page}; set --page")
             super().before_instantiate_classes()
 
     return EvaluatingCommandLine
@@ -104,7 +107,7 @@ def _run(cli: Any) -> int:
     folder = config.output or Path("runs") / cli.experiment / "evaluate" / settings_hash(settings)
     ledger = Ledger(folder, settings, config.fresh)
     try:
-        rows = [each for mode in cli.modes for each in _play(module, found, mode, ledger)]
+        rows = [each for mode in cli.modes for each in _play(module, found, mode, ledger, config.page)]
     except KeyboardInterrupt:
         print(
             f"interrupted: {len(ledger.records)} finished trajectories are kept in '{folder}'; the same command goes "
@@ -114,7 +117,11 @@ def _run(cli: Any) -> int:
         return errors.INTERRUPTED
     baselines = [baseline for horizon in found for baseline in horizon.baselines()]
     papers = [paper for horizon in found if config.published for paper in horizon.published()]
-    _write(cli, ledger, rows, baselines, papers)
+    keys = [(mode, each.objectives, i) for mode in cli.modes for each in found for i in each.indices[: config.page]]
+    paths = _write(cli, ledger, rows, baselines, papers)
+    paths += _drawn(cli, ledger, rows, keys)
+    print(f"results in {', '.join(map(str, paths))}")
+    _log(cli, rows, paths)
     return 0
 
 
@@ -138,7 +145,7 @@ def _setting(key: str) -> str:
     return ".".join(key.split(".")[:3])
 
 
-def _play(module: Mem1Module, found: Sequence[Horizon], mode: str, ledger: Ledger) -> list[Row]:
+def _play(module: Mem1Module, found: Sequence[Horizon], mode: str, ledger: Ledger, num_shown: int) -> list[Row]:
     """Play what the ledger lacks in one memory mode; a row for each number of objectives."""
     from lightning_mem1.player import Player
     from lightning_mem1.reports.tables import row
@@ -146,16 +153,17 @@ def _play(module: Mem1Module, found: Sequence[Horizon], mode: str, ledger: Ledge
     rows = []
     with _progress() as bar:
         for horizon in found:
-            limit = _complete(Player(module, horizon.source, mode), horizon, ledger, bar)
+            limit = _complete(Player(module, horizon.source, mode), horizon, ledger, bar, num_shown)
             records = [ledger.records[mode, horizon.objectives, index] for index in horizon.indices]
             rows.append(row(records, limit))
     return rows
 
 
-def _complete(player: Player, horizon: Horizon, ledger: Ledger, bar: Progress) -> int:
+def _complete(player: Player, horizon: Horizon, ledger: Ledger, bar: Progress, num_shown: int) -> int:
     """Play the tasks that the ledger lacks, as many at once as the engine has slots; returns its context limit."""
+    from lightning_mem1.reports.episode import episode
     from lightning_mem1.reports.ledger import Record
-    from lightning_mem1.reports.measures import measures
+    from lightning_mem1.reports.measures import by_turn, measures
     from lightning_mem1.reports.tables import objectives
 
     k, mode, module = horizon.objectives, player.mode, player.module
@@ -167,9 +175,11 @@ def _complete(player: Player, horizon: Horizon, ledger: Ledger, bar: Progress) -
         chunk = todo[start : start + settings.num_slots]  # nobody waits for a slot, so that seconds mean something
 
         def note(place: int, trajectory: Any, chunk: list[int] = chunk) -> None:
-            numbers = measures(trajectory, player.decode, player.settings.tags, mode, module.window)
-            reason, error = str(trajectory.stop_reason), trajectory.error
-            ledger.add(Record(mode, k, chunk[place], trajectory.task.id, reason, error, numbers))
+            told = (trajectory, player.decode, player.settings.tags, mode, module.window)
+            index, task, reason = chunk[place], trajectory.task.id, str(trajectory.stop_reason)
+            if index in horizon.indices[:num_shown]:
+                ledger.add_episode((mode, k, index), episode(*told, row=f"{mode}, {objectives(k)}"))
+            ledger.add(Record(mode, k, index, task, reason, trajectory.error, measures(*told), by_turn(*told)))
             bar.advance(shown)
 
         player.play([tasks[index] for index in chunk], player.engine(settings), on_end=note)
@@ -186,8 +196,8 @@ def _progress() -> Progress:
     return Progress(*columns, console=console, disable=not console.is_terminal)
 
 
-def _write(cli: Any, ledger: Ledger, rows: list[Row], baselines: list[Baseline], papers: list[Published]) -> None:
-    """Put the results on disk, on screen and into the logger."""
+def _write(cli: Any, ledger: Ledger, rows: list[Row], baselines: list[Baseline], papers: list[Published]) -> list[Path]:
+    """Put the results on disk and on screen; returns the files."""
     import json
 
     from rich.console import Console
@@ -204,9 +214,25 @@ def _write(cli: Any, ledger: Ledger, rows: list[Row], baselines: list[Baseline],
         console.width = 240  # a file has no edge
     for table in tables.on_screen(rows, baselines, papers):
         console.print(table)
-    for line in [*tables.remarks(rows), f"results in {paths[0]} and {paths[1]}"]:
+    for line in tables.remarks(rows):
         console.print(line, markup=False, soft_wrap=True)
-    _log(cli, rows, paths)
+    return paths
+
+
+def _drawn(cli: Any, ledger: Ledger, rows: list[Row], keys: Sequence[Key]) -> list[Path]:
+    """The pictures of the rows and the page of the trajectories with these keys; returns the files."""
+    from lightning_mem1.reports import plots
+    from lightning_mem1.reports.ledger import write_whole
+    from lightning_mem1.reports.page import page
+
+    paths = plots.save(plots.of_rows(rows), ledger.folder)
+    if keys:
+        kept = ledger.episodes()
+        title = f"{cli.experiment}: evaluated on {cli.config.split}"
+        shown = [kept[key] for key in keys if key in kept]
+        paths.append(ledger.folder / "page.html")
+        write_whole(paths[-1], page(shown, title, sum(row.num_trajectories for row in rows)))
+    return paths
 
 
 def _log(cli: Any, rows: list[Row], paths: list[Path]) -> None:

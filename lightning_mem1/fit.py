@@ -141,6 +141,7 @@ def _callbacks(given: Any) -> list[Any]:
         ours.AnswerCallback,
         ours.MemoryUsageCallback,
         ours.TranscriptCallback,
+        ours.PicturesCallback,
         ours.ProgressCallback,
         ours.RLCheckpoint,
     )

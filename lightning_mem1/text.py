@@ -115,6 +115,11 @@ def _alternatives(names: Iterable[str]) -> str:
     return "|".join(map(re.escape, sorted(set(names), key=lambda name: (-len(name), name))))
 
 
+def printable(text: str) -> str:
+    """Text with control characters (but newlines) written out, so that none reaches a terminal."""
+    return "".join(c if c == "\n" or c.isprintable() else repr(c)[1:-1] for c in text)
+
+
 def turns_left_hint(turns_left: int) -> str:
     """The hint that stands at the start of each information block."""
     return "1 turn left" if turns_left == 1 else f"{turns_left} turns left"

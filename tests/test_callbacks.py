@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 from dataclasses import replace
 
 import pytest
@@ -9,6 +10,7 @@ import torch
 
 from lightning_mem1.callbacks import (
     MemoryUsageCallback,
+    PicturesCallback,
     ProgressCallback,
     RewardCallback,
     RLCheckpoint,
@@ -16,9 +18,12 @@ from lightning_mem1.callbacks import (
     TranscriptCallback,
 )
 from lightning_mem1.callbacks.memory_usage import ContextByTurn, internal_state_lengths, state_tokens
+from lightning_mem1.callbacks.pictures import of_batch
 from lightning_mem1.callbacks.reward import reward_numbers
 from lightning_mem1.callbacks.rollout import trajectory_seed
-from lightning_mem1.callbacks.transcripts import printable, readable, transcript
+from lightning_mem1.callbacks.transcripts import known_advantages, readable, transcript
+from lightning_mem1.datamodule import TaskBatch
+from lightning_mem1.text import printable
 from lightning_mem1.types import StopReason, Trajectory, Turn
 from tiny import task
 from tiny_tasks import InterruptedTasks, RankedTasks
@@ -189,12 +194,64 @@ def test_metrics_of_training_and_validation_are_logged_beside_the_baselines(make
 def test_transcripts_tell_each_turn_and_what_was_dropped(make_module, make_data, fit, tmp_path):
     fit(make_module(), make_data(num_rl_steps=1), TranscriptCallback(num_trajectories=2))
     names = {path.name for path in (tmp_path / "transcripts").iterdir()}
-    assert names == {f"{name}.{end}" for name in ("train_00001", "val_00000", "val_00001") for end in ("jsonl", "txt")}
+    steps, ends = ("train_00001", "val_00000", "val_00001"), ("jsonl", "txt", "html")
+    assert names == {f"{step}.{end}" for step in steps for end in ends}
     lines = (tmp_path / "transcripts" / "train_00001.jsonl").read_text().splitlines()
     record = json.loads(lines[0])
     assert len(lines) == 2 and len(record["turns"]) == 2
     assert record["turns"][0]["information"].endswith("red shoes")
     assert record["memory"] == "mem1" and record["stop_reason"] == "done"
+
+
+def test_a_page_of_what_is_learnt_from_holds_advantages_and_one_of_validation_none(
+    make_module, make_data, fit, tmp_path
+):
+    fit(make_module(scale_rewards="none"), make_data(num_rl_steps=1), TranscriptCallback(num_page_trajectories=5))
+
+    def shown(name: str) -> list:
+        text = (tmp_path / "transcripts" / name).read_text()
+        return json.loads(re.search(r'id="data">(.*?)</script>', text)[1])["episodes"]
+
+    train = shown("train_00001.html")
+    assert [t["reward"] for t in train] == [0.0, 0.5, 1.0, 0.0, 0.5]  # of two groups of three
+    assert [t["turns"][0]["advantages"][0] for t in train] == [-0.5, 0.0, 0.5, -0.5, 0.0]  # against the group's mean
+    assert len(train[0]["turns"][0]["logprobs"]) == 6 and train[0]["turns"][1]["context"][1][:2] == ["turn", 0]
+    assert "1 more left out" in (tmp_path / "transcripts" / "train_00001.html").read_text()
+    assert [t["turns"][0]["advantages"] for t in shown("val_00001.html")] == [None] * 4
+
+
+def test_advantages_that_take_a_forward_pass_or_other_ranks_are_not_known(make_module):
+    turns = [Turn([5], [0.0])]
+    batch = [Trajectory(task(0), [1], turns, StopReason.DONE)]
+    for settings in ({"algorithm": "ppo"}, {"algorithm": "reinforce_pp"}, {"beta": 0.1, "kl_in": "reward"}):
+        assert known_advantages(batch, make_module(**settings)) is None
+
+
+def test_a_resumed_run_draws_the_whole_curve(make_module, make_data, fit, tmp_path):
+    first = PicturesCallback()
+    fit(make_module(), make_data(num_rl_steps=1), RewardCallback(), first, RLCheckpoint(), enable_checkpointing=True)
+    again = PicturesCallback()
+    last = str(tmp_path / "checkpoints" / "last.ckpt")
+    callbacks = RewardCallback(), again, RLCheckpoint()
+    fit(make_module(), make_data(num_rl_steps=2), *callbacks, ckpt_path=last, enable_checkpointing=True)
+    steps = [(point["rl_step"], "val/reward" in point) for point in again.points]
+    assert steps == [(0.0, True), (1.0, False), (1.0, True), (2.0, False), (2.0, True)]
+    assert again.points[:3] == first.points and first.points[1]["rollout/reward"] == pytest.approx(0.5)
+    assert (tmp_path / "pictures" / "curve.png").is_file()
+
+
+def test_the_pictured_trajectory_is_one_that_teaches_something(make_module):
+    played = [Turn([5, 6], [0.0] * 2, [8]), Turn([5], [0.0])]
+    paid = [Turn([5, 6], [0.0] * 2, reward=1.0)]
+    silent = [Trajectory(task(1), [1], [*played, *played], StopReason.DONE, group=1) for _ in range(2)]
+    loud = [Trajectory(task(0), [1], turns, StopReason.DONE) for turns in (paid, played)]
+    batch = TaskBatch(1, [], [])
+    assert of_batch(batch, make_module()) == {}
+    batch.trajectories = [*silent, *loud]
+    figures = of_batch(batch, make_module(scale_rewards="none"))
+    assert figures["advantages"].axes[0].get_title() == "tiny/0, reward 0.00"
+    assert figures["advantages"].axes[0].get_lines()[0].get_ydata().tolist() == [-0.5, -0.5, -0.5]
+    assert len(figures["layouts"].axes) == 4
 
 
 def test_dropped_tokens_are_the_turns_that_memory_mode_mem1_no_longer_shows(make_module):

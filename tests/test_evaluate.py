@@ -54,6 +54,12 @@ def timeless(folder: str) -> dict:
     return found
 
 
+def pages(folder: str) -> list[dict]:
+    """What the page of a folder holds, without what a clock said."""
+    data = re.search(r'id="data">(.*?)</script>', Path(folder, "page.html").read_text())[1]
+    return [{**each, "seconds": 0.0} for each in json.loads(data)["episodes"]]
+
+
 def test_a_table_holds_the_means_of_the_trajectories_on_disk(config, counted, capsys):
     assert evaluate.main([config, *COUNTED, "--output=out", "--memory=mem1,full", QUIET]) == 0
     out, err = capsys.readouterr()
@@ -64,6 +70,8 @@ def test_a_table_holds_the_means_of_the_trajectories_on_disk(config, counted, ca
     # six tasks, paid 0, 0.1 ... 0.5, two turns each
     assert mem1["measures"]["reward"]["mean"] == pytest.approx(0.25)
     assert mem1["measures"]["turns"] == {"mean": 2.0, "low": 2.0, "high": 2.0}
+    assert mem1["by_turn"]["trajectories"] == [6.0, 6.0]
+    assert mem1["by_turn"]["context_tokens"][1] + 6 == mem1["measures"]["peak_tokens"]["mean"]  # every turn writes 6
     assert mem1["stops"] == {"done": 6, "max_turns": 0, "context": 0, "error": 0}
     for row in (mem1, full):
         for name, interval in row["measures"].items():
@@ -94,6 +102,11 @@ def test_an_interrupted_run_goes_on_and_ends_as_if_it_never_stopped(config, coun
     assert evaluate.main([config, *options, "--output=parts"]) == 0
     assert counted.ended == [f"ranked/val/{n}" for n in (2, 3, 4, 5)]  # the rest of the second memory mode
     assert timeless("parts") == timeless("whole")
+    assert pages("parts") == pages("whole")
+    assert [(e["row"], e["task"]) for e in pages("whole")] == [
+        (f"{mode}, 1 objective", f"ranked/val/{n}") for mode in ("mem1", "none") for n in range(4)
+    ]
+    assert "8 trajectories, 4 more left out" in Path("parts/page.html").read_text()
 
 
 def test_a_line_that_a_kill_cut_short_is_played_again(config, counted):
@@ -102,9 +115,12 @@ def test_a_line_that_a_kill_cut_short_is_played_again(config, counted):
     whole = timeless("out")
     path = Path("out/trajectories.jsonl")
     path.write_bytes(path.read_bytes()[:-20])
+    kept = Path("out/episodes.jsonl")
+    kept.write_bytes(kept.read_bytes()[:-20])
     counted.ended.clear()
     assert evaluate.main(arguments) == 0
     assert counted.ended == ["ranked/val/5"] and timeless("out") == whole
+    assert [each["task"] for each in pages("out")] == [f"ranked/val/{n}" for n in range(3)]  # nobody plays it for show
 
 
 def test_other_settings_are_refused_unless_begun_anew(config, counted, capsys):
@@ -121,6 +137,8 @@ def test_other_settings_are_refused_unless_begun_anew(config, counted, capsys):
     more = ["--memory=mem1,none", "--tasks=2", "--model.lr=0.5", "--data.group_size=7"]
     assert evaluate.main([*changed, *more, QUIET]) == 0
     assert counted.ended == ["ranked/val/1", "ranked/val/4"]
+    # with six tasks the fourth of mem1 was not among the first, and nobody plays it again for show
+    assert [each["task"] for each in pages("out")] == [f"ranked/val/{n}" for n in (1, 1, 4)]
     assert [row["num_trajectories"] for row in results()["rows"]] == [2, 2]
 
 
@@ -172,7 +190,7 @@ def test_a_run_in_mlflow_has_a_step_for_each_number_of_objectives_and_the_files(
     assert run.info.status == "FINISHED" and run.data.params["model.memory"] == "mem1"
     (folder,) = client.list_artifacts(run.info.run_id)
     names = {Path(a.path).name for a in client.list_artifacts(run.info.run_id, folder.path)}
-    assert names == {"results.json", "results.csv"}
+    assert names == {"results.json", "results.csv", "objectives.png", "turns.png", "page.html"}
 
 
 def test_a_checkpoint_plays_with_its_own_weights(config, counted):
@@ -208,6 +226,7 @@ def test_a_checkpoint_of_another_base_or_adapter_is_one_line(config, tmp_path, c
             "--objectives is for tasks of several questions: expected a source like QATasks, got Ranked",
         ),
         ("--tasks=0", "--tasks too small: expected at least 1, got 0; set --tasks"),
+        ("--page=-1", "--page too small: expected at least 0, got -1; set --page"),
         ("--split=train", "wrong value for 'split' in the command line: expected one of 'test', 'val', got 'train'"),
         ("--objectivs=2", "unknown key 'objectivs' in the command line; did you mean 'objectives'?"),
         ("--model.lrr=3", "unknown key 'model.lrr' in the command line; did you mean 'model.lr'?"),

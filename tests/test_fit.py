@@ -26,9 +26,12 @@ def test_a_run_leaves_curves_parameters_transcripts_and_the_adapter(config, mlfl
     assert [point.step for point in curve] == [1, 2]
     assert [point.step for point in client.get_metric_history(run.info.run_id, "val/reward")] == [0, 2]
     assert run.info.status == "FINISHED"
-    assert {a.path for a in client.list_artifacts(run.info.run_id)} == {"adapter", "transcripts"}
+    assert {a.path for a in client.list_artifacts(run.info.run_id)} == {"adapter", "pictures", "transcripts"}
+    logged = {Path(a.path).name for a in client.list_artifacts(run.info.run_id, "transcripts")}
+    assert logged == {"val_00000.txt", "val_00000.html", "val_00002.txt", "val_00002.html"}
     folder = Path("runs/tiny/0")
-    assert {p.name for p in folder.iterdir()} == {"adapter", "checkpoints", "config.yaml", "transcripts"}
+    assert {p.name for p in folder.iterdir()} == {"adapter", "checkpoints", "config.yaml", "pictures", "transcripts"}
+    assert {p.name for p in (folder / "pictures").iterdir()} == {"advantages.png", "curve.png", "layouts.png"}
     assert yaml.safe_load((folder / "config.yaml").read_text())["model"]["lr"] == 0.005
 
 

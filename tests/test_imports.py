@@ -34,8 +34,8 @@ module datamodule
 qa_data
 warmstart
 expert
-callbacks
 reports
+callbacks
 player horizon
 errors
 command

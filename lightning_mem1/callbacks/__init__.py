@@ -1,8 +1,9 @@
-"""Callbacks: rollouts, their metrics, transcripts, progress and checkpoints."""
+"""Callbacks: rollouts, their metrics, transcripts, pictures, progress and checkpoints."""
 
 from lightning_mem1.callbacks.answers import AnswerCallback
 from lightning_mem1.callbacks.checkpoint import RLCheckpoint
 from lightning_mem1.callbacks.memory_usage import MemoryUsageCallback
+from lightning_mem1.callbacks.pictures import PicturesCallback
 from lightning_mem1.callbacks.progress import ProgressCallback
 from lightning_mem1.callbacks.reward import RewardCallback
 from lightning_mem1.callbacks.rollout import RolloutCallback
@@ -11,6 +12,7 @@ from lightning_mem1.callbacks.transcripts import TranscriptCallback
 __all__ = [
     "AnswerCallback",
     "MemoryUsageCallback",
+    "PicturesCallback",
     "ProgressCallback",
     "RLCheckpoint",
     "RewardCallback",

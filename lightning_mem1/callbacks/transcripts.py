@@ -1,11 +1,13 @@
 """Writes a few episodes turn by turn: what the policy saw, kept, did and got back, and what was dropped.
 
-Everything a policy or an environment wrote is data: control characters are escaped, and files are plain text or JSON.
+Everything a policy or an environment wrote is data: control characters are escaped, and files are plain text, JSON, or
+a page in which no text acts.
 """
 
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,29 +17,34 @@ from lightning_mem1.callbacks.artifacts import log_artifact
 from lightning_mem1.datamodule import TaskBatch
 from lightning_mem1.memory import contexts
 from lightning_mem1.module import Mem1Module
-from lightning_mem1.text import parse_turn
+from lightning_mem1.reports.episode import episode
+from lightning_mem1.reports.page import page
+from lightning_mem1.text import parse_turn, printable
 from lightning_mem1.types import Trajectory
 
 
 class TranscriptCallback(Callback):
-    """Writes ``transcripts/<train|val>_<rl_step>.jsonl`` (one trajectory a line) and the same as readable ``.txt``.
+    """Writes ``transcripts/<train|val>_<rl_step>``: ``.jsonl`` (one trajectory a line), the same as readable ``.txt``,
+    and a page ``.html`` to look at in a browser (see `reports.page`).
 
     Args:
         num_trajectories: Trajectories per rl_step or validation.
+        num_page_trajectories: Trajectories of the page; 0 for no page.
         every_n_rl_steps: How often training episodes are written; validation is always.
         folder: Where to write; null for the trainer's default_root_dir.
-        log_artifacts: Put the readable validation transcripts into MLflow as well.
+        log_artifacts: Put the readable validation transcripts and the page into MLflow as well.
     """
 
     def __init__(
         self,
         num_trajectories: int = 2,
+        num_page_trajectories: int = 16,
         every_n_rl_steps: int = 5,
         folder: str | None = None,
         log_artifacts: bool = True,
     ) -> None:
-        self.num_trajectories, self.every_n_rl_steps = num_trajectories, every_n_rl_steps
-        self.folder, self.log_artifacts = folder, log_artifacts
+        self.num_trajectories, self.num_page_trajectories = num_trajectories, num_page_trajectories
+        self.every_n_rl_steps, self.folder, self.log_artifacts = every_n_rl_steps, folder, log_artifacts
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: Mem1Module, batch: TaskBatch, batch_idx: int) -> None:  # type: ignore[override]
         """Write training episodes."""
@@ -49,21 +56,56 @@ class TranscriptCallback(Callback):
     ) -> None:
         """Write validation episodes, those of the first batch."""
         if batch_idx == 0:
-            path = self._write(trainer, pl_module, batch, "val")
-            if path and self.log_artifacts:
+            paths = self._write(trainer, pl_module, batch, "val")
+            for path in paths if self.log_artifacts else []:
                 log_artifact(trainer, path, "transcripts")
 
-    def _write(self, trainer: Trainer, module: Mem1Module, batch: TaskBatch, split: str) -> Path | None:
-        if not trainer.is_global_zero or self.num_trajectories < 1:
-            return None
-        records = [transcript(t, module) for t in batch.trajectories[: self.num_trajectories]]
+    def _write(self, trainer: Trainer, module: Mem1Module, batch: TaskBatch, split: str) -> list[Path]:
+        """Write the files; returns those that people read."""
+        if not trainer.is_global_zero:
+            return []
         folder = Path(self.folder or trainer.default_root_dir) / "transcripts"
         folder.mkdir(parents=True, exist_ok=True)
         path = folder / f"{split}_{batch.rl_step:05d}"
-        lines = (json.dumps(record, ensure_ascii=True) for record in records)
-        path.with_suffix(".jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
-        path.with_suffix(".txt").write_text("\n\n".join(map(readable, records)) + "\n", encoding="utf-8")
-        return path.with_suffix(".txt")
+        written = []
+        if self.num_trajectories > 0:
+            records = [transcript(t, module) for t in batch.trajectories[: self.num_trajectories]]
+            lines = (json.dumps(record, ensure_ascii=True) for record in records)
+            path.with_suffix(".jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
+            path.with_suffix(".txt").write_text("\n\n".join(map(readable, records)) + "\n", encoding="utf-8")
+            written.append(path.with_suffix(".txt"))
+        if self.num_page_trajectories > 0:
+            run = "/".join(Path(trainer.default_root_dir).parts[-2:])
+            title = f"{run}: {split}, rl_step {batch.rl_step}"
+            text = page_of(batch.trajectories, module, title, self.num_page_trajectories, split == "train")
+            path.with_suffix(".html").write_text(text, encoding="utf-8")
+            written.append(path.with_suffix(".html"))
+        return written
+
+
+def page_of(trajectories: Sequence[Trajectory], module: Mem1Module, title: str, limit: int, learnt: bool) -> str:
+    """The page of the first trajectories; of those that are learnt from, with the advantages of their tokens."""
+
+    def decode(ids: Sequence[int]) -> str:
+        return str(module.policy.tokenizer.decode(ids, skip_special_tokens=False))
+
+    tags, advantages = module.rollout_settings.tags, known_advantages(trajectories, module) if learnt else None
+    episodes = [
+        episode(t, decode, tags, module.memory, module.window, advantages[i] if advantages else None)
+        for i, t in enumerate(trajectories[:limit])
+    ]
+    return page(episodes, title, len(trajectories))
+
+
+def known_advantages(trajectories: Sequence[Trajectory], module: Mem1Module) -> list[list[float]] | None:
+    """The advantage of each action token by trajectory, where rewards alone tell it.
+
+    None where it takes a forward pass (a critic, a penalty in the reward) or the sums of all ranks (whitening).
+    """
+    crediting = module.crediting
+    if not crediting.algorithm.relative or crediting.beta:
+        return None
+    return [columns.advantages.tolist() for columns in crediting.columns(trajectories, {})]
 
 
 def transcript(trajectory: Trajectory, module: Mem1Module) -> dict[str, Any]:
@@ -120,11 +162,6 @@ def readable(record: dict[str, Any]) -> str:
     if record["error"]:
         lines += ["", f"error: {printable(record['error'])}"]
     return "\n".join(lines)
-
-
-def printable(text: str) -> str:
-    """Text with control characters (but newlines) written out, so that none reaches a terminal."""
-    return "".join(c if c == "\n" or c.isprintable() else repr(c)[1:-1] for c in text)
 
 
 def _plain(value: Any) -> Any:

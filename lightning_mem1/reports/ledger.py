@@ -9,12 +9,12 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-LINES, SETTINGS = "trajectories.jsonl", "settings.json"
+LINES, SETTINGS, EPISODES = "trajectories.jsonl", "settings.json", "episodes.jsonl"
 Key = tuple[str, int, int]
 
 
@@ -30,6 +30,7 @@ class Record:
         stop_reason: Why it ended.
         error: What failed when it ended with an error.
         measures: Numbers by name, see `measures`.
+        by_turn: Numbers of each turn by name, see `by_turn`; empty in folders written before there were any.
     """
 
     memory: str
@@ -39,6 +40,7 @@ class Record:
     stop_reason: str
     error: str
     measures: Mapping[str, float]
+    by_turn: Mapping[str, Sequence[int]] = field(default_factory=dict)
 
     @property
     def key(self) -> Key:
@@ -50,7 +52,8 @@ class Ledger:
     """The finished trajectories in a folder.
 
     Args:
-        folder: Holds ``trajectories.jsonl`` and ``settings.json``; made when it is not there.
+        folder: Holds ``trajectories.jsonl``, ``settings.json`` and, of trajectories for the page, ``episodes.jsonl``;
+            made when it is not there.
         settings: Everything that a trajectory depends on, as plain values.
         fresh: Drop what the folder holds and begin anew.
 
@@ -64,18 +67,37 @@ class Ledger:
         self.hash = settings_hash(self.settings)
         self.folder.mkdir(parents=True, exist_ok=True)
         if fresh:
-            for name in (LINES, SETTINGS):
+            for name in (LINES, SETTINGS, EPISODES):
                 (self.folder / name).unlink(missing_ok=True)
         self._check_settings()
+        mended(self.folder / EPISODES)
         self.records = {record.key: record for record in self._read()}
         write_whole(self.folder / SETTINGS, json.dumps(self.settings, indent=1) + "\n")
 
     def add(self, record: Record) -> None:
         """Write a record down."""
-        line = json.dumps({"settings": self.hash, **asdict(record)}) + "\n"
-        with open(self.folder / LINES, "ab", buffering=0) as file:
-            file.write(line.encode())  # one call: it is there or it is not
+        self._append(LINES, {"settings": self.hash, **asdict(record)})
         self.records[record.key] = record
+
+    def add_episode(self, key: Key, episode: Mapping[str, Any]) -> None:
+        """Keep what the page shows of a trajectory; before its record, so that none with a record is missing."""
+        self._append(EPISODES, {"key": key, "episode": episode})
+
+    def episodes(self) -> dict[Key, dict[str, Any]]:
+        """What was kept for the page; the last word on a trajectory counts, a line that nobody can read does not."""
+        found: dict[Key, dict[str, Any]] = {}
+        for line in mended(self.folder / EPISODES):
+            try:
+                entry = json.loads(line)
+                found[tuple(entry["key"])] = entry["episode"]
+            except (ValueError, TypeError, KeyError):
+                continue
+        return found
+
+    def _append(self, name: str, entry: Mapping[str, Any]) -> None:
+        line = f"{json.dumps(entry)}\n".encode()
+        with open(self.folder / name, "ab", buffering=0) as file:
+            file.write(line)  # one call: it is there or it is not
 
     def _check_settings(self) -> None:
         path = self.folder / SETTINGS
@@ -95,13 +117,7 @@ class Ledger:
 
     def _read(self) -> Iterator[Record]:
         path = self.folder / LINES
-        if not path.is_file():
-            return
-        content = path.read_bytes()
-        whole = content[: content.rfind(b"\n") + 1]
-        if len(whole) < len(content):
-            os.truncate(path, len(whole))
-        for number, line in enumerate(whole.splitlines(), start=1):
+        for number, line in enumerate(mended(path), start=1):
             try:
                 entry = json.loads(line)
                 belongs = entry.pop("settings") == self.hash
@@ -117,6 +133,15 @@ class Ledger:
                     "give --fresh to begin anew"
                 )
             yield record
+
+
+def mended(path: Path) -> list[bytes]:
+    """The whole lines of a file, none when there is no file; a last line that a kill cut short is cut off."""
+    content = path.read_bytes() if path.is_file() else b""
+    whole = content[: content.rfind(b"\n") + 1]
+    if len(whole) < len(content):
+        os.truncate(path, len(whole))
+    return whole.splitlines()
 
 
 def settings_hash(settings: Mapping[str, Any]) -> str:

@@ -85,6 +85,19 @@ def measures(trajectory: Trajectory, decode: Decode, tags: Tags, mode: str, wind
     }
 
 
+def by_turn(trajectory: Trajectory, decode: Decode, tags: Tags, mode: str, window: int = 2) -> dict[str, list[int]]:
+    """Numbers of each turn by name, the arguments those of `measures`.
+
+    Returns:
+        ``context_tokens`` (what the policy saw) and ``internal_state_tokens`` (what it wrote for itself).
+    """
+    spans = state_spans(trajectory, decode, tags.internal_state)
+    return {
+        "context_tokens": [len(ids) for ids in contexts(trajectory, mode, window)],
+        "internal_state_tokens": [end - start for start, end in spans],
+    }
+
+
 def _answers(trajectory: Trajectory) -> dict[str, float]:
     objectives = trajectory.task.objectives
     if not objectives or not all(objective.answers for objective in objectives):

@@ -13,10 +13,9 @@ from rich.rule import Rule
 from rich.table import Table
 from rich.text import Text
 
-from lightning_mem1.callbacks.transcripts import printable
 from lightning_mem1.memory import contexts
 from lightning_mem1.reports.measures import Decode
-from lightning_mem1.text import Tags, parse_turn
+from lightning_mem1.text import Tags, parse_turn, printable
 from lightning_mem1.types import Task, Trajectory, Turn
 
 METER_WIDTH = 24

@@ -6,18 +6,20 @@ import csv
 import io
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from itertools import zip_longest
+from statistics import fmean
 from typing import Any
 
 from rich import box
 from rich.table import Table
 from rich.text import Text
 
-from lightning_mem1.callbacks.transcripts import printable
 from lightning_mem1.reports.bootstrap import Interval, bootstrap
 from lightning_mem1.reports.ledger import Record
 from lightning_mem1.reports.measures import MEASURES, Measure
 from lightning_mem1.reports.published import Published
+from lightning_mem1.text import printable
 from lightning_mem1.types import StopReason
 
 
@@ -33,6 +35,7 @@ class Row:
         stops: Trajectories by stop reason.
         measures: Means with 95% intervals, by name.
         error: What failed in the first trajectory that its environment ended; empty when none did.
+        by_turn: Means by name and turn, over the trajectories that had this turn (as many as ``trajectories`` says).
     """
 
     memory: str
@@ -42,6 +45,7 @@ class Row:
     stops: Mapping[str, int]
     measures: Mapping[str, Interval]
     error: str = ""
+    by_turn: Mapping[str, Sequence[float]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -72,7 +76,20 @@ def row(records: Sequence[Record], max_context_tokens: int) -> Row:
         stops={str(reason): counts[str(reason)] for reason in StopReason},
         measures=bootstrap(columns),
         error=next((record.error for record in records if record.error), ""),
+        by_turn=_by_turn(records),
     )
+
+
+def _by_turn(records: Sequence[Record]) -> dict[str, list[float]]:
+    """Means of the numbers of each turn; records from before there were any are left out."""
+    known = [record.by_turn for record in records if record.by_turn]
+    names = list(known[0]) if known else []
+    columns = {
+        name: [[n for n in turn if n is not None] for turn in zip_longest(*(each[name] for each in known))]
+        for name in names
+    }
+    means = {name: [fmean(numbers) for numbers in turns] for name, turns in columns.items()}
+    return {**means, **({"trajectories": [float(len(t)) for t in columns[names[0]]]} if names else {})}
 
 
 def as_json(
@@ -109,7 +126,7 @@ def as_csv(rows: Sequence[Row], baselines: Sequence[Baseline]) -> str:
         }
         writer.writerow(
             {
-                **{key: value for key, value in vars(each).items() if key not in ("measures", "stops", "error")},
+                **{key: value for key, value in vars(each).items() if key in header},
                 **{f"stop_{reason}": count for reason, count in each.stops.items()},
                 **numbers,
             }
