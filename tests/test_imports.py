@@ -15,6 +15,7 @@ ROOMS = """
 types
 text memory
 wire
+conformance
 layouts
 advantages losses
 algorithms screening shaping internal_state
