@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from lightning_mem1 import command, errors
 
 if TYPE_CHECKING:
-    from lightning_mem1.command_line import PlayingCommandLine
+    from lightning_mem1.command_line import CommandLine
     from lightning_mem1.policy.policy import Policy
 
 WRITTEN = (  # what an export may consist of, and what --force takes away
@@ -50,7 +50,8 @@ def _export(argv: list[str]) -> int:
         cli = command.built(_command_line_class(), argv, config)
         if cli is None:
             return 0
-        _write(cli.loaded_module().policy, cli.resume_path, Path(cli.config.output).expanduser(), cli.config.merged)
+        path, output = cli.resume_path, Path(cli.config.output).expanduser()
+        _write(policy_of(path, cli.config.model.policy), path, output, cli.config.merged)
     return 0
 
 
@@ -86,13 +87,13 @@ def _export_alone(argv: list[str]) -> int:
     return 0
 
 
-def _command_line_class() -> type[PlayingCommandLine]:
+def _command_line_class() -> type[CommandLine]:
     """The command line of exporting (made here because importing Lightning takes seconds)."""
     from lightning.pytorch.cli import LightningArgumentParser
 
-    from lightning_mem1.command_line import PlayingCommandLine
+    from lightning_mem1.command_line import CommandLine
 
-    class ExportingCommandLine(PlayingCommandLine):
+    class ExportingCommandLine(CommandLine):
         command = "export"
         about = "Write the adapter or the merged weights of a checkpoint as a folder."
         without_checkpoint = "train first (python -m lightning_mem1.fit), or set --ckpt_path to a file"
@@ -109,6 +110,9 @@ def _command_line_class() -> type[PlayingCommandLine]:
             free_folder(self.config.output, self.config.force)  # before seconds are spent on loading
             self.config.ckpt_path = self.config.ckpt_path or "last"
             super().before_instantiate_classes()
+
+        def instantiate_classes(self) -> None:
+            """Nothing: the checkpoint's own settings count, and the scale of an adapter is one of them."""
 
     return ExportingCommandLine
 
@@ -132,8 +136,12 @@ def free_folder(given: str | None, force: bool) -> Path:
     return folder
 
 
-def policy_of(path: str) -> Policy:
+def policy_of(path: str, source: str | None = None) -> Policy:
     """The policy of a checkpoint: the base and adapter that it names, with its weights; a critic's are left out.
+
+    Args:
+        path: The checkpoint.
+        source: Where its base is; None for where it was in training.
 
     Raises:
         ValueError, FileNotFoundError: its base is not to be found, or is another one by now.
@@ -148,22 +156,23 @@ def policy_of(path: str) -> Policy:
     checkpoint = torch.load(path, map_location="cpu", weights_only=True)
     settings = checkpoint["lightning_mem1"]["settings"]
     lora = LoraSettings(**settings["lora"]) if settings["lora"] else None
-    policy = Policy.load(settings["policy"], lora=lora, dtype=settings["dtype"])
-    check_checkpoint(checkpoint, policy, settings["policy"])
+    source = source or str(settings["policy"])
+    policy = Policy.load(source, lora=lora, dtype=settings["dtype"])
+    check_checkpoint(checkpoint, policy, source)
     weights = {name.removeprefix(WEIGHTS_PREFIX): value for name, value in checkpoint["state_dict"].items()}
     policy.load_adapter_state({name: value for name, value in weights.items() if not is_critics(name)})
     return policy
 
 
-def _write(policy: Policy, path: str | None, output: Path, merged: bool) -> None:
+def _write(policy: Policy, path: str, output: Path, merged: bool) -> None:
     """Write beside the folder and then move, so that whatever fails leaves no half of an export."""
     import torch
 
-    entry = torch.load(str(path), map_location="cpu", weights_only=True)["lightning_mem1"]
+    entry = torch.load(path, map_location="cpu", weights_only=True)["lightning_mem1"]
     whole = merged or policy.model is policy.causal_lm
     output.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=output.parent, prefix=f".{output.name}.") as beside:
-        made = save(policy.cpu(), Path(beside), merged)
+        made = save(policy, Path(beside), merged)
         (made / "README.md").write_text(card(entry, policy, whole), encoding="utf-8")
         for pattern in WRITTEN:
             for old in output.glob(pattern):

@@ -41,6 +41,13 @@ def failure(capsys, *arguments: str) -> str:
     return line.removeprefix("error: ")
 
 
+def test_the_scale_of_the_adapter_is_the_checkpoints_whatever_the_config_says(config, make_module):
+    expected = trained(make_module)  # alpha 8, where the config leaves the default of 32
+    assert export.main([config, "--output=out", "--model.lora.alpha=2"]) == 0
+    assert json.loads(Path("out/adapter_config.json").read_text())["lora_alpha"] == 8
+    torch.testing.assert_close(logits(Policy.load("out").model), expected, atol=1e-5, rtol=0)
+
+
 def test_merged_weights_load_with_plain_transformers_and_say_the_same(config, make_module, capsys, tiny_folder):
     from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
 
@@ -100,9 +107,6 @@ def test_a_checkpoint_alone_is_enough_and_a_critic_stays_behind(config, make_mod
         "wrote the adapter of critic.ckpt (rl_step 7) to out",
     ]
     torch.testing.assert_close(logits(Policy.load("out").model), expected, atol=1e-5, rtol=0)
-    content = yaml.safe_load(Path(config).read_text())
-    content["model"]["algorithm"] = "ppo"
-    Path(config).write_text(yaml.safe_dump(content))
     assert export.main([config, "--ckpt_path=critic.ckpt", "--output=merged", "--merged"]) == 0
     torch.testing.assert_close(logits(Policy.load("merged").model), expected, atol=1e-5, rtol=0)
 
@@ -147,7 +151,7 @@ def test_a_folder_that_holds_something_is_only_written_by_force(config, make_mod
     assert export.main([config, "--output=out"]) == 0
     Path("out/notes.txt").write_text("mine")
     capsys.readouterr()
-    expected = "output is not empty: expected no or an empty folder, got 'out' with 6 entries ('README.md')"
+    expected = "output is not empty: expected no or an empty folder, got 'out' with 7 entries ('README.md')"
     assert failure(capsys, "--ckpt_path", LAST, "--output=out").startswith(expected)
     assert failure(capsys, config, "--output=out", "--merged").startswith(expected)
     assert export.main([config, "--output=out", "--merged", "--force"]) == 0
