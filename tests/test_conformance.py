@@ -278,7 +278,10 @@ def emptying(turns, window):
     ("rule", "line"),
     [
         (cut, "memory mode 'cut': expected contexts of whole actions and replies, got ["),
-        (of_its_own, "memory mode 'of_its_own': expected contexts of whole actions and replies, got [7, "),
+        (
+            of_its_own,
+            "memory mode 'of_its_own': expected contexts of whole actions and replies, got [7] at 3; keep actions",
+        ),
         (newest_first, "memory mode 'newest_first': expected turns oldest first and none twice, got "),
         (twice, "memory mode 'twice': expected turns oldest first and none twice, got "),
         (dicing, "memory mode 'dicing': expected the same context for the same turns, got "),
