@@ -1,8 +1,8 @@
 """``python -m lightning_mem1.export CONFIG|--ckpt_path PATH --output DIR [--merged]``: a checkpoint as a folder.
 
-The trained adapter in peft's format, or with ``--merged`` a whole model with its tokenizer: folders that transformers,
-peft and vLLM load, and ``model.policy`` too; beside it a README.md that says what it is. A CONFIG finds its own last
-checkpoint and may name another place of the base; a checkpoint alone knows its settings.
+The trained adapter in peft's format, or with ``--merged`` a whole model with its tokenizer: in the formats that
+transformers, peft and vLLM read (vLLM was not run), and ``model.policy`` too; beside it a README.md that says what it
+is. A CONFIG finds its own last checkpoint and says where the base is; all other settings are the checkpoint's.
 """
 
 from __future__ import annotations
@@ -255,10 +255,11 @@ the format it was trained in:
 {use}{tokenizer}
 In lightning_mem1: `--model.policy FOLDER`, with the settings of the table.
 """
-USE_WHOLE = """In transformers: `AutoModelForCausalLM.from_pretrained(FOLDER)`; in vLLM: `vllm serve FOLDER`.
+USE_WHOLE = """In transformers: `AutoModelForCausalLM.from_pretrained(FOLDER)`; in vLLM (not tried):
+`vllm serve FOLDER`.
 """
-USE_ADAPTER = """In peft: `PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(BASE), FOLDER)`; in vLLM:
-`vllm serve BASE --enable-lora --lora-modules mem1=FOLDER`; where BASE is {base}.
+USE_ADAPTER = """In peft: `PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(BASE), FOLDER)`; in vLLM (not
+tried): `vllm serve BASE --enable-lora --lora-modules mem1=FOLDER`; where BASE is {base}.
 """
 BUNDLED_BASE = "`lightning_mem1.policy.loading.BUNDLED`, the policy that comes with the package"
 PLAIN_TOKENIZER = """The tokenizer is `PreTrainedTokenizerFast.from_pretrained(FOLDER)`: `AutoTokenizer`, and so
