@@ -44,6 +44,7 @@ class CommandLine(LightningCLI):
     command = "fit"
     about = ""
     saves_config: type[SaveConfigCallback] | None = None
+    without_checkpoint = "leave --ckpt_path out"  # what to do when there is none
 
     def __init__(self, argv: list[str], config_path: str | None) -> None:
         self.config_path = config_path
@@ -94,14 +95,16 @@ class CommandLine(LightningCLI):
         self.experiment = self.config.experiment or self.experiment
         trainer = self.config.trainer
         trainer.accelerator = accelerator(trainer.accelerator)
-        self.resume_path = checkpoint_path(self.config.ckpt_path, trainer.default_root_dir, self.experiment)
+        self.resume_path = checkpoint_path(
+            self.config.ckpt_path, trainer.default_root_dir, self.experiment, self.without_checkpoint
+        )
         on_cpu = trainer.accelerator == "cpu"
         if trainer.deterministic is None and on_cpu:
             trainer.deterministic = True  # float additions in a fixed order: same seed, same digits
             # a debugging aid that costs time
             setattr(torch.utils.deterministic, "fill_uninitialized_memory", False)  # noqa: B010
         _set_threads(on_cpu)
-        _no_progress_bars()
+        no_progress_bars()
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -147,8 +150,17 @@ def flat(settings: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     return result
 
 
-def checkpoint_path(given: str | None, root: str | None, experiment: str) -> str | None:
-    """The checkpoint to go on from, checked: it must load, and without running anything in it."""
+def checkpoint_path(
+    given: str | None, root: str | None, experiment: str, otherwise: str = "leave --ckpt_path out"
+) -> str | None:
+    """The checkpoint to go on from, checked: it must load, and without running anything in it.
+
+    Args:
+        given: A path, "last" for the newest one, None for none.
+        root: Where runs are; None for ``runs/<experiment>``.
+        experiment: Name of the experiment.
+        otherwise: What to do when there is no last one.
+    """
     if given is None:
         return None
     path = Path(given)
@@ -157,7 +169,7 @@ def checkpoint_path(given: str | None, root: str | None, experiment: str) -> str
         found = sorted(folder.glob("**/checkpoints/last.ckpt"), key=lambda p: p.stat().st_mtime)
         if not found:
             raise FileNotFoundError(
-                f"no checkpoint to go on from: expected one under '{folder}', got none; leave --ckpt_path out"
+                f"no checkpoint to go on from: expected one under '{folder}', got none; {otherwise}"
             )
         path = found[-1]
     if not path.is_file():
@@ -195,7 +207,8 @@ def accelerator(given: Any) -> Any:
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 
-def _no_progress_bars() -> None:
+def no_progress_bars() -> None:
+    """Hush the bars of transformers, which loads and saves."""
     from transformers.utils import logging as transformers_logging
 
     transformers_logging.disable_progress_bar()

@@ -68,7 +68,7 @@ class Mem1Module(LightningModule):
     ``train/kept_trajectories`` (count: what is imitated), and its loss is in nats per action token of these.
 
     Args:
-        policy: "bundled", a folder with safetensors, or a hub id.
+        policy: "bundled", a folder with safetensors (a model, or an adapter that names its base), or a hub id.
         memory: Memory mode: mem1, full, window or none.
         window: Turns kept by memory mode "window".
         layout: How trajectories are scored: tree or rows (equal numbers), stitched (the paper's single copy) or

@@ -15,6 +15,7 @@ ROOMS = """
 types
 text memory
 wire
+conformance
 layouts
 advantages losses
 algorithms screening shaping internal_state
@@ -40,7 +41,7 @@ player horizon
 errors
 command
 command_line
-fit evaluate sft play
+fit evaluate sft play export
 """
 LEVEL = {room: level for level, line in enumerate(ROOMS.split("\n")) for room in line.split()}
 MODULES = {".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts): path for path in PACKAGE.rglob("*.py")}

@@ -37,6 +37,7 @@ class RetrievalEnv:
         self.task, self.retriever, self.top_k = task, retriever, top_k
         self.style, self.reward, self.variant = style, reward, variant
         self.num_steps = 0
+        self.over = False
         self._shown = ""
 
     def observe(self) -> str:
@@ -58,11 +59,14 @@ class RetrievalEnv:
             RetrievalError: the retriever failed for good.
         """
         self.num_steps += 1
+        if self.over:
+            return StepResult("", done=True, valid=False, info={"invalid": "the episode is over"})
         named = read_action(action)
         if named is None:
             return StepResult("Nothing was searched.", valid=False)
         name, argument = named
         if name == FINAL:
+            self.over = True
             return final_answer(argument, self.task.objectives, self.reward, self.variant)
         if self.num_steps >= self.task.max_turns:
             return StepResult("", valid=False, info={"invalid": "a search in the last turn"})

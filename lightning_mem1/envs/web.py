@@ -30,6 +30,7 @@ class WebEnv:
         self.task, self.web, self.top_k = task, web, top_k
         self.reward, self.variant = reward, variant
         self.num_steps = 0
+        self.over = False
         self._shown = ""
 
     def observe(self) -> str:
@@ -44,7 +45,10 @@ class WebEnv:
         """
         self.num_steps += 1
         name, argument = read_action(action) or ("", "")
-        if name == "answer":
+        if self.over:
+            result = StepResult("", done=True, valid=False, info={"invalid": "the episode is over"})
+        elif name == "answer":
+            self.over = True
             result = final_answer(argument, self.task.objectives, self.reward, self.variant)
         elif not name:
             result = StepResult("Nothing was searched.", valid=False)

@@ -80,6 +80,10 @@ def trained_parameters(policy: Policy) -> dict[str, list[nn.Parameter]]:
     found: dict[str, list[nn.Parameter]] = {"policy": []}
     for name, parameter in policy.named_parameters():
         if parameter.requires_grad:
-            critics = name.startswith("value_head.") or f".{CRITIC}." in name
-            found.setdefault(CRITIC if critics else "policy", []).append(parameter)
+            found.setdefault(CRITIC if is_critics(name) else "policy", []).append(parameter)
     return found
+
+
+def is_critics(name: str) -> bool:
+    """Whether a weight of a policy, by its name, is the critic's."""
+    return name.startswith("value_head.") or f".{CRITIC}." in name

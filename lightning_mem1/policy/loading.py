@@ -1,4 +1,8 @@
-"""Where a policy comes from: the bundled one, a folder, or the hub. safetensors only, never pickle."""
+"""Where a policy comes from: the bundled one, a folder, or the hub. safetensors only, never pickle.
+
+A folder may hold a LoRA adapter in place of a model (what `export` writes, or peft): its base is loaded and the adapter
+is merged into the base's weights. The policy so made has no adapter of its own yet, and is its own reference.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +15,7 @@ import torch
 from lightning_mem1.policy.attention import register
 
 BUNDLED = Path(__file__).parent.parent / "assets" / "policy"
+ADAPTER_CONFIG, ADAPTER_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 DTYPES = ("float32", "bfloat16", "float16")
 
 
@@ -19,7 +24,7 @@ def resolve(source: str) -> str:
 
     Raises:
         FileNotFoundError: it looks like a folder and is none.
-        ValueError: the folder holds no model.
+        ValueError: the folder holds neither a model nor an adapter.
     """
     if source == "bundled":
         return str(BUNDLED)
@@ -31,22 +36,42 @@ def resolve(source: str) -> str:
                 "set model.policy"
             )
         return source
-    if not (folder / "config.json").is_file():
-        raise ValueError(f"not a policy folder: expected config.json and *.safetensors in '{folder}'; set model.policy")
+    if not any((folder / name).is_file() for name in ("config.json", ADAPTER_CONFIG)):
+        raise ValueError(
+            f"not a policy folder: expected config.json and *.safetensors in '{folder}', or {ADAPTER_CONFIG} and "
+            f"{ADAPTER_WEIGHTS}; set model.policy"
+        )
     return str(folder)
 
 
+def name_of_base(source: str) -> str:
+    """How an adapter names its base: "bundled" on every machine, a folder by its whole path, a hub id as it is."""
+    if source == "bundled" or not Path(source).expanduser().exists():
+        return source
+    folder = Path(source).expanduser().resolve()
+    return "bundled" if folder == BUNDLED.resolve() else str(folder)
+
+
 def load_model(folder: str, dtype: str = "float32") -> Any:
-    """Load a causal LM with this package's attention.
+    """Load a causal LM with this package's attention; adapters are merged into it, in `dtype`.
 
     Raises:
-        ValueError: unknown dtype, weights that cannot be read, a hub that cannot be reached, or a model whose layers
-            use sliding windows (the segment table knows only full attention).
+        ValueError: unknown dtype, weights that cannot be read, a hub that cannot be reached, an adapter that is no
+            LoRA or does not fit its base, or a model whose layers use sliding windows (the segment table knows only
+            full attention).
     """
-    from transformers import AutoConfig, AutoModelForCausalLM
-
     if dtype not in DTYPES:
         raise ValueError(f"unknown dtype: expected one of {', '.join(DTYPES)}, got '{dtype}'; set model.dtype")
+    base, adapters = _base_and_adapters(folder)
+    model = _load_base(base, dtype)
+    for adapter in adapters:
+        model = _merged(model, adapter, base)
+    return model
+
+
+def _load_base(folder: str, dtype: str) -> Any:
+    from transformers import AutoConfig, AutoModelForCausalLM
+
     try:
         config = AutoConfig.from_pretrained(folder)
         _check_attention(config, folder)
@@ -62,18 +87,60 @@ def load_model(folder: str, dtype: str = "float32") -> Any:
 
 
 def load_tokenizer(folder: str) -> Any:
-    """Load the tokenizer that belongs to a policy (errors as in `load_model`)."""
+    """Load the tokenizer that belongs to a policy, an adapter's from its base (errors as in `load_model`)."""
     from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
+    folder = _base_and_adapters(folder)[0]
     try:
         # AutoTokenizer goes by the model's type and would put Qwen2's own normaliser over a tokenizer made here
-        kind = PreTrainedTokenizerFast if _is_plain_tokenizer(folder) else AutoTokenizer
+        kind = PreTrainedTokenizerFast if is_plain_tokenizer(folder) else AutoTokenizer
         return kind.from_pretrained(folder)
     except Exception as error:
         raise ValueError(_explain(folder, error)) from error
 
 
-def _is_plain_tokenizer(folder: str) -> bool:
+def _base_and_adapters(folder: str) -> tuple[str, list[str]]:
+    """The folder or hub id of the base, and the adapters on it, the one next to the base first."""
+    adapters: list[str] = []
+    while (Path(folder) / ADAPTER_CONFIG).is_file() and not (Path(folder) / "config.json").is_file():
+        if folder in adapters:
+            raise ValueError(f"adapter '{folder}' is its own base: mend base_model_name_or_path of {ADAPTER_CONFIG}")
+        adapters.insert(0, folder)
+        folder = _named_base(folder)
+    return folder, adapters
+
+
+def _named_base(folder: str) -> str:
+    """The base that an adapter's config names, resolved."""
+    file = Path(folder) / ADAPTER_CONFIG
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+        kind, base = content.get("peft_type"), content.get("base_model_name_or_path")
+    except (ValueError, AttributeError) as error:
+        raise ValueError(f"corrupt adapter: expected JSON in '{file}'; write it again") from error
+    if kind != "LORA" or not isinstance(base, str):
+        raise ValueError(f"cannot use adapter '{folder}': expected LORA on a named base, got {kind} on {base!r}")
+    if not (Path(folder) / ADAPTER_WEIGHTS).is_file():
+        raise ValueError(f"cannot use adapter '{folder}': expected {ADAPTER_WEIGHTS}, got none; export it again")
+    try:
+        return resolve(base)
+    except (FileNotFoundError, ValueError) as error:
+        raise ValueError(f"cannot load the base of adapter '{folder}': {error}, or mend '{file}'") from error
+
+
+def _merged(model: Any, adapter: str, base: str) -> Any:
+    """The model with an adapter in its weights."""
+    from peft import PeftModel
+
+    try:
+        # the base runs with this package's attention; peft only puts layers around its linear ones
+        return PeftModel.from_pretrained(model, adapter).merge_and_unload()
+    except Exception as error:  # peft, safetensors and torch each raise their own kinds
+        reason = " ".join(str(error).split())[:200]
+        raise ValueError(f"adapter '{adapter}' does not fit its base '{base}': {reason}") from error
+
+
+def is_plain_tokenizer(folder: str) -> bool:
     """True when the folder's tokenizer is all in tokenizer.json and belongs to no model's class."""
     file = Path(folder) / "tokenizer_config.json"
     kind = json.loads(file.read_text(encoding="utf-8")).get("tokenizer_class") if file.is_file() else None

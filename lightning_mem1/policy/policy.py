@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from lightning_mem1.policy.attention import TreeTable
-from lightning_mem1.policy.loading import load_model, load_tokenizer, resolve
+from lightning_mem1.policy.loading import load_model, load_tokenizer, name_of_base, resolve
 from lightning_mem1.policy.logprobs import chunked_logprobs
 
 ADAPTER = "policy"
@@ -100,7 +100,9 @@ class Policy(nn.Module):
         """Load a policy.
 
         Args:
-            source: "bundled", a folder with safetensors, or a hub id such as "Qwen/Qwen2.5-7B-Instruct".
+            source: "bundled", a folder with safetensors, or a hub id such as "Qwen/Qwen2.5-7B-Instruct". A folder with
+                a LoRA adapter stands for its base with the adapter merged into it: that is what `lora` is put on, and
+                what the reference is.
             lora: Adapter settings, None for no adapter.
             dtype: "float32", "bfloat16" or "float16".
             attention: "auto", "segments" or "flex": the kernel of the tree layout.
@@ -241,9 +243,19 @@ class Policy(nn.Module):
 
     def save(self, folder: str | Path) -> None:
         """Write the policy's adapter (peft format, safetensors), or the whole model when there is none."""
-        chosen = {} if self.model is self.causal_lm else {"selected_adapters": [ADAPTER]}
+        chosen: dict[str, Any] = {}
+        if self.model is not self.causal_lm:
+            # embeddings never train; to find out, peft would look for the base on the hub
+            chosen = {"selected_adapters": [ADAPTER], "save_embedding_layers": False}
+            self.model.peft_config[ADAPTER].base_model_name_or_path = name_of_base(self.source)
         self.model.save_pretrained(str(folder), safe_serialization=True, **chosen)
         self.tokenizer.save_pretrained(str(folder))
+
+    def merge(self) -> None:
+        """Put the policy's adapter into the weights for good; a critic goes. Nothing trains or refers any more."""
+        if self.model is not self.causal_lm:
+            self.causal_lm = self.model = self.model.merge_and_unload(adapter_names=[ADAPTER])
+            self.value_head = None
 
 
 def _with_adapter(model: nn.Module, lora: LoraSettings) -> nn.Module:

@@ -32,6 +32,13 @@ def test_an_answer_ends_the_episode_and_pays_for_each_right_one():
     }  # fmt: skip
 
 
+def test_after_the_answer_nothing_is_searched_or_paid_any_more():
+    played = env()
+    assert played.step("answer[danube; ada]").reward == 2.0
+    over = StepResult("", done=True, valid=False, info={"invalid": "the episode is over"})
+    assert played.step("answer[danube; ada]") == over == played.step("search[ulm]")
+
+
 @pytest.mark.parametrize(("reward", "paid"), [("em", 1.0), ("em_mean", 0.5), ("f1", 5 / 3), ("f1_mean", 5 / 6)])
 def test_what_an_answer_pays_is_a_setting(reward, paid):
     assert env(reward=reward).step("answer[danube; bob ada]").reward == pytest.approx(paid)

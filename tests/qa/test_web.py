@@ -39,6 +39,8 @@ def test_a_search_is_posted_with_its_key_and_read_as_title_snippet_and_link(serv
     assert server.questions == [{"q": "where is ulm", "num": 10}]
     assert server.headers[0]["X-Api-Key"] == "s3cret"
     assert env.step("answer[bavaria]").reward == 1.0
+    after = env.step("answer[bavaria]")
+    assert (after.done, after.reward, after.valid) == (True, 0.0, False)
 
 
 def test_an_answer_box_stands_first_and_ten_results_are_the_most():
