@@ -30,7 +30,7 @@ from lightning_mem1.rollout import RolloutSettings
 from lightning_mem1.screening import bad_input, bad_values, check_room, num_action_tokens, token_counts
 from lightning_mem1.settings import check_settings
 from lightning_mem1.shaping import ShapingSettings
-from lightning_mem1.snapshot import check_checkpoint, plain, resolve_seed, set_rng_state, snapshot
+from lightning_mem1.snapshot import check_checkpoint, check_scale, plain, resolve_seed, set_rng_state, snapshot
 from lightning_mem1.types import StopReason, Trajectory
 from lightning_mem1.update_stats import PassStats, critic_means, mean_over_steps, mismatch, rollout_gap, value_numbers
 
@@ -393,6 +393,7 @@ class Mem1Module(LightningModule):
             ValueError: it does not.
         """
         ours = check_checkpoint(checkpoint, self.policy, self.settings["policy"])
+        check_scale(ours, self.settings)
         state = checkpoint["state_dict"]
         self.policy.load_adapter_state({k.removeprefix(WEIGHTS_PREFIX): v for k, v in state.items()})
         self.rl_step = int(ours["rl_step"])

@@ -64,6 +64,24 @@ def check_checkpoint(checkpoint: Mapping[str, Any], policy: Policy, source: str)
     return ours
 
 
+def check_scale(checkpoint: Mapping[str, Any], settings: Mapping[str, Any]) -> None:
+    """The adapter's scale is in no weight's shape: another alpha would make another policy of the same numbers.
+
+    Args:
+        checkpoint: This package's entry of it.
+        settings: Those of the module that takes its weights.
+
+    Raises:
+        ValueError: it was trained with another alpha.
+    """
+    theirs, ours = ((each.get("lora") or {}).get("alpha") for each in (checkpoint["settings"], settings))
+    if None not in (theirs, ours) and theirs != ours:
+        raise ValueError(
+            f"adapter was trained with another scale: expected model.lora.alpha {theirs:g}, got {ours:g}; set it to "
+            f"{theirs:g}"
+        )
+
+
 def rng_state() -> dict[str, Any]:
     """Random state as tensors and plain numbers, so that it loads with `weights_only`."""
     version, words, gauss = random.getstate()

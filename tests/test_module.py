@@ -191,6 +191,13 @@ def test_a_checkpoint_of_another_base_is_refused(make_module, make_data, fit, tm
         fit(make_module(policy=str(tmp_path / "other")), make_data(), ckpt_path=str(checkpoint.last_path))
 
 
+def test_a_checkpoint_of_another_scale_is_refused(make_module, make_data, fit, tmp_path):
+    module, checkpoint = make_module(lora=LoraSettings(r=4, alpha=8)), RLCheckpoint(str(tmp_path))
+    fit(module, make_data(num_rl_steps=1), checkpoint, enable_checkpointing=True)
+    with pytest.raises(ValueError, match=r"another scale: expected model\.lora\.alpha 8, got 16"):
+        fit(make_module(lora=LoraSettings(r=4, alpha=16)), make_data(), ckpt_path=str(checkpoint.last_path))
+
+
 def test_groups_of_equal_rewards_change_nothing(make_module, make_data, fit):
     record, module = Recorder(), make_module()
     before = adapter(module)
