@@ -22,8 +22,9 @@ class Skill:
 
     Attributes:
         choice: Opens the result that fits best; otherwise any on the page, the upper ones more often.
-        option: For each wanted option, chooses the wanted value; otherwise leaves it alone or, now and then, takes
-            another value.
+        option: Begins to choose options, and then chooses every wanted one; otherwise leaves them all alone or, now and
+            then, begins with another value. What it has begun it finishes: a policy cloned from it knows how, and has
+            only to learn that it should.
         recover: Goes back to the results when an item lacks a wanted value.
         browse: Takes a useless detour where one is possible.
         query: Searches for the wanted words with the options; otherwise without them.
@@ -36,7 +37,7 @@ class Skill:
     query: float = 0.6
 
 
-SLIP = 0.2  # of the options that are not chosen as wanted, this part gets another value; the others are left alone
+SLIP = 0.1  # of the items whose options it would leave alone, this part gets another value for the first one
 RANK_POINTS = 2.5  # what the first place on a page is worth beside `Wanted.fit`
 EXPERT = Skill(choice=1.0, option=1.0, recover=1.0, browse=0.0, query=1.0)
 
@@ -125,8 +126,9 @@ class Novice:
         features = "click[features]" in page.actions
         if untouched and features and not memory.read and spare > 2 and self.rng.random() < self.skill.browse:
             return "read features", "click[features]"
-        for name, value in pending:
-            if self.rng.random() < self.skill.option:
+        if pending:
+            name, value = pending[0]
+            if page.selected or self.rng.random() < self.skill.option:
                 return f"choose {name}: {value}", f"click[{value}]"
             others = [each for each in page.choices[name] if each != value]
             if others and self.rng.random() < SLIP:

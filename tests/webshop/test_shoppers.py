@@ -85,6 +85,18 @@ def test_an_item_given_up_is_remembered_through_the_summary_alone() -> None:
     assert novice.turn(REQUEST, back, RESULTS, 7).endswith("open one</summary><answer>click[baaaaa]</answer>")
 
 
+def test_a_novice_that_forgets_options_finishes_those_it_has_begun() -> None:
+    careless = Skill(choice=1, option=0, recover=0, browse=0, query=1)
+
+    def action(selected: str, seed: int) -> str | None:
+        turn = Novice(random.Random(seed), careless).turn(REQUEST, None, ITEM.format(selected), 8)
+        return parse_turn(turn, Tags()).action
+
+    assert {action("nothing", seed) for seed in range(60)} == {"click[buy now]", "click[black]"}  # black: a slip
+    assert {action("color: navy blue", seed) for seed in range(60)} == {"click[32w x 30l]"}
+    assert {action("color: navy blue, size: 32w x 30l", seed) for seed in range(60)} == {"click[buy now]"}
+
+
 def test_the_last_turn_buys() -> None:
     turn = Novice(random.Random(0), EXPERT).turn(REQUEST, None, ITEM.format("nothing"), 1)
     assert parse_turn(turn, Tags()).action == "click[buy now]"
