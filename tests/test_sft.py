@@ -37,9 +37,9 @@ def test_expert_trajectories_below_the_least_reward_are_not_cloned(tmp_path, sli
     config = warm_start(tmp_path)
     config.data.slip = slip
     everything = [t for step in ExpertStream(config, tiny_tokenizer()) for t in step]
-    config.data.min_reward = 0.5
+    config.data.min_reward = 1.0
     kept = [t for step in ExpertStream(config, tiny_tokenizer()) for t in step]
-    ids = [[turn.action_ids for turn in t.turns] for t in everything if t.reward >= 0.5]
+    ids = [[turn.action_ids for turn in t.turns] for t in everything if t.reward >= 1.0]
     assert [[turn.action_ids for turn in t.turns] for t in kept] == ids
     assert 0 < len(kept) < len(everything)
     assert bool(sft.cloned(kept).all()) == (slip == 0)  # what slipped on the way to the reward is shown all the same
