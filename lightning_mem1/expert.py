@@ -78,11 +78,11 @@ def shop_play(config: WarmStart, stage: Stage, seed: int, num_products: int = 10
     def writer(rng: random.Random, env: Env, task: Task) -> Writer:
         assert isinstance(env, WebShopEnv)
         novice, instruction = Novice(rng, data.skill, tags), env.goal.instruction
-        return _hand(
-            lambda previous, left: novice.turn(instruction, previous, env.observe(), left),
-            task.max_turns,
-            lambda text: _slip(text, rng, config.data.slip),
-        )
+
+        def turn(previous: str | None, left: int) -> str:
+            return _slip(novice.turn(instruction, previous, env.observe(), left), rng, config.data.slip)
+
+        return _hand(turn, task.max_turns)
 
     return source, config.rollout, writer
 
@@ -94,24 +94,21 @@ def qa_play(config: WarmStart, stage: Stage, seed: int, num_passages: int = 5400
 
     def writer(rng: random.Random, env: Env, task: Task) -> Writer:
         reader, asked = Researcher(rng, data.skill, settings.tags), [each.question for each in task.objectives]
-        return _hand(
-            lambda previous, left: reader.turn(asked, previous, env.observe(), left),
-            task.max_turns,
-            lambda text: _slip(text, rng, config.data.slip),
-        )
+
+        def turn(previous: str | None, left: int) -> str:
+            return _slip(reader.turn(asked, previous, env.observe(), left), rng, config.data.slip)
+
+        return _hand(turn, task.max_turns)
 
     return source, settings, writer
 
 
-def _hand(turn: Callable[[str | None, int], str], max_turns: int, slip: Callable[[str], str]) -> Writer:
-    """Lets an expert write through a `ScriptedEngine`: it is given its previous turn and the number of turns left.
-
-    What it wrote may slip; then that is what it reads as its own turn.
-    """
+def _hand(turn: Callable[[str | None, int], str], max_turns: int) -> Writer:
+    """Lets an expert write through a `ScriptedEngine`: it is given its previous turn and the number of turns left."""
     written: list[str] = []
 
     def write(context: str) -> str:
-        written.append(slip(turn(written[-1] if written else None, max_turns - len(written))))
+        written.append(turn(written[-1] if written else None, max_turns - len(written)))
         return written[-1]
 
     return write

@@ -85,11 +85,8 @@ class TranscriptCallback(Callback):
 
 def page_of(trajectories: Sequence[Trajectory], module: Mem1Module, title: str, limit: int, learnt: bool) -> str:
     """The page of the first trajectories; of those that are learnt from, with the advantages of their tokens."""
-
-    def decode(ids: Sequence[int]) -> str:
-        return str(module.policy.tokenizer.decode(ids, skip_special_tokens=False))
-
-    tags, advantages = module.rollout_settings.tags, known_advantages(trajectories, module) if learnt else None
+    decode, tags = module.crediting.decode, module.rollout_settings.tags
+    advantages = known_advantages(trajectories, module) if learnt else None
     episodes = [
         episode(t, decode, tags, module.memory, module.window, advantages[i] if advantages else None)
         for i, t in enumerate(trajectories[:limit])
