@@ -88,6 +88,29 @@ def test_keys_kept_in_a_slot_do_not_change_what_is_generated():
     assert len(first.ids) == len(first.logprobs)
 
 
+def test_contexts_that_begin_alike_are_run_once_and_copied():
+    shared = random_ids(random.Random(3), 40)
+    contexts = [shared, shared, [*shared, 7, 8], [*shared, 9]]
+    eng = engine(4)
+    done = run(eng, [request(i, c, seed=i, n=1) for i, c in enumerate(contexts)])
+    # 40 tokens once; then the last token of the equal context, and what follows the 40 in the other two
+    assert eng.num_run == 40 + 1 + 2 + 1
+    for i, context in enumerate(contexts):
+        alone = run(engine(1), [request(0, context, seed=i, n=1)])[0]
+        assert done[i].ids == alone.ids
+        assert done[i].logprobs == pytest.approx(alone.logprobs, abs=1e-5)
+
+
+def test_a_short_beginning_in_common_is_not_waited_for():
+    rng = random.Random(4)
+    shared = random_ids(rng, 10)
+    eng = engine(2)
+    for i in range(2):
+        eng.submit(request(i, [*shared, *random_ids(rng, 20)], seed=i, n=1))
+    eng.step()
+    assert eng.num_run == 60
+
+
 def test_a_stop_string_ends_the_turn_and_stays_in_it():
     stop = "</answer>"
     for seed in range(300):

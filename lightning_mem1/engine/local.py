@@ -1,8 +1,9 @@
 """Continuous batching in this process: every forward pass advances all running turns and starts the waiting ones.
 
 A turn that ends frees its slot at once, and the slot's next turn starts in the very next pass, beside the others that
-are still decoding. Keys of a slot are reused as far as the new context begins with the ids that the slot already holds
-(the prompt, always, when an episode comes back to its slot).
+are still decoding. Keys are reused as far as the new context begins with ids that a slot already holds: its own slot
+(the prompt, always, when an episode comes back to it) or another one, whose keys are copied. Episodes of a group begin
+alike and often go on alike, so one of them runs what they share and the others wait for it, one pass.
 """
 
 from __future__ import annotations
@@ -19,6 +20,8 @@ from lightning_mem1.engine.sampling import sample
 from lightning_mem1.engine.slots import SlotPool, Span, StepPlan
 from lightning_mem1.policy.policy import Policy
 from lightning_mem1.types import Completion, GenerationRequest
+
+WORTH_SHARING = 16  # so many tokens more than its own slot holds make a turn copy from another slot, or wait to do so
 
 
 @dataclass
@@ -77,6 +80,7 @@ class LocalEngine:
 
     def reset(self) -> None:
         """Forget queued turns and cached keys (call it whenever the weights may have changed)."""
+        self.num_run = 0  # tokens that went through the model since; those whose keys were there did not
         self._queue: deque[GenerationRequest] = deque()
         self._running: list[_Running] = []
         self._held: dict[int, tuple[int, list[int]]] = {}  # free slot -> (its last session, ids with keys)
@@ -119,6 +123,7 @@ class LocalEngine:
         device = self.pool.keys.device
         tokens = [run.ids[run.cached :] for run in self._running]
         ends = torch.tensor([len(t) for t in tokens], device=device).cumsum(0) - 1
+        self.num_run += int(ends[-1]) + 1
         input_ids = torch.tensor([[token for new in tokens for token in new]], device=device)
         hidden = self.policy.hidden(input_ids, plan.positions[None], attention_mask=None, slots=plan)
         for run in self._running:
@@ -163,21 +168,42 @@ class LocalEngine:
 
     def _admit(self) -> list[_Running]:
         starting: list[_Running] = []
+        waiting: list[GenerationRequest] = []
         room = self.settings.max_prefill_tokens
         while self._queue and self._free and (room > 0 or not starting):
-            run = self._start(self._queue.popleft())
+            request = self._queue.popleft()
+            run = self._start(request, starting)
+            if run is None:
+                waiting.append(request)
+                continue
             room -= len(run.ids) - run.cached
             starting.append(run)
+        self._queue.extendleft(reversed(waiting))
         return starting
 
-    def _start(self, request: GenerationRequest) -> _Running:
+    def _start(self, request: GenerationRequest, starting: list[_Running]) -> _Running | None:
+        """Take a slot with all keys there are for the context; None when a turn that starts now will have more."""
+        ids = list(request.context_ids)
         own = [slot for slot in self._free if self._held.get(slot, (None,))[0] == request.session]
         slot = own[0] if own else min(self._free)  # low slots first: the pool is attended as a view from slot 0
+        cached = _common_prefix(self._held.get(slot, (None, []))[1], ids)
+        donor, shared = self._donor(ids)
+        known = max(cached, shared if shared >= cached + WORTH_SHARING else 0)
+        if any(_common_prefix(run.ids, ids) >= known + WORTH_SHARING for run in starting):
+            return None
+        if known > cached:
+            self.pool.copy(donor, slot, known)
         self._free.remove(slot)
-        ids = list(request.context_ids)
-        held = self._held.pop(slot, (None, []))[1]
-        cached = min(_common_prefix(held, ids), len(ids) - 1)  # the last token must run: it predicts the first new one
+        self._held.pop(slot, None)
+        cached = min(known, len(ids) - 1)  # the last token must run: it predicts the first new one
         return _Running(request, slot, ids, cached, random.Random(request.seed))
+
+    def _donor(self, ids: list[int]) -> tuple[int, int]:
+        """The slot that holds the longest beginning of `ids`, and how many tokens of it."""
+        holders = [(slot, held) for slot, (_, held) in self._held.items()]
+        holders += [(run.slot, run.ids[: run.cached]) for run in self._running]
+        found = ((slot, _common_prefix(held, ids)) for slot, held in holders)
+        return max(found, key=lambda each: each[1], default=(0, 0))
 
 
 def _common_prefix(a: list[int], b: list[int]) -> int:

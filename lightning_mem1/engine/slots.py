@@ -42,6 +42,11 @@ class SlotPool:
         self.keys = torch.zeros(shape, dtype=dtype, device=device)
         self.values = torch.zeros(shape, dtype=dtype, device=device)
 
+    def copy(self, source: int, target: int, count: int) -> None:
+        """Give slot `target` the first `count` tokens of slot `source`."""
+        for pool in (self.keys, self.values):
+            pool[:, target, :, :count] = pool[:, source, :, :count]
+
     @property
     def num_bytes(self) -> int:
         """Bytes that the pool holds, whatever the horizon."""
