@@ -37,7 +37,7 @@ class Skill:
     query: float = 0.6
 
 
-SLIP = 0.1  # of the items whose options it would leave alone, this part gets another value for the first one
+SLIP = 0.05  # of the items whose options it would leave alone, this part gets another value for the first one
 RANK_POINTS = 2.5  # what the first place on a page is worth beside `Wanted.fit`
 EXPERT = Skill(choice=1.0, option=1.0, recover=1.0, browse=0.0, query=1.0)
 
