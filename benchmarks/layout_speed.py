@@ -1,0 +1,144 @@
+"""Tokens and time of a training pass by layout: `tree`, `rows`, and the packed row of `tree` under a dense mask.
+
+    OMP_NUM_THREADS=1 python benchmarks/layout_speed.py --output benchmarks/layout_speed.json
+    OMP_NUM_THREADS=1 python benchmarks/layout_speed.py --check benchmarks/layout_speed.json
+
+A pass is collating, log-probabilities of every action token, and the gradient of every LoRA weight (all linear layers).
+The three take turns on the same trajectories, so that whatever else the machine does falls on all of them; a figure is
+the ratio of their medians. Their log-probabilities are compared before anything is timed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import random
+import statistics
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+from webshop_scale import hardware
+
+from lightning_mem1.collator import Batch, collate
+from lightning_mem1.policy.policy import LoraSettings, Policy
+from lightning_mem1.types import StopReason, Task, Trajectory, Turn
+
+ARMS = ("tree", "rows", "dense")
+ACTION, INFORMATION = 60, 150  # tokens
+TOLERANCE = 0.15  # how far a ratio may lie above the committed one, as a part of it
+
+
+def made(rng: random.Random, prompt: int, turns: int, group: int, vocabulary: int) -> list[Trajectory]:
+    """A group of trajectories of one prompt, of random ids."""
+
+    def ids(count: int) -> list[int]:
+        return [rng.randrange(vocabulary) for _ in range(count)]
+
+    start, task = ids(prompt), Task("benchmark/0", "", (), turns)
+    return [
+        Trajectory(
+            task,
+            start,
+            [Turn(ids(ACTION), [0.0] * ACTION, ids(INFORMATION if t + 1 < turns else 0)) for t in range(turns)],
+            StopReason.DONE,
+        )
+        for _ in range(group)
+    ]
+
+
+def batch_of(arm: str, trajectories: Sequence[Trajectory]) -> Batch:
+    """The batch of a layout; `dense` is that of `tree` with its mask written out."""
+    batch = collate(trajectories, "rows" if arm == "rows" else "tree")
+    if arm != "dense":
+        return batch
+    assert batch.tree is not None
+    places = torch.arange(batch.input_ids.shape[1])
+    mask = batch.tree.visible(places[:, None], places[None, :])
+    return replace(batch, tree=None, attention_mask=mask[None, None])
+
+
+def timed(policy: Policy, arm: str, trajectories: Sequence[Trajectory]) -> tuple[float, int, torch.Tensor]:
+    """Seconds of a pass, its tokens, and the log-probabilities (N,)."""
+    policy.zero_grad()
+    begun = time.perf_counter()
+    batch = batch_of(arm, trajectories)
+    logprobs, _ = policy.logprobs(batch)
+    logprobs.mean().backward()
+    return time.perf_counter() - begun, batch.num_tokens, logprobs.detach()
+
+
+def measured(policy: Policy, prompt: int, turns: int, group: int, repeats: int) -> dict[str, Any]:
+    """Tokens and milliseconds of every arm at one shape, and the ratios of `tree` to the others."""
+    trajectories = made(random.Random(0), prompt, turns, group, policy.config.vocab_size)
+    first = {arm: timed(policy, arm, trajectories) for arm in ARMS}  # also warms up
+    for arm in ARMS:
+        torch.testing.assert_close(first[arm][2], first["tree"][2], atol=1e-3, rtol=0)
+    seconds: dict[str, list[float]] = {arm: [] for arm in ARMS}
+    for _ in range(repeats):
+        for arm in ARMS:
+            seconds[arm].append(timed(policy, arm, trajectories)[0])
+    median = {arm: statistics.median(seconds[arm]) for arm in ARMS}
+    return {
+        "prompt": prompt,
+        "turns": turns,
+        "group": group,
+        "tokens": {arm: first[arm][1] for arm in ("tree", "rows")},
+        "ms": {arm: round(1e3 * median[arm], 1) for arm in ARMS},
+        "tokens_to_rows": round(first["tree"][1] / first["rows"][1], 3),
+        "time_to_rows": round(median["tree"] / median["rows"], 3),
+        "time_to_dense": round(median["tree"] / median["dense"], 3),
+    }
+
+
+def worse(found: Sequence[dict[str, Any]], committed: Sequence[dict[str, Any]]) -> list[str]:
+    """One line for every ratio that lies above the committed one by more than the tolerance."""
+    before = {(each["prompt"], each["turns"], each["group"]): each for each in committed}
+    lines = []
+    for each in found:
+        known = before.get((each["prompt"], each["turns"], each["group"]))
+        for name in ("tokens_to_rows", "time_to_rows", "time_to_dense") if known else ():
+            if each[name] > known[name] * (1 + TOLERANCE):  # type: ignore[index]
+                lines.append(f"{each['turns']} turns, prompt {each['prompt']}: {name} {each[name]}, was {known[name]}")  # type: ignore[index]
+    return lines
+
+
+def main() -> int:
+    """Measure, print a table, write or check."""
+    parser = argparse.ArgumentParser(description="Compare the layouts' tokens and time.")
+    parser.add_argument("--policy", default="bundled")
+    parser.add_argument("--turns", default="2,4,8,16,32")
+    parser.add_argument("--prompts", default="100,300,1000")
+    parser.add_argument("--group", type=int, default=1, help="trajectories of one prompt in a pass")
+    parser.add_argument("--repeats", type=int, default=7)
+    parser.add_argument("--output")
+    parser.add_argument("--check")
+    options = parser.parse_args()
+    policy = Policy.load(options.policy, lora=LoraSettings(target_modules="all-linear"))
+    found = []
+    print("| prompt | turns | tokens to rows | time to rows | time to dense | tree ms | rows ms | dense ms |")
+    print("| --- | --- | --- | --- | --- | --- | --- | --- |")
+    for prompt in map(int, options.prompts.split(",")):
+        for turns in map(int, options.turns.split(",")):
+            one = measured(policy, prompt, turns, options.group, options.repeats)
+            ratios = " | ".join(f"{one[name]:.2f}" for name in ("tokens_to_rows", "time_to_rows", "time_to_dense"))
+            print(f"| {prompt} | {turns} | {ratios} | {' | '.join(str(one['ms'][arm]) for arm in ARMS)} |", flush=True)
+            found.append(one)
+    if options.output:
+        about = {"hardware": hardware(), "threads": torch.get_num_threads(), "policy": options.policy}
+        shape = {"action_tokens": ACTION, "information_tokens": INFORMATION, "repeats": options.repeats}
+        Path(options.output).write_text(json.dumps({**about, **shape, "shapes": found}, indent=1) + "\n")
+    lines = worse(found, json.loads(Path(options.check).read_text())["shapes"]) if options.check else []
+    print("\n".join(lines))
+    return 1 if lines else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
