@@ -1,0 +1,236 @@
+"""Generated tokens per second of real multi-turn episodes: the local engine beside what transformers offers.
+
+    OMP_NUM_THREADS=1 python benchmarks/engine_speed.py --output benchmarks/engine_speed.json
+    OMP_NUM_THREADS=1 python benchmarks/engine_speed.py --check benchmarks/engine_speed.json
+
+All play the same tasks (groups of 8, as in training) with the same weights and the sampling settings of the experiment,
+through the same rollout: `generate` pads what is waiting into one batch and returns when its longest turn has ended;
+`continuous` is transformers' continuous batching with its paged cache. Environment steps and tokenising count for all.
+Only the local engine also returns log-probabilities. The arms take turns; a figure is the ratio of medians.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import sys
+import time
+from collections import deque
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+from webshop_scale import hardware
+
+from lightning_mem1.engine.local import EngineSettings, LocalEngine
+from lightning_mem1.policy.loading import resolve
+from lightning_mem1.policy.policy import Policy
+from lightning_mem1.rollout import Episode, RolloutSettings, collect
+from lightning_mem1.tasks.qa import EncyclopediaTasks
+from lightning_mem1.tasks.webshop import ShopTasks
+from lightning_mem1.types import Completion, Engine, GenerationRequest, TaskSource
+
+EXPERIMENTS = Path(__file__).parents[1] / "experiments"
+GROUP = 8
+TOLERANCE = 0.2  # how far a ratio may lie below the committed one, as a part of it
+
+
+class Transformers:
+    """What the two engines of transformers share: a queue, and a model with the attention they need."""
+
+    max_context_tokens = 1 << 30
+
+    def __init__(self, policy_name: str, settings: RolloutSettings) -> None:
+        from transformers import AutoModelForCausalLM, GenerationConfig
+
+        tokenizer = Policy.load(policy_name).tokenizer
+        self.model = AutoModelForCausalLM.from_pretrained(
+            resolve(policy_name), dtype=torch.float32, attn_implementation="sdpa"
+        )
+        self.model.eval()
+        ends = [tokenizer.eos_token_id, *(_single(tokenizer, f"</{name}>") for name in settings.tags.names)]
+        self.config = GenerationConfig(
+            do_sample=True,
+            temperature=settings.temperature,
+            top_k=0,
+            max_new_tokens=settings.max_new_tokens,
+            eos_token_id=[end for end in ends if end is not None],
+            pad_token_id=tokenizer.eos_token_id,
+        )
+        self._queue: deque[GenerationRequest] = deque()
+
+    @property
+    def pending(self) -> int:
+        """Turns queued."""
+        return len(self._queue)
+
+    def reset(self) -> None:
+        """Forget queued turns."""
+        self._queue.clear()
+
+    def submit(self, request: GenerationRequest) -> None:
+        """Queue one turn."""
+        self._queue.append(request)
+
+
+class Padded(Transformers):
+    """`model.generate` on all that waits, padded on the left."""
+
+    @torch.inference_mode()
+    def step(self) -> list[Completion]:
+        """Generate every waiting turn to its end."""
+        asked = list(self._queue)
+        self._queue.clear()
+        width = max(len(request.context_ids) for request in asked)
+        pad = self.config.pad_token_id
+        rows = [[pad] * (width - len(r.context_ids)) + list(r.context_ids) for r in asked]
+        mask = [[0] * (width - len(r.context_ids)) + [1] * len(r.context_ids) for r in asked]
+        found = self.model.generate(
+            torch.tensor(rows), attention_mask=torch.tensor(mask), generation_config=self.config
+        )
+        return [
+            Completion(request.session, ids := self._cut(new), [0.0] * len(ids))
+            for request, new in zip(asked, found[:, width:].tolist(), strict=True)
+        ]
+
+    def _cut(self, ids: list[int]) -> list[int]:
+        ends = [i for i, token in enumerate(ids) if token in self.config.eos_token_id]
+        return ids[: ends[0] + 1] if ends else ids
+
+
+class Continuous(Transformers):
+    """transformers' continuous batching; it generates in a thread of its own."""
+
+    def __init__(self, policy_name: str, settings: RolloutSettings) -> None:
+        super().__init__(policy_name, settings)
+        self.manager = self.model.init_continuous_batching(self.config)
+        self.manager.start()
+        self._sessions: dict[str, int] = {}
+
+    @property
+    def pending(self) -> int:
+        """Turns queued or running."""
+        return len(self._sessions)
+
+    def submit(self, request: GenerationRequest) -> None:
+        """Hand one turn to the manager."""
+        name = self.manager.add_request(list(request.context_ids), max_new_tokens=request.max_new_tokens)
+        self._sessions[name] = request.session
+
+    def step(self) -> list[Completion]:
+        """Wait for the next turn that ends."""
+        done: Any = None
+        while done is None or not done.is_finished():
+            done = self.manager.get_result(timeout=1)
+            if done is None and self.manager.background_thread_status.fatal_error is not None:
+                raise RuntimeError("continuous batching stopped") from self.manager.background_thread_status.fatal_error
+        ids = list(done.generated_tokens)
+        return [Completion(self._sessions.pop(done.request_id), ids, [0.0] * len(ids))]
+
+    def stop(self) -> None:
+        """End its thread."""
+        self.manager.stop(block=True, timeout=5)
+
+
+def _single(tokenizer: Any, text: str) -> int | None:
+    ids = tokenizer.encode(text, add_special_tokens=False)
+    return int(ids[0]) if len(ids) == 1 else None
+
+
+def workload(name: str, policy: str) -> tuple[TaskSource, RolloutSettings, dict[str, Callable[[], Any]]]:
+    """Tasks, settings and engines of an experiment."""
+    config = yaml.safe_load((EXPERIMENTS / f"{name}.yaml").read_text())
+    settings = RolloutSettings(**config["model"]["rollout"])
+    source: TaskSource = (
+        ShopTasks(results_per_page=5) if name == "webshop" else EncyclopediaTasks(hops=[1], objectives=[2])
+    )
+    engines: dict[str, Callable[[], Any]] = {
+        "local": lambda: LocalEngine(Policy.load(policy).eval(), EngineSettings(**config["model"]["engine"])),
+        "generate": lambda: Padded(policy, settings),
+        "continuous": lambda: Continuous(policy, settings),
+    }
+    return source, settings, engines
+
+
+def played(source: TaskSource, settings: RolloutSettings, engine: Engine, tokenizer: Any, episodes: int) -> float:
+    """Play, and return the generated tokens per second."""
+    tasks = [source.task("train", i // GROUP) for i in range(episodes)]
+    started = [Episode(task, source.env(task), i // GROUP, seed=i) for i, task in enumerate(tasks)]
+    begun = time.perf_counter()
+    found = collect(started, engine, tokenizer, settings)
+    seconds = time.perf_counter() - begun
+    return sum(len(turn.action_ids) for trajectory in found for turn in trajectory.turns) / seconds
+
+
+def measured(name: str, policy: str, episodes: int, repeats: int) -> dict[str, Any]:
+    """Tokens per second of every engine at one number of episodes, and the local one's multiples of the others."""
+    source, settings, makers = workload(name, policy)
+    tokenizer, engines = Policy.load(policy).tokenizer, {arm: make() for arm, make in makers.items()}
+    rates: dict[str, list[float]] = {arm: [] for arm in engines}
+    for repeat in range(repeats + 1):
+        for arm, engine in engines.items():
+            rate = played(source, settings, engine, tokenizer, episodes)
+            if repeat:  # the first round warms up
+                rates[arm].append(rate)
+    engines["continuous"].stop()
+    median = {arm: statistics.median(each) for arm, each in rates.items()}
+    times = {f"times_{arm}": round(median["local"] / median[arm], 2) for arm in rates if arm != "local"}
+    return {
+        "workload": name,
+        "episodes": episodes,
+        "tokens_per_s": {arm: round(rate) for arm, rate in median.items()},
+        **times,
+    }
+
+
+def worse(found: list[dict[str, Any]], committed: list[dict[str, Any]]) -> list[str]:
+    """One line for every multiple that lies below the committed one by more than the tolerance."""
+    before = {(each["workload"], each["episodes"]): each for each in committed}
+    lines = []
+    for each in found:
+        known = before.get((each["workload"], each["episodes"]), {})
+        for name in (key for key in known if key.startswith("times_")):
+            if each[name] < known[name] * (1 - TOLERANCE):
+                lines.append(f"{each['workload']}, {each['episodes']}: {name} {each[name]}, was {known[name]}")
+    return lines
+
+
+def main() -> int:
+    """Measure, print a table, write or check."""
+    parser = argparse.ArgumentParser(description="Compare engines on multi-turn episodes.")
+    parser.add_argument("--policy", default="bundled")
+    parser.add_argument("--workloads", default="webshop,qa")
+    parser.add_argument("--episodes", default="1,16,64,256")
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--output")
+    parser.add_argument("--check")
+    options = parser.parse_args()
+    found = []
+    print("| workload | episodes | local tokens/s | generate | continuous | times generate | times continuous |")
+    print("| --- | --- | --- | --- | --- | --- | --- |")
+    for name in options.workloads.split(","):
+        for episodes in map(int, options.episodes.split(",")):
+            one = measured(name, options.policy, episodes, options.repeats)
+            rates = " | ".join(f"{rate:,}" for rate in one["tokens_per_s"].values())
+            print(
+                f"| {name} | {episodes} | {rates} | {one['times_generate']} | {one['times_continuous']} |", flush=True
+            )
+            found.append(one)
+    if options.output:
+        about = {"hardware": hardware(), "threads": torch.get_num_threads(), "policy": options.policy}
+        Path(options.output).write_text(
+            json.dumps({**about, "repeats": options.repeats, "runs": found}, indent=1) + "\n"
+        )
+    lines = worse(found, json.loads(Path(options.check).read_text())["runs"]) if options.check else []
+    print("\n".join(lines))
+    return 1 if lines else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
