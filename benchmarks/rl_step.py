@@ -1,0 +1,160 @@
+"""A whole rl_step beside TRL's: collecting 64 episodes of the shop and learning from them.
+
+    pip install trl==1.16.0
+    OMP_NUM_THREADS=1 python benchmarks/rl_step.py --output benchmarks/rl_step.json
+
+Both train the same policy (LoRA as in experiments/webshop.yaml) by GRPO on 8 tasks x 8 episodes a step, at most 10
+turns, with the sampling settings of the experiment. TRL's `GRPOTrainer` gets a `rollout_func` that plays the episodes
+with transformers' padded `generate` in the full history, which is what its trainer takes: one growing row per episode,
+replies masked. Here `fit` plays in memory mode `mem1`. The first step of both is left out.
+The difference is that of two set-ups, engine, context and trainer together; no single part of it is isolated.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import re
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+from engine_speed import EXPERIMENTS, GROUP, Padded
+from webshop_scale import hardware
+
+from lightning_mem1.policy.loading import resolve
+from lightning_mem1.rollout import Episode, RolloutSettings, collect
+from lightning_mem1.tasks.webshop import ShopTasks
+from lightning_mem1.types import Trajectory
+
+EXPERIMENT = EXPERIMENTS / "webshop.yaml"
+TASKS = 8
+STEP = re.compile(r"^step\s+(\d+)/\d+ .*?([\d.]+) s/step", re.MULTILINE)
+
+
+def ours(steps: int) -> dict[str, float]:
+    """Seconds per rl_step of the experiment's own command, without validation."""
+    with tempfile.TemporaryDirectory() as folder:
+        command = [sys.executable, "-m", "lightning_mem1.fit", str(EXPERIMENT), "--data.num_rl_steps", str(steps)]
+        command += ["--trainer.default_root_dir", folder, "--trainer.limit_val_batches", "0"]
+        done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=True)
+    lines = STEP.findall(done.stdout)
+    # "s/step" is the mean so far: the seconds of the later steps follow from the first and the last line
+    first, last = (float(seconds) for _, seconds in (lines[0], lines[-1]))
+    return {"seconds_per_rl_step": (steps * last - first) / (steps - 1)}
+
+
+def one_row(trajectory: Trajectory) -> tuple[list[int], list[int], list[float]]:
+    """A trajectory as TRL wants it: completion ids, 1 on what the policy wrote, log-probabilities."""
+    ids, mask = [], []
+    for turn in trajectory.turns:
+        ids += [*turn.action_ids, *turn.information_ids]
+        mask += [1] * len(turn.action_ids) + [0] * len(turn.information_ids)
+    return ids, mask, [0.0] * len(ids)
+
+
+def trl(steps: int) -> dict[str, float]:
+    """Seconds per step of TRL's GRPOTrainer."""
+    from datasets import Dataset
+    from peft import LoraConfig
+    from trl import GRPOConfig, GRPOTrainer
+
+    config = yaml.safe_load(EXPERIMENT.read_text())
+    settings = RolloutSettings(**config["model"]["rollout"])
+    source = ShopTasks(results_per_page=config["data"]["init_args"]["results_per_page"])
+    tasks = {task.prompt: task for task in (source.task("train", i) for i in range(TASKS * (steps + 1)))}
+    engine, spent, turns = Padded("bundled", settings), [], []
+
+    def rollout(prompts: list[str], trainer: Any) -> dict[str, Any]:
+        engine.model = trainer.model
+        trainer.model.eval()
+        chosen = [tasks[prompt] for prompt in prompts]
+        episodes = [Episode(task, source.env(task), i // GROUP, seed=i) for i, task in enumerate(chosen)]
+        with torch.no_grad():
+            found = collect(episodes, engine, trainer.processing_class, settings, "full")
+        trainer.model.train()
+        turns.append(statistics.fmean(len(each.turns) for each in found))
+        rows = [one_row(each) for each in found]
+        return {
+            "prompt_ids": [list(each.prompt_ids) for each in found],
+            "completion_ids": [row[0] for row in rows],
+            "env_mask": [row[1] for row in rows],
+            "logprobs": None,
+            "earned": [each.reward for each in found],
+        }
+
+    class Timed(GRPOTrainer):  # type: ignore[misc]
+        def training_step(self, *args: Any, **kwargs: Any) -> Any:
+            begun = time.perf_counter()
+            loss = super().training_step(*args, **kwargs)
+            spent.append(time.perf_counter() - begun)
+            return loss
+
+    lora = config["model"]["lora"]
+    with tempfile.TemporaryDirectory() as folder:
+        trainer = Timed(
+            model=resolve("bundled"),
+            reward_funcs=lambda earned, **_: earned,
+            train_dataset=Dataset.from_list([{"prompt": prompt} for prompt in tasks]),
+            rollout_func=rollout,
+            peft_config=LoraConfig(
+                r=lora["r"], lora_alpha=lora["alpha"], target_modules=lora["target_modules"], task_type="CAUSAL_LM"
+            ),
+            args=GRPOConfig(
+                output_dir=folder,
+                model_init_kwargs={"dtype": "float32"},  # the weights are stored as float16
+                per_device_train_batch_size=TASKS * GROUP // 8,
+                gradient_accumulation_steps=8,
+                num_generations=GROUP,
+                max_completion_length=4096,
+                learning_rate=config["model"]["lr"],
+                temperature=settings.temperature,
+                beta=0.0,
+                max_steps=steps,
+                report_to=[],
+                save_strategy="no",
+                use_cpu=not torch.cuda.is_available(),
+                bf16=False,
+                gradient_checkpointing=False,
+                disable_tqdm=True,
+            ),
+        )
+        begun = time.perf_counter()
+        trainer.train()
+    whole = [sum(spent[i : i + 8]) for i in range(0, len(spent), 8)]
+    return {
+        "seconds_per_rl_step": statistics.fmean(whole[1:]),
+        "turns_per_episode": statistics.fmean(turns),
+        "seconds": time.perf_counter() - begun,
+    }
+
+
+def main() -> None:
+    """Measure both, print the ratio, write JSON when asked."""
+    parser = argparse.ArgumentParser(description="Compare a whole rl_step with TRL's.")
+    parser.add_argument("--steps", type=int, default=4)
+    parser.add_argument("--output")
+    options = parser.parse_args()
+    os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")
+    found = {"lightning_mem1": ours(options.steps), "trl": trl(options.steps)}
+    ratio = found["trl"]["seconds_per_rl_step"] / found["lightning_mem1"]["seconds_per_rl_step"]
+    for name, one in found.items():
+        print(f"{name}: {one['seconds_per_rl_step']:.1f} s per rl_step")
+    print(f"{ratio:.2f} times as fast as TRL")
+    if options.output:
+        about = {"hardware": hardware(), "threads": torch.get_num_threads(), "steps": options.steps}
+        Path(options.output).write_text(json.dumps({**about, **found, "times_trl": round(ratio, 2)}, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
