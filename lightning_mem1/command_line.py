@@ -191,11 +191,11 @@ def _check_checkpoint(path: Path) -> None:
         raise ValueError(f"not a checkpoint of lightning_mem1: '{path}'; set --ckpt_path to a file that it wrote")
 
 
-def mlflow_logger(experiment: str, tracking_uri: str, run_name: str) -> Any:
-    """The default logger: a run ``<experiment>/<run_name>`` of MLflow."""
-    from lightning.pytorch.loggers import MLFlowLogger
+def mlflow_logger(experiment: str, tracking_uri: str, run_name: str, run_id: str | None = None) -> Any:
+    """The default logger: a run ``<experiment>/<run_name>`` of MLflow, or the one that is gone on with."""
+    from lightning_mem1.run_logger import RunLogger
 
-    return MLFlowLogger(experiment_name=experiment, run_name=f"{experiment}/{run_name}", tracking_uri=tracking_uri)
+    return RunLogger(experiment, f"{experiment}/{run_name}", tracking_uri, run_id)
 
 
 def accelerator(given: Any) -> Any:

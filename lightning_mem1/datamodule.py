@@ -155,11 +155,13 @@ class TaskDataModule(LightningDataModule):
                 raise ValueError(
                     f"no {split} tasks: expected at least 1 from {type(self.source).__name__}, got 0; give it more data"
                 )
-        if self.tasks_per_step < self._world:
-            raise ValueError(
-                f"too few tasks for the ranks: expected data.tasks_per_step of at least {self._world}, got "
-                f"{self.tasks_per_step}; raise data.tasks_per_step or use fewer trainer.devices"
-            )
+        shared = {"tasks_per_step": self.tasks_per_step, "num_val_tasks": len(self.val_indices) or self._world}
+        for name, number in shared.items():
+            if number < self._world:
+                raise ValueError(
+                    f"too few tasks for the ranks: expected data.{name} of at least {self._world}, got {number}; "
+                    f"raise data.{name} or use fewer trainer.devices"
+                )
 
     def train_dataloader(self) -> DataLoader:
         """One batch per rl_step, beginning after the rl_steps that are done."""

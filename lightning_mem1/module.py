@@ -397,4 +397,4 @@ class Mem1Module(LightningModule):
         state = checkpoint["state_dict"]
         self.policy.load_adapter_state({k.removeprefix(WEIGHTS_PREFIX): v for k, v in state.items()})
         self.rl_step = int(ours["rl_step"])
-        set_rng_state(ours["rng"])
+        set_rng_state(ours["rng"], self.global_rank)

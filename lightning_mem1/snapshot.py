@@ -9,7 +9,7 @@ import dataclasses
 import hashlib
 import os
 import random
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -34,7 +34,7 @@ def snapshot(policy: Policy, settings: Mapping[str, Any], rl_step: int) -> dict[
         "policy": settings["policy"],
         "base": base_fingerprint(policy),
         "settings": settings,
-        "rng": rng_state(),
+        "rng": rng_of_ranks(),
     }
 
 
@@ -82,6 +82,15 @@ def check_scale(checkpoint: Mapping[str, Any], settings: Mapping[str, Any]) -> N
         )
 
 
+def rng_of_ranks() -> list[dict[str, Any]]:
+    """The random state of every rank, in order; every rank has to call it."""
+    states = [rng_state()]
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        states *= torch.distributed.get_world_size()
+        torch.distributed.all_gather_object(states, states[0])
+    return states
+
+
 def rng_state() -> dict[str, Any]:
     """Random state as tensors and plain numbers, so that it loads with `weights_only`."""
     version, words, gauss = random.getstate()
@@ -91,8 +100,9 @@ def rng_state() -> dict[str, Any]:
     return state
 
 
-def set_rng_state(state: dict[str, Any]) -> None:
-    """Put the random state back; another number of GPUs keeps its own."""
+def set_rng_state(states: Sequence[Mapping[str, Any]], rank: int) -> None:
+    """Put a rank's random state back, one that was not there before takes the first one's; other GPUs keep theirs."""
+    state = states[rank if rank < len(states) else 0]
     version, words, gauss = state["python"]
     random.setstate((version, tuple(words), gauss))
     torch.set_rng_state(state["torch"].cpu())

@@ -35,7 +35,7 @@ module datamodule
 qa_data
 warmstart
 expert
-reports
+reports run_logger
 callbacks
 player horizon
 errors
