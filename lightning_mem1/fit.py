@@ -80,6 +80,8 @@ def _command_line_class() -> type[LightningCLI]:
     from lightning.pytorch.cli import SaveConfigCallback
 
     from lightning_mem1.command_line import CommandLine, flat, mlflow_logger
+    from lightning_mem1.memory_estimate import memory_line
+    from lightning_mem1.sharding import num_shards
 
     class SaveConfig(SaveConfigCallback):
         """Writes config.yaml beside the checkpoints and logs every setting as a parameter."""
@@ -99,6 +101,14 @@ def _command_line_class() -> type[LightningCLI]:
         about = "Train a constant-memory policy by reinforcement learning."
         saves_config = SaveConfig
         run_id: str | None = None  # MLflow's run to go on with
+
+        def before_instantiate_classes(self) -> None:
+            """Say how much memory it will take, before anything large is loaded."""
+            super().before_instantiate_classes()
+            trainer = self.config.trainer
+            line = memory_line(self.config.model.as_dict(), trainer.accelerator == "cpu", num_shards(trainer))
+            if line and command.is_first_rank():
+                print(line, flush=True)
 
         def instantiate_trainer(self, **kwargs: Any) -> Trainer:
             given: Namespace = self.config_init.trainer

@@ -18,7 +18,16 @@ from lightning_mem1.policy.policy import Policy
 
 
 def base_fingerprint(policy: Policy) -> str:
-    """Sixteen hex digits of what is frozen: shapes and first values, as bfloat16, so that every dtype agrees."""
+    """Sixteen hex digits of what is frozen: shapes and first values, as bfloat16, so that every dtype agrees.
+
+    The policy remembers them: a base that is shared out among ranks has its first values elsewhere.
+    """
+    if policy.fingerprint is None:
+        policy.fingerprint = _digest(policy)
+    return policy.fingerprint
+
+
+def _digest(policy: Policy) -> str:
     digest = hashlib.sha256()
     for parameter in policy.parameters():
         if not parameter.requires_grad:
@@ -59,7 +68,7 @@ def check_checkpoint(checkpoint: Mapping[str, Any], policy: Policy, source: str)
     if ours["base"] != base:
         raise ValueError(
             f"checkpoint belongs to another base policy: expected '{source}' ({base}), got "
-            f"'{ours['policy']}' ({ours['base']}); set model.policy to the policy it was trained from"
+            f"'{ours['policy']}' ({ours['base']}); set model.policy and model.quantization as it was trained"
         )
     return ours
 

@@ -68,10 +68,12 @@ def attempt(argv: list[str], calls: Calls | None, seconds: float | None = None) 
                 Path("counts.json").write_text(json.dumps(calls.counts))
         finally:
             os._exit(status)
-    if seconds is not None:
-        time.sleep(seconds)
-        os.kill(pid, signal.SIGKILL)
-    code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    until = time.monotonic() + seconds if seconds is not None else float("inf")
+    while not (ended := os.waitpid(pid, os.WNOHANG))[0]:
+        if time.monotonic() > until:
+            os.kill(pid, signal.SIGKILL)
+        time.sleep(0.01)
+    code = os.waitstatus_to_exitcode(ended[1])
     assert code in (0, -signal.SIGKILL), f"exit code {code} of {argv}"
     return code == 0
 

@@ -26,7 +26,7 @@ tasks
 policy
 engine
 rollout collator
-passes
+passes optimizers
 snapshot settings update_stats
 objective
 credit gradients
@@ -38,6 +38,7 @@ expert
 reports run_logger
 callbacks
 player horizon
+sharding memory_estimate
 errors
 command
 command_line
