@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import inspect
 import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -92,7 +93,7 @@ class CommandLine(LightningCLI):
 
     def before_instantiate_classes(self) -> None:
         """Settle what depends on the machine and on other settings."""
-        self.experiment = self.config.experiment or self.experiment
+        self.experiment = checked_name(self.config.experiment) if self.config.experiment else self.experiment
         trainer = self.config.trainer
         trainer.accelerator = accelerator(trainer.accelerator)
         self.resume_path = checkpoint_path(
@@ -130,6 +131,16 @@ class PlayingCommandLine(CommandLine):
             module.on_load_checkpoint(torch.load(self.resume_path, map_location="cpu", weights_only=True))
         kind = "cpu" if self.config.trainer.accelerator == "cpu" else "cuda"
         return module.to(kind).eval()
+
+
+def checked_name(experiment: str) -> str:
+    """The name of an experiment, which names a folder: raises ValueError when it would lead out of `runs`."""
+    if not re.fullmatch(r"[\w][\w .+-]*", experiment):
+        raise ValueError(
+            f"not a name for an experiment: expected letters, digits, spaces and . _ + -, got '{experiment}'; "
+            "set --experiment"
+        )
+    return experiment
 
 
 def known_keys(parser: Any) -> list[str]:

@@ -13,6 +13,8 @@ import sys
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
+from lightning_mem1.redaction import redacted
+
 DEBUG = "LIGHTNING_MEM1_DEBUG"
 INTERRUPTED = 130  # what shells use for Ctrl-C
 
@@ -34,7 +36,7 @@ def run(command: Callable[[list[str]], int], argv: Sequence[str] | None = None) 
     except Exception as error:
         if debug:
             raise
-        print(f"error: {one_line(error)}", file=sys.stderr)
+        print(f"error: {redacted(one_line(error))}", file=sys.stderr)
         return 1
 
 

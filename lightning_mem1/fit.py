@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lightning_mem1 import command, errors
+from lightning_mem1.redaction import redacted
 
 if TYPE_CHECKING:
     from lightning.pytorch import Trainer
@@ -71,16 +72,18 @@ def _say_where(trainer: Trainer, checkpoints: Sequence[Any]) -> None:
         print(f"adapter {checkpoint.adapter_path}, checkpoint {checkpoint.last_path}")
     for logger in trainer.loggers:
         if uri := getattr(logger, "_tracking_uri", None):
-            print(f"curves and transcripts: mlflow ui --backend-store-uri {uri}")
+            print(f"curves and transcripts: mlflow ui --backend-store-uri {redacted(uri)}")
 
 
 def _command_line_class() -> type[LightningCLI]:
     """The command line of training (made here because importing Lightning takes seconds)."""
+    import yaml
     from jsonargparse import Namespace
     from lightning.pytorch.cli import SaveConfigCallback
 
     from lightning_mem1.command_line import CommandLine, flat, mlflow_logger
     from lightning_mem1.memory_estimate import memory_line
+    from lightning_mem1.redaction import redacted_settings
     from lightning_mem1.sharding import num_shards
 
     class SaveConfig(SaveConfigCallback):
@@ -90,7 +93,10 @@ def _command_line_class() -> type[LightningCLI]:
             path = Path(trainer.default_root_dir) / self.config_filename
             path.parent.mkdir(parents=True, exist_ok=True)
             self.parser.save(self.config, str(path), skip_none=False, overwrite=True, multifile=False)
-            settings = flat(self.config.as_dict())
+            content = yaml.safe_load(path.read_text(encoding="utf-8"))
+            if (shown := redacted_settings(content)) != content:
+                path.write_text(yaml.safe_dump(shown, sort_keys=False), encoding="utf-8")
+            settings = flat(redacted_settings(self.config.as_dict()))
             for logger in trainer.loggers:
                 logger.log_hyperparams(settings)
 

@@ -16,6 +16,8 @@ from typing import Any
 from lightning.pytorch.loggers import MLFlowLogger
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
+from lightning_mem1.redaction import redacted
+
 MAX_METRICS_PER_CALL = 1000  # of MLflow
 MAX_PARAM_LENGTH = 250  # of Lightning's logger
 
@@ -134,6 +136,6 @@ class RunLogger(MLFlowLogger):
 
     def _say_once(self, error: Exception) -> None:
         if not self._failed:
-            reason = " ".join(str(error).split())[:120]
+            reason = redacted(" ".join(str(error).split()))[:120]
             print(f"MLflow takes nothing now, numbers wait in the checkpoints: {reason}", file=sys.stderr)
         self._failed = True

@@ -19,6 +19,7 @@ from typing import Any
 import peft  # noqa: F401  (here and not in every fork)
 import torch
 from lightning.pytorch import Callback, Trainer
+from torch.distributed.tensor import DTensor
 from transformers import AutoTokenizer, Qwen2ForCausalLM  # noqa: F401
 
 from lightning_mem1 import callbacks
@@ -29,6 +30,7 @@ from lightning_mem1.engine.local import EngineSettings
 from lightning_mem1.module import Mem1Module
 from lightning_mem1.policy.policy import LoraSettings
 from lightning_mem1.rollout import RolloutSettings
+from lightning_mem1.sharding import ShardedBase
 from tiny_tasks import RankedTasks
 
 TIME_LIMIT_S = 300  # nobody waits for ever: a rank that hangs dies by SIGALRM, and its training counts as failed
@@ -74,7 +76,8 @@ def train(policy: str, folder: Path, ranks: int, spoil: Any = None, resume: str 
     """One rank's part of a training; `settings` are the module's and, with ``data_``, the datamodule's."""
     data = {"tasks_per_step": 3, "group_size": 3, "num_rl_steps": 2, "num_val_tasks": 3, "seed": 0}
     data |= {key.removeprefix("data_"): settings.pop(key) for key in list(settings) if key.startswith("data_")}
-    strategy = settings.pop("strategy", "ddp" if ranks > 1 else "auto")
+    sharded = settings.pop("sharded", False)
+    strategy = ShardedBase() if sharded else "ddp" if ranks > 1 else "auto"
     model = {
         "policy": policy,
         "lr": 1e-2,
@@ -106,6 +109,8 @@ def train(policy: str, folder: Path, ranks: int, spoil: Any = None, resume: str 
     trainer.fit(module, datamodule=TaskDataModule(RankedTasks(), **data), ckpt_path=resume, weights_only=True)
     found = {"tasks": record.tasks, "metrics": record.metrics, "gradients": record.gradients}
     found["adapter"] = module.policy.adapter_state()
+    frozen = [p for p in module.policy.causal_lm.model.layers[0].parameters() if not p.requires_grad]
+    found["frozen_weights_here"] = sum((p.to_local() if isinstance(p, DTensor) else p).numel() for p in frozen)
     torch.save(found, folder / f"{trainer.global_rank}.pt")
 
 
@@ -150,6 +155,9 @@ def main(folder: Path) -> None:
         "whole": on_ranks(folder / "whole", 2, **dropout),
         "part": on_ranks(folder / "part", 2, **dropout, data_num_rl_steps=1),
     }
+    codes["sharded"] = on_ranks(folder / "sharded", 2, sharded=True)
+    ppo = {"algorithm": "ppo", "beta": 0.01, "data_num_val_tasks": 0}
+    codes["sharded_ppo"] = on_ranks(folder / "sharded_ppo", 2, silence_the_second_rank, sharded=True, **ppo)
     last = str(folder / "part/checkpoints/last.ckpt")
     codes["rest"] = on_ranks(folder / "rest", 2, resume=last, **dropout)
     torch.save(codes, folder / "codes.pt")

@@ -35,6 +35,7 @@ module datamodule
 qa_data
 warmstart
 expert
+redaction
 reports run_logger
 callbacks
 player horizon

@@ -87,3 +87,22 @@ def test_a_resumed_run_of_two_ranks_equals_the_uninterrupted_one(trained):
     for a, b in zip(*states, strict=True):
         assert torch.equal(a["torch"], b["torch"])
     assert len(states[0]) == 2 and not torch.equal(states[0][0]["torch"], states[0][1]["torch"])
+
+
+def test_a_base_that_is_shared_out_gives_the_numbers_of_one_that_is_whole(trained):
+    whole, shared = found(trained, "grpo2"), found(trained, "sharded")
+    assert 2 * shared["frozen_weights_here"] == whole["frozen_weights_here"]
+    for name, gradient in whole["gradients"][0].items():
+        torch.testing.assert_close(shared["gradients"][0][name], gradient, rtol=1e-4, atol=1e-7)
+    assert shared["metrics"][0]["train/rollout_gap_max"] < 1e-5
+    assert shared["metrics"][0]["val/reward"] == whole["metrics"][0]["val/reward"]
+    last = torch.load(trained / "sharded/checkpoints/last.ckpt", weights_only=True)
+    assert (
+        last["lightning_mem1"]["base"] == torch.load(trained / "grpo2/checkpoints/last.ckpt")["lightning_mem1"]["base"]
+    )
+    assert all("lora" in name for name in last["state_dict"]) and last["optimizer_states"][0]["state"]
+
+
+def test_ranks_with_fewer_passes_over_a_shared_base_keep_step(trained):
+    for rank in (0, 1):
+        assert found(trained, "sharded_ppo", rank)["metrics"][-1]["train/skipped_updates"] == 0

@@ -97,3 +97,11 @@ class NoTasks(RankedTasks):
 
     def size(self, split: Split) -> int:
         return 0
+
+
+class KeyedTasks(RankedTasks):
+    """Would ask a service that wants a key."""
+
+    def __init__(self, api_key: str, address: str = "") -> None:
+        super().__init__()
+        self.api_key, self.address = api_key, address
