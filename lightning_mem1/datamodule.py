@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
 from typing import Any, Literal
 
+import torch
 from lightning.pytorch import LightningDataModule
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
@@ -174,7 +175,7 @@ class TaskDataModule(LightningDataModule):
             self._rank,
             self._world,
         )
-        return DataLoader(stream, batch_size=None)
+        return DataLoader(stream, batch_size=None, generator=_own_generator())
 
     def val_dataloader(self) -> DataLoader:
         """The fixed validation tasks of this rank."""
@@ -183,7 +184,7 @@ class TaskDataModule(LightningDataModule):
         batches = [
             TaskBatch(0, [self.source.task("val", self.val_indices[p]) for p in chunk], chunk) for chunk in chunks
         ]
-        return DataLoader(batches, batch_size=None)  # type: ignore[arg-type]
+        return DataLoader(batches, batch_size=None, generator=_own_generator())  # type: ignore[arg-type]
 
     @property
     def val_indices(self) -> list[int]:
@@ -221,6 +222,11 @@ class TaskDataModule(LightningDataModule):
     @property
     def _world(self) -> int:
         return self.trainer.world_size if self.trainer else 1
+
+
+def _own_generator() -> torch.Generator:
+    """A loader draws a number whenever it starts, which a resumed run does at another time: not from everybody's."""
+    return torch.Generator()
 
 
 class WebShopData(TaskDataModule):

@@ -141,8 +141,9 @@ def _run_of(path: str) -> str | None:
 
     from lightning_mem1.callbacks.checkpoint import RUN
 
-    run_id: str | None = torch.load(path, map_location="cpu", weights_only=True).get(RUN, {}).get("run_id")
-    return run_id
+    run = torch.load(path, map_location="cpu", weights_only=True).get(RUN)
+    run_id = run.get("run_id") if isinstance(run, dict) else None
+    return run_id if isinstance(run_id, str) else None
 
 
 def new_folder(experiment: str, runs: str | Path = "runs") -> Path:

@@ -97,7 +97,8 @@ def main(config: str, store: str, num_kills: int, seed: int) -> None:
             if phase == BY_THE_CLOCK:
                 done = attempt(argv, None, rng.uniform(0, seconds))
             else:
-                done = attempt(argv, Calls(phase, rng.randint(1, max(counts[phase] // 2, 1))) if phase else None)
+                most = counts[phase] // (2 if last else 1) if phase else 0  # what goes on has less before it
+                done = attempt(argv, Calls(phase, rng.randint(1, max(most, 1))) if phase else None)
             kills += [] if done else [phase]
         print(json.dumps({"experiment": experiment, "kills": kills}), flush=True)
         number, survived = number + 1, survived + len(kills)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 from collections import Counter
 
 from lightning_mem1.types import Env, Objective, Split, StepResult, Task
@@ -89,6 +91,15 @@ class InterruptedTasks(RankedTasks):
     def env(self, task: Task) -> Env:
         if sum(n for name, n in self.made.items() if "/train/" in name) >= 2 * 2 * self.group_size:
             raise KeyboardInterrupt
+        return super().env(task)
+
+
+class TerminatedTasks(RankedTasks):
+    """The scheduler wants the machine back in the first episode of the second rl_step."""
+
+    def env(self, task: Task) -> Env:
+        if sum(n for name, n in self.made.items() if "/train/" in name) == 2 * self.group_size:
+            os.kill(os.getpid(), signal.SIGTERM)
         return super().env(task)
 
 
