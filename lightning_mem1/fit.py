@@ -126,9 +126,9 @@ def _command_line_class() -> type[LightningCLI]:
             return super().instantiate_trainer(**kwargs)
 
         def _settle_folder(self, given: Namespace) -> None:
+            resumed = self.resume_path if self.config.ckpt_path == "last" else None
+            self.run_id = _run_of(resumed) if resumed else None
             if given.default_root_dir is None:
-                resumed = self.resume_path if self.config.ckpt_path == "last" else None
-                self.run_id = _run_of(resumed) if resumed else None
                 given.default_root_dir = str(Path(resumed).parents[1] if resumed else new_folder(self.experiment))
             self.config.trainer.default_root_dir = str(given.default_root_dir)
 

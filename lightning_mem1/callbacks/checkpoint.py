@@ -85,7 +85,8 @@ class RLCheckpoint(Checkpoint):
             numbers = {key: float(value) for key, value in connector.metrics["log"].items() if key != "step"}
             for logger in _runs(trainer):
                 logger.hold(numbers, pl_module.rl_step)
-        if pl_module.rl_step % self.every_n_rl_steps == 0 or trainer.received_sigterm:
+        due = pl_module.rl_step % self.every_n_rl_steps == 0  # the signal may reach one rank before the others
+        if due or trainer.strategy.reduce_boolean_decision(trainer.received_sigterm, all=False):
             self._save_last(trainer, pl_module)
 
     def on_validation_end(self, trainer: Trainer, pl_module: Mem1Module) -> None:  # type: ignore[override]
