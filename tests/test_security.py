@@ -65,7 +65,8 @@ def test_a_run_leaves_no_key_and_no_password_anywhere(config, mlflow_uri, capsys
     }
     Path(config).write_text(yaml.safe_dump(content))
     written_here = {path for path in tmp_path.rglob("*") if path.is_file()}
-    assert command.main([config, "--tracking_uri", mlflow_uri, "--data.num_rl_steps=1"]) == 0
+    options = ["--tracking_uri", mlflow_uri, "--data.num_rl_steps=1", "--experiment=keys"]
+    assert command.main([config, *options]) == 0
     store = Path(mlflow_uri.removeprefix("sqlite:///"))
     files = [path for path in tmp_path.rglob("*") if path.is_file() and path not in written_here]
     assert any(path.name == "config.yaml" for path in files)

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from lightning_mem1.policy.attention import register
-from lightning_mem1.policy.quantization import check_quantization, quantization_config
+from lightning_mem1.policy.quantization import check_quantization, play_as_it_trains, quantization_config
 
 BUNDLED = Path(__file__).parent.parent / "assets" / "policy"
 ADAPTER_CONFIG, ADAPTER_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
@@ -71,6 +71,7 @@ def load_model(folder: str, dtype: str = "float32", quantization: str = "none") 
             "with --merged first, or set model.quantization none"
         )
     model = _load_base(base, dtype, quantization)
+    play_as_it_trains(model)
     for adapter in adapters:
         model = _merged(model, adapter, base)
     return model

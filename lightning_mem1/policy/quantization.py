@@ -46,3 +46,10 @@ def quantization_config(name: str, dtype: str) -> Any:
         bnb_4bit_use_double_quant=True,
         bnb_4bit_compute_dtype=getattr(torch, dtype),
     )
+
+
+def play_as_it_trains(model: torch.nn.Module) -> None:
+    """On some CPUs bitsandbytes repacks a layer for inference in bfloat16: what plays would not be what trains."""
+    for module in model.modules():
+        if hasattr(module, "support_avx512bf16_for_cpu"):
+            module.support_avx512bf16_for_cpu = False
