@@ -52,4 +52,4 @@ def play_as_it_trains(model: torch.nn.Module) -> None:
     """On some CPUs bitsandbytes repacks a layer for inference in bfloat16: what plays would not be what trains."""
     for module in model.modules():
         if hasattr(module, "support_avx512bf16_for_cpu"):
-            module.support_avx512bf16_for_cpu = False
+            module.support_avx512bf16_for_cpu = False  # type: ignore[assignment]
