@@ -46,9 +46,15 @@ def opened(argv: list[str]) -> tuple[list[str], str | None]:
     if config is None:
         raise ValueError("no config: expected a YAML file, e.g. experiments/webshop.yaml; --help lists the settings")
     errors.check_config(config)
-    if "LOCAL_RANK" not in os.environ:
+    if is_first_rank():
         print(f"loading {config} ...", flush=True)
     return argv, config
+
+
+def is_first_rank() -> bool:
+    """Whether this process is the first of its run, or the only one: torchrun, SLURM and Lightning say so."""
+    ranks = (os.environ.get(name) for name in ("RANK", "LOCAL_RANK", "SLURM_PROCID"))
+    return next((rank for rank in ranks if rank), "0") == "0"
 
 
 def built(command_line: Callable[[list[str], str | None], Any], argv: list[str], config: str | None) -> Any:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import inspect
 import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -92,7 +93,7 @@ class CommandLine(LightningCLI):
 
     def before_instantiate_classes(self) -> None:
         """Settle what depends on the machine and on other settings."""
-        self.experiment = self.config.experiment or self.experiment
+        self.experiment = checked_name(self.config.experiment) if self.config.experiment else self.experiment
         trainer = self.config.trainer
         trainer.accelerator = accelerator(trainer.accelerator)
         self.resume_path = checkpoint_path(
@@ -130,6 +131,16 @@ class PlayingCommandLine(CommandLine):
             module.on_load_checkpoint(torch.load(self.resume_path, map_location="cpu", weights_only=True))
         kind = "cpu" if self.config.trainer.accelerator == "cpu" else "cuda"
         return module.to(kind).eval()
+
+
+def checked_name(experiment: str) -> str:
+    """The name of an experiment, which names a folder: raises ValueError when it would lead out of `runs`."""
+    if not re.fullmatch(r"[\w][\w .+-]*", experiment):
+        raise ValueError(
+            f"not a name for an experiment: expected letters, digits, spaces and . _ + -, got '{experiment}'; "
+            "set --experiment"
+        )
+    return experiment
 
 
 def known_keys(parser: Any) -> list[str]:
@@ -191,11 +202,11 @@ def _check_checkpoint(path: Path) -> None:
         raise ValueError(f"not a checkpoint of lightning_mem1: '{path}'; set --ckpt_path to a file that it wrote")
 
 
-def mlflow_logger(experiment: str, tracking_uri: str, run_name: str) -> Any:
-    """The default logger: a run ``<experiment>/<run_name>`` of MLflow."""
-    from lightning.pytorch.loggers import MLFlowLogger
+def mlflow_logger(experiment: str, tracking_uri: str, run_name: str, run_id: str | None = None) -> Any:
+    """The default logger: a run ``<experiment>/<run_name>`` of MLflow, or the one that is gone on with."""
+    from lightning_mem1.run_logger import RunLogger
 
-    return MLFlowLogger(experiment_name=experiment, run_name=f"{experiment}/{run_name}", tracking_uri=tracking_uri)
+    return RunLogger(experiment, f"{experiment}/{run_name}", tracking_uri, run_id)
 
 
 def accelerator(given: Any) -> Any:

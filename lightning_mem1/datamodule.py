@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
 from typing import Any, Literal
 
+import torch
 from lightning.pytorch import LightningDataModule
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
@@ -155,11 +156,13 @@ class TaskDataModule(LightningDataModule):
                 raise ValueError(
                     f"no {split} tasks: expected at least 1 from {type(self.source).__name__}, got 0; give it more data"
                 )
-        if self.tasks_per_step < self._world:
-            raise ValueError(
-                f"too few tasks for the ranks: expected data.tasks_per_step of at least {self._world}, got "
-                f"{self.tasks_per_step}; raise data.tasks_per_step or use fewer trainer.devices"
-            )
+        shared = {"tasks_per_step": self.tasks_per_step, "num_val_tasks": len(self.val_indices) or self._world}
+        for name, number in shared.items():
+            if number < self._world:
+                raise ValueError(
+                    f"too few tasks for the ranks: expected data.{name} of at least {self._world}, got {number}; "
+                    f"raise data.{name} or use fewer trainer.devices"
+                )
 
     def train_dataloader(self) -> DataLoader:
         """One batch per rl_step, beginning after the rl_steps that are done."""
@@ -172,7 +175,7 @@ class TaskDataModule(LightningDataModule):
             self._rank,
             self._world,
         )
-        return DataLoader(stream, batch_size=None)
+        return DataLoader(stream, batch_size=None, generator=_own_generator())
 
     def val_dataloader(self) -> DataLoader:
         """The fixed validation tasks of this rank."""
@@ -181,7 +184,7 @@ class TaskDataModule(LightningDataModule):
         batches = [
             TaskBatch(0, [self.source.task("val", self.val_indices[p]) for p in chunk], chunk) for chunk in chunks
         ]
-        return DataLoader(batches, batch_size=None)  # type: ignore[arg-type]
+        return DataLoader(batches, batch_size=None, generator=_own_generator())  # type: ignore[arg-type]
 
     @property
     def val_indices(self) -> list[int]:
@@ -219,6 +222,11 @@ class TaskDataModule(LightningDataModule):
     @property
     def _world(self) -> int:
         return self.trainer.world_size if self.trainer else 1
+
+
+def _own_generator() -> torch.Generator:
+    """A loader draws a number whenever it starts, which a resumed run does at another time: not from everybody's."""
+    return torch.Generator()
 
 
 class WebShopData(TaskDataModule):

@@ -7,13 +7,18 @@ what to do*. Set ``LIGHTNING_MEM1_DEBUG=1`` or give ``--debug`` to see the trace
 from __future__ import annotations
 
 import difflib
+import math
 import os
 import re
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
+from typing import Any
+
+from lightning_mem1.redaction import redacted
 
 DEBUG = "LIGHTNING_MEM1_DEBUG"
+MAX_CONFIG_VALUES = 100_000
 INTERRUPTED = 130  # what shells use for Ctrl-C
 
 
@@ -34,7 +39,7 @@ def run(command: Callable[[list[str]], int], argv: Sequence[str] | None = None) 
     except Exception as error:
         if debug:
             raise
-        print(f"error: {one_line(error)}", file=sys.stderr)
+        print(f"error: {redacted(one_line(error))}", file=sys.stderr)
         return 1
 
 
@@ -75,12 +80,30 @@ def check_config(path: str) -> None:
         mark = error.problem_mark
         where = f" at line {mark.line + 1}, column {mark.column + 1}" if mark else ""
         raise ValueError(f"config is not YAML: {error.problem} in '{path}'{where}; mend the file") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, ValueError) as error:  # ValueError: not UTF-8, or a date that is none
         raise ValueError(f"config is not YAML: '{path}' is no readable text file; mend the file") from error
+    except RecursionError as error:
+        raise ValueError(f"config is nested too deeply: expected a few levels, got hundreds in '{path}'") from error
     if not isinstance(content, dict):
         raise ValueError(
             f"config must hold keys like model, data and trainer, got a {type(content).__name__} in '{path}'"
         )
+    if _size(content, {}) > MAX_CONFIG_VALUES:
+        raise ValueError(
+            f"config is too large: expected at most {MAX_CONFIG_VALUES:,} values once its aliases are written out, got "
+            f"more in '{path}'"
+        )
+
+
+def _size(content: Any, known: dict[int, float]) -> float:
+    """Values in nested dicts and lists, an alias counted as often as it stands there; inf when one holds itself."""
+    if not isinstance(content, dict | list):
+        return 1
+    if id(content) not in known:
+        known[id(content)] = math.inf  # until it is known: only what holds itself asks before
+        inner = content.values() if isinstance(content, dict) else content
+        known[id(content)] = 1 + sum(_size(value, known) for value in inner)
+    return known[id(content)]
 
 
 def explain_parsing(message: str, keys: Iterable[str], config: str | None, argv: Sequence[str] = ()) -> str:

@@ -157,7 +157,8 @@ def policy_of(path: str, source: str | None = None) -> Policy:
     settings = checkpoint["lightning_mem1"]["settings"]
     lora = LoraSettings(**settings["lora"]) if settings["lora"] else None
     source = source or str(settings["policy"])
-    policy = Policy.load(source, lora=lora, dtype=settings["dtype"])
+    quantization = settings.get("quantization", "none")
+    policy = Policy.load(source, lora=lora, dtype=settings["dtype"], quantization=quantization)
     check_checkpoint(checkpoint, policy, source)
     weights = {name.removeprefix(WEIGHTS_PREFIX): value for name, value in checkpoint["state_dict"].items()}
     policy.load_adapter_state({name: value for name, value in weights.items() if not is_critics(name)})
@@ -188,6 +189,11 @@ def save(policy: Policy, folder: Path, merged: bool) -> Path:
 
     A policy that is saved merged is used up: it has no adapter afterwards.
     """
+    if merged and getattr(policy.causal_lm, "is_quantized", False):
+        raise ValueError(
+            "cannot merge into a base in 4 bits: expected whole weights, got model.quantization nf4; leave --merged "
+            "out, and put the adapter on the base as it was published"
+        )
     if merged:
         policy.merge()
     policy.save(folder)

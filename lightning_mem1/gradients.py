@@ -21,7 +21,8 @@ from lightning_mem1.policy.critic import CRITIC, Critic
 from lightning_mem1.policy.policy import Policy
 from lightning_mem1.update_stats import PassStats
 
-Known = Iterable[tuple[Batch, Columns]]  # the passes of an optimizer step, with what is known of their tokens
+# The passes of an optimizer step, with what is known of their tokens; None: an idle pass, which teaches nothing.
+Known = Iterable[tuple[Batch, Columns | None]]
 Backward = Callable[[Tensor], None]
 
 
@@ -31,9 +32,9 @@ def policy_gradients(
     """Add the policy's gradients up over passes; returns what the passes add up to."""
     found = PassStats.empty()
     for batch, columns in passes:
-        loss, more = objective.loss(policy, batch, columns, totals)
-        backward(loss)
-        found = found + more
+        loss, more = objective.loss(policy, batch, columns or _idle(batch), totals)
+        backward(loss if columns else 0 * loss)
+        found = found + more if columns else found
     return found
 
 
@@ -45,10 +46,15 @@ def critic_gradients(
     for batch, columns in passes:
         with critic.policy.adapter(CRITIC):  # around the backward pass too: it may compute activations again
             values = critic.values(batch)
-            loss = objective.value_loss(values, batch, columns, totals, critic.settings.value_clip)
-            backward(loss)
-        sums += torch.tensor([float(loss.detach()), float(len(values))], dtype=torch.float64)
+            loss = objective.value_loss(values, batch, columns or _idle(batch), totals, critic.settings.value_clip)
+            backward(loss if columns else 0 * loss)
+        if columns:
+            sums += torch.tensor([float(loss.detach()), float(len(values))], dtype=torch.float64)
     return sums
+
+
+def _idle(batch: Batch) -> Columns:
+    return Columns.unknown(len(batch.action_ids))
 
 
 def clip(parameters: Sequence[nn.Parameter], max_norm: float | None, trainer: Trainer) -> float:

@@ -23,14 +23,24 @@ from lightning_mem1.losses import KLEstimator, Unit
 from lightning_mem1.memory import drift
 from lightning_mem1.mismatch import MismatchSettings, corrected, correction_numbers
 from lightning_mem1.objective import Columns, Objective
+from lightning_mem1.optimizers import make_optimizer
 from lightning_mem1.passes import Passes
 from lightning_mem1.policy.critic import CRITIC, Critic, CriticSettings, trained_parameters
 from lightning_mem1.policy.policy import LoraSettings, Policy
+from lightning_mem1.policy.sharded import is_sharded, shard
 from lightning_mem1.rollout import RolloutSettings
 from lightning_mem1.screening import bad_input, bad_values, check_room, num_action_tokens, token_counts
 from lightning_mem1.settings import check_settings
 from lightning_mem1.shaping import ShapingSettings
-from lightning_mem1.snapshot import check_checkpoint, check_scale, plain, resolve_seed, set_rng_state, snapshot
+from lightning_mem1.snapshot import (
+    base_fingerprint,
+    check_checkpoint,
+    check_scale,
+    plain,
+    resolve_seed,
+    set_rng_state,
+    snapshot,
+)
 from lightning_mem1.types import StopReason, Trajectory
 from lightning_mem1.update_stats import PassStats, critic_means, mean_over_steps, mismatch, rollout_gap, value_numbers
 
@@ -97,6 +107,8 @@ class Mem1Module(LightningModule):
         mismatch: What is done about an engine whose log-probabilities are not the trainer's.
         resample_rounds: How often groups without a signal are played again within an rl_step (dapo).
         dtype: float32, bfloat16 or float16.
+        quantization: none, or nf4 for a base in 4 bits (QLoRA; needs bitsandbytes).
+        optimizer: adamw, or one of bitsandbytes: adamw_8bit, paged_adamw, paged_adamw_8bit.
         attention: Kernel of the tree layout: auto, segments or flex.
         gradient_checkpointing: Trade time for memory in the backward pass.
         engine: The rollout engine.
@@ -137,6 +149,8 @@ class Mem1Module(LightningModule):
         mismatch: MismatchSettings = MismatchSettings(),  # noqa: B008
         resample_rounds: int = 0,
         dtype: str = "float32",
+        quantization: str = "none",
+        optimizer: str = "adamw",
         attention: str = "auto",
         gradient_checkpointing: bool = False,
         engine: EngineSettings = EngineSettings(),  # noqa: B008
@@ -151,7 +165,7 @@ class Mem1Module(LightningModule):
         self.settings = {key: plain(value) for key, value in settings.items()}
         self.memory, self.window, self.algorithm = memory, window, algorithm
         self.lr, self.weight_decay, self.warmup_steps = lr, weight_decay, warmup_steps
-        self.max_grad_norm = max_grad_norm
+        self.max_grad_norm, self.optimizer = max_grad_norm, optimizer
         self.num_epochs, self.num_minibatches = num_epochs, num_minibatches
         self.resample_rounds, self.mismatch = resample_rounds, mismatch
         self.engine_settings, self.rollout_settings = engine, rollout
@@ -160,7 +174,12 @@ class Mem1Module(LightningModule):
         with torch.random.fork_rng(devices=[]):  # the adapter's start depends on the seed, not on what ran before
             torch.manual_seed(self.seed)
             self.policy = Policy.load(
-                policy, lora=lora, dtype=dtype, attention=attention, gradient_checkpointing=gradient_checkpointing
+                policy,
+                lora=lora,
+                dtype=dtype,
+                attention=attention,
+                gradient_checkpointing=gradient_checkpointing,
+                quantization=quantization,
             )
             chosen = ALGORITHMS[algorithm]
             self.critic = Critic(self.policy, critic) if chosen.critic else None
@@ -189,7 +208,8 @@ class Mem1Module(LightningModule):
             beta=beta if kl_in == "reward" else 0.0,
             kl_estimator=kl_estimator or "k1",
         )
-        self.passes = Passes(max_tokens_per_microbatch, layout, memory, window, self.crediting.state_end)
+        cuts = (max_tokens_per_microbatch, layout, memory, window, self.crediting.state_end)
+        self.passes = Passes(*cuts, self._num_idle)
         self._engine: LocalEngine | None = None
         self._engine_device: torch.device | None = None
 
@@ -204,7 +224,13 @@ class Mem1Module(LightningModule):
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """AdamW over what trains; the policy and the critic are groups of one optimizer, so that it steps once."""
         groups = [{"params": parameters} for parameters in trained_parameters(self.policy).values()]
-        return torch.optim.AdamW(groups, lr=self.lr, weight_decay=self.weight_decay)
+        return make_optimizer(self.optimizer, groups, self.lr, self.weight_decay)
+
+    def configure_model(self) -> None:
+        """Share the frozen base out among ranks, where the strategy has made a mesh for that."""
+        if self.device_mesh is not None and not is_sharded(self.policy):
+            base_fingerprint(self.policy)  # while it is whole
+            shard(self.policy, self.device_mesh["data_parallel"])
 
     def training_step(self, batch: PlayedBatch, batch_idx: int) -> None:
         """One rl_step's update from the trajectories on the batch."""
@@ -323,10 +349,10 @@ class Mem1Module(LightningModule):
 
     def _known(
         self, trajectories: Sequence[Trajectory], columns: Sequence[Columns], chosen: Sequence[int]
-    ) -> Iterator[tuple[collator.Batch, Columns]]:
+    ) -> Iterator[tuple[collator.Batch, Columns | None]]:
         """The passes over the chosen trajectories, with what is known of their tokens."""
         for here, batch in self.passes.batches(trajectories, chosen, self.policy.device):
-            yield batch, Columns.cat([columns[i] for i in here])
+            yield batch, Columns.cat([columns[i] for i in here]) if here else None
 
     def _backward(self, loss: Tensor) -> None:
         with gradients.no_sync(self.trainer):
@@ -335,12 +361,12 @@ class Mem1Module(LightningModule):
     @torch.no_grad()
     def _measure(self, trajectories: Sequence[Trajectory]) -> dict[str, float]:
         """Score one trajectory of each rank without learning from it: an rl_step without a signal has a gap too."""
-        chosen = [t for t in trajectories if num_action_tokens(t)][:1]
+        chosen = [i for i, t in enumerate(trajectories) if num_action_tokens(t)][:1]
         found = PassStats.empty()
-        if chosen:
-            nothing = Columns.unknown(num_action_tokens(chosen[0]))
-            batch = self.passes.collate(chosen).to(self.policy.device)
-            found = self.objective.loss(self.policy, batch, nothing, token_counts(chosen))[1]
+        for here, batch in self.passes.batches(trajectories, chosen, self.policy.device):
+            nothing, counts = Columns.unknown(len(batch.action_ids)), token_counts([trajectories[i] for i in here])
+            stats = self.objective.loss(self.policy, batch, nothing, counts)[1]
+            found = stats if here else found
         return found.reduced(self._reduce).named()
 
     def _mean_kl(self, trajectories: Sequence[Trajectory], scores: dict[str, list[Tensor]]) -> float:
@@ -370,6 +396,12 @@ class Mem1Module(LightningModule):
             tensor = self.trainer.strategy.reduce(tensor.to(self.policy.device), reduce_op=operation).to(tensor)
         return tensor
 
+    def _num_idle(self, num_passes: int) -> int:
+        """Ranks that share the base out take the same number of passes."""
+        if not is_sharded(self.policy):
+            return 0
+        return int(self._reduce(torch.tensor(float(num_passes)), "max")) - num_passes
+
     def _sum_over_ranks(self, number: float) -> float:
         return float(self._reduce(torch.tensor(float(number)), "sum"))
 
@@ -397,4 +429,4 @@ class Mem1Module(LightningModule):
         state = checkpoint["state_dict"]
         self.policy.load_adapter_state({k.removeprefix(WEIGHTS_PREFIX): v for k, v in state.items()})
         self.rl_step = int(ours["rl_step"])
-        set_rng_state(ours["rng"])
+        set_rng_state(ours["rng"], self.global_rank)

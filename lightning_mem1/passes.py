@@ -11,7 +11,9 @@ from torch import Tensor
 from lightning_mem1.collator import Batch, collate, minibatches
 from lightning_mem1.layouts import StateEnd
 from lightning_mem1.screening import num_action_tokens
-from lightning_mem1.types import Trajectory
+from lightning_mem1.types import StopReason, Task, Trajectory, Turn
+
+IDLE = Trajectory(Task("idle", "", (), 1), [0], [Turn([0], [0.0])], StopReason.DONE)  # teaches nothing
 
 
 @dataclass(frozen=True)
@@ -21,6 +23,8 @@ class Passes:
     Attributes:
         max_tokens: Most tokens in one; a longer trajectory stands alone.
         layout, memory, window, state_end: As in `collator.collate`.
+        num_idle: Given this rank's number of passes, how many idle ones it has to add to have as many as any other
+            rank; None where ranks need not keep step.
     """
 
     max_tokens: int
@@ -28,6 +32,7 @@ class Passes:
     memory: str = "mem1"
     window: int = 2
     state_end: StateEnd | None = None
+    num_idle: Callable[[int], int] | None = None
 
     def collate(self, trajectories: Sequence[Trajectory]) -> Batch:
         """The batch of one pass, on the CPU."""
@@ -36,10 +41,14 @@ class Passes:
     def batches(
         self, trajectories: Sequence[Trajectory], chosen: Sequence[int], device: torch.device | str = "cpu"
     ) -> Iterator[tuple[list[int], Batch]]:
-        """The passes over the `chosen` trajectories, in order: whose they are, and their batch."""
+        """The passes over the `chosen` trajectories, in order: whose they are (nobody's if idle), and their batch."""
         held = [trajectories[i] for i in chosen]
-        for part in minibatches(held, self.max_tokens, self.layout, self.memory, self.window):
+        parts = list(minibatches(held, self.max_tokens, self.layout, self.memory, self.window))
+        num_idle = self.num_idle(len(parts)) if self.num_idle else 0  # asked before the first pass: ranks meet in both
+        for part in parts:
             yield [chosen[i] for i in part], self.collate([held[i] for i in part]).to(device)
+        for _ in range(num_idle):
+            yield [], self.collate([IDLE]).to(device)
 
     @torch.no_grad()
     def scores(
@@ -63,6 +72,7 @@ class Passes:
         for here, batch in self.batches(trajectories, chosen, device):
             lengths = [num_action_tokens(trajectories[i]) for i in here]
             for name, scorer in scorers.items():
-                for i, column in zip(here, scorer(batch).float().cpu().split(lengths), strict=True):
+                scored = scorer(batch).float().cpu()
+                for i, column in zip(here, scored.split(lengths) if here else [], strict=True):
                     found[name][i] = column
         return found

@@ -19,6 +19,7 @@ from lightning_mem1.types import Engine, Env, GenerationRequest, StepResult, Sto
 from lightning_mem1.wire import wire_format
 
 KEPT_TAIL = 0.25  # when information is cut, this part of the budget keeps its end (the available actions stand there)
+MAX_CHARS_PER_TOKEN = 64  # of a reply that is read at all; ordinary texts have about four
 
 
 @dataclass
@@ -176,7 +177,8 @@ class _Rollout:
         turn.action = parsed.action
         turn.reward, turn.info = result.reward, result.info
         turn.valid = result.valid and parsed.action is not None
-        turn.information = result.information if not parsed.problem else f"{parsed.problem}\n{result.information}"
+        information = result.information if not parsed.problem else f"{parsed.problem}\n{result.information}"
+        turn.information = bounded(information, self.settings.max_information_tokens * MAX_CHARS_PER_TOKEN)
         turns_left = player.episode.task.max_turns - len(player.trajectory.turns)
         if result.done:
             _end(player, StopReason.DONE)
@@ -200,6 +202,16 @@ class _Rollout:
 
     def _decode(self, ids: Sequence[int]) -> str:
         return str(self.tokenizer.decode(ids, skip_special_tokens=False))
+
+
+def bounded(text: str, max_chars: int) -> str:
+    """A text without its middle when it is longer: a reply of megabytes is not worth its tokenising.
+
+    >>> bounded("0123456789", 4)
+    '0189'
+    """
+    head = max_chars // 2
+    return text if len(text) <= max_chars else text[:head] + text[len(text) - (max_chars - head) :]
 
 
 def prompt_ids(task: Task, observation: str, tokenizer: Any, settings: RolloutSettings) -> list[int]:

@@ -8,6 +8,8 @@ from typing import Any
 from lightning_mem1.algorithms import Algorithm
 from lightning_mem1.layouts import check_layout
 from lightning_mem1.memory import check_mode
+from lightning_mem1.optimizers import OPTIMIZERS
+from lightning_mem1.policy.quantization import QUANTIZATIONS
 
 LEAST: Mapping[str, int] = {  # keys below model, and the least that each may be
     "num_epochs": 1,
@@ -46,6 +48,8 @@ LEAST: Mapping[str, int] = {  # keys below model, and the least that each may be
 CHOICES: Mapping[str, tuple[str, ...]] = {  # keys below model, and what each may be
     "mismatch.correction": ("none", "tis", "mis"),
     "mismatch.level": ("token", "turn", "trajectory"),
+    "quantization": QUANTIZATIONS,
+    "optimizer": OPTIMIZERS,
 }
 
 
@@ -79,6 +83,11 @@ def check_settings(settings: Mapping[str, Any], algorithms: Mapping[str, Algorit
             "set model.credit.keep or model.credit.threshold"
         )
     _check_sampling(settings)
+    if settings["quantization"] != "none" and settings["lora"] is None:
+        raise ValueError(
+            "a base in 4 bits cannot train: expected an adapter on it, got full training; set model.lora or "
+            "model.quantization none"
+        )
     if settings["beta"] and settings["lora"] is None:
         raise ValueError("no reference policy: expected an adapter for the KL penalty; set model.lora or model.beta 0")
     if algorithms[settings["algorithm"]].critic and settings["lora"] is None:

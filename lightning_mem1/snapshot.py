@@ -9,7 +9,7 @@ import dataclasses
 import hashlib
 import os
 import random
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -18,7 +18,16 @@ from lightning_mem1.policy.policy import Policy
 
 
 def base_fingerprint(policy: Policy) -> str:
-    """Sixteen hex digits of what is frozen: shapes and first values, as bfloat16, so that every dtype agrees."""
+    """Sixteen hex digits of what is frozen: shapes and first values, as bfloat16, so that every dtype agrees.
+
+    The policy remembers them: a base that is shared out among ranks has its first values elsewhere.
+    """
+    if policy.fingerprint is None:
+        policy.fingerprint = _digest(policy)
+    return policy.fingerprint
+
+
+def _digest(policy: Policy) -> str:
     digest = hashlib.sha256()
     for parameter in policy.parameters():
         if not parameter.requires_grad:
@@ -34,7 +43,7 @@ def snapshot(policy: Policy, settings: Mapping[str, Any], rl_step: int) -> dict[
         "policy": settings["policy"],
         "base": base_fingerprint(policy),
         "settings": settings,
-        "rng": rng_state(),
+        "rng": rng_of_ranks(),
     }
 
 
@@ -59,7 +68,7 @@ def check_checkpoint(checkpoint: Mapping[str, Any], policy: Policy, source: str)
     if ours["base"] != base:
         raise ValueError(
             f"checkpoint belongs to another base policy: expected '{source}' ({base}), got "
-            f"'{ours['policy']}' ({ours['base']}); set model.policy to the policy it was trained from"
+            f"'{ours['policy']}' ({ours['base']}); set model.policy and model.quantization as it was trained"
         )
     return ours
 
@@ -82,6 +91,15 @@ def check_scale(checkpoint: Mapping[str, Any], settings: Mapping[str, Any]) -> N
         )
 
 
+def rng_of_ranks() -> list[dict[str, Any]]:
+    """The random state of every rank, in order; every rank has to call it."""
+    states = [rng_state()]
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        states *= torch.distributed.get_world_size()
+        torch.distributed.all_gather_object(states, states[0])
+    return states
+
+
 def rng_state() -> dict[str, Any]:
     """Random state as tensors and plain numbers, so that it loads with `weights_only`."""
     version, words, gauss = random.getstate()
@@ -91,8 +109,9 @@ def rng_state() -> dict[str, Any]:
     return state
 
 
-def set_rng_state(state: dict[str, Any]) -> None:
-    """Put the random state back; another number of GPUs keeps its own."""
+def set_rng_state(states: Sequence[Mapping[str, Any]], rank: int) -> None:
+    """Put a rank's random state back, one that was not there before takes the first one's; other GPUs keep theirs."""
+    state = states[rank if rank < len(states) else 0]
     version, words, gauss = state["python"]
     random.setstate((version, tuple(words), gauss))
     torch.set_rng_state(state["torch"].cpu())

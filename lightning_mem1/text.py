@@ -107,7 +107,8 @@ def neutralise(text: str, tags: Tags) -> str:
 
 @lru_cache(maxsize=64)
 def _tag_start(*names: str) -> re.Pattern[str]:
-    return re.compile(rf"<(?=\s*/?\s*(?:{_alternatives(names)})\s*>|\|)", flags=re.IGNORECASE)
+    # at most one way to read a run of spaces: two in a row would take the square of its length
+    return re.compile(rf"<(?=\s*(?:/\s*)?(?:{_alternatives(names)})\s*>|\|)", flags=re.IGNORECASE)
 
 
 def _alternatives(names: Iterable[str]) -> str:

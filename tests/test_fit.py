@@ -61,6 +61,17 @@ def test_ctrl_c_between_two_checkpoints_says_how_much_is_kept(config, capsys):
     assert capsys.readouterr().err == "interrupted after 2 rl_steps; no checkpoint was written\n"
 
 
+def test_sigterm_ends_the_rl_step_with_a_checkpoint_and_exit_code_0(config, capsys):
+    source = "--data.init_args.source.class_path=tiny_tasks.TerminatedTasks"
+    callbacks = '[{"class_path": "lightning_mem1.callbacks.RLCheckpoint", "init_args": {"every_n_rl_steps": 5}}]'
+    options = [source, "--data.num_rl_steps=4", "--trainer.logger=false", "--trainer.callbacks", callbacks]
+    assert command.main([config, *options]) == 0
+    last = "runs/tiny/0/checkpoints/last.ckpt"
+    assert capsys.readouterr().err == f"interrupted after 2 rl_steps; resume with --ckpt_path {last}\n"
+    assert command.main([config, "--data.num_rl_steps=3", "--trainer.logger=false", "--ckpt_path=last"]) == 0
+    assert "step    3/3" in capsys.readouterr().out
+
+
 def test_callbacks_of_the_config_take_the_place_of_the_default_ones(config, capsys):
     callbacks = '[{"class_path": "lightning_mem1.callbacks.ProgressCallback", "init_args": {"show_loss": true}}]'
     assert command.main([config, "--trainer.callbacks", callbacks, "--trainer.logger=false"]) == 0

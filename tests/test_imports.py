@@ -26,7 +26,7 @@ tasks
 policy
 engine
 rollout collator
-passes
+passes optimizers
 snapshot settings update_stats
 objective
 credit gradients
@@ -35,9 +35,11 @@ module datamodule
 qa_data
 warmstart
 expert
-reports
+redaction
+reports run_logger
 callbacks
 player horizon
+sharding memory_estimate
 errors
 command
 command_line

@@ -57,6 +57,16 @@ def test_the_context_of_each_turn_is_what_the_memory_mode_keeps():
     assert "two" not in seen[3]
 
 
+def test_a_reply_of_ten_megabytes_keeps_its_beginning_and_its_end():
+    huge = "begin " + "x" * 10_000_000 + " end"
+    turn = play(WordEnv([huge, ""]), [GOOD] * 2).turns[0]
+    assert len(turn.information) == BRIEF.max_information_tokens * 64
+    assert turn.information.startswith("begin x") and turn.information.endswith("x end")
+    assert len(turn.information_ids) == BRIEF.max_information_tokens
+    assert text(turn.information_ids).startswith("<state>7 turns left\nbegin x")
+    assert text(turn.information_ids).endswith("x end</state>")
+
+
 def test_a_malformed_turn_costs_the_turn_and_is_told_why():
     env = WordEnv(["page", "page", ""])
     trajectory = play(env, ["<summary>lost</summary>", GOOD, GOOD])

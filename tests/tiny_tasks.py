@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 from collections import Counter
 
 from lightning_mem1.types import Env, Objective, Split, StepResult, Task
@@ -92,8 +94,25 @@ class InterruptedTasks(RankedTasks):
         return super().env(task)
 
 
+class TerminatedTasks(RankedTasks):
+    """The scheduler wants the machine back in the first episode of the second rl_step."""
+
+    def env(self, task: Task) -> Env:
+        if sum(n for name, n in self.made.items() if "/train/" in name) == 2 * self.group_size:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return super().env(task)
+
+
 class NoTasks(RankedTasks):
     """Has nothing to do."""
 
     def size(self, split: Split) -> int:
         return 0
+
+
+class KeyedTasks(RankedTasks):
+    """Would ask a service that wants a key."""
+
+    def __init__(self, api_key: str, address: str = "") -> None:
+        super().__init__()
+        self.api_key, self.address = api_key, address

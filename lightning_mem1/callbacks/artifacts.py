@@ -2,15 +2,25 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 from lightning.pytorch import Trainer
 
+from lightning_mem1.redaction import redacted
+
 
 def log_artifact(trainer: Trainer, path: Path, place: str) -> None:
-    """Copy a file, or all files of a folder, into the folder `place` of the artifacts; other loggers take none."""
+    """Copy a file, or all files of a folder, into the folder `place` of the artifacts; other loggers take none.
+
+    A store that cannot take it does not end the training.
+    """
     name = "log_artifacts" if path.is_dir() else "log_artifact"
     for logger in trainer.loggers:
         log = getattr(logger.experiment, name, None)  # type: ignore[attr-defined]
         if log:  # MLflow's client
-            log(logger.run_id, str(path), place)  # type: ignore[attr-defined]
+            try:
+                log(logger.run_id, str(path), place)  # type: ignore[attr-defined]
+            except Exception as error:  # every store raises its own kinds; the file itself is in the run's folder
+                reason = redacted(" ".join(str(error).split()))[:120]
+                print(f"MLflow did not take {path}: {reason}", file=sys.stderr)

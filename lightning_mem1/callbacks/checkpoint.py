@@ -1,30 +1,37 @@
 """Checkpoints counted by rl_step: Lightning's own callback counts optimizer steps, which an rl_step may take none of.
 
 `last.ckpt` always holds a whole number of rl_steps: an interruption inside an update leaves the one before it in place.
+What MLflow shows is what a checkpoint holds (see `run_logger`).
 """
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Any
 
+from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
 from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import Checkpoint
 
 from lightning_mem1.callbacks.artifacts import log_artifact
+from lightning_mem1.callbacks.whole_file import WholeFileIO, keep
 from lightning_mem1.datamodule import TaskBatch
 from lightning_mem1.module import Mem1Module
+from lightning_mem1.run_logger import RunLogger
+from lightning_mem1.settings import check_least
+
+RUN = "mlflow"  # this package's second entry of a checkpoint: its run, and the numbers that wait for it
 
 
 class RLCheckpoint(Checkpoint):
-    """Writes ``checkpoints/last.ckpt``, ``checkpoints/best.ckpt`` and, at the end, the adapter as a peft folder.
+    """Writes ``checkpoints/last.ckpt``, ``best.ckpt``, the last few ``rl_step_<n>.ckpt`` and, at the end, the adapter.
 
     Args:
         folder: Where to write; null for the trainer's default_root_dir.
         every_n_rl_steps: How often `last.ckpt` is renewed (it holds the adapter and its optimizer, so it is small).
         monitor: Metric that `best.ckpt` goes by, higher is better.
         save_adapter: Write the adapter as safetensors (peft format) at the end, and log it to MLflow.
+        num_kept: How many of the last checkpoints keep a name of their own, `last.ckpt` among them.
     """
 
     def __init__(
@@ -33,17 +40,26 @@ class RLCheckpoint(Checkpoint):
         every_n_rl_steps: int = 1,
         monitor: str = "val/reward",
         save_adapter: bool = True,
+        num_kept: int = 2,
     ) -> None:
-        if every_n_rl_steps < 1:
-            raise ValueError(f"every_n_rl_steps too small: expected at least 1, got {every_n_rl_steps}")
+        check_least("num_kept", num_kept, 0)
+        check_least("every_n_rl_steps", every_n_rl_steps, 1)
         self.given_folder, self.every_n_rl_steps = folder, every_n_rl_steps
-        self.monitor, self.save_adapter = monitor, save_adapter
+        self.monitor, self.save_adapter, self.num_kept = monitor, save_adapter, num_kept
         self.best: float | None = None
         self.folder = Path(folder or ".")
 
     def setup(self, trainer: Trainer, pl_module: Mem1Module, stage: str) -> None:  # type: ignore[override]
-        """Settle the folder."""
-        self.folder = Path(self.given_folder or trainer.default_root_dir)
+        """Settle the folder, and how files are written there."""
+        self.folder = trainer.strategy.broadcast(Path(self.given_folder or trainer.default_root_dir))
+        if type(trainer.strategy.checkpoint_io) is TorchCheckpointIO:
+            trainer.strategy.checkpoint_io = WholeFileIO()
+        for logger in _runs(trainer):
+            logger.holds = stage == "fit"
+
+    def on_train_start(self, trainer: Trainer, pl_module: Mem1Module) -> None:  # type: ignore[override]
+        """Send what waited in the checkpoint that the run goes on from."""
+        self._send(trainer)
 
     @property
     def last_path(self) -> Path:
@@ -63,9 +79,15 @@ class RLCheckpoint(Checkpoint):
     def on_train_batch_end(  # type: ignore[override]
         self, trainer: Trainer, pl_module: Mem1Module, outputs: Any, batch: TaskBatch, batch_idx: int
     ) -> None:
-        """Renew `last.ckpt`."""
-        if pl_module.rl_step % self.every_n_rl_steps == 0:
-            self._save(trainer, self.last_path)
+        """Renew `last.ckpt`, also when the scheduler wants the machine back."""
+        connector = trainer._logger_connector  # Lightning logs after this hook: too late for the checkpoint
+        if connector.should_update_logs:
+            numbers = {key: float(value) for key, value in connector.metrics["log"].items() if key != "step"}
+            for logger in _runs(trainer):
+                logger.hold(numbers, pl_module.rl_step)
+        due = pl_module.rl_step % self.every_n_rl_steps == 0  # the signal may reach one rank before the others
+        if due or trainer.strategy.reduce_boolean_decision(trainer.received_sigterm, all=False):
+            self._save_last(trainer, pl_module)
 
     def on_validation_end(self, trainer: Trainer, pl_module: Mem1Module) -> None:  # type: ignore[override]
         """Renew `best.ckpt` when validation is better than ever; the untrained policy is not worth a file.
@@ -79,14 +101,16 @@ class RLCheckpoint(Checkpoint):
         if score is not None and better:
             self.best = float(score)
         if better and pl_module.rl_step:
-            self._save(trainer, self.best_path)
-        if pl_module.rl_step and pl_module.rl_step % self.every_n_rl_steps == 0:
-            self._save(trainer, self.last_path)
+            trainer.save_checkpoint(self.best_path)
+        if not pl_module.rl_step:  # nobody goes on from here
+            self._send(trainer)
+        elif pl_module.rl_step % self.every_n_rl_steps == 0:
+            self._save_last(trainer, pl_module)
 
     def on_train_end(self, trainer: Trainer, pl_module: Mem1Module) -> None:  # type: ignore[override]
         """Write the final state."""
         if pl_module.rl_step:
-            self._save(trainer, self.last_path)
+            self._save_last(trainer, pl_module)
         if self.save_adapter and trainer.is_global_zero:
             pl_module.policy.save(self.adapter_path)
             log_artifact(trainer, self.adapter_path, self.adapter_path.name)
@@ -99,9 +123,28 @@ class RLCheckpoint(Checkpoint):
         """Go on from the best score so far."""
         self.best = state_dict["best"]
 
-    def _save(self, trainer: Trainer, path: Path) -> None:
-        """Write beside the old file and then replace it, so that a kill leaves one of the two whole."""
-        beside = path.with_suffix(".tmp")
-        trainer.save_checkpoint(beside)
+    def on_save_checkpoint(self, trainer: Trainer, pl_module: Mem1Module, checkpoint: dict[str, Any]) -> None:  # type: ignore[override]
+        """Keep the run, and the numbers that it does not have yet."""
+        for logger in _runs(trainer)[:1]:
+            checkpoint[RUN] = logger.state()
+
+    def on_load_checkpoint(self, trainer: Trainer, pl_module: Mem1Module, checkpoint: dict[str, Any]) -> None:  # type: ignore[override]
+        """Take up the numbers that the run does not have yet."""
+        for logger in _runs(trainer)[:1]:
+            if RUN in checkpoint:
+                logger.restore(checkpoint[RUN])
+
+    def _save_last(self, trainer: Trainer, module: Mem1Module) -> None:
+        trainer.save_checkpoint(self.last_path)
         if trainer.is_global_zero:
-            os.replace(beside, path)
+            kept = self.last_path.with_name(f"rl_step_{module.rl_step:06d}.ckpt")
+            keep(self.last_path, kept, "rl_step_*.ckpt", self.num_kept)
+        self._send(trainer)
+
+    def _send(self, trainer: Trainer) -> None:
+        for logger in _runs(trainer):
+            logger.send()
+
+
+def _runs(trainer: Trainer) -> list[RunLogger]:
+    return [logger for logger in trainer.loggers if isinstance(logger, RunLogger)]

@@ -43,18 +43,24 @@ class RewardCallback(Callback):
     """
 
     def __init__(self) -> None:
-        self.means: dict[str, TrajectoryMean] = {}
+        # all of them from the start: a rank that played nothing takes part in every reduction all the same
+        self.means = {name: TrajectoryMean() for name in reward_numbers([])}
+
+    def setup(self, trainer: Trainer, pl_module: Mem1Module, stage: str) -> None:  # type: ignore[override]
+        """Put the metrics on the module's device."""
+        for mean in self.means.values():
+            mean.to(trainer.strategy.root_device)
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: Mem1Module, batch: TaskBatch, batch_idx: int) -> None:  # type: ignore[override]
         """Log the rewards of the training episodes."""
-        self._add(batch.trajectories, pl_module)
+        self._add(batch.trajectories)
         pl_module.log_dict(self._flush("rollout"), on_step=True, on_epoch=False, batch_size=1)
 
     def on_validation_batch_start(  # type: ignore[override]
         self, trainer: Trainer, pl_module: Mem1Module, batch: TaskBatch, batch_idx: int, dataloader_idx: int = 0
     ) -> None:
         """Add the validation episodes of a batch."""
-        self._add(batch.trajectories, pl_module)
+        self._add(batch.trajectories)
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: Mem1Module) -> None:  # type: ignore[override]
         """Log the validation rewards beside the baselines."""
@@ -65,15 +71,14 @@ class RewardCallback(Callback):
             metrics |= {f"val/baseline_{name}": score for name, score in scores.items()}
         pl_module.log_dict({**metrics, "step": float(pl_module.rl_step)}, on_step=False, on_epoch=True, batch_size=1)
 
-    def _add(self, trajectories: Sequence[Trajectory], module: Mem1Module) -> None:
+    def _add(self, trajectories: Sequence[Trajectory]) -> None:
         for name, numbers in reward_numbers(trajectories).items():
-            self.means.setdefault(name, TrajectoryMean().to(module.device)).update(numbers)
+            self.means[name].update(numbers)
 
     def _flush(self, prefix: str) -> dict[str, float]:
         means = {name: float(mean.compute()) for name, mean in self.means.items()}
         for mean in self.means.values():
             mean.reset()
-        if "reward_squared" in means:
-            variance = means.pop("reward_squared") - means["reward"] ** 2
-            means["reward_std"] = max(variance, 0.0) ** 0.5
+        variance = means.pop("reward_squared") - means["reward"] ** 2
+        means["reward_std"] = max(variance, 0.0) ** 0.5
         return {f"{prefix}/{name}": value for name, value in means.items()}

@@ -19,6 +19,7 @@ from lightning.pytorch import Callback, Trainer
 
 from lightning_mem1.datamodule import TaskBatch, TaskDataModule
 from lightning_mem1.module import Mem1Module
+from lightning_mem1.policy.sharded import gather, release
 from lightning_mem1.rollout import Episode, RolloutSettings, collect
 from lightning_mem1.screening import silent_groups
 from lightning_mem1.types import Env, StepResult, Task, TaskSource, Trajectory
@@ -77,6 +78,7 @@ class RolloutCallback(Callback):
         """Play the training tasks."""
         data = _datamodule(trainer)
         started = time.perf_counter()
+        gather(pl_module.policy)
         batch.trajectories = self._play(pl_module, data, batch, data.group_size, pl_module.rollout_settings)
         num_tokens, resampled = self.num_tokens, 0
         for again in range(1, pl_module.resample_rounds + 1):
@@ -86,6 +88,7 @@ class RolloutCallback(Callback):
             )
             num_tokens, resampled = num_tokens + self.num_tokens, resampled + len(silent)
             batch.trajectories = replaced(batch.trajectories, fresh)
+        release(pl_module.policy)
         self.num_tokens, self.seconds = num_tokens, time.perf_counter() - started
         metrics = {
             "rollout/resampled_groups": float(resampled),
@@ -101,6 +104,10 @@ class RolloutCallback(Callback):
         """End the run by rl_steps, whatever Lightning counts."""
         self._stop_when_done(trainer, pl_module)
 
+    def on_validation_start(self, trainer: Trainer, pl_module: Mem1Module) -> None:  # type: ignore[override]
+        """Get ready to play; ranks may have different numbers of batches."""
+        gather(pl_module.policy)
+
     def on_validation_batch_start(  # type: ignore[override]
         self, trainer: Trainer, pl_module: Mem1Module, batch: TaskBatch, batch_idx: int, dataloader_idx: int = 0
     ) -> None:
@@ -112,6 +119,7 @@ class RolloutCallback(Callback):
 
     def on_validation_end(self, trainer: Trainer, pl_module: Mem1Module) -> None:  # type: ignore[override]
         """Let go of what was played: the batches live as long as the run."""
+        release(pl_module.policy)
         self._validated_at = pl_module.rl_step
         for batch in self._val_batches:
             batch.trajectories = []

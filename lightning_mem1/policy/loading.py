@@ -13,6 +13,7 @@ from typing import Any
 import torch
 
 from lightning_mem1.policy.attention import register
+from lightning_mem1.policy.quantization import check_quantization, play_as_it_trains, quantization_config
 
 BUNDLED = Path(__file__).parent.parent / "assets" / "policy"
 ADAPTER_CONFIG, ADAPTER_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
@@ -52,24 +53,31 @@ def name_of_base(source: str) -> str:
     return "bundled" if folder == BUNDLED.resolve() else str(folder)
 
 
-def load_model(folder: str, dtype: str = "float32") -> Any:
+def load_model(folder: str, dtype: str = "float32", quantization: str = "none") -> Any:
     """Load a causal LM with this package's attention; adapters are merged into it, in `dtype`.
 
     Raises:
-        ValueError: unknown dtype, weights that cannot be read, a hub that cannot be reached, an adapter that is no
-            LoRA or does not fit its base, or a model whose layers use sliding windows (the segment table knows only
-            full attention).
+        ValueError: unknown dtype or quantisation, an adapter on a base that is to be quantised, weights that cannot be
+            read, a hub that cannot be reached, an adapter that is no LoRA or does not fit its base, or a model whose
+            layers use sliding windows (the segment table knows only full attention).
     """
     if dtype not in DTYPES:
         raise ValueError(f"unknown dtype: expected one of {', '.join(DTYPES)}, got '{dtype}'; set model.dtype")
+    check_quantization(quantization)
     base, adapters = _base_and_adapters(folder)
-    model = _load_base(base, dtype)
+    if adapters and quantization != "none":
+        raise ValueError(
+            f"cannot merge adapter '{folder}' into a quantised base: expected a whole model, got an adapter; export it "
+            "with --merged first, or set model.quantization none"
+        )
+    model = _load_base(base, dtype, quantization)
+    play_as_it_trains(model)
     for adapter in adapters:
         model = _merged(model, adapter, base)
     return model
 
 
-def _load_base(folder: str, dtype: str) -> Any:
+def _load_base(folder: str, dtype: str, quantization: str) -> Any:
     from transformers import AutoConfig, AutoModelForCausalLM
 
     try:
@@ -81,6 +89,7 @@ def _load_base(folder: str, dtype: str) -> Any:
             dtype=getattr(torch, dtype),
             attn_implementation=register(),
             use_safetensors=True,
+            quantization_config=quantization_config(quantization, dtype),
         )
     except Exception as error:  # transformers, safetensors and the hub each raise their own kinds
         raise ValueError(_explain(folder, error)) from error

@@ -83,6 +83,7 @@ class Policy(nn.Module):
         self.causal_lm: Any = model
         self.tokenizer = tokenizer
         self.source = source
+        self.fingerprint: str | None = None  # of the frozen base, see `snapshot`
         self.tree_kernel = tree_kernel
         self.model: Any = _with_adapter(model, lora) if lora else model
         self.value_head: nn.Module | None = None  # the critic's; here, so that it moves and is stored with the adapters
@@ -96,6 +97,7 @@ class Policy(nn.Module):
         dtype: str = "float32",
         attention: str = "auto",
         gradient_checkpointing: bool = False,
+        quantization: str = "none",
     ) -> Policy:
         """Load a policy.
 
@@ -107,12 +109,13 @@ class Policy(nn.Module):
             dtype: "float32", "bfloat16" or "float16".
             attention: "auto", "segments" or "flex": the kernel of the tree layout.
             gradient_checkpointing: Trade time for memory in the backward pass.
+            quantization: "none", or "nf4" for a base in 4 bits, which an adapter has to be put on.
 
         Raises:
             ValueError, FileNotFoundError: with one line that says what was expected and what to do.
         """
         folder = resolve(source)
-        model = load_model(folder, dtype)
+        model = load_model(folder, dtype, quantization)
         policy = cls(model, load_tokenizer(folder), lora, source=source, tree_kernel=attention)
         if gradient_checkpointing:
             model.gradient_checkpointing_enable({"use_reentrant": False})

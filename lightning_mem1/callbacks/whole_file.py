@@ -1,0 +1,86 @@
+"""Checkpoint files that are there as a whole or not at all.
+
+Lightning's own writer goes through the folder for temporary files, which may be another and smaller disk.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
+
+BESIDE = ".tmp"
+
+
+class WholeFileIO(TorchCheckpointIO):
+    """Writes beside the old file, waits until the disk has it, and puts it in the old one's place.
+
+    A kill, a full disk or a power failure leaves the old file or the new one.
+    """
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
+        """Write a checkpoint.
+
+        Raises:
+            OSError: it does not fit on the disk; the old file is as it was.
+        """
+        buffer = io.BytesIO()  # torch's writer does not survive an exception of the file that it writes to
+        torch.save(checkpoint, buffer)
+        write_whole(Path(path), buffer.getbuffer())
+
+
+def write_whole(path: Path, content: bytes | memoryview) -> None:
+    """Write a file as a whole or not at all; raises OSError with the room that it takes."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    beside = path.with_name(path.name + BESIDE)
+    try:
+        with open(beside, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(beside, path)
+        _sync_folder(path.parent)
+    except OSError as error:
+        beside.unlink(missing_ok=True)
+        size_mib = len(content) / 2**20
+        raise OSError(
+            f"cannot write '{path}': expected room for {size_mib:.1f} MiB, got '{error.strerror or error}'; "
+            "what was written before is whole: make room and go on from there"
+        ) from error
+
+
+def keep(path: Path, kept: Path, pattern: str, num_kept: int) -> None:
+    """Keep a file's content under a second name too, and only the last few names that match.
+
+    Args:
+        path: The file, which is replaced and never written into, so that both names may share one content.
+        kept: The second name, in the same folder.
+        pattern: What the second names look like; their alphabetic order is their age.
+        num_kept: How many of them stay, 0 for none.
+    """
+    if num_kept:
+        beside = kept.with_name(kept.name + BESIDE)
+        beside.unlink(missing_ok=True)
+        try:
+            os.link(path, beside)
+        except OSError:  # a file system without hard links
+            shutil.copyfile(path, beside)
+        os.replace(beside, kept)
+    names = sorted(kept.parent.glob(pattern))
+    for old in names[: len(names) - num_kept]:
+        old.unlink(missing_ok=True)
+
+
+def _sync_folder(folder: Path) -> None:
+    """Without it the new name may be lost when the power fails."""
+    if hasattr(os, "O_DIRECTORY"):
+        handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)

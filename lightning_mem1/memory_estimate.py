@@ -1,0 +1,166 @@
+"""How much memory a training will take, told before anything large is loaded.
+
+Arithmetic on the model's config, not a measurement: good to about a fifth, meant to tell 21 GiB from 80.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import torch
+
+GIB = 2**30
+BYTES = {"float32": 4.0, "bfloat16": 2.0, "float16": 2.0}
+NF4_BYTES = 0.5 + 0.127 / 8  # a weight in 4 bits, and its share of the doubly quantised constants (arXiv 2305.14314)
+STATE_BYTES = {"adamw": 8, "adamw_8bit": 2, "paged_adamw": 8, "paged_adamw_8bit": 2}  # two moments per trained weight
+LOGITS_CHUNK = 1024  # tokens whose logits exist at once, see `policy.logprobs`
+SAVED_PER_LAYER = 8  # activations of the model's width that a layer keeps for its backward pass, the MLP's aside
+
+
+@dataclass(frozen=True)
+class Shape:
+    """What matters of a causal LM: sizes in numbers of weights or channels.
+
+    Attributes:
+        width, inner, vocabulary, layers: Hidden size, MLP size, tokens, decoder layers.
+        kv_width: Key-value heads times the size of a head.
+        query_width: Query heads times the size of a head.
+        tied: Whether the head is the embedding.
+    """
+
+    width: int
+    inner: int
+    vocabulary: int
+    layers: int
+    kv_width: int
+    query_width: int
+    tied: bool
+
+    @classmethod
+    def of(cls, config: Any) -> Shape:
+        """Read a transformers config."""
+        size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+        return cls(
+            width=config.hidden_size,
+            inner=config.intermediate_size,
+            vocabulary=config.vocab_size,
+            layers=config.num_hidden_layers,
+            kv_width=config.num_key_value_heads * size,
+            query_width=config.num_attention_heads * size,
+            tied=bool(config.tie_word_embeddings),
+        )
+
+    @property
+    def linear(self) -> list[tuple[int, int]]:
+        """Inputs and outputs of a layer's linear maps: q, k, v, o, gate, up, down."""
+        attention = [(self.width, self.query_width), *[(self.width, self.kv_width)] * 2, (self.query_width, self.width)]
+        return [*attention, *[(self.width, self.inner)] * 2, (self.inner, self.width)]
+
+    @property
+    def linear_weights(self) -> int:
+        """Weights of all layers' linear maps."""
+        return self.layers * sum(inputs * outputs for inputs, outputs in self.linear)
+
+    @property
+    def embedding_weights(self) -> int:
+        """Weights of the embedding and, where it is another matrix, of the head."""
+        return self.vocabulary * self.width * (1 if self.tied else 2)
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """Bytes by what they are for."""
+
+    weights: float
+    trained: float
+    activations: float
+    engine: float
+
+    @property
+    def gib(self) -> float:
+        """All of it, in GiB."""
+        return sum(getattr(self, field.name) for field in fields(self)) / GIB
+
+    def told(self, available_gib: float) -> str:
+        """One line, e.g. "needs about 21 GiB, you have 16: weights 5.5, ..."; what to lower if it is too much."""
+        parts = ", ".join(f"{field.name} {getattr(self, field.name) / GIB:.1f}" for field in fields(self))
+        line = f"needs about {self.gib:.0f} GiB, you have {available_gib:.0f}: {parts}"
+        if self.gib <= available_gib:
+            return line
+        return (
+            f"{line}; lower model.engine.num_slots or max_context_tokens, model.max_tokens_per_microbatch, or set "
+            "model.quantization nf4, model.gradient_checkpointing true"
+        )
+
+
+def memory_line(settings: Mapping[str, Any], on_cpu: bool, num_shards: int = 1) -> str | None:
+    """What to say before loading; None below a GiB that is there, and for a policy whose config cannot be read yet.
+
+    Args:
+        settings: `Mem1Module`'s, nested as in a config.
+        on_cpu: Whether the memory of the machine counts, or that of the GPU.
+        num_shards: As in `estimate`.
+    """
+    from transformers import AutoConfig
+
+    from lightning_mem1.policy.loading import resolve
+
+    try:
+        found = estimate(Shape.of(AutoConfig.from_pretrained(resolve(settings["policy"]))), settings, num_shards)
+    except Exception:  # whatever is wrong with the policy or a setting is said by those who need it
+        return None
+    available_gib = _available_bytes(on_cpu) / GIB
+    return found.told(available_gib) if found.gib >= 1 or found.gib > available_gib else None
+
+
+def _available_bytes(on_cpu: bool) -> float:
+    if not on_cpu:
+        return float(torch.cuda.get_device_properties(torch.cuda.current_device()).total_memory)
+    try:
+        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
+    except OSError:  # not Linux
+        return float("inf")
+    return next(float(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:"))
+
+
+def estimate(shape: Shape, settings: Mapping[str, Any], num_shards: int = 1) -> Estimate:
+    """What a training takes on one device.
+
+    Args:
+        shape: Of the base.
+        settings: `Mem1Module`'s, nested as in a config: dtype, quantization, optimizer, lora, algorithm,
+            gradient_checkpointing, max_tokens_per_microbatch, engine.
+        num_shards: Devices that share the base's layers among themselves.
+
+    Returns:
+        Bytes. An adapter is counted as if on every linear map, in float32, with its gradient and moments; `ppo` has
+        two. A base that is shared out is whole on every device while episodes are played, and only then: its
+        activations take the place of the other devices' shares.
+    """
+    each = BYTES[settings["dtype"]]
+    lora, tokens = settings["lora"], settings["max_tokens_per_microbatch"]
+    layers = shape.linear_weights * (NF4_BYTES if settings["quantization"] == "nf4" else each)
+    state = 4 + 4 + STATE_BYTES[settings["optimizer"]]
+    if lora:
+        adapter = shape.layers * lora["r"] * sum(inputs + outputs for inputs, outputs in shape.linear)
+        trained = adapter * (2 if settings["algorithm"] == "ppo" else 1) * state
+    else:  # the weights themselves train: gradients and moments in their own precision
+        trained = (shape.linear_weights + shape.embedding_weights) * (each + STATE_BYTES[settings["optimizer"]])
+    one_layer = tokens * (SAVED_PER_LAYER * shape.width + 4 * shape.inner) * each
+    kept = tokens * shape.width * each * shape.layers  # what gradient checkpointing keeps: each layer's input
+    logits = min(tokens, LOGITS_CHUNK) * shape.vocabulary * 4.0 * 3
+    activations = (kept + one_layer if settings["gradient_checkpointing"] else one_layer * shape.layers) + logits
+    away = (
+        layers * (1 - 1 / num_shards - 2 / shape.layers) if num_shards > 1 else 0.0
+    )  # two layers are gathered at once
+    engine = settings["engine"]
+    pool = engine["num_slots"] * engine["max_context_tokens"] * 2 * shape.layers * shape.kv_width * each
+    return Estimate(
+        weights=layers + shape.embedding_weights * each,
+        trained=float(trained),
+        activations=max(activations - away, 0.0),
+        engine=float(pool),
+    )

@@ -1,0 +1,37 @@
+"""The optimizers of a training by name."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+
+from lightning_mem1.policy.quantization import import_bitsandbytes
+
+# name -> class of bitsandbytes; "paged": the state lies where the CPU can take it over when the GPU's memory is short
+BITSANDBYTES = {"adamw_8bit": "AdamW8bit", "paged_adamw": "PagedAdamW32bit", "paged_adamw_8bit": "PagedAdamW8bit"}
+OPTIMIZERS = ("adamw", *BITSANDBYTES)
+
+
+def make_optimizer(
+    name: str, groups: Iterable[dict[str, Any]], lr: float, weight_decay: float
+) -> torch.optim.Optimizer:
+    """AdamW over groups of parameters.
+
+    Args:
+        name: One of `OPTIMIZERS`; all but the first need bitsandbytes (arXiv 2110.02861, 2305.14314).
+        groups: As torch's optimizers take them.
+        lr: Learning rate.
+        weight_decay: Weight decay.
+
+    Raises:
+        ValueError: there is no such optimizer, or bitsandbytes is not installed.
+    """
+    if name == "adamw":
+        return torch.optim.AdamW(groups, lr=lr, weight_decay=weight_decay)
+    if name not in OPTIMIZERS:
+        raise ValueError(f"unknown optimizer: expected {', '.join(OPTIMIZERS)}, got '{name}'; set model.optimizer")
+    kind = getattr(import_bitsandbytes(f"model.optimizer {name}").optim, BITSANDBYTES[name])
+    optimizer: torch.optim.Optimizer = kind(list(groups), lr=lr, weight_decay=weight_decay)
+    return optimizer

@@ -1,0 +1,62 @@
+"""A strategy that shares the frozen base out among all ranks (FSDP2); see `policy.sharded` for what stays whole."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from lightning.pytorch.strategies import ModelParallelStrategy
+from torch.optim import Optimizer
+
+
+class ShardedBase(ModelParallelStrategy):
+    """Lightning's strategy for FSDP2 over all ranks. Only adapters train, and they are whole everywhere: unlike there,
+    their state and that of the optimizer go into checkpoints as they are, and the base stays out of them.
+    """
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(tensor_parallel_size=1, **kwargs)
+
+    @property
+    def restore_checkpoint_after_setup(self) -> bool:
+        """Adapters are there from the start."""
+        return False
+
+    @property
+    def lightning_restore_optimizer(self) -> bool:
+        """The optimizer's state is an ordinary one."""
+        return True
+
+    def setup_environment(self) -> None:
+        """Meet the other ranks; the base is shared out over all of them."""
+        self._data_parallel_size = self.num_processes * self.num_nodes
+        super().setup_environment()
+
+    def lightning_module_state_dict(self) -> dict[str, Any]:
+        """Nothing: the module puts what trains into the checkpoint itself."""
+        return {}
+
+    def optimizer_state(self, optimizer: Optimizer) -> dict[str, Any]:
+        """As of any other strategy."""
+        return super(ModelParallelStrategy, self).optimizer_state(optimizer)
+
+    def load_optimizer_state_dict(self, checkpoint: Mapping[str, Any]) -> None:
+        """As of any other strategy."""
+        super(ModelParallelStrategy, self).load_optimizer_state_dict(checkpoint)
+
+    def load_checkpoint(self, checkpoint_path: Any, weights_only: bool | None = None) -> dict[str, Any]:
+        """As of any other strategy."""
+        return super(ModelParallelStrategy, self).load_checkpoint(checkpoint_path, weights_only)
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], filepath: Any, storage_options: Any = None) -> None:
+        """As of any other strategy: one file, written by the first rank."""
+        super(ModelParallelStrategy, self).save_checkpoint(checkpoint, filepath, storage_options)
+
+
+def num_shards(trainer: Mapping[str, Any]) -> int:
+    """Over how many devices a trainer's config shares the base out; 1 where it cannot be told."""
+    strategy, devices = trainer["strategy"], trainer["devices"]
+    name = str(getattr(strategy, "class_path", strategy))
+    if not name.endswith("ShardedBase"):
+        return 1
+    return int(devices) * int(trainer["num_nodes"]) if str(devices).isdigit() else 1

@@ -1,0 +1,108 @@
+"""The training command in real processes that die by kill -9 and go on with ``--ckpt_path last``.
+
+    python tests/killed_runs.py CONFIG STORE NUM_KILLS SEED
+
+One process imports everything, each attempt is a fork of it, so that an attempt takes a second and not twenty. A kill
+comes at a random call of a random phase (nothing depends on how fast the machine is), or at a random moment by the
+clock. Prints one JSON line per run: its experiment, and where each of its attempts was killed.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import sys
+import time
+from pathlib import Path
+from types import CodeType, FrameType
+from typing import Any
+
+import mlflow  # noqa: F401  (here and not in every fork)
+import peft  # noqa: F401
+from lightning.pytorch.cli import LightningCLI  # noqa: F401
+from transformers import AutoTokenizer, Qwen2ForCausalLM  # noqa: F401
+
+from lightning_mem1 import callbacks, command_line, fit  # noqa: F401
+from lightning_mem1.module import Mem1Module
+
+PHASES: dict[str, CodeType] = {
+    "collection": callbacks.RolloutCallback.on_train_batch_start.__code__,
+    "update": Mem1Module.training_step.__code__,
+    "checkpoint": callbacks.RLCheckpoint._save_last.__code__,
+    "validation": callbacks.RolloutCallback._validate.__code__,
+}
+BY_THE_CLOCK = "any"
+
+
+class Calls:
+    """Counts calls (of Python and C functions) inside the phases, and kills the process at one of them."""
+
+    def __init__(self, phase: str | None = None, number: int = 0) -> None:
+        self.counts, self.depth = dict.fromkeys(PHASES, 0), dict.fromkeys(PHASES, 0)
+        self.names = {code: name for name, code in PHASES.items()}
+        self.phase, self.number = phase, number
+
+    def __call__(self, frame: FrameType, event: str, argument: Any) -> None:
+        if name := self.names.get(frame.f_code) if event in ("call", "return") else None:
+            self.depth[name] += 1 if event == "call" else -1
+        for inside, depth in self.depth.items():
+            if depth:
+                self.counts[inside] += 1
+                if inside == self.phase and self.counts[inside] == self.number:
+                    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def attempt(argv: list[str], calls: Calls | None, seconds: float | None = None) -> bool:
+    """Train in a process of its own; returns whether it came to its end."""
+    pid = os.fork()
+    if not pid:
+        status = 1
+        try:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+            sys.setprofile(calls)
+            status = fit.main(argv)
+            sys.setprofile(None)
+            if calls and not calls.phase:
+                Path("counts.json").write_text(json.dumps(calls.counts))
+        finally:
+            os._exit(status)
+    until = time.monotonic() + seconds if seconds is not None else float("inf")
+    while not (ended := os.waitpid(pid, os.WNOHANG))[0]:
+        if time.monotonic() > until:
+            os.kill(pid, signal.SIGKILL)
+        time.sleep(0.01)
+    code = os.waitstatus_to_exitcode(ended[1])
+    assert code in (0, -signal.SIGKILL), f"exit code {code} of {argv}"
+    return code == 0
+
+
+def main(config: str, store: str, num_kills: int, seed: int) -> None:
+    """Train once without a kill, then again and again until `num_kills` have been survived."""
+    rng = random.Random(seed)
+    arguments = [config, "--tracking_uri", store]
+    started = time.monotonic()
+    assert attempt([*arguments, "--experiment", "whole"], Calls())
+    seconds = time.monotonic() - started
+    counts = json.loads(Path("counts.json").read_text())
+    moments = [list(PHASES), [BY_THE_CLOCK]]
+    number = survived = 0
+    while survived < num_kills:
+        experiment, kills, done = f"killed{number}", [], False
+        while not done:
+            last = ["--ckpt_path", "last"] if list(Path("runs").glob(f"{experiment}/*/checkpoints/last.ckpt")) else []
+            argv = [*arguments, "--experiment", experiment, *last]
+            phase = rng.choice(rng.choice(moments)) if survived + len(kills) < num_kills else None
+            if phase == BY_THE_CLOCK:
+                done = attempt(argv, None, rng.uniform(0, seconds))
+            else:
+                most = counts[phase] // (2 if last else 1) if phase else 0  # what goes on has less before it
+                done = attempt(argv, Calls(phase, rng.randint(1, max(most, 1))) if phase else None)
+            kills += [] if done else [phase]
+        print(json.dumps({"experiment": experiment, "kills": kills}), flush=True)
+        number, survived = number + 1, survived + len(kills)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], sys.argv[2], int(sys.argv[3]), int(sys.argv[4]))

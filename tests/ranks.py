@@ -1,0 +1,167 @@
+"""Trainings on one and on two ranks, in real processes that talk through gloo on the CPU.
+
+    python tests/ranks.py POLICY FOLDER
+
+One process imports everything and each rank is a fork of it, so that a training takes a second and not twenty. Each
+rank of training NAME leaves ``FOLDER/NAME/<rank>.pt``: what it played, logged and had as gradients.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import sys
+import traceback
+from pathlib import Path
+from typing import Any
+
+import peft  # noqa: F401  (here and not in every fork)
+import torch
+from lightning.pytorch import Callback, Trainer
+from torch.distributed.tensor import DTensor
+from transformers import AutoTokenizer, Qwen2ForCausalLM  # noqa: F401
+
+from lightning_mem1 import callbacks
+from lightning_mem1.command import quiet
+from lightning_mem1.command_line import TRAINER_DEFAULTS
+from lightning_mem1.datamodule import TaskDataModule
+from lightning_mem1.engine.local import EngineSettings
+from lightning_mem1.module import Mem1Module
+from lightning_mem1.policy.policy import LoraSettings
+from lightning_mem1.rollout import RolloutSettings
+from lightning_mem1.sharding import ShardedBase
+from tiny_tasks import RankedTasks
+
+TIME_LIMIT_S = 300  # nobody waits for ever: a rank that hangs dies by SIGALRM, and its training counts as failed
+
+
+class Recorder(Callback):
+    """Keeps tasks, metrics and gradients by rl_step; can spoil what a rank has played."""
+
+    def __init__(self, spoil: Any = None) -> None:
+        self.spoil = spoil
+        self.tasks: list[list[str]] = []
+        self.metrics: list[dict[str, float]] = []
+        self.gradients: list[dict[str, torch.Tensor]] = []
+
+    def on_train_batch_start(self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int) -> None:
+        self.tasks.append([task.id for task in batch.tasks])
+        if self.spoil:
+            self.spoil(trainer.global_rank, batch)
+
+    def on_before_optimizer_step(self, trainer: Any, pl_module: Any, optimizer: Any) -> None:
+        named = pl_module.policy.named_parameters()
+        self.gradients.append({name: p.grad.clone() for name, p in named if p.grad is not None})
+
+    def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
+        self.metrics.append({key: float(value) for key, value in trainer.callback_metrics.items()})
+
+
+def fail_on_the_second_rank(rank: int, batch: Any) -> None:
+    if rank == 1 and batch.rl_step == 2:
+        raise RuntimeError("the second rank is on fire")
+
+
+def silence_the_second_rank(rank: int, batch: Any) -> None:
+    """What it played earns the same, or was cut off before the first token."""
+    for number, trajectory in enumerate(batch.trajectories if rank == 1 else []):
+        for turn in trajectory.turns:
+            turn.reward = 0.0
+            if number == 0:
+                turn.action_ids, turn.action_logprobs, turn.context_hash = [], [], None
+
+
+def train(policy: str, folder: Path, ranks: int, spoil: Any = None, resume: str | None = None, **settings: Any) -> None:
+    """One rank's part of a training; `settings` are the module's and, with ``data_``, the datamodule's."""
+    data = {"tasks_per_step": 3, "group_size": 3, "num_rl_steps": 2, "num_val_tasks": 3, "seed": 0}
+    data |= {key.removeprefix("data_"): settings.pop(key) for key in list(settings) if key.startswith("data_")}
+    sharded = settings.pop("sharded", False)
+    strategy = ShardedBase() if sharded else "ddp" if ranks > 1 else "auto"
+    model = {
+        "policy": policy,
+        "lr": 1e-2,
+        "lora": LoraSettings(r=4, alpha=8),
+        "engine": EngineSettings(num_slots=8, max_context_tokens=160),
+        "rollout": RolloutSettings(max_new_tokens=6, max_information_tokens=40, prompt="brief"),
+        "seed": 0,
+    }
+    module = Mem1Module(**{**model, **settings})
+    record, checkpoint = Recorder(spoil), callbacks.RLCheckpoint(str(folder), save_adapter=False)
+    trainer = Trainer(
+        **{
+            **TRAINER_DEFAULTS,
+            "accelerator": "cpu",
+            "devices": ranks,
+            "strategy": strategy,
+            "logger": False,
+            "deterministic": True,
+            "default_root_dir": str(folder),
+        },
+        callbacks=[
+            callbacks.RolloutCallback(),
+            callbacks.RewardCallback(),
+            callbacks.MemoryUsageCallback(),
+            record,
+            checkpoint,
+        ],
+    )
+    trainer.fit(module, datamodule=TaskDataModule(RankedTasks(), **data), ckpt_path=resume, weights_only=True)
+    found = {"tasks": record.tasks, "metrics": record.metrics, "gradients": record.gradients}
+    found["adapter"] = module.policy.adapter_state()
+    frozen = [p for p in module.policy.causal_lm.model.layers[0].parameters() if not p.requires_grad]
+    found["frozen_weights_here"] = sum((p.to_local() if isinstance(p, DTensor) else p).numel() for p in frozen)
+    torch.save(found, folder / f"{trainer.global_rank}.pt")
+
+
+def on_ranks(folder: Path, ranks: int, *arguments: Any, **settings: Any) -> list[int]:
+    """Run a training; returns the exit code of each rank."""
+    folder.mkdir(parents=True)
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        port = found.getsockname()[1]
+    pids = []
+    for rank in range(ranks):
+        pid = os.fork()
+        if not pid:
+            status = 1
+            try:
+                signal.alarm(TIME_LIMIT_S)
+                if ranks > 1:
+                    place = {"LOCAL_RANK": rank, "NODE_RANK": 0, "WORLD_SIZE": ranks, "MASTER_PORT": port}
+                    os.environ |= {"MASTER_ADDR": "127.0.0.1", **{key: str(value) for key, value in place.items()}}
+                with quiet(), open(folder / f"{rank}.err", "w") as sys.stderr:
+                    try:
+                        train(sys.argv[1], folder, ranks, *arguments, **settings)
+                        status = 0
+                    except BaseException:
+                        traceback.print_exc()
+            finally:
+                os._exit(status)
+        pids.append(pid)
+    return [os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) for pid in pids]
+
+
+def main(folder: Path) -> None:
+    """Every training of the tests."""
+    dropout = {"lora": LoraSettings(r=4, alpha=8, dropout=0.1), "data_num_val_tasks": 0}
+    codes = {
+        "grpo1": on_ranks(folder / "grpo1", 1),
+        "grpo2": on_ranks(folder / "grpo2", 2),
+        "ppo1": on_ranks(folder / "ppo1", 1, algorithm="ppo", beta=0.01, data_num_val_tasks=0),
+        "ppo2": on_ranks(folder / "ppo2", 2, algorithm="ppo", beta=0.01, data_num_val_tasks=0),
+        "uneven": on_ranks(folder / "uneven", 2, silence_the_second_rank, num_minibatches=2),
+        "failing": on_ranks(folder / "failing", 2, fail_on_the_second_rank),
+        "whole": on_ranks(folder / "whole", 2, **dropout),
+        "part": on_ranks(folder / "part", 2, **dropout, data_num_rl_steps=1),
+    }
+    codes["sharded"] = on_ranks(folder / "sharded", 2, sharded=True)
+    ppo = {"algorithm": "ppo", "beta": 0.01, "data_num_val_tasks": 0}
+    codes["sharded_ppo"] = on_ranks(folder / "sharded_ppo", 2, silence_the_second_rank, sharded=True, **ppo)
+    last = str(folder / "part/checkpoints/last.ckpt")
+    codes["rest"] = on_ranks(folder / "rest", 2, resume=last, **dropout)
+    torch.save(codes, folder / "codes.pt")
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[2]))
