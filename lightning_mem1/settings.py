@@ -39,6 +39,9 @@ LEAST: Mapping[str, int] = {  # keys below model, and the least that each may be
     "engine.num_slots": 1,
     "engine.max_prefill_tokens": 1,
     "engine.max_context_tokens": 2,
+    "engine.server.num_retries": 0,
+    "engine.server.pause_s": 0,
+    "engine.server.max_staleness": 0,
     "rollout.max_new_tokens": 1,
     "rollout.max_information_tokens": 16,
 }
@@ -79,6 +82,7 @@ def check_settings(settings: Mapping[str, Any], algorithms: Mapping[str, Algorit
             "set model.credit.keep or model.credit.threshold"
         )
     _check_sampling(settings)
+    _check_server(settings)
     if settings["beta"] and settings["lora"] is None:
         raise ValueError("no reference policy: expected an adapter for the KL penalty; set model.lora or model.beta 0")
     if algorithms[settings["algorithm"]].critic and settings["lora"] is None:
@@ -117,7 +121,25 @@ def _check_sampling(settings: Mapping[str, Any]) -> None:
         )
 
 
+def _check_server(settings: Mapping[str, Any]) -> None:
+    engine = settings["engine"]
+    if engine.kind not in ("local", "server"):
+        raise ValueError(f"unknown engine: expected local or server, got '{engine.kind}'; set model.engine.kind")
+    if not engine.server.timeout_s > 0:
+        raise ValueError(
+            f"model.engine.server.timeout_s too small: expected more than 0, got {engine.server.timeout_s}; set it"
+        )
+    if engine.kind == "server" and engine.server.max_staleness and not settings["mismatch"].on:
+        raise ValueError(
+            "stale weights need a correction: expected model.mismatch.correction tis or mis, got none; set it, or "
+            "model.engine.server.max_staleness 0"
+        )
+
+
 def _get(settings: Mapping[str, Any], key: str) -> Any:
     """``"lora.r"`` -> the adapter's rank, None without an adapter."""
-    first, _, second = key.partition(".")
-    return getattr(settings[first], second, None) if second else settings[first]
+    first, *rest = key.split(".")
+    value = settings[first]
+    for name in rest:
+        value = getattr(value, name, None)
+    return value

@@ -18,6 +18,7 @@ import torch
 from lightning.pytorch import Callback, Trainer
 
 from lightning_mem1.datamodule import TaskBatch, TaskDataModule
+from lightning_mem1.engine.server import ServerEngine
 from lightning_mem1.module import Mem1Module
 from lightning_mem1.rollout import Episode, RolloutSettings, collect
 from lightning_mem1.screening import silent_groups
@@ -45,7 +46,9 @@ class RolloutCallback(Callback):
     Logs, by rl_step: ``rollout/seconds`` (wall clock of this rank), ``rollout/num_episodes`` (of this rank),
     ``rollout/tokens_per_s`` (generated tokens of this rank per second), ``rollout/resampled_groups`` (of this rank:
     groups without a signal that were played again, see `model.resample_rounds`; their first episodes are dropped and do
-    not count elsewhere).
+    not count elsewhere); with servers also, of this rank since the start, ``rollout/server_retries`` (tries after the
+    first), ``rollout/server_nonsense`` (replies that were not to the point), ``rollout/server_failed_turns`` (given up:
+    their episodes ended with an error), and ``rollout/server_staleness`` (rl_steps that served weights lag behind).
 
     Args:
         validate_first: Validate before the first rl_step, so that a curve starts at the untrained policy.
@@ -93,6 +96,8 @@ class RolloutCallback(Callback):
             "rollout/num_episodes": float(len(batch.trajectories)),
             "rollout/tokens_per_s": self.num_tokens / max(self.seconds, 1e-9),
         }
+        if isinstance(pl_module.engine, ServerEngine):
+            metrics |= {f"rollout/server_{name}": number for name, number in pl_module.engine.numbers().items()}
         pl_module.log_dict(metrics, on_step=True, on_epoch=False, batch_size=1)
 
     def on_train_batch_end(  # type: ignore[override]

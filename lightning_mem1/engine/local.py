@@ -16,24 +16,10 @@ import torch
 from torch import Tensor
 
 from lightning_mem1.engine.sampling import sample
+from lightning_mem1.engine.settings import EngineSettings
 from lightning_mem1.engine.slots import SlotPool, Span, StepPlan
 from lightning_mem1.policy.policy import Policy
 from lightning_mem1.types import Completion, GenerationRequest
-
-
-@dataclass
-class EngineSettings:
-    """The local engine.
-
-    Args:
-        num_slots: Turns generated at once.
-        max_context_tokens: Most tokens of a context plus the turn generated in it.
-        max_prefill_tokens: Most prompt tokens run in one pass, which bounds the memory of a pass.
-    """
-
-    num_slots: int = 64
-    max_context_tokens: int = 1024
-    max_prefill_tokens: int = 8192
 
 
 @dataclass

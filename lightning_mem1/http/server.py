@@ -69,7 +69,9 @@ class JsonHandler(BaseHTTPRequestHandler):
     def _body(self) -> Any:
         length = self.headers.get("Content-Length", "")
         if not length.isdigit() or int(length) > self.max_body:
-            raise ValueError(f"expected a body of at most {self.max_body} bytes with its length, got {length or 'none'}")
+            raise ValueError(
+                f"expected a body of at most {self.max_body} bytes with its length, got {length or 'none'}"
+            )
         return json.loads(self.rfile.read(int(length)))
 
     def _send(self, status: int, content: Any) -> None:
