@@ -49,11 +49,13 @@ def _serve_folder(argv: list[str]) -> int:
     if unknown:
         raise ValueError(f"unknown option '{unknown[0]}'; --help lists the options")
     print(f"loading {given.policy} ...", flush=True)
-    with command.quiet():
+    with command.no_news():
         import torch
+        from transformers.utils import logging
 
         from lightning_mem1.policy.policy import Policy
 
+        logging.disable_progress_bar()
         policy = Policy.load(given.policy, dtype=given.dtype)
         policy.to("cuda" if torch.cuda.is_available() else "cpu")
         settings = EngineSettings(given.num_slots, given.max_context_tokens)
