@@ -5,14 +5,20 @@ import os
 import re
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
 from lightning.pytorch import Callback
 
 from lightning_mem1 import evaluate, fit, play
+from lightning_mem1.engine.completions import PATH
+from lightning_mem1.engine.endpoint import EndpointHandler
+from lightning_mem1.engine.loop import EngineLoop
 from lightning_mem1.engine.settings import EngineSettings, ServerSettings
+from lightning_mem1.http.server import server
 from lightning_mem1.mismatch import MismatchSettings
+from tiny import tiny_policy, tiny_tokenizer
 
 ROOT = Path(__file__).parents[1]
 QUIET = "--trainer.logger=false"
@@ -145,3 +151,30 @@ def test_a_folder_that_is_none_is_one_line():
     done = subprocess.run(command, env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True)
     assert done.returncode == 1
     assert done.stderr.splitlines()[-1].startswith("error: no such policy: expected 'bundled', a folder or a hub id")
+
+
+class Untempered(EndpointHandler):
+    """Reports log-probabilities as servers do that leave the temperature out."""
+
+    def posts(self):
+        def spoiled(body):
+            reply = self._complete(body)
+            numbers = reply["choices"][0]["logprobs"]
+            numbers["token_logprobs"] = [2 * number for number in numbers["token_logprobs"]]
+            return reply
+
+        return {**super().posts(), PATH: spoiled}
+
+
+def test_servers_that_report_another_policys_log_probs_are_told_of_once(make_module, make_data, fit, capsys):
+    loop = EngineLoop(tiny_policy(), EngineSettings(8, 160))
+    shared = {"loop": loop, "tokenizer": tiny_tokenizer(), "lock": threading.Lock(), "name": "tiny", "key": ""}
+    serving = server(Untempered, **shared, allow_adapters=True)
+    threading.Thread(target=serving.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
+    module = make_module(engine=over(f"http://127.0.0.1:{serving.server_port}"))
+    fit(module, make_data(num_rl_steps=2, num_val_tasks=0))
+    serving.shutdown()
+    serving.server_close()
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("servers report")]
+    assert "servers report other log-probabilities than training computes: expected a mean gap of at most 0.05" in line
+    assert "vLLM: --logprobs-mode processed_logprobs" in line

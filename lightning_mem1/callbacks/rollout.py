@@ -22,7 +22,9 @@ from lightning_mem1.engine.server import ServerEngine
 from lightning_mem1.module import Mem1Module
 from lightning_mem1.rollout import Episode, RolloutSettings, collect
 from lightning_mem1.screening import silent_groups
-from lightning_mem1.types import Env, StepResult, Task, TaskSource, Trajectory
+from lightning_mem1.types import Engine, Env, StepResult, Task, TaskSource, Trajectory
+
+MAX_SERVER_GAP = 0.05  # nats; bfloat16 kernels stay well below, another temperature or base does not
 
 
 class BrokenEnv:
@@ -103,8 +105,9 @@ class RolloutCallback(Callback):
     def on_train_batch_end(  # type: ignore[override]
         self, trainer: Trainer, pl_module: Mem1Module, outputs: Any, batch: TaskBatch, batch_idx: int
     ) -> None:
-        """End the run by rl_steps, whatever Lightning counts."""
+        """End the run by rl_steps, whatever Lightning counts; say when servers report another policy's numbers."""
         self._stop_when_done(trainer, pl_module)
+        _check_servers(pl_module.engine, float(trainer.callback_metrics.get("train/rollout_gap_mean", 0.0)))
 
     def on_validation_batch_start(  # type: ignore[override]
         self, trainer: Trainer, pl_module: Mem1Module, batch: TaskBatch, batch_idx: int, dataloader_idx: int = 0
@@ -201,6 +204,17 @@ def make_env(source: TaskSource, task: Task) -> Env:
         return source.env(task)
     except Exception as error:
         return BrokenEnv(error)
+
+
+def _check_servers(engine: Engine, gap: float) -> None:
+    """Tell that fresh weights on servers do not give the trainer's log-probabilities; `gap` in nats a token."""
+    if isinstance(engine, ServerEngine) and gap > MAX_SERVER_GAP and not engine.numbers()["staleness"]:
+        engine.say(
+            "gap",
+            f"servers report other log-probabilities than training computes: expected a mean gap of at most "
+            f"{MAX_SERVER_GAP} nats, got {gap:.2g}; serve the base and precision of model.policy, and report them at "
+            "the sampling temperature (vLLM: --logprobs-mode processed_logprobs), or set model.mismatch.correction",
+        )
 
 
 def _is_val_step(trainer: Trainer) -> bool:

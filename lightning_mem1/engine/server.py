@@ -97,7 +97,7 @@ class ServerEngine:
             raise self._none_left(problems[-1])
         self.adapters.tidy()
         if self.max_context_tokens < self.settings.max_context_tokens:
-            self._say(
+            self.say(
                 "short",
                 f"contexts end at {self.max_context_tokens} tokens on the servers: expected "
                 f"{self.settings.max_context_tokens} (model.engine.max_context_tokens); longer episodes end by "
@@ -111,7 +111,7 @@ class ServerEngine:
         except Trouble as error:
             self._check_key(error)
             self.fleet.bad(server)
-            self._say(f"prepare {server.url}", f"server in trouble: {error}")
+            self.say(f"prepare {server.url}", f"server in trouble: {error}")
             return str(error)
         server.troubles = 0
         return ""
@@ -199,13 +199,13 @@ class ServerEngine:
             self._check_key(error)
             if error.status == 404:  # started anew, it has lost what it was given
                 server.base = server.adapter = server.version = None
-            self._say(f"trouble {server.url}", f"server in trouble: {error}")
+            self.say(f"trouble {server.url}", f"server in trouble: {error}")
             raise
         try:
             return read_reply(found, request, self.policy.config.vocab_size)
         except ValueError as error:
             self._count("nonsense")
-            self._say(f"nonsense {server.url}", f"nonsense from {server.url}: {error}")
+            self.say(f"nonsense {server.url}", f"nonsense from {server.url}: {error}")
             raise Trouble(f"nonsense from {server.url}: {error}") from None
 
     def _finish(self, request: GenerationRequest, outcome: Reply | Exception) -> Completion:
@@ -226,7 +226,7 @@ class ServerEngine:
                 f"server gives no ids: expected 'token_ids' in each choice, got text alone from {self.fleet.urls}; "
                 "training needs the ids that were sampled: use vLLM 0.10.2 or later, or lightning_mem1.engine.serve"
             )
-        self._say("text", "server gives no ids: its text is tokenised again, which may differ from what it sampled")
+        self.say("text", "server gives no ids: its text is tokenised again, which may differ from what it sampled")
         tokenizer = self.policy.tokenizer
         ids = list(tokenizer.encode(with_stop(reply, request.stop), add_special_tokens=False))[: request.max_new_tokens]
         ids = ids or [tokenizer.eos_token_id]  # it ended before it began
@@ -248,7 +248,8 @@ class ServerEngine:
         with self._lock:
             self.counts[name] += 1
 
-    def _say(self, kind: str, line: str) -> None:
+    def say(self, kind: str, line: str) -> None:
+        """Tell the user a line, once of each kind."""
         with self._lock:
             new = kind not in self._told
             self._told.add(kind)

@@ -56,8 +56,12 @@ class ServedAdapters:
         self._peft.eval()
 
     def _remove(self, name: str) -> None:
-        if self._peft is not None and name in self._peft.peft_config:
-            self._peft.delete_adapter(name)
+        if self._peft is None or name not in self._peft.peft_config:
+            return
+        if others := [each for each in self._peft.peft_config if each != name]:
+            self._peft.set_adapter(others[0])  # peft would warn that it has to choose one itself
+        self._peft.delete_adapter(name)
+        self.switch(None)
 
     def unload(self, name: str) -> None:
         """Forget an adapter.
