@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from lightning_mem1.engine.sampling import sample
-from lightning_mem1.engine.settings import EngineSettings
+from lightning_mem1.engine.settings import EngineSettings, check_fits
 from lightning_mem1.engine.slots import SlotPool, Span, StepPlan
 from lightning_mem1.policy.policy import Policy
 from lightning_mem1.types import Completion, GenerationRequest
@@ -74,12 +74,7 @@ class LocalEngine:
         Raises:
             ValueError: an empty context, or one that leaves no room for `max_new_tokens`.
         """
-        needed = len(request.context_ids) + request.max_new_tokens
-        if not request.context_ids or needed > self.max_context_tokens:
-            raise ValueError(
-                f"turn does not fit the engine: expected 1..{self.max_context_tokens} tokens, context and new, "
-                f"got {len(request.context_ids)} + {request.max_new_tokens}; raise model.engine.max_context_tokens"
-            )
+        check_fits(request, self.max_context_tokens)
         self._queue.append(request)
 
     @torch.inference_mode()

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 from lightning_mem1.engine.adapters import Adapters
 from lightning_mem1.engine.completions import PATH, Reply, question, read_reply, up_to_stop, with_stop
 from lightning_mem1.engine.fleet import Fleet, Server, Trouble
-from lightning_mem1.engine.settings import EngineSettings
+from lightning_mem1.engine.settings import EngineSettings, check_fits
 from lightning_mem1.http.client import is_final
 from lightning_mem1.types import Completion, GenerationRequest
 
@@ -90,19 +90,19 @@ class ServerEngine:
         problems: list[str] = []
         for attempt in range(self.settings.server.num_retries + 1):
             self._pause(attempt)
-            problems = [problem for server in self.fleet.servers if (problem := self._prepare(server))]
-            if len(problems) < len(self.fleet.servers):
+            ready = [server for server in self.fleet.servers if not server.troubles] or self.fleet.servers
+            problems = [problem for server in ready if (problem := self._prepare(server))]
+            if len(problems) < len(ready):
                 break
         else:
             raise self._none_left(problems[-1])
         self.adapters.tidy()
-        if self.max_context_tokens < self.settings.max_context_tokens:
-            self.say(
-                "short",
-                f"contexts end at {self.max_context_tokens} tokens on the servers: expected "
-                f"{self.settings.max_context_tokens} (model.engine.max_context_tokens); longer episodes end by "
-                "'context'",
+        wanted = self.settings.max_context_tokens
+        if (longest := self.max_context_tokens) < wanted:
+            line = (
+                f"contexts end at {longest} tokens on the servers: expected {wanted} (model.engine.max_context_tokens)"
             )
+            self.say("short", f"{line}; longer episodes end by 'context'")
 
     def _prepare(self, server: Server) -> str:
         """Give a server its weights; returns what was wrong, nothing when all is well."""
@@ -122,12 +122,7 @@ class ServerEngine:
         Raises:
             ValueError: an empty context, or one that leaves no room for `max_new_tokens`.
         """
-        needed = len(request.context_ids) + request.max_new_tokens
-        if not request.context_ids or needed > self.max_context_tokens:
-            raise ValueError(
-                f"turn does not fit the engine: expected 1..{self.max_context_tokens} tokens, context and new, "
-                f"got {len(request.context_ids)} + {request.max_new_tokens}; raise model.engine.max_context_tokens"
-            )
+        check_fits(request, self.max_context_tokens)
         self._queue.append(request)
 
     def step(self) -> list[Completion]:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
+from lightning_mem1.types import GenerationRequest
+
 
 @dataclass
 class ServerSettings:
@@ -51,3 +53,13 @@ class EngineSettings:
     max_prefill_tokens: int = 8192
     kind: Literal["local", "server"] = "local"
     server: ServerSettings = field(default_factory=ServerSettings)
+
+
+def check_fits(request: GenerationRequest, max_context_tokens: int) -> None:
+    """Raise ValueError for an empty context, or one that leaves no room for `max_new_tokens`."""
+    needed = len(request.context_ids) + request.max_new_tokens
+    if not request.context_ids or needed > max_context_tokens:
+        raise ValueError(
+            f"turn does not fit the engine: expected 1..{max_context_tokens} tokens, context and new, "
+            f"got {len(request.context_ids)} + {request.max_new_tokens}; raise model.engine.max_context_tokens"
+        )

@@ -243,7 +243,7 @@ class Policy(nn.Module):
 
     def policy_adapter(self) -> dict[str, Tensor]:
         """The weights of the policy's adapter alone, on the CPU, by their names here; none in full training."""
-        return {name: p for name, p in self.adapter_state().items() if f".{ADAPTER}." in name}
+        return {name: p.detach().cpu() for name, p in self.named_parameters() if f".{ADAPTER}." in name}
 
     def save_adapter(self, folder: str | Path) -> None:
         """Write the policy's adapter (peft format, safetensors) into the folder ``policy`` of `folder`."""
