@@ -9,6 +9,7 @@ import threading
 from pathlib import Path
 
 import pytest
+from faulty import dead, faulty, whole
 from lightning.pytorch import Callback
 
 from lightning_mem1 import evaluate, fit, play
@@ -128,6 +129,22 @@ def test_evaluation_over_a_server_finds_what_the_engine_in_this_process_finds(ur
     assert ["model.engine.kind" in each for each in settings] == [False, True]
     assert play.main([config, *there, "--index=1"]) == 0
     assert capsys.readouterr().err == ""
+
+
+def test_an_evaluation_whose_server_dies_keeps_what_is_finished_and_goes_on_with_another(url, config, capsys):
+    good = {"text": "a", "token_ids": [5, 6], "logprobs": {"token_logprobs": [-0.5, -0.5]}, "finish_reason": "length"}
+    replies = [{"data": [{"id": "tiny"}]}, {"choices": [good]}, {"choices": [good]}]
+    common = [config, "--tasks=2", "--split=val", "--output=out", "--model.engine.num_slots=1", QUIET]
+    common += ["--model.engine.kind=server", "--model.engine.server.num_retries=0"]
+    with faulty() as dying:
+        dying.replies = [*map(whole, replies), dead]  # a task takes two turns
+        assert evaluate.main([*common, f"--model.engine.server.urls=[{dying.origin}]"]) == 1
+    assert "error: no server left: expected turns from http://127.0.0.1:" in capsys.readouterr().err
+    kept = Path("out/trajectories.jsonl").read_text()
+    assert kept.count("\n") == 1
+    assert evaluate.main([*common, f"--model.engine.server.urls=[{url}]"]) == 0
+    found = Path("out/trajectories.jsonl").read_text()
+    assert found.startswith(kept) and found.count("\n") == 2
 
 
 def test_a_config_is_served_with_the_weights_of_its_checkpoint(config, tmp_path, capsys):

@@ -99,10 +99,8 @@ class ServerEngine:
         self.adapters.tidy()
         wanted = self.settings.max_context_tokens
         if (longest := self.max_context_tokens) < wanted:
-            line = (
-                f"contexts end at {longest} tokens on the servers: expected {wanted} (model.engine.max_context_tokens)"
-            )
-            self.say("short", f"{line}; longer episodes end by 'context'")
+            line = f"contexts end at {longest} tokens on the servers: expected {wanted}"
+            self.say("short", f"{line} (model.engine.max_context_tokens); longer episodes end by 'context'")
 
     def _prepare(self, server: Server) -> str:
         """Give a server its weights; returns what was wrong, nothing when all is well."""
