@@ -51,6 +51,9 @@ def url(folder):
         "VLLM_CPU_KVCACHE_SPACE": "1",
         "VLLM_CPU_OMP_THREADS_BIND": "nobind",
         "VLLM_NO_USAGE_STATS": "1",
+        "VLLM_ENABLE_V1_MULTIPROCESSING": "0",  # one process less to start
+        "VLLM_ENGINE_READY_TIMEOUT_S": str(START_S),
+        "VLLM_EXECUTE_MODEL_TIMEOUT_SECONDS": str(START_S),
         "PATH": f"{Path(PYTHON).parent}{os.pathsep}{os.environ['PATH']}",
     }
     env = {k: v for k, v in os.environ.items() if k not in ("PYTHONPATH", "VIRTUAL_ENV")} | surroundings
@@ -79,7 +82,7 @@ def wait(url, server, log):
 
 
 def engine_of(url, policy, version=lambda: 0, **server):
-    settings = EngineSettings(16, 1024, kind="server", server=ServerSettings([url], timeout_s=300, **server))
+    settings = EngineSettings(16, 1024, kind="server", server=ServerSettings([url], timeout_s=START_S, **server))
     return ServerEngine(policy, settings, version, training=True)
 
 
