@@ -174,12 +174,12 @@ class ServerEngine:
                     reply = self._try(server, request, text)
                 except Trouble as error:
                     problem, failed = error, server
-                    self.fleet.bad(server)
                 else:
                     self.fleet.well(server)
                     return reply
-            if problem.status and is_final(problem.status) and problem.status != 404:
-                break
+                if problem.status and is_final(problem.status) and problem.status != 404:
+                    break  # the turn's own fault
+                self.fleet.bad(server)
         if not self.fleet.answered or not self.fleet.any_there():
             raise self._none_left(str(problem))
         raise Trouble(f"no turn after {attempt + 1} tries: {problem}")
