@@ -95,15 +95,22 @@ def quiet() -> Iterator[None]:
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     disabled = logging.root.manager.disable
     logging.disable(logging.INFO)  # a fresh MLflow store configures loggers of its own and tells of each table
-    with warnings.catch_warnings():
-        for message in QUIET:
-            warnings.filterwarnings("ignore", f"(?s){message}")
+    with no_news():
         try:
             yield
         finally:
             logging.disable(disabled)
             for name, level in levels.items():
                 logging.getLogger(name).setLevel(level)
+
+
+@contextlib.contextmanager
+def no_news() -> Iterator[None]:
+    """Hold back the warnings of `QUIET`."""
+    with warnings.catch_warnings():
+        for message in QUIET:
+            warnings.filterwarnings("ignore", f"(?s){message}")
+        yield
 
 
 @contextlib.contextmanager

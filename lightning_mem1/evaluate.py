@@ -137,6 +137,9 @@ def played_with(settings: dict[str, Any], module: Mem1Module, seed: int, split: 
         for key, value in settings.items()
         if key in ours or (key.startswith(("data.", "model.rollout.")) and _setting(key) not in dropped)
     }
+    if module.engine_settings.kind == "server":  # its model plays; where it runs does not matter
+        names = ("model.engine.kind", "model.engine.server.model", "model.engine.server.text")
+        kept |= {name: settings.get(name) for name in names}
     return {**kept, "split": split, "seed": seed, "weights": weights_fingerprint(module.policy)}
 
 

@@ -18,7 +18,10 @@ from lightning_mem1 import collator, gradients
 from lightning_mem1.advantages import Scale
 from lightning_mem1.algorithms import ALGORITHMS, CreditSettings
 from lightning_mem1.credit import Crediting
-from lightning_mem1.engine.local import EngineSettings, LocalEngine
+from lightning_mem1.engine.kinds import make_engine
+from lightning_mem1.engine.local import LocalEngine
+from lightning_mem1.engine.server import ServerEngine
+from lightning_mem1.engine.settings import EngineSettings
 from lightning_mem1.losses import KLEstimator, Unit
 from lightning_mem1.memory import drift
 from lightning_mem1.mismatch import MismatchSettings, corrected, correction_numbers
@@ -111,7 +114,7 @@ class Mem1Module(LightningModule):
         optimizer: adamw, or one of bitsandbytes: adamw_8bit, paged_adamw, paged_adamw_8bit.
         attention: Kernel of the tree layout: auto, segments or flex.
         gradient_checkpointing: Trade time for memory in the backward pass.
-        engine: The rollout engine.
+        engine: Where turns are generated: in this process or by servers.
         rollout: How episodes are sampled.
         seed: Of the adapter's start and of the order of minibatches; null takes `seed_everything`'s.
 
@@ -210,15 +213,16 @@ class Mem1Module(LightningModule):
         )
         cuts = (max_tokens_per_microbatch, layout, memory, window, self.crediting.state_end)
         self.passes = Passes(*cuts, self._num_idle)
-        self._engine: LocalEngine | None = None
+        self._engine: LocalEngine | ServerEngine | None = None
         self._engine_device: torch.device | None = None
 
     @property
-    def engine(self) -> LocalEngine:
-        """The rollout engine on the policy's device; its pool of keys and values is made once."""
+    def engine(self) -> LocalEngine | ServerEngine:
+        """The rollout engine of training; a local one is on the policy's device, its pool made once."""
         device = self.policy.device
         if self._engine is None or self._engine_device != device:
-            self._engine, self._engine_device = LocalEngine(self.policy, self.engine_settings), device
+            self._engine = make_engine(self.policy, self.engine_settings, lambda: self.rl_step, training=True)
+            self._engine_device = device
         return self._engine
 
     def configure_optimizers(self) -> torch.optim.Optimizer:

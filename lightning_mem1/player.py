@@ -13,7 +13,10 @@ from dataclasses import replace
 import torch
 
 from lightning_mem1.callbacks.rollout import make_env, trajectory_seed
-from lightning_mem1.engine.local import EngineSettings, LocalEngine
+from lightning_mem1.engine.kinds import make_engine
+from lightning_mem1.engine.local import LocalEngine
+from lightning_mem1.engine.server import ServerEngine
+from lightning_mem1.engine.settings import EngineSettings
 from lightning_mem1.memory import longest_context
 from lightning_mem1.module import Mem1Module
 from lightning_mem1.policy.policy import Policy
@@ -36,7 +39,7 @@ class Player:
         self.settings = greedy(module.rollout_settings)
         if temperature:
             self.settings = replace(module.rollout_settings, temperature=temperature)
-        self._engine: LocalEngine | None = None
+        self._engine: LocalEngine | ServerEngine | None = None
 
     def engine_settings(self, tasks: Sequence[Task]) -> EngineSettings:
         """An engine that fits the longest context that these tasks can come to, see `fitting`."""
@@ -58,11 +61,11 @@ class Player:
         positions = getattr(self.module.policy.config, "max_position_embeddings", None)
         return fitting(self.module.engine_settings, longest, positions)
 
-    def engine(self, settings: EngineSettings) -> LocalEngine:
+    def engine(self, settings: EngineSettings) -> LocalEngine | ServerEngine:
         """The engine; the last one is kept while its settings stay."""
         if self._engine is None or self._engine.settings != settings:
             self._engine = None  # its pool goes before the next one comes
-            self._engine = LocalEngine(self.module.policy, settings)
+            self._engine = make_engine(self.module.policy, settings, lambda: self.module.rl_step, training=False)
         return self._engine
 
     def play(
@@ -111,12 +114,16 @@ def fitting(budget: EngineSettings, longest: int, positions: int | None = None) 
         longest 900    1 slot  of 900, the least there can be
         longest 900    2 slots of 400 when the policy has 400 positions
 
+    Servers mind their own memory: as many slots as there are.
+
     Args:
         budget: The config's engine.
         longest: Longest context, the turn written in it included, in tokens.
         positions: Positions that the policy has; None for no limit.
     """
     limit = longest if positions is None else min(longest, positions)
+    if budget.kind == "server":
+        return replace(budget, max_context_tokens=limit)
     slots = budget.num_slots * budget.max_context_tokens // limit
     return replace(budget, num_slots=max(1, min(budget.num_slots, slots)), max_context_tokens=limit)
 

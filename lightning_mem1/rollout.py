@@ -1,6 +1,7 @@
 """Rollouts: play many episodes at once, each with its memory mode, and write down exactly what was sampled.
 
-This is the boundary where any exception is caught: an environment that fails ends its own trajectory, never the run.
+This is the boundary where any exception is caught: an environment that fails ends its own trajectory, never the run;
+so does an engine that could not generate a turn.
 Seeds belong to trajectories, so a trajectory does not depend on what else is in the batch.
 """
 
@@ -108,6 +109,11 @@ def collect(
     while engine.pending:
         for completion in engine.step():
             player = players[completion.session]
+            if completion.error:
+                _fail(player, f"engine: {completion.error}")
+                if on_end:
+                    on_end(completion.session, player.trajectory)
+                continue
             turn = Turn(completion.ids, completion.logprobs, context_hash=player.asked)
             rollout.reply(player, turn)
             if on_turn:
@@ -133,7 +139,7 @@ class _Rollout:
         try:
             observation = episode.env.observe()
         except Exception as error:
-            _fail(player, error)
+            _fail(player, f"{type(error).__name__}: {error}")
             return player
         trajectory.prompt_ids = prompt_ids(episode.task, observation, self.tokenizer, self.settings)
         self.ask(session, player)
@@ -169,7 +175,7 @@ class _Rollout:
             result = player.episode.env.step(parsed.action or "")
             self._record(player, turn, parsed, result)
         except Exception as error:
-            _fail(player, error)
+            _fail(player, f"{type(error).__name__}: {error}")
 
     def _record(self, player: _Player, turn: Turn, parsed: ParsedTurn, result: StepResult) -> None:
         if not math.isfinite(result.reward):
@@ -236,6 +242,6 @@ def _end(player: _Player, reason: StopReason) -> None:
     player.trajectory.seconds = time.perf_counter() - player.started
 
 
-def _fail(player: _Player, error: Exception) -> None:
-    player.trajectory.error = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
+def _fail(player: _Player, problem: str) -> None:
+    player.trajectory.error = " ".join(problem.split())[:300]
     _end(player, StopReason.ERROR)

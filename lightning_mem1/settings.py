@@ -41,6 +41,9 @@ LEAST: Mapping[str, int] = {  # keys below model, and the least that each may be
     "engine.num_slots": 1,
     "engine.max_prefill_tokens": 1,
     "engine.max_context_tokens": 2,
+    "engine.server.num_retries": 0,
+    "engine.server.pause_s": 0,
+    "engine.server.max_staleness": 0,
     "rollout.max_new_tokens": 1,
     "rollout.max_information_tokens": 16,
 }
@@ -83,6 +86,7 @@ def check_settings(settings: Mapping[str, Any], algorithms: Mapping[str, Algorit
             "set model.credit.keep or model.credit.threshold"
         )
     _check_sampling(settings)
+    _check_server(settings)
     if settings["quantization"] != "none" and settings["lora"] is None:
         raise ValueError(
             "a base in 4 bits cannot train: expected an adapter on it, got full training; set model.lora or "
@@ -126,7 +130,25 @@ def _check_sampling(settings: Mapping[str, Any]) -> None:
         )
 
 
+def _check_server(settings: Mapping[str, Any]) -> None:
+    engine = settings["engine"]
+    if engine.kind not in ("local", "server"):
+        raise ValueError(f"unknown engine: expected local or server, got '{engine.kind}'; set model.engine.kind")
+    if not engine.server.timeout_s > 0:
+        raise ValueError(
+            f"model.engine.server.timeout_s too small: expected more than 0, got {engine.server.timeout_s}; set it"
+        )
+    if engine.kind == "server" and engine.server.max_staleness and not settings["mismatch"].on:
+        raise ValueError(
+            "stale weights need a correction: expected model.mismatch.correction tis or mis, got none; set it, or "
+            "model.engine.server.max_staleness 0"
+        )
+
+
 def _get(settings: Mapping[str, Any], key: str) -> Any:
     """``"lora.r"`` -> the adapter's rank, None without an adapter."""
-    first, _, second = key.partition(".")
-    return getattr(settings[first], second, None) if second else settings[first]
+    first, *rest = key.split(".")
+    value = settings[first]
+    for name in rest:
+        value = getattr(value, name, None)
+    return value

@@ -23,7 +23,8 @@ from torch.utils.data import DataLoader
 from lightning_mem1 import errors
 from lightning_mem1.collator import collate, minibatches
 from lightning_mem1.datamodule import spread_indices
-from lightning_mem1.engine.local import EngineSettings, LocalEngine
+from lightning_mem1.engine.local import LocalEngine
+from lightning_mem1.engine.settings import EngineSettings
 from lightning_mem1.expert import ExpertStream, qa_play, shop_play, tokenizer_texts
 from lightning_mem1.policy.induction import start_with_induction
 from lightning_mem1.policy.loading import load_tokenizer

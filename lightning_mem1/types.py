@@ -20,7 +20,7 @@ class StopReason(StrEnum):
     DONE = "done"  # the environment ended the episode
     MAX_TURNS = "max_turns"  # the turn budget is spent
     CONTEXT = "context"  # the next context would not fit the engine
-    ERROR = "error"  # the environment failed; the trajectory is kept and counted
+    ERROR = "error"  # the environment or the engine failed; the trajectory is kept and counted
 
 
 @dataclass(frozen=True)
@@ -185,11 +185,16 @@ class GenerationRequest:
 
 @dataclass(frozen=True)
 class Completion:
-    """A finished turn: sampled ids and their log-probabilities, in the order of sampling."""
+    """A finished turn: sampled ids and their log-probabilities, in the order of sampling.
+
+    Attributes:
+        error: What went wrong when the engine could not generate the turn: the episode ends there.
+    """
 
     session: int
     ids: list[int]
     logprobs: list[float]
+    error: str = ""
 
 
 class Engine(Protocol):

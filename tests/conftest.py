@@ -118,3 +118,12 @@ def config(tmp_path: Path, tiny_folder: Path, monkeypatch: pytest.MonkeyPatch) -
     path.write_text(yaml.safe_dump(content))
     monkeypatch.chdir(tmp_path)
     return str(path)
+
+
+@pytest.fixture
+def server() -> Any:
+    """A loopback server that answers as it is told."""
+    from faulty import faulty
+
+    with faulty() as state:
+        yield state

@@ -47,7 +47,7 @@ def test_every_file_that_the_readme_and_contributing_name_exists():
     text = README + (ROOT / "CONTRIBUTING.md").read_text()
     linked = set(re.findall(r"\]\((?!https?:)([^)#]+)", text))
     commanded = set(re.findall(r"\b(?:experiments|tests|docs)/[\w/.-]*\w\.\w+", text)) | {"constraints.txt"}
-    modules = {f"{name.replace('.', '/')}.py" for name in re.findall(r"-m (lightning_mem1\.\w+)", text)}
+    modules = {f"{name.replace('.', '/')}.py" for name in re.findall(r"-m (lightning_mem1(?:\.\w+)+)", text)}
     assert [name for name in sorted(linked | commanded | modules) if not (ROOT / name).exists()] == []
 
 

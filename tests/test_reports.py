@@ -129,7 +129,7 @@ def test_a_row_counts_every_trajectory_and_tells_of_those_cut_off():
 def test_a_failed_environment_is_told_with_its_first_error_and_no_control_characters():
     found = row([record(0, "done", 1.0), record(1, "error", 0.0, "OSError: \x1b[2J"), record(2, "error", 0.0, "x")], 99)
     assert remarks([found]) == [
-        "full, 8 objectives: the environment failed in 2 of 3 trajectories, first with OSError: \\x1b[2J"
+        "full, 8 objectives: environment or engine failed in 2 of 3 trajectories, first with OSError: \\x1b[2J"
     ]
 
 

@@ -14,6 +14,7 @@ from torch import Tensor
 from torchmetrics import Metric
 
 from lightning_mem1.datamodule import TaskBatch
+from lightning_mem1.engine.local import LocalEngine
 from lightning_mem1.internal_state import copy_rates, state_span, state_spans
 from lightning_mem1.memory import contexts
 from lightning_mem1.metrics import (
@@ -66,7 +67,7 @@ class MemoryUsageCallback(Callback):
     causal attention); ``internal_state_mean``, ``internal_state_max`` (tokens), ``internal_state_growth`` (tokens
     per turn) and ``internal_state_copy_rate`` (0-1: share of a state's runs of 3 tokens that stood in the state before,
     so 1 is a memory that stands still; left out when no state was long enough); ``context_tokens_turn_<k>`` (mean
-    context of turn k); and in training ``engine_kv_mib`` (the engine's pool), ``process_gib`` (resident memory),
+    context of turn k); and in training ``engine_kv_mib`` (the local engine's pool), ``process_gib`` (resident memory),
     ``gpu_peak_gib`` (since the start).
     """
 
@@ -157,7 +158,9 @@ def state_tokens(ids: Sequence[int], decode: Callable[[Sequence[int]], str], tag
 
 
 def _bytes(module: Mem1Module) -> dict[str, float]:
-    metrics = {"memory/engine_kv_mib": module.engine.pool.num_bytes / 2**20, "memory/process_gib": _resident_gib()}
+    metrics = {"memory/process_gib": _resident_gib()}
+    if isinstance(module.engine, LocalEngine):
+        metrics["memory/engine_kv_mib"] = module.engine.pool.num_bytes / 2**20
     if module.device.type == "cuda":
         metrics["memory/gpu_peak_gib"] = torch.cuda.max_memory_allocated(module.device) / GIB
     return metrics

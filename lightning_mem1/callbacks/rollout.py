@@ -18,11 +18,14 @@ import torch
 from lightning.pytorch import Callback, Trainer
 
 from lightning_mem1.datamodule import TaskBatch, TaskDataModule
+from lightning_mem1.engine.server import ServerEngine
 from lightning_mem1.module import Mem1Module
 from lightning_mem1.policy.sharded import gather, release
 from lightning_mem1.rollout import Episode, RolloutSettings, collect
 from lightning_mem1.screening import silent_groups
-from lightning_mem1.types import Env, StepResult, Task, TaskSource, Trajectory
+from lightning_mem1.types import Engine, Env, StepResult, Task, TaskSource, Trajectory
+
+MAX_SERVER_GAP = 0.05  # nats; bfloat16 kernels stay well below, another temperature or base does not
 
 
 class BrokenEnv:
@@ -46,7 +49,9 @@ class RolloutCallback(Callback):
     Logs, by rl_step: ``rollout/seconds`` (wall clock of this rank), ``rollout/num_episodes`` (of this rank),
     ``rollout/tokens_per_s`` (generated tokens of this rank per second), ``rollout/resampled_groups`` (of this rank:
     groups without a signal that were played again, see `model.resample_rounds`; their first episodes are dropped and do
-    not count elsewhere).
+    not count elsewhere); with servers also, of this rank since the start, ``rollout/server_retries`` (tries after the
+    first), ``rollout/server_nonsense`` (replies that were not to the point), ``rollout/server_failed_turns`` (given up:
+    their episodes ended with an error), and ``rollout/server_staleness`` (rl_steps that served weights lag behind).
 
     Args:
         validate_first: Validate before the first rl_step, so that a curve starts at the untrained policy.
@@ -96,13 +101,16 @@ class RolloutCallback(Callback):
             "rollout/num_episodes": float(len(batch.trajectories)),
             "rollout/tokens_per_s": self.num_tokens / max(self.seconds, 1e-9),
         }
+        if isinstance(pl_module.engine, ServerEngine):
+            metrics |= {f"rollout/server_{name}": number for name, number in pl_module.engine.numbers().items()}
         pl_module.log_dict(metrics, on_step=True, on_epoch=False, batch_size=1)
 
     def on_train_batch_end(  # type: ignore[override]
         self, trainer: Trainer, pl_module: Mem1Module, outputs: Any, batch: TaskBatch, batch_idx: int
     ) -> None:
-        """End the run by rl_steps, whatever Lightning counts."""
+        """End the run by rl_steps, whatever Lightning counts; say when servers report another policy's numbers."""
         self._stop_when_done(trainer, pl_module)
+        _check_servers(pl_module.engine, float(trainer.callback_metrics.get("train/rollout_gap_mean", 0.0)))
 
     def on_validation_start(self, trainer: Trainer, pl_module: Mem1Module) -> None:  # type: ignore[override]
         """Get ready to play; ranks may have different numbers of batches."""
@@ -204,6 +212,17 @@ def make_env(source: TaskSource, task: Task) -> Env:
         return source.env(task)
     except Exception as error:
         return BrokenEnv(error)
+
+
+def _check_servers(engine: Engine, gap: float) -> None:
+    """Tell that fresh weights on servers do not give the trainer's log-probabilities; `gap` in nats a token."""
+    if isinstance(engine, ServerEngine) and gap > MAX_SERVER_GAP and not engine.numbers()["staleness"]:
+        engine.say(
+            "gap",
+            f"servers report other log-probabilities than training computes: expected a mean gap of at most "
+            f"{MAX_SERVER_GAP} nats, got {gap:.2g}; serve the base and precision of model.policy, and report them at "
+            "the sampling temperature (vLLM: --logprobs-mode processed_logprobs), or set model.mismatch.correction",
+        )
 
 
 def _is_val_step(trainer: Trainer) -> bool:

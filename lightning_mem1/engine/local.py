@@ -17,26 +17,12 @@ import torch
 from torch import Tensor
 
 from lightning_mem1.engine.sampling import sample
+from lightning_mem1.engine.settings import EngineSettings, check_fits
 from lightning_mem1.engine.slots import SlotPool, Span, StepPlan
 from lightning_mem1.policy.policy import Policy
 from lightning_mem1.types import Completion, GenerationRequest
 
 WORTH_SHARING = 16  # so many tokens more than its own slot holds make a turn copy from another slot, or wait to do so
-
-
-@dataclass
-class EngineSettings:
-    """The local engine.
-
-    Args:
-        num_slots: Turns generated at once.
-        max_context_tokens: Most tokens of a context plus the turn generated in it.
-        max_prefill_tokens: Most prompt tokens run in one pass, which bounds the memory of a pass.
-    """
-
-    num_slots: int = 64
-    max_context_tokens: int = 1024
-    max_prefill_tokens: int = 8192
 
 
 @dataclass
@@ -92,12 +78,7 @@ class LocalEngine:
         Raises:
             ValueError: an empty context, or one that leaves no room for `max_new_tokens`.
         """
-        needed = len(request.context_ids) + request.max_new_tokens
-        if not request.context_ids or needed > self.max_context_tokens:
-            raise ValueError(
-                f"turn does not fit the engine: expected 1..{self.max_context_tokens} tokens, context and new, "
-                f"got {len(request.context_ids)} + {request.max_new_tokens}; raise model.engine.max_context_tokens"
-            )
+        check_fits(request, self.max_context_tokens)
         self._queue.append(request)
 
     @torch.inference_mode()

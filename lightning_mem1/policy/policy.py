@@ -244,14 +244,24 @@ class Policy(nn.Module):
         if extra := sorted(set(state) - set(own)):
             raise ValueError(f"adapter does not fit this policy: expected {len(own)} tensors, got also {extra[0]}")
 
+    def policy_adapter(self) -> dict[str, Tensor]:
+        """The weights of the policy's adapter alone, on the CPU, by their names here; none in full training."""
+        return {name: p.detach().cpu() for name, p in self.named_parameters() if f".{ADAPTER}." in name}
+
+    def save_adapter(self, folder: str | Path) -> None:
+        """Write the policy's adapter (peft format, safetensors) into the folder ``policy`` of `folder`."""
+        self.model.peft_config[ADAPTER].base_model_name_or_path = name_of_base(self.source)
+        # embeddings never train; to find out, peft would look for the base on the hub
+        self.model.save_pretrained(
+            str(folder), safe_serialization=True, selected_adapters=[ADAPTER], save_embedding_layers=False
+        )
+
     def save(self, folder: str | Path) -> None:
-        """Write the policy's adapter (peft format, safetensors), or the whole model when there is none."""
-        chosen: dict[str, Any] = {}
+        """Write the policy's adapter, see `save_adapter`, or the whole model when there is none; and the tokenizer."""
         if self.model is not self.causal_lm:
-            # embeddings never train; to find out, peft would look for the base on the hub
-            chosen = {"selected_adapters": [ADAPTER], "save_embedding_layers": False}
-            self.model.peft_config[ADAPTER].base_model_name_or_path = name_of_base(self.source)
-        self.model.save_pretrained(str(folder), safe_serialization=True, **chosen)
+            self.save_adapter(folder)
+        else:
+            self.model.save_pretrained(str(folder), safe_serialization=True)
         self.tokenizer.save_pretrained(str(folder))
 
     def merge(self) -> None:

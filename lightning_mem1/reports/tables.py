@@ -175,7 +175,7 @@ def remarks(rows: Iterable[Row]) -> list[str]:
             )
         if failed := each.stops[StopReason.ERROR]:
             lines.append(
-                f"{name}the environment failed in {failed} of {each.num_trajectories} trajectories, first with "
+                f"{name}environment or engine failed in {failed} of {each.num_trajectories} trajectories, first with "
                 f"{printable(each.error)}"
             )
     return lines

@@ -18,7 +18,7 @@ from html.parser import HTMLParser
 from http.client import HTTPConnection, HTTPException, HTTPResponse
 from urllib.parse import urljoin, urlsplit
 
-from lightning_mem1.retrieval.http import read_bounded
+from lightning_mem1.http.client import read_bounded
 from lightning_mem1.retrieval.passage import RetrievalError
 
 PORTS = {"http": 80, "https": 443}

@@ -7,40 +7,30 @@ It listens on this machine only unless told otherwise: it has no password.
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from collections.abc import Sequence
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
+from lightning_mem1.http.server import Answers, JsonHandler, JsonServer
+from lightning_mem1.http.server import server as serving
 from lightning_mem1.retrieval.passage import Passage, Retriever
 
-MAX_BODY = 1 << 20
 MAX_TOP_K = 100
 MAX_QUERIES = 1024
 
 
-class RetrieveHandler(BaseHTTPRequestHandler):
-    """Answers ``POST /retrieve`` and ``POST /search``; anything else is told what was expected."""
+class RetrieveHandler(JsonHandler):
+    """Answers ``POST /retrieve`` and ``POST /search``, and says on any GET that it is up."""
 
     retriever: Retriever
-    timeout = 30
-    protocol_version = "HTTP/1.1"
 
-    def do_POST(self) -> None:
+    def posts(self) -> Answers:
         """Search."""
-        answer = {"/retrieve": self._retrieve, "/search": self._search}.get(self.path)
-        try:
-            if answer is None:
-                self._send(404, {"error": f"expected POST /retrieve or /search, got {self.path[:100]}"})
-            else:
-                self._send(200, answer(self._body()))
-        except ValueError as error:
-            self.close_connection = True  # the rest of the body may still be on the way
-            self._send(400, {"error": str(error)})
-        except Exception as error:  # whatever a retriever or a hostile body raises is the client's answer, not our end
-            self.close_connection = True
-            self._send(500, {"error": type(error).__name__})
+        return {"/retrieve": self._retrieve, "/search": self._search}
+
+    def gets(self) -> Answers:
+        """Say that the server is up."""
+        return {self.path: lambda _: {"status": "up"}}
 
     def _retrieve(self, body: Any) -> Any:
         """Search-R1's protocol."""
@@ -54,27 +44,6 @@ class RetrieveHandler(BaseHTTPRequestHandler):
         (query,), top_k, _ = read_request({"queries": [given.get("q")], "topk": given.get("num", 10)})
         (found,) = self.retriever.search([query], top_k)
         return {"organic": [{"title": p.title, "link": p.url, "snippet": p.text} for p in found]}
-
-    def do_GET(self) -> None:
-        """Say that the server is up."""
-        self._send(200, {"status": "up"})
-
-    def log_message(self, format: str, *args: Any) -> None:
-        """Say nothing: queries are the user's."""
-
-    def _body(self) -> Any:
-        length = self.headers.get("Content-Length", "")
-        if not length.isdigit() or int(length) > MAX_BODY:
-            raise ValueError(f"expected a body of at most {MAX_BODY} bytes with its length, got {length or 'none'}")
-        return json.loads(self.rfile.read(int(length)))
-
-    def _send(self, status: int, content: Any) -> None:
-        body = json.dumps(content).encode()
-        self.send_response(status)
-        self.send_header("Content-Type", "application/json")
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
 
 
 def _hit(passage: Passage, scores: bool) -> dict[str, Any]:
@@ -97,12 +66,9 @@ def read_request(body: Any) -> tuple[list[str], int, bool]:
     return queries, top_k, bool(body.get("return_scores", False))
 
 
-def server(retriever: Retriever, host: str = "127.0.0.1", port: int = 0) -> ThreadingHTTPServer:
+def server(retriever: Retriever, host: str = "127.0.0.1", port: int = 0) -> JsonServer:
     """A server that is ready to `serve_forever`; port 0 takes a free one, see its `server_port`."""
-    handler = type("Handler", (RetrieveHandler,), {"retriever": retriever})
-    serving = ThreadingHTTPServer((host, port), handler)
-    serving.daemon_threads = True
-    return serving
+    return serving(RetrieveHandler, host, port, retriever=retriever)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -117,19 +83,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     given = parser.parse_args(argv)
     try:
         retriever = load(given.retriever, given.corpus, given.index, given.model)
-        serving = server(retriever, given.host, given.port)
+        started = server(retriever, given.host, given.port)
     except (OSError, ValueError, ImportError) as error:
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
         return 1
-    address = f"http://{given.host}:{serving.server_port}"
+    address = f"http://{given.host}:{started.server_port}"
     print(f"serving {len(retriever.passages):,} passages at {address}/retrieve and {address}/search", flush=True)
-    try:
-        serving.serve_forever()
-    except KeyboardInterrupt:
-        return 130
-    finally:
-        serving.server_close()
-    return 0
+    return started.serve_until_interrupted()
 
 
 def load(kind: str, corpus: str | None, index: str | None, model: str) -> Any:

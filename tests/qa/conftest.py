@@ -19,11 +19,3 @@ def library(world: Any) -> Any:
     from lightning_mem1.retrieval.bm25 import BM25
 
     return BM25(world.passages)
-
-
-@pytest.fixture
-def server() -> Any:
-    from faulty import faulty
-
-    with faulty() as state:
-        yield state

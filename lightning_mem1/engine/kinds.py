@@ -1,0 +1,19 @@
+"""The engine that the settings name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from lightning_mem1.engine.local import LocalEngine
+from lightning_mem1.engine.server import ServerEngine
+from lightning_mem1.engine.settings import EngineSettings
+from lightning_mem1.policy.policy import Policy
+
+
+def make_engine(
+    policy: Policy, settings: EngineSettings, version: Callable[[], int], training: bool
+) -> LocalEngine | ServerEngine:
+    """An engine for a policy; arguments as in `ServerEngine`."""
+    if settings.kind == "server":
+        return ServerEngine(policy, settings, version, training)
+    return LocalEngine(policy, settings)

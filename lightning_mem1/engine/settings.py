@@ -1,0 +1,65 @@
+"""What a YAML says about where turns are generated."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from lightning_mem1.types import GenerationRequest
+
+
+@dataclass
+class ServerSettings:
+    """Servers that speak OpenAI's completions protocol: vLLM, SGLang, or `engine.serve`.
+
+    Args:
+        urls: Base addresses, e.g. ``http://127.0.0.1:8000``; turns are spread over them.
+        model: The name under which they offer the policy's base; null for the first model that they offer.
+        text: Send and take text in place of ids, for a server that knows no ids (evaluate and play only).
+        key_variable: Environment variable with the API key; none is sent when it is not set.
+        timeout_s: Of one try to get a turn.
+        num_retries: Further tries of a turn, on another server where one is well.
+        pause_s: Before a retry when no server is well; doubled before each further one.
+        max_staleness: rl_steps that the weights on a server may lag behind; above 0 needs `model.mismatch.correction`.
+        adapter_folder: Where adapters are put for the servers to load, under the same path on every machine; null for a
+            temporary folder on this one.
+    """
+
+    urls: list[str] = field(default_factory=list)
+    model: str | None = None
+    text: bool = False
+    key_variable: str = "LIGHTNING_MEM1_API_KEY"
+    timeout_s: float = 120.0
+    num_retries: int = 3
+    pause_s: float = 0.5
+    max_staleness: int = 0
+    adapter_folder: str | None = None
+
+
+@dataclass
+class EngineSettings:
+    """Where and how turns are generated.
+
+    Args:
+        num_slots: Turns generated at once.
+        max_context_tokens: Most tokens of a context plus the turn generated in it.
+        max_prefill_tokens: Most prompt tokens that the local engine runs in one pass, which bounds its memory.
+        kind: local (in this process) or server.
+        server: Which servers, for kind server.
+    """
+
+    num_slots: int = 64
+    max_context_tokens: int = 1024
+    max_prefill_tokens: int = 8192
+    kind: Literal["local", "server"] = "local"
+    server: ServerSettings = field(default_factory=ServerSettings)
+
+
+def check_fits(request: GenerationRequest, max_context_tokens: int) -> None:
+    """Raise ValueError for an empty context, or one that leaves no room for `max_new_tokens`."""
+    needed = len(request.context_ids) + request.max_new_tokens
+    if not request.context_ids or needed > max_context_tokens:
+        raise ValueError(
+            f"turn does not fit the engine: expected 1..{max_context_tokens} tokens, context and new, "
+            f"got {len(request.context_ids)} + {request.max_new_tokens}; raise model.engine.max_context_tokens"
+        )

@@ -1,0 +1,1 @@
+"""JSON over HTTP with the standard library: asking a service and being one."""

