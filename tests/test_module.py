@@ -69,10 +69,9 @@ def test_every_layout_and_memory_mode_trains_on_what_it_sampled(make_module, mak
 
 
 def test_memories_written_apart_are_learnt_from_with_the_acts(make_module, make_data, fit):
-    record, module = Recorder(), make_module(memory="summary")
-    callbacks = MemoryUsageCallback(), RewardCallback(), record
-    fit(module, make_data(LongTasks(), num_rl_steps=1, num_val_tasks=0), *callbacks)
-    metrics = record.history[0]
+    module, callbacks = make_module(memory="summary"), (RolloutCallback(), MemoryUsageCallback(), RewardCallback())
+    trainer = fit(module, make_data(LongTasks(), num_rl_steps=1, num_val_tasks=0), *callbacks)
+    metrics = trainer.callback_metrics
     assert max(metrics[f"train/rollout_gap_turn_{turn}"] for turn in range(7)) < 1e-5  # four acts, three memories
     assert "train/rollout_gap_turn_7" not in metrics
     assert metrics["train/drift"] == 0 and metrics["train/grad_norm"] > 0

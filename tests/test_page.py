@@ -229,11 +229,14 @@ def test_in_a_browser_a_memory_written_apart_has_a_card_of_its_own(browser, tmp_
     card = browser.run("document.querySelector('#turn-1').innerText")
     assert "internal state" in card and "action" not in card
     assert browser.run("document.querySelector('#turn-1 .diff').innerHTML") == "<ins>red</ins>"
+    opened_parts = "(() => {{ const d = {}.querySelector('details'); d.open = true; "
+    opened_parts += "d.dispatchEvent(new Event('toggle')); return 1; }})()"
+    browser.run(opened_parts.format("document.querySelector('#turn-1')"))
+    assert browser.run("document.querySelector('#turn-1 pre.memory').innerText") == "(the opening that asks for it)"
     last = "document.querySelector('#turn-2')"
     assert "kept: prompt (5), memory 0 (22), information 0 (4)" in browser.run(f"{last}.innerText")
     assert "internal state," not in browser.run(f"{last}.innerText")
-    shown_parts = f"(() => {{ const d = {last}.querySelector('details'); d.open = true; "
-    browser.run(shown_parts + "d.dispatchEvent(new Event('toggle')); return 1; })()")
+    browser.run(opened_parts.format(last))
     assert browser.run(f"{last}.querySelector('pre.memory').innerText") == "red</summary>"
 
 

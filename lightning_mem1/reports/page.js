@@ -54,7 +54,8 @@ function contextTexts(episode, turn) {
     turn.context.forEach((part) => {
       const [kind, index, tokens] = part, wanted = kind === "memory" ? "memory" : "act";
       const from = episode.turns.find((each) => each.kind === wanted && each.number === index);
-      const text = kind === "prompt" ? episode.prompt : kind === "turn" || kind === "memory" ? from.pieces.join("")
+      const text = from === turn ? "(the opening that asks for it)" : kind === "prompt" ? episode.prompt
+        : kind === "turn" || kind === "memory" ? from.pieces.join("")
         : kind === "information" ? from.information : "(made by the memory mode)";
       box.append(make("h4", "", `${named(part)}, ${count(tokens, "token")}`), make("pre", kind, text));
     });
