@@ -47,7 +47,8 @@ class Played:
         groups: (B,) trajectories of one task share a number.
         turn_rewards: Reward of each turn, by trajectory.
         lengths: Action tokens of each turn, by trajectory.
-        anchors: The state each turn was taken in (the environment's reply before it), by trajectory.
+        anchors: The state each turn was taken in (the environment's reply before it; one that writes a memory is
+            compared with its like only), by trajectory.
         penalties: (T,) by trajectory: what each token costs (the KL in the reward); None for nothing.
         values: (T,) by trajectory: what the critic expects before each token; None without a critic.
     """
@@ -72,7 +73,7 @@ class Played:
             torch.tensor([t.group for t in trajectories]),
             turn_rewards or [[float(turn.reward) for turn in t.turns] for t in trajectories],
             [[len(turn.action_ids) for turn in t.turns] for t in trajectories],
-            [["", *(turn.information for turn in t.turns[:-1])][: len(t.turns)] for t in trajectories],
+            [_anchors(t) for t in trajectories],
             penalties,
             values,
         )
@@ -103,6 +104,15 @@ class Played:
     def spread(self, advantages: Tensor) -> list[Tensor]:
         """One advantage per trajectory (B,) -> one per action token, by trajectory."""
         return [a.repeat(sum(turns)) for a, turns in zip(advantages.float(), self.lengths, strict=True)]
+
+
+def _anchors(trajectory: Trajectory) -> list[str]:
+    """The environment's latest reply before each turn, marked where a memory was written of it."""
+    found, reply = [], ""
+    for turn in trajectory.turns:
+        found.append(reply if turn.kind == "act" else f"memory of {reply}")
+        reply = turn.information if turn.kind == "act" else reply
+    return found
 
 
 @dataclass(frozen=True)

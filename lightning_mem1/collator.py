@@ -83,7 +83,7 @@ def collate(
         trajectories: What was played.
         layout: tree, rows, stitched or official, see `layouts`.
         memory: Memory mode.
-        window: Turns kept by memory mode "window".
+        window: Turns kept by memory mode "window", retrieved by "amem".
         state_end: How many of a turn's action ids are its internal state with its tags (`internal_state.state_end`);
             layout official asks for it.
 

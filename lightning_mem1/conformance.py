@@ -17,7 +17,7 @@ from itertools import chain
 from numbers import Real
 from typing import Any
 
-from lightning_mem1.memory import MODES, Kept, context_ids
+from lightning_mem1.memory import MODES, STAGED, Kept, context_ids
 from lightning_mem1.text import Tags, neutralise
 from lightning_mem1.types import Env, StepResult, Task, TaskSource, Turn
 
@@ -62,8 +62,10 @@ class EnvReport:
 class MemoryReport:
     """How the longest context grows, prompt included, with turns of 8 tokens (3 written, 5 replied).
 
+    A memory that is written apart has 3 tokens, its opening of 1 included, and the context it is written in counts too.
+
     Attributes:
-        longest: By number of turns: tokens of the longest context.
+        longest: By number of turns that act: tokens of the longest context.
         tokens_per_turn: How much longer it gets with each further turn in the end.
     """
 
@@ -270,12 +272,15 @@ class _EnvChecker:
             self.expect(one == other, what, difference, advice)
 
 
-def check_memory(mode: str | Callable[[Sequence[Turn], int], Kept], window: int = 2) -> MemoryReport:
+def check_memory(
+    mode: str | Callable[[Sequence[Turn], int], Kept], window: int = 2, staged: bool | None = None
+) -> MemoryReport:
     """Check a memory mode.
 
     Args:
         mode: Its name in `memory.MODES`, or the function that would stand there.
         window: Turns kept by modes that count them.
+        staged: A turn of its own writes the memory after each act; None for what `memory.STAGED` says of the name.
 
     Returns:
         How its longest context grows.
@@ -283,19 +288,21 @@ def check_memory(mode: str | Callable[[Sequence[Turn], int], Kept], window: int 
     Raises:
         AssertionError: with one line, on the first thing that is not as it should be.
     """
+    staged = isinstance(mode, str) and mode in STAGED if staged is None else staged
     rule = MODES[mode] if isinstance(mode, str) and mode in MODES else mode
     if isinstance(rule, str):
         return check_contexts(lambda prompt, turns: context_ids(prompt, turns, rule, window), f"'{rule}'")
     name = f"'{mode}'" if isinstance(mode, str) else f"'{getattr(mode, '__name__', mode)}'"
-    return check_contexts(lambda prompt, turns: [*prompt, *chain.from_iterable(rule(turns, window))], name)
+    return check_contexts(lambda prompt, turns: [*prompt, *chain.from_iterable(rule(turns, window))], name, staged)
 
 
-def check_contexts(context: Context, name: str = "given") -> MemoryReport:
+def check_contexts(context: Context, name: str = "given", staged: bool = False) -> MemoryReport:
     """Check how contexts are made: `context` takes (prompt ids, turns so far) and returns the ids of the next one.
 
     Args:
         context: Makes contexts.
         name: Of the memory mode, for messages.
+        staged: A turn of its own writes the memory after each act.
 
     Returns:
         How the longest context grows.
@@ -303,7 +310,7 @@ def check_contexts(context: Context, name: str = "given") -> MemoryReport:
     Raises:
         AssertionError: as `check_memory`.
     """
-    prompt, turns = [1, 2, 3], _turns(12, random.Random(0))
+    prompt, turns = [1, 2, 3], _turns(12, random.Random(0), staged)
     kept, seen = copy.deepcopy(turns), []
     for t in range(len(turns) + 1):
         first, second = list(context(prompt, turns[:t])), list(context(prompt, turns[:t]))
@@ -320,27 +327,32 @@ def check_contexts(context: Context, name: str = "given") -> MemoryReport:
     _expect(not changed, name, "contexts that later turns do not change", f"others at turns {changed}", advice)
     longest = {}
     for number in (1, 2, 4, 8, 16, 32):
-        even = _turns(number, None)
-        longest[number] = max(len(context(prompt, even[:t])) for t in range(number + 1))
+        even = [*_turns(number, None, staged), Turn([], [])]
+        openings = [even[t].opening_ids for t in range(len(even))]
+        longest[number] = max(len([*context(prompt, even[:t]), *openings[t]]) for t in range(len(even)))
     return MemoryReport(longest, (longest[32] - longest[16]) / 16)
 
 
-def _turns(number: int, rng: random.Random | None) -> list[Turn]:
-    """Turns of ids that no other turn has; lengths are 3 and 5 without `rng`."""
+def _turns(number: int, rng: random.Random | None, staged: bool) -> list[Turn]:
+    """Turns of ids that no other turn has; lengths are 3 and 5 without `rng`. With `staged` a memory after each."""
     turns = []
     for t in range(number):
-        lengths = (rng.randint(1, 6), rng.randint(1, 9)) if rng else (3, 5)
+        written, replied = (rng.randint(1, 6), rng.randint(1, 9)) if rng else (3, 5)
         start = 1000 * (t + 1)
-        action = list(range(start, start + lengths[0]))
-        turns.append(Turn(action, [0.0] * lengths[0], list(range(start + 500, start + 500 + lengths[1]))))
+        action = list(range(start, start + written))
+        turns.append(Turn(action, [0.0] * written, list(range(start + 500, start + 500 + replied))))
+        if staged:
+            memory = list(range(start + 701, start + 701 + (rng.randint(1, 4) if rng else 2)))
+            turns.append(Turn(memory, [0.0] * len(memory), kind="memory", opening_ids=[start + 700]))
     return turns
 
 
 def _check_pieces(ids: Sequence[int], prompt: list[int], turns: Sequence[Turn], name: str) -> None:
-    """The prompt, then whole actions and replies, oldest first and none of them twice."""
+    """The prompt, then whole memories, then whole actions and replies, each oldest first and none of them twice."""
     size = len(prompt)
     _expect(list(ids[:size]) == prompt, name, f"contexts to start with the prompt {prompt}", ids[:size], "put it first")
-    pieces = [piece for turn in turns for piece in (turn.action_ids, turn.information_ids)]
+    ordered = sorted(turns, key=lambda turn: turn.kind == "act")
+    pieces = [piece for turn in ordered for piece in (turn.ids, turn.information_ids) if piece]
     starts = {piece[0]: number for number, piece in enumerate(pieces)}
     at, last = size, -1
     while at < len(ids):

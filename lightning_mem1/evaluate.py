@@ -54,7 +54,7 @@ def _command_line_class() -> type[PlayingCommandLine]:
             super().add_arguments_to_parser(parser)
             add = parser.add_argument
             add("--objectives", type=str | None, default=None, help="E.g. 1,2,4,8; left out: as the config has it.")
-            add("--memory", type=str | None, default=None, help="E.g. mem1,full; left out: as the config has it.")
+            add("--memory", type=str | None, default=None, help="E.g. mem1,full,summary; left out: as in the config.")
             add("--tasks", type=int, default=100, help="Tasks of each number of objectives, spread over the split.")
             add("--split", type=Literal["test", "val"], default="test", help="Which tasks.")
             add("--output", type=str | None, default=None, help="Folder; null: runs/<experiment>/evaluate/<settings>.")

@@ -15,13 +15,14 @@ from torch.utils.data import IterableDataset
 
 from lightning_mem1.engine.scripted import ScriptedEngine, Writer
 from lightning_mem1.envs.webshop import WebShopEnv
+from lightning_mem1.memory import STAGED
 from lightning_mem1.rollout import Episode, RolloutSettings, collect
 from lightning_mem1.tasks import researcher, shoppers
 from lightning_mem1.tasks.novice import Novice
 from lightning_mem1.tasks.qa import EncyclopediaTasks
 from lightning_mem1.tasks.researcher import Researcher
 from lightning_mem1.tasks.webshop import ShopTasks
-from lightning_mem1.text import information_block
+from lightning_mem1.text import Tags, information_block
 from lightning_mem1.types import Env, Task, TaskSource, Trajectory
 from lightning_mem1.warmstart import Stage, WarmStart
 from lightning_mem1.wire import PRESETS
@@ -60,7 +61,8 @@ class ExpertStream(IterableDataset[list[Trajectory]]):
             task = source.task("train", rng.randrange(source.size("train")))
             episodes.append(Episode(task, env := source.env(task), group))
             writers.append(writer(random.Random(rng.random()), env, task))
-        return collect(episodes, ScriptedEngine(self.tokenizer, writers), self.tokenizer, settings)
+        engine = ScriptedEngine(self.tokenizer, writers)
+        return collect(episodes, engine, self.tokenizer, settings, self.config.memory)
 
 
 def _worth_cloning(trajectory: Trajectory, min_reward: float | None) -> bool:
@@ -80,9 +82,9 @@ def shop_play(config: WarmStart, stage: Stage, seed: int, num_products: int = 10
         novice, instruction = Novice(rng, data.skill, tags), env.goal.instruction
 
         def turn(previous: str | None, left: int) -> str:
-            return _slip(novice.turn(instruction, previous, env.observe(), left), rng, config.data.slip)
+            return novice.turn(instruction, previous, env.observe(), left)
 
-        return _hand(turn, task.max_turns)
+        return _hand(config, tags, turn, rng, task.max_turns)
 
     return source, config.rollout, writer
 
@@ -96,22 +98,59 @@ def qa_play(config: WarmStart, stage: Stage, seed: int, num_passages: int = 5400
         reader, asked = Researcher(rng, data.skill, settings.tags), [each.question for each in task.objectives]
 
         def turn(previous: str | None, left: int) -> str:
-            return _slip(reader.turn(asked, previous, env.observe(), left), rng, config.data.slip)
+            return reader.turn(asked, previous, env.observe(), left)
 
-        return _hand(turn, task.max_turns)
+        return _hand(config, settings.tags, turn, rng, task.max_turns)
 
     return source, settings, writer
 
 
-def _hand(turn: Callable[[str | None, int], str], max_turns: int) -> Writer:
+class _Hand:
     """Lets an expert write through a `ScriptedEngine`: it is given its previous turn and the number of turns left."""
-    written: list[str] = []
 
-    def write(context: str) -> str:
-        written.append(turn(written[-1] if written else None, max_turns - len(written)))
-        return written[-1]
+    def __init__(self, turn: Callable[[str | None, int], str], slip: Callable[[str], str], max_turns: int) -> None:
+        self.turn, self.slip, self.max_turns = turn, slip, max_turns
+        self.written: list[str] = []
 
-    return write
+    def __call__(self, context: str) -> str:
+        self.written.append(self.slip(self.next()))
+        return self.written[-1]
+
+    def next(self) -> str:
+        return self.turn(self.written[-1] if self.written else None, self.max_turns - len(self.written))
+
+
+class _StagedHand(_Hand):
+    """Writes the same turns in two parts, the state when a memory is asked for and then the action.
+
+    No memory is asked for before the first action, so the first state stays unwritten; it says that nothing is known.
+    """
+
+    def __init__(
+        self, turn: Callable[[str | None, int], str], slip: Callable[[str], str], max_turns: int, tags: Tags
+    ) -> None:
+        super().__init__(turn, slip, max_turns)
+        self.tags, self.state, self.action = tags, "", ""
+
+    def __call__(self, context: str) -> str:
+        asked_for_memory = context.endswith(self.tags.state_opening)
+        if asked_for_memory or not self.written:
+            self.state, closing, self.action = self.next().partition(self.tags.state_closing)
+            self.state += closing
+        if asked_for_memory:
+            return self.state.removeprefix(self.tags.state_opening)
+        action = self.slip(self.action)
+        self.written.append(self.state + action)
+        return action
+
+
+def _hand(
+    config: WarmStart, tags: Tags, turn: Callable[[str | None, int], str], rng: random.Random, max_turns: int
+) -> Writer:
+    def slip(text: str) -> str:
+        return _slip(text, rng, config.data.slip)
+
+    return _StagedHand(turn, slip, max_turns, tags) if config.memory in STAGED else _Hand(turn, slip, max_turns)
 
 
 def _slip(text: str, rng: random.Random, chance: float) -> str:

@@ -49,8 +49,24 @@ def state_end(ids: Sequence[int], decode: Decode, tag: str) -> int:
 
 
 def state_spans(trajectory: Trajectory, decode: Decode, tag: str) -> list[tuple[int, int]]:
-    """The span of every turn."""
-    return [state_span(turn.action_ids, decode, tag) for turn in trajectory.turns]
+    """The span of every turn, in its action ids; the opening that a memory was given does not count."""
+    spans = []
+    for turn in trajectory.turns:
+        opening = len(turn.opening_ids)
+        start, end = state_span(turn.ids, decode, tag)
+        spans.append((max(start - opening, 0), max(end - opening, 0)))
+    return spans
+
+
+def state_turns(trajectory: Trajectory) -> list[int]:
+    """Numbers of the turns whose states are carried on: those that write a memory where there are any, else all."""
+    turns = trajectory.turns
+    return [number for number, turn in enumerate(turns) if turn.kind == "memory"] or list(range(len(turns)))
+
+
+def state_lengths(trajectory: Trajectory, spans: Sequence[tuple[int, int]]) -> list[int]:
+    """Tokens of each state that is carried on."""
+    return [spans[number][1] - spans[number][0] for number in state_turns(trajectory)]
 
 
 def state_mask(trajectory: Trajectory, spans: Sequence[tuple[int, int]]) -> Tensor:
@@ -76,7 +92,7 @@ def copy_rate(previous: Sequence[int], state: Sequence[int]) -> float | None:
 
 def copy_rates(trajectory: Trajectory, spans: Sequence[tuple[int, int]]) -> list[float]:
     """Copy rate of every state but the first, those too short to tell left out. 1 means that memory stands still."""
-    states = [turn.action_ids[start:end] for turn, (start, end) in zip(trajectory.turns, spans, strict=True)]
+    states = [trajectory.turns[number].action_ids[slice(*spans[number])] for number in state_turns(trajectory)]
     rates = [copy_rate(before, after) for before, after in zip(states, states[1:], strict=False)]
     return [rate for rate in rates if rate is not None]
 

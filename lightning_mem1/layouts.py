@@ -24,10 +24,10 @@ A2 sees of A1 therefore carries A0 and I0, which the rollout had dropped. And A2
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
-from itertools import chain, islice
+from dataclasses import dataclass, field
 
 from lightning_mem1.memory import contexts
+from lightning_mem1.places import context_places, single_copy
 from lightning_mem1.types import Trajectory
 
 LAYOUTS = ("tree", "rows", "stitched", "official")
@@ -170,17 +170,10 @@ def stitched(trajectories: Sequence[Trajectory], mode: str = "mem1", window: int
     """
     copies = []
     for number, trajectory in enumerate(trajectories):
-        placed = _placed(trajectory)
-        # a memory mode only chooses ids, so run on places instead of ids it says which tokens stay
-        seen = contexts(placed, mode, window)
-        copy = _stitch(number, trajectory, placed, seen, seen[1:])
-        told = dict(enumerate(copy.ids))
-        if [[told.get(place) for place in places] for places in seen] != contexts(trajectory, mode, window):
-            raise ValueError(
-                f"layout stitched cannot express memory mode '{mode}': expected contexts made of the trajectory's own "
-                f"tokens, got others in '{trajectory.task.id}'; set model.layout tree"
-            )
-        copies.append(copy)
+        seen = [
+            [_own(place, mode, trajectory) for place in places] for places in context_places(trajectory, mode, window)
+        ]
+        copies.append(_stitch(number, trajectory, seen, seen[1:]))
     return [copy for copy in copies if copy.spans]
 
 
@@ -204,55 +197,48 @@ def official(trajectories: Sequence[Trajectory], state_end: StateEnd) -> list[St
     """
     copies = []
     for number, trajectory in enumerate(trajectories):
-        placed = _placed(trajectory)
-        seen = [placed.prompt_ids]
-        for turn, places in zip(trajectory.turns, placed.turns, strict=True):
-            rest = places.action_ids[state_end(turn.action_ids) :]
-            seen.append([*placed.prompt_ids, *rest, *places.information_ids])
-        copies.append(_stitch(number, trajectory, placed, seen, [[]] * len(placed.turns)))
+        end = len(trajectory.prompt_ids)
+        seen = [[*range(end)]]
+        for turn in trajectory.turns:
+            start, end = end + state_end(turn.action_ids), end + len(turn.action_ids) + len(turn.information_ids)
+            seen.append([*range(len(trajectory.prompt_ids)), *range(start, end)])
+        copies.append(_stitch(number, trajectory, seen, [[]] * len(trajectory.turns)))
     return [copy for copy in copies if copy.spans]
 
 
-def _single_copy(trajectory: Trajectory) -> list[int]:
-    """Prompt, action, information, action, ...; the last information is in no context."""
-    pieces = [ids for turn in trajectory.turns for ids in (turn.action_ids, turn.information_ids)]
-    return [*trajectory.prompt_ids, *chain.from_iterable(pieces[:-1])]
-
-
-def _placed(trajectory: Trajectory) -> Trajectory:
-    """The trajectory with every id replaced by its place in the single copy."""
-    places = iter(range(len(_single_copy(trajectory))))
-    prompt = [*islice(places, len(trajectory.prompt_ids))]
-    turns = [
-        replace(
-            turn,
-            action_ids=[*islice(places, len(turn.action_ids))],
-            information_ids=[*islice(places, len(turn.information_ids))],
+def _own(place: int | None, mode: str, trajectory: Trajectory) -> int:
+    if place is None:
+        raise ValueError(
+            f"layout stitched cannot express memory mode '{mode}': expected contexts made of the trajectory's own "
+            f"tokens, got others in '{trajectory.task.id}'; set model.layout tree"
         )
-        for turn in trajectory.turns
-    ]
-    return replace(trajectory, prompt_ids=prompt, turns=turns)
+    return place
+
+
+def _seen_once(trajectory: Trajectory) -> list[int]:
+    """The single copy without the last information, which is in no context."""
+    ids = single_copy(trajectory)
+    return ids[: len(ids) - len(trajectory.turns[-1].information_ids)] if trajectory.turns else ids
 
 
 def _stitch(
     number: int,
     trajectory: Trajectory,
-    placed: Trajectory,
     actions_see: Sequence[Sequence[int]],
     information_sees: Sequence[Sequence[int]],
 ) -> Stitch:
-    """The row of a trajectory; of what information may see, it sees what stands before it."""
+    """The row of a trajectory; of what a token may see, it sees what stands before it."""
     end = len(trajectory.prompt_ids)
     runs, spans = [Run(0, end)], []
-    for turn, places in enumerate(placed.turns):
-        action, information = len(places.action_ids), len(places.information_ids)
-        spans.append(ScoredSpan(number, turn, end, action))
-        runs.append(Run(end, action, actions_see[turn]))
-        end += action
-        if information:
+    for turn, played in enumerate(trajectory.turns):
+        opening, written, information = len(played.opening_ids), len(played.ids), len(played.information_ids)
+        spans.append(ScoredSpan(number, turn, end + opening, len(played.action_ids)))
+        runs.append(Run(end, written, [place for place in actions_see[turn] if place < end]))
+        end += written
+        if information and turn + 1 < len(trajectory.turns):  # the last one is in no context
             runs.append(Run(end, information, [place for place in information_sees[turn] if place < end]))
             end += information
-    return Stitch(_single_copy(trajectory), len(trajectory.prompt_ids), runs, spans)
+    return Stitch(_seen_once(trajectory), len(trajectory.prompt_ids), runs, spans)
 
 
 def _append_action(segment: Segment, trajectory: int, turn: int, action_ids: Sequence[int]) -> None:
@@ -267,4 +253,4 @@ def num_tokens(trajectory: Trajectory, layout: str = "tree", mode: str = "mem1",
         return tree([trajectory], mode, window).num_tokens
     if layout == "rows":
         return sum(len(row.ids) for row in rows([trajectory], mode, window))
-    return len(_single_copy(trajectory))
+    return len(_seen_once(trajectory))

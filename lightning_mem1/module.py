@@ -64,10 +64,11 @@ class Mem1Module(LightningModule):
     ``train/kl_reference`` (nats per action token, the last one when `beta` > 0); ``train/grad_norm`` (before clipping);
     ``train/rollout_gap_mean`` and ``train/rollout_gap_max`` (nats: |log p in training - log p in the rollout|, before
     the first update of the rl_step, of what trains, or of one trajectory when no group has a signal) and
-    ``train/rollout_gap_turn_<k>`` (its mean over the tokens of turn k, from 0), ``train/rollout_gap_p99`` (99th
-    percentile, at most 12% too large), ``train/rollout_gap_<kind>`` (by kind of token: ``state`` or ``action``, which
-    is the rest of a turn) and ``train/ratio_outside_clip`` (0-1, tokens whose ratio to the rollout leaves the clip
-    range before the first update); with `mismatch.correction` also ``train/is_ratio_mean`` (mean of old / rollout
+    ``train/rollout_gap_turn_<k>`` (its mean over the tokens of turn k, from 0, those that write a memory counted too),
+    ``train/rollout_gap_p99`` (99th percentile, at most 12% too large), ``train/rollout_gap_<kind>`` (by kind of token:
+    ``state`` or ``action``, which is the rest of a turn) and ``train/ratio_outside_clip`` (0-1, tokens whose ratio to
+    the rollout leaves the clip range before the first update); with `mismatch.correction` also
+    ``train/is_ratio_mean`` (mean of old / rollout
     before the cap, 1 for an exact engine) and ``train/is_truncated`` or ``train/is_masked`` (0-1, tokens held back);
     ``train/entropy_<kind>`` (nats per token) and ``train/gradient_share_state`` (0-1: of the policy loss's derivatives
     by the log-probabilities, in absolute value, the share on internal-state tokens; it says where the loss pulls, not
@@ -82,8 +83,8 @@ class Mem1Module(LightningModule):
 
     Args:
         policy: "bundled", a folder with safetensors (a model, or an adapter that names its base), or a hub id.
-        memory: Memory mode: mem1, full, window or none.
-        window: Turns kept by memory mode "window".
+        memory: Memory mode: mem1, full, window, none, summary or amem, see `memory`.
+        window: Turns kept by memory mode "window", notes retrieved by "amem".
         layout: How trajectories are scored: tree or rows (equal numbers), stitched (the paper's single copy) or
             official (that of its public code); the last two do not score what was sampled, see `layouts`.
         algorithm: grpo, dr_grpo, rloo, reinforce_pp, dapo, gspo, gigpo, ppo or raft, see `algorithms`.

@@ -92,8 +92,10 @@ def _run(cli: Any) -> int:
 def _typed(player: Player) -> Engine:
     """An engine whose turns are typed."""
     from lightning_mem1.engine.scripted import ScriptedEngine
+    from lightning_mem1.memory import STAGED
 
-    return ScriptedEngine(player.module.policy.tokenizer, [Typist(player.settings.tags)])
+    staged = player.mode in STAGED
+    return ScriptedEngine(player.module.policy.tokenizer, [Typist(player.settings.tags, staged)])
 
 
 class Typist:
@@ -101,19 +103,30 @@ class Typist:
 
     Args:
         tags: Names of the blocks.
+        staged: The memory is written apart: when its opening ends the context, and then alone.
     """
 
-    def __init__(self, tags: Any) -> None:
-        self.tags, self.memory = tags, ""
+    def __init__(self, tags: Any, staged: bool = False) -> None:
+        self.tags, self.staged, self.memory = tags, staged, ""
 
     def __call__(self, context: str) -> str:
         """The next turn; raises EOFError when the input has ended."""
+        if not self.staged:
+            return self.tags.state_opening + self._state() + self._action()
+        return self._state() if context.endswith(self.tags.state_opening) else self._action()
+
+    def _state(self) -> str:
+        """What is kept in mind, and its closing tag."""
         from lightning_mem1.text import neutralise
 
-        state = self.tags.internal_state
-        self.memory = neutralise(input(f"{state} (enter keeps it)> ").strip(), self.tags) or self.memory
-        action = neutralise(input(f"{self._actions()}> ").strip(), self.tags)
-        return f"<{state}>{self.memory}</{state}>{self._block(action)}"
+        typed = input(f"{self.tags.internal_state} (enter keeps it)> ").strip()
+        self.memory = neutralise(typed, self.tags) or self.memory
+        return self.memory + str(self.tags.state_closing)
+
+    def _action(self) -> str:
+        from lightning_mem1.text import neutralise
+
+        return self._block(neutralise(input(f"{self._actions()}> ").strip(), self.tags))
 
     def _actions(self) -> str:
         return " or ".join(f"{name}[...]" for name in self.tags.actions) or "action"

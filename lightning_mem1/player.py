@@ -43,21 +43,8 @@ class Player:
 
     def engine_settings(self, tasks: Sequence[Task]) -> EngineSettings:
         """An engine that fits the longest context that these tasks can come to, see `fitting`."""
-        prompts = [self._prompt_tokens(task) for task in tasks]
-        longest = max(
-            (
-                longest_context(
-                    prompt,
-                    task.max_turns,
-                    self.settings.max_new_tokens,
-                    self.settings.max_information_tokens,
-                    self.mode,
-                    self.module.window,
-                )
-                for prompt, task in zip(prompts, tasks, strict=True)
-            ),
-            default=2,
-        )
+        shown = [(task, self.observation(task)) for task in tasks]
+        longest = longest_of(shown, self.module.policy, self.settings, self.mode, self.module.window)
         positions = getattr(self.module.policy.config, "max_position_embeddings", None)
         return fitting(self.module.engine_settings, longest, positions)
 
@@ -95,8 +82,35 @@ class Player:
         except Exception:
             return ""
 
-    def _prompt_tokens(self, task: Task) -> int:
-        return len(prompt_ids(task, self.observation(task), self.module.policy.tokenizer, self.settings))
+
+def longest_of(
+    tasks: Sequence[tuple[Task, str]], policy: Policy, settings: RolloutSettings, mode: str, window: int = 2
+) -> int:
+    """Longest context that any of these tasks can come to, the turn written in it included, in tokens; 2 without tasks.
+
+    Args:
+        tasks: Each with what its environment shows before the first turn.
+        policy: Its tokenizer counts.
+        settings: Limits of turns and replies.
+        mode: Memory mode.
+        window: Turns kept by mode `window`, retrieved by mode `amem`.
+    """
+    opening = len(policy.tokenizer.encode(settings.tags.state_opening, add_special_tokens=False))
+    return max(
+        (
+            longest_context(
+                len(prompt_ids(task, observation, policy.tokenizer, settings, mode)),
+                task.max_turns,
+                settings.max_new_tokens,
+                settings.max_information_tokens,
+                mode,
+                window,
+                opening,
+            )
+            for task, observation in tasks
+        ),
+        default=2,
+    )
 
 
 def greedy(settings: RolloutSettings) -> RolloutSettings:

@@ -11,10 +11,12 @@ import hashlib
 import math
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass, field, replace
+from functools import lru_cache
+from typing import Any, Literal
 
 from lightning_mem1 import memory
+from lightning_mem1.retrieval.encoder import Encoder
 from lightning_mem1.text import ParsedTurn, Tags, neutralise, parse_turn
 from lightning_mem1.types import Engine, Env, GenerationRequest, StepResult, StopReason, Task, Trajectory, Turn
 from lightning_mem1.wire import wire_format
@@ -30,13 +32,15 @@ class RolloutSettings:
     Args:
         temperature: Sampling temperature; validation is greedy whatever stands here.
         top_p: Nucleus cut; keep 1.0 for training (see `engine.sampling`).
-        max_new_tokens: Limit of one turn.
+        max_new_tokens: Limit of one turn; where a memory mode has the memory written apart, of that as well.
         max_information_tokens: Limit of one reply; a longer one loses its middle, never its closing tag.
         prompt: "full" explains the format to a chat model; "brief" suits policies trained on the format.
         tags: Names of the blocks; a preset of `wire` brings its own.
         wire: Wire format: plain, qa (plain with the tags of QA), or what published checkpoints expect: release_train,
             release_inference, paper.
         instructions: Explanation of the format to put before the task, in place of the wire format's own.
+        note_embedding: Folder or hub name of the sentence encoder that memory mode amem compares notes by (extra
+            ``dense``); empty for none, see `notes`.
     """
 
     temperature: float = 1.0
@@ -47,6 +51,7 @@ class RolloutSettings:
     tags: Tags = field(default_factory=Tags)
     wire: str = "plain"
     instructions: str = ""
+    note_embedding: str = ""
 
     def __post_init__(self) -> None:
         self.tags = wire_format(self.wire, self.tags).tags
@@ -69,7 +74,7 @@ class _Player:
     episode: Episode
     trajectory: Trajectory
     started: float
-    asked: int = 0  # hash of the context of the turn that is being generated
+    asked: Turn = field(default_factory=lambda: Turn([], []))  # the turn that is being generated, nothing of it yet
     done: bool = False
 
 
@@ -91,8 +96,8 @@ def collect(
         tokenizer: A transformers tokenizer, the policy's.
         settings: Sampling and limits.
         mode: Memory mode.
-        window: Turns kept by mode `window`.
-        on_turn: Called after each turn, e.g. to show progress.
+        window: Turns kept by mode `window`, retrieved by mode `amem`.
+        on_turn: Called after each turn, one that writes a memory too, e.g. to show progress.
         on_end: Called with the place in `episodes` and the trajectory as soon as an episode is over, however it ended.
 
     Returns:
@@ -114,8 +119,8 @@ def collect(
                 if on_end:
                     on_end(completion.session, player.trajectory)
                 continue
-            turn = Turn(completion.ids, completion.logprobs, context_hash=player.asked)
-            rollout.reply(player, turn)
+            turn = replace(player.asked, action_ids=completion.ids, action_logprobs=completion.logprobs)
+            rollout.take(player, turn)
             if on_turn:
                 on_turn(player.trajectory, turn)
             if not player.done:
@@ -132,6 +137,8 @@ class _Rollout:
         self.engine, self.tokenizer, self.settings = engine, tokenizer, settings
         self.mode, self.window = mode, window
         self.wire = wire_format(settings.wire, settings.tags, settings.instructions)
+        self.memory_opening = self._encode(settings.tags.state_opening)
+        self.embed = _encoder(settings.note_embedding) if settings.note_embedding and mode == "amem" else None
 
     def begin(self, session: int, episode: Episode) -> _Player:
         trajectory = Trajectory(episode.task, [], [], StopReason.MAX_TURNS, episode.group, episode.seed)
@@ -141,34 +148,46 @@ class _Rollout:
         except Exception as error:
             _fail(player, f"{type(error).__name__}: {error}")
             return player
-        trajectory.prompt_ids = prompt_ids(episode.task, observation, self.tokenizer, self.settings)
+        trajectory.prompt_ids = prompt_ids(episode.task, observation, self.tokenizer, self.settings, self.mode)
         self.ask(session, player)
         return player
 
     def ask(self, session: int, player: _Player) -> None:
         """Submit the next turn, or end the episode when its context would not fit."""
         trajectory = player.trajectory
-        context = memory.context_ids(trajectory.prompt_ids, trajectory.turns, self.mode, self.window)
+        due = memory.memory_due(self.mode, trajectory.turns)
+        opening = list(self.memory_opening) if due else []
+        context = memory.context_ids(trajectory.prompt_ids, trajectory.turns, self.mode, self.window) + opening
         if len(context) + self.settings.max_new_tokens > self.engine.max_context_tokens:
             _end(player, StopReason.CONTEXT)
             return
-        player.asked = memory.context_hash(context)
+        kind: Literal["act", "memory"] = "memory" if due else "act"
+        player.asked = Turn([], [], context_hash=memory.context_hash(context), kind=kind, opening_ids=opening)
         self.engine.submit(
             GenerationRequest(
                 session=session,
                 context_ids=context,
                 max_new_tokens=self.settings.max_new_tokens,
-                stop=self.wire.stop(trajectory.task.max_turns - len(trajectory.turns)),
+                stop=self._stop(due, trajectory),
                 temperature=self.settings.temperature,
                 top_p=self.settings.top_p,
                 seed=turn_seed(player.episode.seed, len(trajectory.turns)),
             )
         )
 
-    def reply(self, player: _Player, turn: Turn) -> None:
-        """Carry out a finished turn: parse it, step the environment, attach the reply."""
-        parsed = parse_turn(self._decode(turn.action_ids), self.settings.tags)
+    def _stop(self, due: bool, trajectory: Trajectory) -> tuple[str, ...]:
+        """What ends the next turn."""
+        if due:
+            return (self.settings.tags.state_closing,)
+        return self.wire.stop(trajectory.task.max_turns - len(trajectory.acts))
+
+    def take(self, player: _Player, turn: Turn) -> None:
+        """Take in a finished turn: an act is parsed, carried out and replied to; a memory is kept as it is."""
         player.trajectory.turns.append(turn)
+        if turn.kind == "memory":
+            turn.valid = self.settings.tags.state_closing in self._decode(turn.action_ids)
+            return
+        parsed = parse_turn(self._decode(turn.action_ids), self.settings.tags)
         try:
             # a malformed turn is still shown to the environment, as an action that means nothing: it costs the turn,
             # and the agent sees its page again together with what was wrong
@@ -185,13 +204,16 @@ class _Rollout:
         turn.valid = result.valid and parsed.action is not None
         information = result.information if not parsed.problem else f"{parsed.problem}\n{result.information}"
         turn.information = bounded(information, self.settings.max_information_tokens * MAX_CHARS_PER_TOKEN)
-        turns_left = player.episode.task.max_turns - len(player.trajectory.turns)
+        turns_left = player.episode.task.max_turns - len(player.trajectory.acts)
         if result.done:
             _end(player, StopReason.DONE)
         elif turns_left <= 0:
             _end(player, StopReason.MAX_TURNS)
         else:
             turn.information_ids = self._information_ids(turn.information, turns_left)
+            if self.embed:
+                note = self._decode([*turn.ids, *turn.information_ids])
+                turn.embedding = tuple(map(float, self.embed([note])[0]))
 
     def _information_ids(self, information: str, turns_left: int) -> list[int]:
         opening, closing = self.wire.information_ends(turns_left)
@@ -220,10 +242,25 @@ def bounded(text: str, max_chars: int) -> str:
     return text if len(text) <= max_chars else text[:head] + text[len(text) - (max_chars - head) :]
 
 
-def prompt_ids(task: Task, observation: str, tokenizer: Any, settings: RolloutSettings) -> list[int]:
-    """Ids of the prompt that every context of a task begins with; `observation` is what its environment shows first."""
+@lru_cache(maxsize=1)
+def _encoder(model: str) -> Encoder:
+    return Encoder(model)
+
+
+def prompt_ids(
+    task: Task, observation: str, tokenizer: Any, settings: RolloutSettings, mode: str = "mem1"
+) -> list[int]:
+    """Ids of the prompt that every context of a task begins with.
+
+    Args:
+        task: What is asked.
+        observation: What its environment shows first.
+        tokenizer: The policy's.
+        settings: Wire format and prompt style.
+        mode: Memory mode; a prompt that explains the format explains that of staged modes where the mode is one.
+    """
     wire = wire_format(settings.wire, settings.tags, settings.instructions)
-    message = wire.prompt(task.prompt, observation, task.max_turns, settings.prompt)
+    message = wire.prompt(task.prompt, observation, task.max_turns, settings.prompt, mode in memory.STAGED)
     if not tokenizer.chat_template:
         return list(tokenizer.encode(message + "\n", add_special_tokens=False))
     chat = [{"role": "user", "content": message}]

@@ -1,8 +1,9 @@
 """Warm start by behaviour cloning: `python -m lightning_mem1.sft experiments/warmstart.yaml` makes the bundled policy.
 
 A scripted shopper and a scripted researcher play (`expert`), and a small model learns their turns through the same
-layout that reinforcement uses later. `data.min_reward` clones only what went well. A policy learns from the best of its
-own trajectories with ``model.algorithm: raft`` of `fit`; transcripts are for reading and hold no ids to learn from.
+layout that reinforcement uses later, in any memory mode (`memory`). `data.min_reward` clones only what went well. A
+policy learns from the best of its own trajectories with ``model.algorithm: raft`` of `fit`; transcripts are for reading
+and hold no ids to learn from.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from lightning_mem1.datamodule import spread_indices
 from lightning_mem1.engine.local import LocalEngine
 from lightning_mem1.engine.settings import EngineSettings
 from lightning_mem1.expert import ExpertStream, qa_play, shop_play, tokenizer_texts
+from lightning_mem1.player import fitting, longest_of
 from lightning_mem1.policy.induction import start_with_induction
 from lightning_mem1.policy.loading import load_tokenizer
 from lightning_mem1.policy.policy import Policy
@@ -92,9 +94,10 @@ class SftModule(L.LightningModule):
     def loss(self, trajectories: Sequence[Trajectory], backward: Callable[[Tensor], None] = lambda part: None) -> float:
         """Nats per cloned token; each forward pass's part of it is handed to `backward`."""
         total, loss = int(cloned(trajectories).sum()), 0.0
-        for indices in minibatches(trajectories, self.config.optim.max_tokens):
+        memory = self.config.memory
+        for indices in minibatches(trajectories, self.config.optim.max_tokens, memory=memory):
             chosen = [trajectories[i] for i in indices]
-            batch = collate(chosen).to(self.device)
+            batch = collate(chosen, memory=memory).to(self.device)
             part = -self.policy.logprobs(batch)[0][cloned(chosen).to(self.device)].sum() / total
             backward(part)
             loss += float(part.detach())
@@ -162,12 +165,14 @@ def validate(policy: Policy, config: WarmStart) -> dict[str, float]:
     for name, (source, settings, _) in worlds.items():
         tasks = [source.task("val", i) for i in spread_indices(config.num_val_tasks, source.size("val"))]
         episodes = [Episode(task, source.env(task), group) for group, task in enumerate(tasks)]
-        engine = LocalEngine(policy.eval(), EngineSettings())
-        found = collect(episodes, engine, policy.tokenizer, replace(settings, temperature=0.0))
+        settings = replace(settings, temperature=0.0)
+        longest = longest_of([(each.task, each.env.observe()) for each in episodes], policy, settings, config.memory)
+        engine = LocalEngine(policy.eval(), fitting(EngineSettings(), longest, policy.config.max_position_embeddings))
+        found = collect(episodes, engine, policy.tokenizer, settings, config.memory)
         numbers[f"{name}_reward"] = fmean(t.reward for t in found)
         numbers[f"{name}_success"] = fmean(t.success for t in found)
-        numbers[f"{name}_turns"] = fmean(len(t.turns) for t in found)
-        numbers[f"{name}_valid"] = fmean(turn.valid for t in found for turn in t.turns)
+        numbers[f"{name}_turns"] = fmean(len(t.acts) for t in found)
+        numbers[f"{name}_valid"] = fmean(turn.valid for t in found for turn in t.acts)
     return numbers
 
 
@@ -218,7 +223,7 @@ wrong in their decisions: it is the starting point of `experiments/webshop.yaml`
 | --- | --- |
 | command | `{command}` |
 | seed | {seed} |
-| data | {shop} trajectories in {worlds} generated shops (train goals), {qa} in {worlds} generated encyclopedias |
+{mode}| data | {shop} trajectories in {worlds} generated shops (train goals), {qa} in {worlds} generated encyclopedias |
 {filter}| seeds of the worlds | {first} to {last} (those of training and tests, seed 0, were never seen) |
 | cost | {tokens:.1f} M trained tokens, {minutes:.0f} minutes on {threads} CPU {thread} |
 | shop: {tasks} validation goals, greedy | reward {shop_reward:.3f}, success {shop_success:.3f}, \
@@ -236,8 +241,10 @@ def write_card(config: WarmStart, numbers: dict[str, float], command: str) -> No
     worlds = -(-steps // config.data.steps_per_world)
     least = config.data.min_reward
     kept = "" if least is None else f"| cloned | those with a reward of at least {least}: {numbers['cloned']} |\n"
+    mode = "" if config.memory == "mem1" else f"| memory mode | {config.memory} |\n"
     card = CARD.format(
         **numbers,
+        mode=mode,
         minutes=numbers["seconds"] / 60,
         command=command,
         filter=kept,

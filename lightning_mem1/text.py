@@ -35,6 +35,16 @@ class Tags:
         return tuple(self.actions) or (self.action,)
 
     @property
+    def state_opening(self) -> str:
+        """What begins an internal state."""
+        return f"<{self.internal_state}>"
+
+    @property
+    def state_closing(self) -> str:
+        """What ends an internal state."""
+        return f"</{self.internal_state}>"
+
+    @property
     def stop(self) -> tuple[str, ...]:
         """Strings that end a turn."""
         return tuple(f"</{name}>" for name in self.names)
@@ -80,19 +90,22 @@ def read_action(action: str) -> tuple[str, str] | None:
     return (found[1], found[2]) if found else None
 
 
-def exact_format(text: str, tags: Tags) -> bool:
+def exact_format(text: str, tags: Tags, staged: bool = False) -> bool:
     """True for one internal state and then one action, with nothing around them but spaces and no tag inside.
+
+    With `staged`, for reasoning without a tag and then one action.
 
     >>> exact_format("<summary>red</summary><answer>click[red]</answer>", Tags())
     True
-    >>> exact_format("<answer>click[red]</answer>", Tags())
-    False
+    >>> exact_format("<answer>click[red]</answer>", Tags()), exact_format("<answer>click[red]</answer>", Tags(), True)
+    (False, True)
     """
     tag = _alternatives((tags.internal_state, tags.information, *tags.names))
     plain = rf"(?:(?!</?(?:{tag})>).)"
     state = re.escape(tags.internal_state)
     names = "|".join(map(re.escape, tags.names))
-    pattern = rf"\s*<{state}>{plain}*</{state}>\s*<({names})>{plain}+</\1>\s*"
+    before = rf"{plain}*" if staged else rf"\s*<{state}>{plain}*</{state}>\s*"
+    pattern = rf"{before}<({names})>{plain}+</\1>\s*"
     return re.fullmatch(pattern, text, flags=re.DOTALL) is not None
 
 
@@ -146,7 +159,17 @@ what you tried, what you plan. It replaces the previous one.
 The reply comes inside <{information}>...</{information}> and starts with the number of turns left."""
 
 
-def render_prompt(task_prompt: str, observation: str, turns: int, tags: Tags, style: str = "full") -> str:
+STAGED_INSTRUCTIONS = """You act step by step in an environment and can see only a little of the past: this \
+message, your memory and the latest reply. Everything older is dropped. Two kinds of turns alternate:
+1. To act, reason in a few words and then write {action}: exactly one of the available actions, nothing else.
+The reply comes inside <{information}>...</{information}> and starts with the number of turns left.
+2. When <{internal_state}> stands behind the reply, write your memory anew and close it with </{internal_state}>: what \
+is wanted, what you found, what you tried. It replaces the previous one, and the turn before it is dropped."""
+
+
+def render_prompt(
+    task_prompt: str, observation: str, turns: int, tags: Tags, style: str = "full", staged: bool = False
+) -> str:
     """The user message that opens every context.
 
     Args:
@@ -156,6 +179,7 @@ def render_prompt(task_prompt: str, observation: str, turns: int, tags: Tags, st
         tags: The tag names.
         style: ``"full"`` explains the format (for pretrained chat models); ``"brief"`` holds only the task (for
             policies that were trained on the format, where each further token costs time in every context).
+        staged: Explain the format in which the memory is written apart.
 
     Raises:
         ValueError: unknown `style`.
@@ -166,5 +190,5 @@ def render_prompt(task_prompt: str, observation: str, turns: int, tags: Tags, st
     if style == "full":
         action = " or ".join(f"<{name}>...</{name}>" for name in tags.names)
         names = {"internal_state": tags.internal_state, "action": action, "information": tags.information}
-        parts.insert(0, FULL_INSTRUCTIONS.format(**names))
+        parts.insert(0, (STAGED_INSTRUCTIONS if staged else FULL_INSTRUCTIONS).format(**names))
     return "\n".join(part for part in parts if part)

@@ -101,6 +101,9 @@ class TaskSource(Protocol):
 class Turn:
     """One policy call and the reply to it.
 
+    Where a memory mode has the memory written apart (`summary`), the call that writes it is a turn too, of kind
+    ``memory``: it is sampled, scored and trained like the others, and no environment replies.
+
     Attributes:
         action_ids: Ids the policy sampled, stop tokens included.
         action_logprobs: Log-probability of each action id under the policy that sampled it (same length), in
@@ -112,6 +115,10 @@ class Turn:
         valid: False when the action was malformed or could not be carried out.
         info: The environment's `StepResult.info`.
         context_hash: Hash of the context ids that the engine was given for this turn; None when nobody kept it.
+        kind: ``act`` for a turn that the environment replies to, ``memory`` for one that writes the memory.
+        opening_ids: Ids that were put before the turn to say what is wanted (the opening tag of a memory); they end its
+            own context, stand before its action in later ones, and were not sampled.
+        embedding: Unit vector of the turn and its reply by a sentence encoder, where memory mode `amem` was given one.
     """
 
     action_ids: list[int]
@@ -123,6 +130,14 @@ class Turn:
     valid: bool = True
     info: Mapping[str, Any] = field(default_factory=dict)
     context_hash: int | None = None
+    kind: Literal["act", "memory"] = "act"
+    opening_ids: list[int] = field(default_factory=list)
+    embedding: tuple[float, ...] = ()
+
+    @property
+    def ids(self) -> list[int]:
+        """The whole turn as it stands in later contexts: what it was opened with, then what was sampled."""
+        return [*self.opening_ids, *self.action_ids]
 
 
 @dataclass
@@ -132,7 +147,7 @@ class Trajectory:
     Attributes:
         task: The task that was played.
         prompt_ids: Ids of the prompt, the part that every context starts with.
-        turns: The turns, oldest first.
+        turns: The turns, oldest first, those that write a memory among them.
         stop_reason: Why it ended.
         group: Trajectories of the same task in one rl_step share this number (GRPO's group).
         seed: Seed of this trajectory's sampling.
@@ -150,14 +165,20 @@ class Trajectory:
     seconds: float = 0.0
 
     @property
+    def acts(self) -> list[Turn]:
+        """The turns that act: those that the turn budget counts and the environment replies to."""
+        return [turn for turn in self.turns if turn.kind == "act"]
+
+    @property
     def reward(self) -> float:
         """Sum of the rewards of the turns."""
         return sum(turn.reward for turn in self.turns)
 
     @property
     def success(self) -> float:
-        """The environment's own `success` of the last turn, 0.0 when it gave none."""
-        return float(self.turns[-1].info.get("success", 0.0)) if self.turns else 0.0
+        """The environment's own `success` of the last act, 0.0 when it gave none."""
+        acts = self.acts
+        return float(acts[-1].info.get("success", 0.0)) if acts else 0.0
 
 
 @dataclass(frozen=True)

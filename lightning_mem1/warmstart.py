@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from lightning_mem1.memory import check_mode
 from lightning_mem1.rollout import RolloutSettings
 from lightning_mem1.tasks.novice import Skill as Shopping
 from lightning_mem1.tasks.researcher import Skill as Research
@@ -147,6 +148,9 @@ class WarmStart:
         data: What is cloned.
         stages: The curriculum.
         optim: The optimiser.
+        memory: Memory mode in which the expert plays and the policy is cloned and validated. Its turns are the same in
+            all of them: in `full` it writes its state too, as reasoning, and sees it all; in `summary` each turn is
+            parted, the state being what is written apart and the action what acts on it.
         rollout: Prompt style and limits of the trajectories; research takes the wire format ``qa``.
         num_val_tasks: Greedy episodes on the validation tasks of the default shop and of the default encyclopedia at
             the end.
@@ -161,6 +165,10 @@ class WarmStart:
     data: ExpertData = field(default_factory=ExpertData)
     stages: list[Stage] = field(default_factory=lambda: [Stage(1000)])
     optim: Optimisation = field(default_factory=Optimisation)
+    memory: str = "mem1"
     rollout: RolloutSettings = field(default_factory=lambda: RolloutSettings(prompt="brief", max_new_tokens=128))
     num_val_tasks: int = 100
     save_every: int = 200
+
+    def __post_init__(self) -> None:
+        check_mode(self.memory, key="warmstart.memory")

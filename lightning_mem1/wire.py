@@ -41,10 +41,10 @@ class Wire:
     answer_last: bool = False
     instructions: str = ""
 
-    def prompt(self, task_prompt: str, observation: str, turns: int, style: str) -> str:
-        """The user message that opens every context; a format with `instructions` ignores `style` and `turns`."""
+    def prompt(self, task_prompt: str, observation: str, turns: int, style: str, staged: bool = False) -> str:
+        """The user message that opens every context; a format with `instructions` ignores the last three arguments."""
         if not self.instructions:
-            return render_prompt(task_prompt, observation, turns, self.tags, style)
+            return render_prompt(task_prompt, observation, turns, self.tags, style, staged)
         parts = [neutralise(task_prompt, self.tags), neutralise(observation, self.tags)]
         return "\n".join([self.instructions, *filter(None, parts)])
 

@@ -85,6 +85,18 @@ def test_gigpo_never_compares_states_of_different_groups():
     assert advantages("gigpo", played) == [[1.0, 1.0], [1.0, 1.0]]
 
 
+def test_gigpo_compares_the_writing_of_a_memory_with_its_like_only():
+    turns = [
+        Turn([1], [0.0], [2], information="shop"),
+        Turn([1], [0.0], kind="memory"),
+        Turn([1], [0.0], information="page"),
+        Turn([1], [0.0], kind="memory"),
+        Turn([1], [0.0]),
+    ]
+    played = Played.of([Trajectory(task(), [9], turns, StopReason.DONE)])
+    assert played.anchors == [["", "memory of shop", "shop", "memory of page", "page"]]
+
+
 def test_gigpo_discounts_the_returns_of_steps_and_weighs_them():
     played = [trajectory([0.0, 1.0], [1, 1], 0, ["shop"]), trajectory([0.0, 0.0], [1, 1], 0, ["page"])]
     # episode 1/2 -1/2; state "": 0.5 and 0 -> 0.25 -0.25, weighed by 2; the second states are different ones

@@ -98,7 +98,7 @@ def test_a_wrong_key_of_a_config_is_named_with_its_line(config, capsys, keys, va
     [
         (
             "--model.memory=mem2",
-            "unknown memory mode: expected one of mem1, full, window, none, got 'mem2'; set model.memory",
+            "unknown memory mode: expected one of mem1, full, window, none, summary, amem, got 'mem2'; set model.mem",
         ),
         (
             "--model.layout=bush",

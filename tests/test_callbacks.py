@@ -261,6 +261,24 @@ def test_dropped_tokens_are_the_turns_that_memory_mode_mem1_no_longer_shows(make
     assert [turn["dropped_tokens"] for turn in record["turns"]] == [0, 0, 5]
 
 
+def test_a_memory_written_apart_stands_behind_its_turn_in_a_transcript(make_module):
+    module = make_module(memory="summary")
+    opening, words = (module.policy.tokenizer.encode(text) for text in ("<summary>", "red</summary>"))
+    turns = [
+        Turn([5, 6, 7], [0.0] * 3, [8, 9], action="a"),
+        Turn(words, [0.0] * len(words), kind="memory", opening_ids=opening),
+        Turn([5], [0.0], action="b"),
+    ]
+    record = transcript(Trajectory(task(0), [1, 2], turns, StopReason.DONE), module)
+    assert [(turn["turn"], turn["kind"]) for turn in record["turns"]] == [(0, "act"), (0, "memory"), (1, "act")]
+    assert [turn["context_tokens"] for turn in record["turns"]] == [2, 2 + 5 + 1, 2 + 1 + len(words) + 2]
+    assert [turn["dropped_tokens"] for turn in record["turns"]] == [0, 0, 3]
+    assert record["turns"][1]["internal_state"] == "red"
+    told = readable(record)
+    assert told.count("--- turn ") == 2 and "--- memory after turn 0: saw 8 tokens, 0 dropped" in told
+    assert "internal state: red" in told and told.count("action: ") == 2
+
+
 def test_what_a_policy_wrote_cannot_move_the_cursor_of_a_terminal(make_module):
     assert printable("a\x1b[2Jb\nc") == "a\\x1b[2Jb\nc"
     turn = Turn([5], [0.0], action="\x1b]0;title\x07", information="\x1b[31mred")

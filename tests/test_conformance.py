@@ -225,13 +225,33 @@ def test_our_memory_modes_pass_and_only_full_grows_with_every_turn(mode):
     assert report.bounded == (mode != "full")
     # prompt of 3, turns of 3 + 5
     expected = {"mem1": [11] * 6, "none": [8] * 6, "window": [11] + [19] * 5}
+    expected["amem"] = [11, 19] + [27] * 4
+    expected["summary"] = [12] + [15] * 5  # prompt, old memory of 3, turn and reply, and the opening of the new one
     expected["full"] = [3 + 8 * n for n in (1, 2, 4, 8, 16, 32)]
     assert list(report.longest) == [1, 2, 4, 8, 16, 32] and list(report.longest.values()) == expected[mode]
     assert report.tokens_per_turn == (8 if mode == "full" else 0)
 
 
+def test_a_mode_whose_memory_is_written_apart_is_checked_over_turns_of_both_kinds():
+    seen = []
+
+    def latest_two(turns, window):
+        seen.append([turn.kind for turn in turns])
+        memories, acts = ([turn for turn in turns if turn.kind == kind] for kind in ("memory", "act"))
+        return [*(turn.ids for turn in memories[-1:]), *whole(acts[-1:])]
+
+    assert check_memory(latest_two, staged=True).longest[32] == 15
+    assert ["act", "memory", "act"] in seen
+    with pytest.raises(AssertionError, match="'backwards': expected turns oldest first and none twice"):
+
+        def backwards(turns, window):
+            return [*whole(turns[-1:]), *(turn.ids for turn in turns[:-1] if turn.kind == "memory")]
+
+        check_memory(backwards, staged=True)
+
+
 def whole(turns):
-    return [ids for turn in turns for ids in (turn.action_ids, turn.information_ids)]
+    return [ids for turn in turns for ids in (turn.ids, turn.information_ids)]
 
 
 def cut(turns, window):
@@ -305,7 +325,7 @@ def test_contexts_without_their_prompt_are_named():
 
 
 def test_an_unknown_mode_names_those_there_are():
-    with pytest.raises(ValueError, match="expected one of mem1, full, window, none, got 'mem2'"):
+    with pytest.raises(ValueError, match="expected one of mem1, full, window, none, summary, amem, got 'mem2'"):
         check_memory("mem2")
 
 

@@ -61,19 +61,24 @@ def pages(folder: str) -> list[dict]:
 
 
 def test_a_table_holds_the_means_of_the_trajectories_on_disk(config, counted, capsys):
-    assert evaluate.main([config, *COUNTED, "--output=out", "--memory=mem1,full", QUIET]) == 0
+    assert evaluate.main([config, *COUNTED, "--output=out", "--memory=mem1,full,summary", QUIET]) == 0
     out, err = capsys.readouterr()
     assert err == ""
     lines = [json.loads(line) for line in Path("out/trajectories.jsonl").read_text().splitlines()]
-    assert [(line["memory"], line["index"]) for line in lines] == [(m, i) for m in ("mem1", "full") for i in range(6)]
-    mem1, full = results()["rows"]
+    modes = ("mem1", "full", "summary")
+    assert [(line["memory"], line["index"]) for line in lines] == [(m, i) for m in modes for i in range(6)]
+    mem1, full, summary = results()["rows"]
     # six tasks, paid 0, 0.1 ... 0.5, two turns each
     assert mem1["measures"]["reward"]["mean"] == pytest.approx(0.25)
     assert mem1["measures"]["turns"] == {"mean": 2.0, "low": 2.0, "high": 2.0}
     assert mem1["by_turn"]["trajectories"] == [6.0, 6.0]
     assert mem1["by_turn"]["context_tokens"][1] + 6 == mem1["measures"]["peak_tokens"]["mean"]  # every turn writes 6
     assert mem1["stops"] == {"done": 6, "max_turns": 0, "context": 0, "error": 0}
-    for row in (mem1, full):
+    # the second turn, or the memory before it, which is 6 as well: prompt, turn, reply, and here the opening too
+    assert summary["measures"]["peak_tokens"]["mean"] == mem1["measures"]["peak_tokens"]["mean"] + 1
+    assert summary["measures"]["turns"]["mean"] == 2.0 and len(summary["by_turn"]["internal_state_tokens"]) == 1
+    assert summary["measures"]["dependency"]["mean"] > mem1["measures"]["dependency"]["mean"]
+    for row in (mem1, full, summary):
         for name, interval in row["measures"].items():
             numbers = [line["measures"][name] for line in lines if line["memory"] == row["memory"]]
             assert interval["mean"] == pytest.approx(sum(numbers) / 6)
@@ -82,9 +87,9 @@ def test_a_table_holds_the_means_of_the_trajectories_on_disk(config, counted, ca
     assert f"{reward['mean']:.3f} [{reward['low']:.3f}, {reward['high']:.3f}]" in out
     assert re.search(r"reward of oracle +1\.000", out)
     rows = list(csv.DictReader(Path("out/results.csv").read_text().splitlines()))
-    assert [row["memory"] for row in rows] == ["mem1", "full", "baseline rule", "baseline oracle"]
+    assert [row["memory"] for row in rows] == [*modes, "baseline rule", "baseline oracle"]
     assert float(rows[0]["reward_low"]) == reward["low"] and rows[0]["stop_done"] == "6"
-    assert [float(row["reward"]) for row in rows[2:]] == [0.25, 1.0]
+    assert [float(row["reward"]) for row in rows[3:]] == [0.25, 1.0]
 
 
 def test_an_interrupted_run_goes_on_and_ends_as_if_it_never_stopped(config, counted, capsys):
@@ -218,7 +223,10 @@ def test_a_checkpoint_of_another_base_or_adapter_is_one_line(config, tmp_path, c
 @pytest.mark.parametrize(
     ("option", "message"),
     [
-        ("--memory=mem1,mem2", "unknown memory mode: expected some of mem1, full, window, none, got 'mem2'; set"),
+        (
+            "--memory=mem1,mem2",
+            "unknown memory mode: expected some of mem1, full, window, none, summary, amem, got 'mem2'; set",
+        ),
         ("--objectives=1,two", "objectives must be whole numbers from 1, got 'two'; set --objectives, e.g. 1,2,4,8"),
         ("--objectives=0", "objectives must be whole numbers from 1, got '0'"),
         (

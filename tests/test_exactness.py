@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from lightning_mem1.collator import collate
 from lightning_mem1.engine.local import EngineSettings, LocalEngine
-from lightning_mem1.memory import MODES, drift
+from lightning_mem1.memory import MODES, STAGED, drift
 from lightning_mem1.policy.policy import LoraSettings
 from lightning_mem1.rollout import Episode, RolloutSettings, collect
 from tiny import WordEnv, random_ids, random_trajectory, task, tiny_policy
@@ -50,7 +50,7 @@ def test_training_log_probs_equal_those_of_the_rollout(mode, plans, seed):
 def test_tree_and_rows_agree_on_log_probs_entropies_and_every_gradient(mode, shapes, seed):
     rng = random.Random(seed)
     prompts = [random_ids(rng, 5), random_ids(rng, 3)]
-    trajectories = [random_trajectory(rng, shape, prompts[i % 2], i) for i, shape in enumerate(shapes)]
+    trajectories = [random_trajectory(rng, shape, prompts[i % 2], i, mode in STAGED) for i, shape in enumerate(shapes)]
     results = [POLICY.logprobs(collate(trajectories, layout, mode)) for layout in ("tree", "rows")]
     torch.testing.assert_close(results[0][0], results[1][0], atol=1e-5, rtol=0)
     torch.testing.assert_close(results[0][1], results[1][1], atol=1e-5, rtol=1e-5)
@@ -68,6 +68,24 @@ def test_pruned_turns_are_invisible_to_later_ones(layout):
     base.turns[0].information_ids = random_ids(rng, 4)
     after, _ = POLICY.logprobs(collate([base], layout))
     assert torch.equal((before - after).abs() > 1e-6, (turns == 1))  # turn 1 saw it; turns 2 and 3 did not
+
+
+@pytest.mark.parametrize("layout", ["tree", "rows"])
+def test_a_memory_written_apart_is_all_that_later_turns_see_of_a_turn(layout):
+    rng = random.Random(4)
+    base = random_trajectory(rng, [(3, 4), (2, 5), (4, 0)], random_ids(rng, 5), staged=True)
+    before, _ = POLICY.logprobs(collate([base], layout, "summary"))
+    turns = collate([base], layout, "summary").turn_index  # A0 M0 A1 M1 A2
+
+    def changed_turns():
+        after, _ = POLICY.logprobs(collate([base], layout, "summary"))
+        return sorted({int(turn) for turn, moved in zip(turns, (before - after).abs() > 1e-6, strict=True) if moved})
+
+    reply, base.turns[0].information_ids = base.turns[0].information_ids, random_ids(rng, 4)
+    assert changed_turns() == [1, 2]  # the memory that is made of the reply, and the act that answers it
+    base.turns[0].information_ids = reply
+    base.turns[0].action_ids = [(i + 1) % 250 for i in base.turns[0].action_ids]
+    assert changed_turns() == [0, 1]  # itself, and the memory made of it
 
 
 @pytest.mark.parametrize("layout", ["tree", "rows"])

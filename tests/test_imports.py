@@ -13,8 +13,9 @@ PACKAGE = Path(__file__).parents[1] / "lightning_mem1"
 # A room imports only from the lines above its own; rooms that share a line never import each other.
 ROOMS = """
 types http
-text memory
-wire
+text notes
+memory
+wire places
 conformance
 layouts
 advantages losses

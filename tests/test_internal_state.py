@@ -1,6 +1,15 @@
 import pytest
 
-from lightning_mem1.internal_state import copy_rate, copy_rates, state_end, state_mask, state_span, state_spans
+from lightning_mem1.internal_state import (
+    copy_rate,
+    copy_rates,
+    state_end,
+    state_lengths,
+    state_mask,
+    state_span,
+    state_spans,
+    state_turns,
+)
 from lightning_mem1.types import StopReason, Trajectory, Turn
 from tiny import task
 
@@ -43,6 +52,18 @@ def test_a_state_with_its_tags_ends_where_its_closing_tag_does(ids, end):
 
 def played(*turns):
     return Trajectory(task(), [9], [Turn(ids, [0.0] * len(ids)) for ids in turns], StopReason.DONE)
+
+
+def test_a_memory_written_apart_is_a_state_whose_opening_was_not_sampled():
+    memories = [Turn(ids, [0.0] * len(ids), kind="memory", opening_ids=[1]) for ids in ([10, 11, 12, 2], [10, 11, 12])]
+    acts = [Turn([13, 3, 14, 4], [0.0] * 4) for _ in range(3)]
+    t = Trajectory(task(), [9], [acts[0], memories[0], acts[1], memories[1], acts[2]], StopReason.DONE)
+    spans = state_spans(t, decode, "summary")
+    assert (spans[1], spans[3]) == ((0, 3), (0, 3)) and spans[0] == (4, 4)
+    assert state_mask(t, spans).tolist() == [*[False] * 4, *[True] * 3, *[False] * 5, *[True] * 3, *[False] * 4]
+    assert (state_turns(t), state_lengths(t, spans)) == ([1, 3], [3, 3])
+    assert copy_rates(t, spans) == [1.0]  # of the second memory against the first, whatever acts stand between
+    assert state_turns(played([1, 10, 2, 3], [3, 4])) == [0, 1]
 
 
 def test_the_mask_is_true_on_the_states_of_all_turns():

@@ -34,6 +34,40 @@ def test_tree_shows_only_information_when_nothing_is_remembered():
     assert [s.ids for s in tree([trajectory()], "none").segments] == [A0, I0 + A1, I1 + A2]
 
 
+def staged():
+    """The same with a memory written after each of the first two turns, opened by 30."""
+    memories = [Turn([ids], [0.0], kind="memory", opening_ids=[30]) for ids in (31, 32)]
+    first, second, last = trajectory().turns
+    return Trajectory(task(), P, [first, memories[0], second, memories[1], last], StopReason.DONE)
+
+
+def test_tree_lays_out_memories_written_apart_where_they_were_written_and_copies_them_with_their_openings():
+    m, M0, M1 = [30], [31], [32]
+    assert [(s.ids, s.spans) for s in tree([staged()], "summary").segments] == [
+        (A0 + I0 + m + M0, [ScoredSpan(0, 0, 0, 2), ScoredSpan(0, 1, 4, 1)]),
+        (m + M0 + I0 + A1, [ScoredSpan(0, 2, 3, 1)]),
+        (m + M0 + A1 + I1 + m + M1, [ScoredSpan(0, 3, 6, 1)]),
+        (m + M1 + I1 + A2, [ScoredSpan(0, 4, 4, 2)]),
+    ]
+    assert [line.ids for line in rows([staged()], "summary")] == [
+        P + A0,
+        P + A0 + I0 + m + M0,
+        P + m + M0 + I0 + A1,
+        P + m + M0 + A1 + I1 + m + M1,
+        P + m + M1 + I1 + A2,
+    ]
+    assert num_tokens(staged(), "tree", "summary") == 2 + 5 + 4 + 7 + 6
+
+
+def test_a_single_copy_holds_memories_written_apart_behind_the_replies_they_are_made_of():
+    (copy,) = stitched([staged()], "summary")
+    assert copy.ids == P + A0 + I0 + [30, 31] + A1 + I1 + [30, 32] + A2
+    assert copy.runs[3] == Run(5, 2, [0, 1, 2, 3, 4])  # the opening and M0
+    assert sorted(copy.runs[4].sees) == [0, 1, 4, 5, 6]  # A1: P, I0, M0
+    assert sorted(copy.runs[6].sees) == [0, 1, 5, 6, 7, 8, 9]  # M1: P, M0, A1, I1
+    assert copy.spans[1] == ScoredSpan(0, 1, 6, 1) and copy.spans[4] == ScoredSpan(0, 4, 12, 2)
+
+
 def test_trajectories_of_a_group_share_their_prompt():
     forest = tree([trajectory(), trajectory(last=[15]), trajectory(prompt=[3])])
     assert forest.prompts == [P, [3]]
@@ -72,7 +106,8 @@ def test_a_single_copy_holds_every_token_once_and_says_what_each_run_of_them_see
 
 def test_what_a_single_copy_shows_follows_the_memory_mode():
     sees = {mode: [run.sees for run in stitched([trajectory()], mode, 1)[0].runs] for mode in MODES}
-    assert sees["window"] == sees["mem1"]
+    assert sees["window"] == sees["mem1"] == sees["summary"]  # nothing was written apart
+    assert sees["amem"] == sees["full"]
     assert [*map(list, sees["full"])] == [[*range(n)] for n in (0, 2, 4, 5, 6, 8)]
     assert sees["none"] == [(), [0, 1], [0, 1], [0, 1, 4], [0, 1], [0, 1, 6, 7]]
 

@@ -59,12 +59,25 @@ def test_training_logs_by_rl_step_and_the_first_pass_sees_what_the_rollout_saw(m
         assert metrics["train/grad_norm"] > 0
 
 
-@pytest.mark.parametrize("memory", ["mem1", "full", "none"])
+@pytest.mark.parametrize("memory", ["mem1", "full", "none", "summary", "amem"])
 @pytest.mark.parametrize("layout", ["tree", "rows"])
 def test_every_layout_and_memory_mode_trains_on_what_it_sampled(make_module, make_data, fit, memory, layout):
     record = Recorder()
     fit(make_module(memory=memory, layout=layout), make_data(num_rl_steps=1, num_val_tasks=0), record)
     assert record.history[0]["train/rollout_gap_max"] < 1e-5
+    assert record.history[0]["train/drift"] == 0
+
+
+def test_memories_written_apart_are_learnt_from_with_the_acts(make_module, make_data, fit):
+    module, callbacks = make_module(memory="summary"), (RolloutCallback(), MemoryUsageCallback(), RewardCallback())
+    trainer = fit(module, make_data(LongTasks(), num_rl_steps=1, num_val_tasks=0), *callbacks)
+    metrics = trainer.callback_metrics
+    assert max(metrics[f"train/rollout_gap_turn_{turn}"] for turn in range(7)) < 1e-5  # four acts, three memories
+    assert "train/rollout_gap_turn_7" not in metrics
+    assert metrics["train/drift"] == 0 and metrics["train/grad_norm"] > 0
+    assert metrics["rollout/turns"] == 4
+    assert metrics["memory/peak_tokens_max"] == metrics["memory/context_tokens_turn_2"] + 6  # where M2 is written
+    assert metrics["train/entropy_state"] > 0
 
 
 @pytest.mark.parametrize(("layout", "first_inexact"), [("stitched", 2), ("official", 1)])

@@ -69,6 +69,29 @@ def test_a_context_is_told_by_its_parts_and_what_the_history_has_beside_them_is_
     assert parts(trajectory, "note")[1] == [prompt, ["other", -1, 2], ["information", 0, 2]]
 
 
+def apart() -> Trajectory:
+    """Two acts with a memory written after the first."""
+    memory = Turn(ids("red</summary>"), [-0.5] * 13, kind="memory", opening_ids=ids("<summary>"))
+    first, last = turn("<answer>a</answer>", "page", action="a"), turn("<answer>b</answer>", action="b", reward=1.0)
+    return Trajectory(TASK, ids("hello"), [first, memory, last], StopReason.DONE)
+
+
+def test_a_memory_written_apart_is_a_part_of_its_own_and_belongs_to_the_act_before_it():
+    prompt, act, page_, memory = ["prompt", -1, 5], ["turn", 0, 18], ["information", 0, 4], ["memory", 0, 22]
+    assert parts(apart(), "summary") == [
+        [prompt],
+        [prompt, act, page_, ["memory", 0, 9]],  # its opening ends the context that it is written in
+        [prompt, memory, page_],
+    ]
+    told = shown(apart(), "summary")
+    first, second, third = told["turns"]
+    assert (told["acts"], told["invalid"]) == (2, 0)
+    assert [(each["kind"], each["number"]) for each in told["turns"]] == [("act", 0), ("memory", 0), ("act", 1)]
+    assert (first["diff"], second["diff"], third["diff"]) == (None, [["+", "red"]], None)
+    assert second["state"] == [0, 3] and "".join(second["pieces"]) == "red</summary>"
+    assert third["dropped"] == [act]
+
+
 def test_the_difference_of_two_states_is_over_words():
     assert word_diff("buy red shoes", "buy blue shoes") == [["=", "buy "], ["-", "red"], ["+", "blue"], ["=", " shoes"]]
     assert word_diff("", "new") == [["+", "new"]] and word_diff("old", "") == [["-", "old"]]
@@ -195,6 +218,26 @@ def test_in_a_browser_nothing_acts_and_everything_is_shown(browser, tmp_path):
     # what an escaping that failed would have let in is stopped by the policy
     browser.run("document.body.append(Object.assign(document.createElement('script'), {text: 'document.title = 1'}))")
     assert browser.run("document.title") != "1"
+
+
+@pytest.mark.slow
+def test_in_a_browser_a_memory_written_apart_has_a_card_of_its_own(browser, tmp_path):
+    opened(browser, tmp_path, [shown(apart(), "summary"), shown()])
+    titles = browser.run("[...document.querySelectorAll('h3')].map(h => h.innerText).join()")
+    assert titles == "turn 0,memory after turn 0,turn 1"
+    assert "2 turns" in browser.run("document.querySelector('main p').innerText")
+    card = browser.run("document.querySelector('#turn-1').innerText")
+    assert "internal state" in card and "action" not in card
+    assert browser.run("document.querySelector('#turn-1 .diff').innerHTML") == "<ins>red</ins>"
+    opened_parts = "(() => {{ const d = {}.querySelector('details'); d.open = true; "
+    opened_parts += "d.dispatchEvent(new Event('toggle')); return 1; }})()"
+    browser.run(opened_parts.format("document.querySelector('#turn-1')"))
+    assert browser.run("document.querySelector('#turn-1 pre.memory').innerText") == "(the opening that asks for it)"
+    last = "document.querySelector('#turn-2')"
+    assert "kept: prompt (5), memory 0 (22), information 0 (4)" in browser.run(f"{last}.innerText")
+    assert "internal state," not in browser.run(f"{last}.innerText")
+    browser.run(opened_parts.format(last))
+    assert browser.run(f"{last}.querySelector('pre.memory').innerText") == "red</summary>"
 
 
 @pytest.mark.slow

@@ -105,6 +105,19 @@ def test_a_human_plays_with_memory_and_action(config, capsys, monkeypatch):
     assert "reward 0.50, success 0, 2 turns, ended by done" in out
 
 
+def test_a_human_writes_the_memory_apart_where_the_mode_has_it_so(config, capsys, monkeypatch):
+    monkeypatch.setattr("sys.stdin", io.StringIO("search[red]\nred is there\nclick[red]\n"))
+    assert play.main([config, "--human", "--model.memory=summary"]) == 0
+    out = capsys.readouterr().out
+    assert re.findall(r"(memory after turn|turn) (\d) of 4", out) == [
+        ("turn", "1"),
+        ("memory after turn", "1"),
+        ("turn", "2"),
+    ]
+    assert re.findall(r"summary: (.*\S)", out) == ["(apart)", "red is there", "(apart)"]
+    assert "reward 0.50, success 0, 2 turns, ended by done" in out and "(invalid)" not in out
+
+
 def test_a_human_who_knows_the_answers_is_paid_for_them(config, capsys, monkeypatch):
     from lightning_mem1.tasks.qa import EncyclopediaTasks
 

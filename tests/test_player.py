@@ -30,6 +30,8 @@ def test_the_full_history_gets_room_for_all_its_turns_and_memory_for_one(make_mo
     )
     assert Player(module, source, "mem1").engine_settings([task]).max_context_tokens == prompt + 46 + 6
     assert Player(module, source, "full").engine_settings([task]).max_context_tokens == prompt + 3 * 46 + 6
+    # the old memory, a turn and its reply, the new memory; each memory with its opening of 1
+    assert Player(module, source, "summary").engine_settings([task]).max_context_tokens == prompt + 7 + 46 + 7
 
 
 def test_an_episode_that_outgrows_the_policys_positions_ends_by_context(make_module):

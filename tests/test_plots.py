@@ -144,7 +144,26 @@ def test_the_masks_of_three_turns_are_those_drawn_by_hand():
     assert rows[9].tolist() == [0] * 6 + [P, C, R, A] and rows[5].tolist() == [0, 0, P, C, R, A, 0, 0, 0, 0]
 
 
-@pytest.mark.parametrize("mode", ["mem1", "full", "window", "none"])
+def test_the_opening_of_a_memory_written_apart_is_drawn_as_what_was_not_scored():
+    first, last = trajectory((1, 1), (1, 0)).turns
+    memory = Turn([31], [0.0], kind="memory", opening_ids=[30])
+    staged = Trajectory(Task("t/0", "", (), 5), [9], [first, memory, last], StopReason.DONE)
+    assert np.diag(visible(staged, "tree", "summary")).tolist() == [
+        P,
+        A,
+        R,
+        C,
+        A,
+        C,
+        C,
+        R,
+        A,
+    ]  # P A0 I0 m M0, m M0 I0 A1
+    assert np.diag(visible(staged, "stitched", "summary")).tolist() == [P, A, R, C, A, A]
+    assert visible(staged, "stitched", "summary")[5].tolist() == [P, 0, R, C, A, A]
+
+
+@pytest.mark.parametrize("mode", ["mem1", "full", "window", "none", "amem"])
 def test_the_drawn_tree_is_what_the_batch_of_the_layout_lets_a_token_see(mode):
     batch = collate([trajectory((2, 3), (1, 2), (3, 1), (2, 0), prompt=4)], "tree", mode)
     drawn = visible(trajectory((2, 3), (1, 2), (3, 1), (2, 0), prompt=4), "tree", mode)

@@ -9,7 +9,7 @@ from rich.console import Console
 
 from lightning_mem1.reports.bootstrap import bootstrap
 from lightning_mem1.reports.ledger import Record
-from lightning_mem1.reports.measures import measures
+from lightning_mem1.reports.measures import by_turn, measures
 from lightning_mem1.reports.published import PUBLISHED
 from lightning_mem1.reports.tables import Baseline, as_metrics, on_screen, remarks, row
 from lightning_mem1.text import QA_TAGS
@@ -67,6 +67,23 @@ def test_the_full_history_peaks_higher_than_memory():
     # contexts 5, 18, 18 + 2 + 3 = 23; windows 12, 20, 31
     found = measures(played(), decode, QA_TAGS, "full")
     assert (found["peak_tokens"], found["peak_tokens_without_prompt"]) == (31.0, 26.0)
+
+
+def test_a_memory_written_apart_counts_with_the_context_it_was_written_in():
+    search = turn([6, 2, 6, 3], [9] * 6, action="search[red]", info={"search": 1.0})
+    memory = Turn([6, 8, 1], [0.0] * 3, kind="memory", opening_ids=[0])
+    answer = turn([4, 6, 7, 8, 5], [], action="answer[red; blue]", reward=1.0, info={"em": 1.0, "f1": 1.5})
+    trajectory = Trajectory(TASK, [9] * 5, [search, memory, answer], StopReason.DONE)
+    # contexts 5, 5 + 4 + 6 + 1 = 16, 5 + 4 + 6 = 15; written 4, 3, 5
+    found = measures(trajectory, decode, QA_TAGS, "summary")
+    assert (found["peak_tokens"], found["peak_tokens_without_prompt"]) == (20.0, 15.0)
+    assert found["dependency"] == (10 + 4) * 4 / 2 + (32 + 3) * 3 / 2 + (30 + 5) * 5 / 2
+    assert (found["turns"], found["searches"], found["valid"], found["em"]) == (2.0, 1.0, 1.0, 1.0)
+    assert (found["exact_format"], found["internal_state_tokens"]) == (1.0, 2.0)
+    assert by_turn(trajectory, decode, QA_TAGS, "summary") == {
+        "context_tokens": [16, 15],
+        "internal_state_tokens": [2],
+    }
 
 
 def test_an_episode_that_broke_before_its_first_turn_counts_with_zeros():

@@ -3,7 +3,7 @@ import pytest
 from lightning_mem1.engine.local import EngineSettings, LocalEngine
 from lightning_mem1.engine.scripted import ScriptedEngine
 from lightning_mem1.memory import drift
-from lightning_mem1.rollout import Episode, RolloutSettings, collect, turn_seed
+from lightning_mem1.rollout import Episode, RolloutSettings, collect, prompt_ids, turn_seed
 from lightning_mem1.types import StepResult, StopReason
 from tiny import WordEnv, task, tiny_policy, tiny_tokenizer
 
@@ -188,3 +188,68 @@ def test_the_end_of_every_episode_is_told_once_however_it_came():
         (2, StopReason.MAX_TURNS),
     ]
     assert all(found[place] is trajectory for place, trajectory in told)
+
+
+ACT, MEMORY = "go on <answer>click[red]</answer>", "red</summary>"
+
+
+def staged(env, script, **more):
+    """An episode in which the memory is written apart, and the contexts that it was played in."""
+    seen, lines = [], iter(script)
+
+    def write(context):
+        seen.append(context)
+        return next(lines)
+
+    engine = ScriptedEngine(TOKENIZER, [write])
+    episode = Episode(task(**more), env)
+    (trajectory,) = collect([episode], engine, TOKENIZER, BRIEF, "summary")
+    return trajectory, [context.rpartition("assistant\n")[2] for context in seen]
+
+
+def test_a_memory_is_asked_for_after_each_reply_and_what_acts_sees_it_and_the_reply():
+    trajectory, seen = staged(WordEnv(["one", "two", ""]), [ACT, "a</summary>", ACT, "b</summary>", ACT])
+    assert seen == [
+        "",
+        f"{ACT}<state>7 turns left\none</state><summary>",
+        "<summary>a</summary><state>7 turns left\none</state>",
+        f"<summary>a</summary>{ACT}<state>6 turns left\ntwo</state><summary>",
+        "<summary>b</summary><state>6 turns left\ntwo</state>",
+    ]
+    assert [turn.kind for turn in trajectory.turns] == ["act", "memory", "act", "memory", "act"]
+    memory = trajectory.turns[1]
+    assert (text(memory.opening_ids), text(memory.action_ids)) == ("<summary>", "a</summary>")
+    assert (memory.valid, memory.action, memory.information_ids, memory.reward) == (True, None, [], 0.0)
+    assert (trajectory.stop_reason, trajectory.reward, trajectory.success) == (StopReason.DONE, 1.0, 1.0)
+    assert drift(trajectory, "summary") == 0
+    assert drift(trajectory) == 3  # the first act and the first memory see the same in both modes
+
+
+def test_memories_written_apart_cost_no_turns_and_need_not_be_closed():
+    env = WordEnv(["page"] * 9)
+    trajectory, _ = staged(env, [ACT, " lost", ACT, MEMORY, ACT], max_turns=3)
+    assert (len(env.actions), len(trajectory.acts), len(trajectory.turns)) == (3, 3, 5)
+    assert [turn.valid for turn in trajectory.turns] == [True, False, True, True, True]
+    assert trajectory.stop_reason == StopReason.MAX_TURNS
+
+
+def test_an_engine_ends_a_memory_at_its_closing_tag_and_an_act_at_its_own():
+    policy = tiny_policy()
+    asked = []
+
+    class Watched(LocalEngine):
+        def submit(self, request):
+            asked.append((request.stop, request.max_new_tokens))
+            super().submit(request)
+
+    engine = Watched(policy, EngineSettings(num_slots=1, max_context_tokens=300))
+    settings = RolloutSettings(prompt="brief", max_new_tokens=8)
+    collect([Episode(task(), WordEnv(["red", ""]))], engine, policy.tokenizer, settings, "summary")
+    assert asked == [(("</answer>",), 8), (("</summary>",), 8), (("</answer>",), 8)]
+
+
+def test_a_prompt_that_explains_the_format_explains_memory_written_apart():
+    full = RolloutSettings(prompt="full")
+    both, apart = (text(prompt_ids(task(), "page", TOKENIZER, full, mode)) for mode in ("mem1", "summary"))
+    assert "your memory and reasoning in one" in both and "two kinds of turns alternate" in apart
+    assert apart.endswith("count to 0\npage\n8 turns left<|im_end|>\n<|im_start|>assistant\n")

@@ -73,6 +73,46 @@ def test_turns_that_slipped_are_shown_and_not_cloned(tmp_path):
     assert float(module.loss(trajectories)) == pytest.approx(expected, rel=1e-5)
 
 
+def test_the_expert_takes_the_same_turns_in_full_and_in_two_parts_where_memory_is_written_apart(tmp_path):
+    played = {}
+    for mode in ("mem1", "full", "summary"):
+        stream = ExpertStream(warm_start(tmp_path, memory=mode), tiny_tokenizer())
+        played[mode] = [t for step in stream for t in step]
+        assert [drift(t, mode) for t in played[mode]] == [0] * len(played[mode])
+        assert all(turn.valid for t in played[mode] for turn in t.turns)
+    mem1 = [[turn.action_ids for turn in t.turns] for t in played["mem1"]]
+    assert [[turn.action_ids for turn in t.turns] for t in played["full"]] == mem1
+    for turns, t in zip(mem1, played["summary"], strict=True):
+        memories = [turn for turn in t.turns if turn.kind == "memory"]
+        first, *acts = t.acts
+        assert turns[0][-len(first.action_ids) :] == first.action_ids  # no memory is asked for before it
+        assert turns[1:] == [[*m.ids, *act.action_ids] for m, act in zip(memories, acts, strict=True)]
+        assert [turn.reward for turn in t.acts] == [turn.reward for turn in played["mem1"].pop(0).turns]
+
+
+def test_what_slips_where_memory_is_written_apart_is_the_act(tmp_path):
+    config = warm_start(tmp_path, memory="summary")
+    config.data.slip = 0.4
+    trajectories = [t for step in ExpertStream(config, tiny_tokenizer()) for t in step]
+    assert all(turn.valid for t in trajectories for turn in t.turns if turn.kind == "memory")
+    acts = [turn for t in trajectories for turn in t.acts]
+    assert 0.2 < sum(not turn.valid for turn in acts) / len(acts) < 0.6
+
+    module = sft.SftModule(Policy(sft.make_model(SMALL, len(tiny_tokenizer())), tiny_tokenizer()), config)
+    logprobs = module.policy.logprobs(collate(trajectories, memory="summary"))[0]
+    kept = sft.cloned(trajectories)
+    assert float(module.loss(trajectories)) == pytest.approx(-float(logprobs[kept].mean()), rel=1e-5)
+
+
+@pytest.mark.parametrize("mode", ["full", "summary"])
+def test_a_warm_start_in_another_memory_mode_writes_a_policy_and_validates_it_there(tmp_path, mode):
+    config = warm_start(tmp_path / "policy", memory=mode, tokenizer=str(tmp_path))
+    tiny_tokenizer().save_pretrained(tmp_path)
+    numbers = sft.train(config)
+    assert numbers["shop_turns"] >= 1 and 0 <= numbers["qa_valid"] <= 1
+    assert f"| memory mode | {mode} |" in (tmp_path / "policy" / "README.md").read_text()
+
+
 def test_the_tokenizer_holds_each_tag_as_one_token_and_gives_back_any_text(tmp_path):
     tokenizer = make_tokenizer(warm_start(tmp_path))
     for tag in ("<summary>", "</answer>", "<state>"):
@@ -129,6 +169,7 @@ def test_a_warm_start_that_clones_nothing_says_so(tmp_path, min_reward, slip):
     [
         ("warmstart: {outputs: x}", "unknown key 'warmstart.outputs'"),
         ("warmstart: {output: x, seed: many}", "wrong value for 'warmstart.seed'"),
+        ("warmstart: {output: x, memory: mem2}", "unknown memory mode: expected one of mem1, full, window, none, summ"),
         ("warmstart: [", "config is not YAML"),
     ],
 )

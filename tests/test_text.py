@@ -5,6 +5,7 @@ from hypothesis import strategies as st
 from lightning_mem1.text import (
     ParsedTurn,
     Tags,
+    exact_format,
     information_block,
     neutralise,
     parse_turn,
@@ -34,6 +35,20 @@ def test_a_malformed_turn_has_no_action_and_says_why(text, problem):
     parsed = parse_turn(text, SHOP)
     assert parsed.action is None
     assert problem in parsed.problem
+
+
+@pytest.mark.parametrize(
+    ("text", "exact"),
+    [
+        ("<answer>click[red]</answer>", True),
+        ("red is there, so <answer>click[red]</answer>\n", True),
+        ("<summary>red</summary><answer>click[red]</answer>", False),
+        ("<answer>click[red]</answer> done", False),
+        ("click[red]", False),
+    ],
+)
+def test_where_memory_is_written_apart_an_act_is_words_and_then_one_action(text, exact):
+    assert exact_format(text, SHOP, staged=True) is exact
 
 
 def test_tags_are_a_setting():

@@ -56,10 +56,17 @@ def task(number: int = 0, max_turns: int = 8) -> Task:
 
 
 def random_trajectory(
-    rng: random.Random, lengths: list[tuple[int, int]], prompt: list[int], number: int = 0
+    rng: random.Random, lengths: list[tuple[int, int]], prompt: list[int], number: int = 0, staged: bool = False
 ) -> Trajectory:
-    """A trajectory with given (action, information) lengths; its log-probs are zero until something scores it."""
-    turns = [Turn(random_ids(rng, a), [0.0] * a, random_ids(rng, i)) for a, i in lengths]
+    """A trajectory with given (action, information) lengths; its log-probs are zero until something scores it.
+
+    With `staged` a memory as long as the action is written after each turn but the last.
+    """
+    turns = []
+    for a, i in lengths:
+        turns.append(Turn(random_ids(rng, a), [0.0] * a, random_ids(rng, i)))
+        if staged and len(turns) < 2 * len(lengths) - 1:
+            turns.append(Turn(random_ids(rng, a), [0.0] * a, kind="memory", opening_ids=random_ids(rng, 2)))
     return Trajectory(task(number), prompt, turns, StopReason.DONE)
 
 

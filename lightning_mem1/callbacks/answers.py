@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from lightning.pytorch import Callback, Trainer
 
 from lightning_mem1.datamodule import TaskBatch
+from lightning_mem1.memory import STAGED
 from lightning_mem1.metrics import AnswerScores, TrajectoryMean
 from lightning_mem1.module import Mem1Module
 from lightning_mem1.text import exact_format
@@ -18,7 +19,8 @@ class AnswerCallback(Callback):
 
     ``em``, ``f1`` (mean over tasks of the sum over objectives, the paper's numbers), ``em_mean``, ``f1_mean`` (mean
     over objectives, 0-1), ``answered`` (0-1, share of trajectories that gave an answer), ``searches`` (per
-    trajectory), ``exact_format`` (0-1, share of turns that are one internal state and one action and nothing else).
+    trajectory), ``exact_format`` (0-1, share of acts that are one internal state and one action and nothing else, or
+    where the memory is written apart, one action behind words without a tag).
     A trajectory without an answer counts as wrong in all of them.
     """
 
@@ -51,7 +53,7 @@ class AnswerCallback(Callback):
 
     def _add(self, trajectories: Sequence[Trajectory], module: Mem1Module) -> None:
         tokenizer, tags = module.policy.tokenizer, module.rollout_settings.tags
-        ends = [t.turns[-1].info if t.turns else {} for t in trajectories]
+        ends = [t.acts[-1].info if t.acts else {} for t in trajectories]
         self.scores.update(
             [float(end.get("em", 0.0)) for end in ends],
             [float(end.get("f1", 0.0)) for end in ends],
@@ -59,8 +61,8 @@ class AnswerCallback(Callback):
         )
         self.answered.update([float("answer" in end) for end in ends])
         self.searches.update([sum(turn.info.get("search", 0.0) for turn in t.turns) for t in trajectories])
-        texts = [str(tokenizer.decode(turn.action_ids)) for t in trajectories for turn in t.turns]
-        self.exact.update([float(exact_format(text, tags)) for text in texts])
+        texts = [str(tokenizer.decode(turn.action_ids)) for t in trajectories for turn in t.acts]
+        self.exact.update([float(exact_format(text, tags, module.memory in STAGED)) for text in texts])
 
     def _flush(self, prefix: str) -> dict[str, float]:
         metrics = {name: float(value) for name, value in self.scores.compute().items()}

@@ -15,8 +15,8 @@ from torchmetrics import Metric
 
 from lightning_mem1.datamodule import TaskBatch
 from lightning_mem1.engine.local import LocalEngine
-from lightning_mem1.internal_state import copy_rates, state_span, state_spans
-from lightning_mem1.memory import contexts
+from lightning_mem1.internal_state import copy_rates, state_lengths, state_span, state_spans
+from lightning_mem1.memory import contexts, largest_by_act
 from lightning_mem1.metrics import (
     Dependency,
     InternalStateTokens,
@@ -67,8 +67,9 @@ class MemoryUsageCallback(Callback):
     causal attention); ``internal_state_mean``, ``internal_state_max`` (tokens), ``internal_state_growth`` (tokens
     per turn) and ``internal_state_copy_rate`` (0-1: share of a state's runs of 3 tokens that stood in the state before,
     so 1 is a memory that stands still; left out when no state was long enough); ``context_tokens_turn_<k>`` (mean
-    context of turn k); and in training ``engine_kv_mib`` (the local engine's pool), ``process_gib`` (resident memory),
-    ``gpu_peak_gib`` (since the start).
+    context of turn k, or of the memory written after it where that is longer); and in training ``engine_kv_mib`` (the local
+    engine's pool), ``process_gib`` (resident memory), ``gpu_peak_gib`` (since the start). Where the memory is written
+    apart, the contexts that it is written in count like the others.
     """
 
     def __init__(self) -> None:
@@ -110,11 +111,10 @@ class MemoryUsageCallback(Callback):
         self.peak_without_prompt.update([float(tokens) for tokens in shorter])
         self.dependency.update([dependency(c, a) for c, a in zip(seen, written, strict=True)])
         spans = [internal_state_spans(t, module) for t in trajectories]
-        self.internal_state.update([[end - start for start, end in turns] for turns in spans])
-        self.copied.update(
-            [rate for t, turns in zip(trajectories, spans, strict=True) for rate in copy_rates(t, turns)]
-        )
-        self.by_turn.update(seen)
+        pairs = list(zip(trajectories, spans, strict=True))
+        self.internal_state.update([state_lengths(*pair) for pair in pairs])
+        self.copied.update([rate for pair in pairs for rate in copy_rates(*pair)])
+        self.by_turn.update([largest_by_act(t, lengths) for t, lengths in zip(trajectories, seen, strict=True)])
 
     def _flush(self, prefix: str) -> dict[str, float]:
         peak, state, copied = self.peak.compute(), self.internal_state.compute(), float(self.copied.compute())

@@ -15,7 +15,7 @@ from lightning_mem1.types import StopReason, Trajectory
 
 
 def reward_numbers(trajectories: Sequence[Trajectory]) -> dict[str, list[float]]:
-    """Numbers to be averaged, by metric name; one per trajectory, `group_std` one per group, `invalid` one per turn."""
+    """Numbers to be averaged, by metric name; one per trajectory, `group_std` one per group, `invalid` one per act."""
     rewards = [float(t.reward) for t in trajectories]
     groups: dict[int, list[float]] = {}
     for trajectory, reward in zip(trajectories, rewards, strict=True):
@@ -26,8 +26,8 @@ def reward_numbers(trajectories: Sequence[Trajectory]) -> dict[str, list[float]]
         "reward_squared": [reward**2 for reward in rewards],
         "success": [t.success for t in trajectories],
         "group_std": [pstdev(finite) for finite in groups.values()],
-        "invalid_action_rate": [float(not turn.valid) for t in trajectories for turn in t.turns],
-        "turns": [float(len(t.turns)) for t in trajectories],
+        "invalid_action_rate": [float(not turn.valid) for t in trajectories for turn in t.acts],
+        "turns": [float(len(t.acts)) for t in trajectories],
         "seconds_per_episode": [t.seconds for t in trajectories],
         **{f"stop_{reason}": [float(t.stop_reason == reason) for t in trajectories] for reason in StopReason},
     }

@@ -15,7 +15,7 @@ from lightning.pytorch import Callback, Trainer
 
 from lightning_mem1.callbacks.artifacts import log_artifact
 from lightning_mem1.datamodule import TaskBatch
-from lightning_mem1.memory import contexts
+from lightning_mem1.memory import act_number, contexts
 from lightning_mem1.module import Mem1Module
 from lightning_mem1.reports.episode import episode
 from lightning_mem1.reports.page import page
@@ -110,12 +110,13 @@ def transcript(trajectory: Trajectory, module: Mem1Module) -> dict[str, Any]:
     seen = contexts(trajectory, module.memory, module.window)
     everything = contexts(trajectory, "full")
     tags, tokenizer = module.rollout_settings.tags, module.policy.tokenizer
-    turns = []
+    turns: list[dict[str, Any]] = []
     for number, turn in enumerate(trajectory.turns):
-        text = str(tokenizer.decode(turn.action_ids))
+        text = str(tokenizer.decode(turn.ids))
         turns.append(
             {
-                "turn": number,
+                "turn": act_number(trajectory, number),
+                "kind": turn.kind,
                 "context_tokens": len(seen[number]),
                 "dropped_tokens": len(everything[number]) - len(seen[number]),
                 "action_tokens": len(turn.action_ids),
@@ -146,13 +147,15 @@ def readable(record: dict[str, Any]) -> str:
     title = f"{record['task']}  reward {record['reward']:.2f}  {record['stop_reason']}  memory {record['memory']}"
     lines = [title, "=" * len(title), printable(record["prompt"])]
     for turn in record["turns"]:
-        valid = "" if turn["valid"] else "  (invalid)"
+        invalid = "" if turn["valid"] else "  (invalid)"
+        act = turn["kind"] == "act"
+        state = turn["internal_state"] if act else (turn["internal_state"] or turn["text"]) + invalid
         lines += [
             "",
-            f"--- turn {turn['turn']}: saw {turn['context_tokens']} tokens, {turn['dropped_tokens']} dropped, "
-            f"wrote {turn['action_tokens']}",
-            f"internal state: {printable(turn['internal_state'])}",
-            f"action: {printable(turn['action'] or turn['text'])}{valid}",
+            f"--- {'turn' if act else 'memory after turn'} {turn['turn']}: saw {turn['context_tokens']} tokens, "
+            f"{turn['dropped_tokens']} dropped, wrote {turn['action_tokens']}",
+            f"internal state: {printable(state)}",
+            *([f"action: {printable(turn['action'] or turn['text'])}{invalid}"] if act else []),
         ]
         if turn["information"]:
             lines += ["information:", *(f"    {line}" for line in printable(turn["information"]).splitlines())]

@@ -14,8 +14,9 @@ from difflib import SequenceMatcher
 from itertools import groupby
 from typing import Any
 
-from lightning_mem1.internal_state import Decode, state_span
-from lightning_mem1.memory import contexts
+from lightning_mem1.internal_state import Decode, state_spans, state_turns
+from lightning_mem1.memory import act_number
+from lightning_mem1.places import context_places
 from lightning_mem1.text import Tags, printable
 from lightning_mem1.types import Trajectory, Turn
 
@@ -41,13 +42,15 @@ def episode(
         decode: Ids -> text, the policy's, tags included.
         tags: Names of the blocks.
         mode: Memory mode it was played in.
-        window: Turns kept by mode `window`.
+        window: Turns kept by mode `window`, retrieved by mode `amem`.
         advantages: One number per action token, turn by turn; None when nobody knows them.
         row: What it is listed under.
 
     Returns:
-        The trajectory's own values and ``turns``, the first `MAX_TURNS`. A turn's ``context`` and ``dropped`` hold
-        ``[kind, turn, tokens]`` (see `parts`, `dropped`), ``diff`` holds ``[op, words]`` (see `word_diff`), and
+        The trajectory's own values, how many turns ``acts`` there were, and ``turns``, the first `MAX_TURNS`. A turn's
+        ``kind`` is ``act`` or ``memory`` and its ``number`` that of the act it is or follows; ``context`` and
+        ``dropped`` hold ``[kind, turn, tokens]`` (see `parts`, `dropped`), ``diff`` holds ``[op, words]`` (see
+        `word_diff`; None where the state is another turn's to write), and
         ``pieces``, ``logprobs`` (nats) and ``advantages`` stand in line, one for each of its first `MAX_IDS` ids, of
         which those from ``state[0]`` to before ``state[1]`` are its internal state.
 
@@ -61,22 +64,26 @@ def episode(
             f"{len(advantages)}"
         )
     seen, everything = parts(trajectory, mode, window), parts(trajectory, "full")
-    spans = [state_span(turn.action_ids, decode, tags.internal_state) for turn in turns[:MAX_TURNS]]
+    spans = state_spans(replace(trajectory, turns=turns[:MAX_TURNS]), decode, tags.internal_state)
     states = [decode(turn.action_ids[a:b]).strip() for turn, (a, b) in zip(turns, spans, strict=False)]
-    shown = []
+    carried = set(state_turns(trajectory))
+    shown, before = [], ""
     for number, turn in enumerate(turns[:MAX_TURNS]):
         start = sum(lengths[:number])
         gains = None if advantages is None else advantages[start : start + lengths[number]]
         shown.append(
             {
+                "kind": turn.kind,
+                "number": act_number(trajectory, number),
                 "context": seen[number],
                 "dropped": dropped(everything[number], seen[number]),
-                "diff": word_diff(states[number - 1] if number else "", states[number]),
+                "diff": word_diff(before, states[number]) if number in carried else None,
                 "state": list(spans[number]),
                 **_written(turn, decode, gains),
                 **_reply(turn, decode),
             }
         )
+        before = states[number] if number in carried else before
     return {
         "row": printable(row),
         "task": printable(trajectory.task.id),
@@ -87,11 +94,12 @@ def episode(
         "success": finite(trajectory.success),
         "stop": str(trajectory.stop_reason),
         "error": shortened(trajectory.error),
-        "invalid": sum(not turn.valid for turn in turns),
+        "invalid": sum(not turn.valid for turn in trajectory.acts),
         "group": trajectory.group,
         "seed": str(trajectory.seed),  # 63 bits are more than a browser's numbers hold
         "seconds": finite(trajectory.seconds),
         "turns": shown,
+        "acts": len(trajectory.acts),
         "turns_left_out": len(turns) - len(shown),
     }
 
@@ -99,30 +107,19 @@ def episode(
 def parts(trajectory: Trajectory, mode: str, window: int = 2) -> list[list[list[Any]]]:
     """What the context of each turn is made of, in order: ``[kind, turn, tokens]``.
 
-    ``kind`` is ``prompt`` (its turn is -1), ``turn`` (what the policy wrote), ``information``, or ``other`` for ids
-    that are none of the trajectory's own. For a prompt of 5, turns of 3 and replies of 2, in mode mem1::
+    ``kind`` is ``prompt`` (its turn is -1), ``turn`` (what the policy wrote), ``memory`` (what it wrote apart, after
+    this turn), ``information``, or ``other`` for ids that are none of the trajectory's own. For a prompt of 5, turns of
+    3 and replies of 2, in mode mem1::
 
         turn 0   prompt 5
         turn 2   prompt 5, turn 1 3, information 1 2
     """
-    owners: list[tuple[str, int]] = []
-
-    def places(ids: Sequence[int], kind: str, turn: int) -> list[int]:
-        owners.extend([(kind, turn)] * len(ids))
-        return [-1 - place for place in range(len(owners) - len(ids), len(owners))]  # below 0: no id is one
-
-    prompt = places(trajectory.prompt_ids, "prompt", -1)
-    # a memory mode only chooses ids, so run on places instead of ids it says whose tokens stay
-    turns = [
-        replace(
-            turn,
-            action_ids=places(turn.action_ids, "turn", number),
-            information_ids=places(turn.information_ids, "information", number),
-        )
-        for number, turn in enumerate(trajectory.turns)
-    ]
-    placed = contexts(replace(trajectory, prompt_ids=prompt, turns=turns), mode, window)
-    named = [[owners[-1 - place] if place < 0 else ("other", -1) for place in context] for context in placed]
+    owners = [("prompt", -1)] * len(trajectory.prompt_ids)
+    for place, turn in enumerate(trajectory.turns):
+        kind, number = "turn" if turn.kind == "act" else "memory", act_number(trajectory, place)
+        owners += [(kind, number)] * len(turn.ids) + [("information", number)] * len(turn.information_ids)
+    places = context_places(trajectory, mode, window)
+    named = [[("other", -1) if place is None else owners[place] for place in context] for context in places]
     return [[[*owner, len(list(run))] for owner, run in groupby(context)] for context in named]
 
 

@@ -46,7 +46,7 @@ def visible(
         trajectory: What was played.
         layout: tree, rows, stitched or official.
         mode: Memory mode.
-        window: Turns kept by mode `window`.
+        window: Turns kept by mode `window`, retrieved by mode `amem`.
         state_end: How much of a turn is its internal state; layout official asks for it.
 
     Raises:
@@ -56,7 +56,10 @@ def visible(
     if layout in ("stitched", "official"):
         (line,) = _single_copy(trajectory, layout, mode, window, state_end)
         turns = trajectory.turns
-        pieces = [[SCORED] * len(turn.action_ids) + [INFORMATION] * len(turn.information_ids) for turn in turns]
+        pieces = [
+            [COPY] * len(turn.opening_ids) + [SCORED] * len(turn.action_ids) + [INFORMATION] * len(turn.information_ids)
+            for turn in turns
+        ]
         kinds = [PROMPT] * line.prompt_length + [*chain.from_iterable(pieces)]
         return mask(line).numpy() * np.array(kinds[: len(line.ids)])
     contexts = [_kinds(each) for each in parts(trajectory, mode, window)]
@@ -128,7 +131,7 @@ def _first(trajectory: Trajectory, count: int) -> Trajectory:
 
 def _kinds(context: Sequence[Sequence[object]]) -> list[int]:
     """The kind of each token of a context, given its parts."""
-    kind = {"prompt": PROMPT, "turn": COPY, "information": INFORMATION, "other": COPY}
+    kind = {"prompt": PROMPT, "turn": COPY, "memory": COPY, "information": INFORMATION, "other": COPY}
     return [*chain.from_iterable([kind[str(name)]] * int(str(tokens)) for name, _, tokens in context)]
 
 

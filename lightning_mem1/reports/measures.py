@@ -9,8 +9,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
-from lightning_mem1.internal_state import state_spans
-from lightning_mem1.memory import contexts
+from lightning_mem1.internal_state import state_lengths, state_spans
+from lightning_mem1.memory import STAGED, contexts, largest_by_act
 from lightning_mem1.metrics import dependency, peak_tokens
 from lightning_mem1.text import Tags, exact_format, read_action
 from lightning_mem1.types import Trajectory, Turn
@@ -55,17 +55,18 @@ def measures(trajectory: Trajectory, decode: Decode, tags: Tags, mode: str, wind
         decode: Ids -> text, the policy's.
         tags: Names of the blocks.
         mode: Memory mode it was played in.
-        window: Turns kept by mode `window`.
+        window: Turns kept by mode `window`, retrieved by mode `amem`.
 
     Returns:
         By name: ``em``, ``f1`` (sums over objectives, the paper's numbers), ``em_mean``, ``f1_mean`` (per objective,
         0-1), these four only when the task has accepted answers; ``success`` (0-1), ``reward``; ``valid`` and
-        ``exact_format`` (0-1, share of its turns); ``peak_tokens`` and ``peak_tokens_without_prompt`` (tokens in the
-        window when a turn ends; the paper leaves out the prompt); ``dependency`` (pairs of tokens); ``turns``,
-        ``searches`` (carried out); ``internal_state_tokens`` (mean over its turns); ``seconds`` (wall clock, beside
-        the other episodes of the batch).
+        ``exact_format`` (0-1, share of its turns that act); ``peak_tokens`` and ``peak_tokens_without_prompt`` (tokens
+        in the window when a turn ends, one that writes a memory included; the paper leaves out the prompt);
+        ``dependency`` (pairs of tokens, likewise); ``turns`` (that act), ``searches`` (carried out);
+        ``internal_state_tokens`` (mean over its turns, or its memories); ``seconds`` (wall clock, beside the other
+        episodes of the batch).
     """
-    turns = trajectory.turns
+    turns, acts = trajectory.turns, trajectory.acts
     seen = [len(ids) for ids in contexts(trajectory, mode, window)]
     written = [len(turn.action_ids) for turn in turns]
     spans = state_spans(trajectory, decode, tags.internal_state)
@@ -73,14 +74,14 @@ def measures(trajectory: Trajectory, decode: Decode, tags: Tags, mode: str, wind
         **_answers(trajectory),
         "success": trajectory.success,
         "reward": float(trajectory.reward),
-        "valid": _mean([float(turn.valid) for turn in turns]),
-        "exact_format": _mean([float(exact_format(decode(turn.action_ids), tags)) for turn in turns]),
+        "valid": _mean([float(turn.valid) for turn in acts]),
+        "exact_format": _mean([float(exact_format(decode(turn.action_ids), tags, mode in STAGED)) for turn in acts]),
         "peak_tokens": float(peak_tokens(seen, written)),
         "peak_tokens_without_prompt": float(peak_tokens(seen, written, len(trajectory.prompt_ids))),
         "dependency": float(dependency(seen, written)),
-        "turns": float(len(turns)),
-        "searches": sum(map(_searched, turns)),
-        "internal_state_tokens": _mean([float(end - start) for start, end in spans]),
+        "turns": float(len(acts)),
+        "searches": sum(map(_searched, acts)),
+        "internal_state_tokens": _mean([float(length) for length in state_lengths(trajectory, spans)]),
         "seconds": trajectory.seconds,
     }
 
@@ -89,12 +90,14 @@ def by_turn(trajectory: Trajectory, decode: Decode, tags: Tags, mode: str, windo
     """Numbers of each turn by name, the arguments those of `measures`.
 
     Returns:
-        ``context_tokens`` (what the policy saw) and ``internal_state_tokens`` (what it wrote for itself).
+        ``context_tokens`` (what the policy saw, to act or to write the memory after it, whichever was more) and
+        ``internal_state_tokens`` (what it wrote for itself).
     """
     spans = state_spans(trajectory, decode, tags.internal_state)
+    seen = [len(ids) for ids in contexts(trajectory, mode, window)]
     return {
-        "context_tokens": [len(ids) for ids in contexts(trajectory, mode, window)],
-        "internal_state_tokens": [end - start for start, end in spans],
+        "context_tokens": largest_by_act(trajectory, seen),
+        "internal_state_tokens": state_lengths(trajectory, spans),
     }
 
 
@@ -102,7 +105,7 @@ def _answers(trajectory: Trajectory) -> dict[str, float]:
     objectives = trajectory.task.objectives
     if not objectives or not all(objective.answers for objective in objectives):
         return {}
-    end = trajectory.turns[-1].info if trajectory.turns else {}
+    end = trajectory.acts[-1].info if trajectory.acts else {}
     em, f1 = float(end.get("em", 0.0)), float(end.get("f1", 0.0))
     return {"em": em, "em_mean": em / len(objectives), "f1": f1, "f1_mean": f1 / len(objectives)}
 

@@ -2,9 +2,11 @@
 // Every text of the data goes into the page as textContent, never as markup.
 const data = JSON.parse(document.getElementById("data").textContent);
 const find = (id) => document.getElementById(id);
-const NAMES = { prompt: "prompt", turn: "turn", information: "information", other: "other" };
+const NAMES = { prompt: "prompt", turn: "turn", memory: "memory", information: "information", other: "other" };
 const gains = data.episodes.flatMap((episode) => episode.turns.flatMap((turn) => turn.advantages || []));
 const LARGEST_GAIN = gains.reduce((top, value) => Math.max(top, Math.abs(value ?? 0)), 0);
+// what was kept before memories had turns of their own
+data.episodes.forEach(({ turns }) => turns.forEach((turn, index) => { turn.kind ??= "act"; turn.number ??= index; }));
 let visible = [], current = -1;
 
 function make(tag, className, text, ...children) {
@@ -19,10 +21,12 @@ const count = (number, word) => `${number.toLocaleString("en")} ${word}${number 
 const number = (value, digits = 2) => (value === null ? "not finite" : value.toFixed(digits));
 const signed = (value) => (value === null ? "not finite" : (value > 0 ? "+" : "") + value.toPrecision(3));
 const named = ([kind, turn]) => (turn < 0 ? NAMES[kind] : `${NAMES[kind]} ${turn}`);
+const titled = (turn) => (turn.kind === "memory" ? `memory after turn ${turn.number}` : `turn ${turn.number}`);
 const tokensOf = (parts) => parts.reduce((sum, part) => sum + part[2], 0);
+const acts = (episode) => episode.acts ?? episode.turns.length + episode.turns_left_out;
 const fullTokens = (turn) => tokensOf(turn.context) + tokensOf(turn.dropped) + turn.written;
 
-function bar(turn, index, largest) {
+function bar(turn, largest) {
   const line = make("div", "bar");
   const add = (className, tokens, title) => {
     const piece = make("i", className);
@@ -30,7 +34,7 @@ function bar(turn, index, largest) {
     piece.title = `${title}: ${count(tokens, "token")}`;
     if (tokens) line.append(piece);
   };
-  const age = (part) => (part[1] >= 0 && part[1] < index - 1 ? " older" : "");
+  const age = (part) => (part[1] >= 0 && part[1] < turn.number - 1 ? " older" : "");
   turn.context.forEach((part) => add(part[0] + age(part), part[2], named(part)));
   add("wrote", turn.written, "written in this turn");
   add("gone", tokensOf(turn.dropped), "dropped");
@@ -39,7 +43,7 @@ function bar(turn, index, largest) {
 
 function legend() {
   const entry = (className, text) => make("span", "", null, make("i", className), text);
-  return make("p", "legend soft", null, entry("prompt", "prompt"), entry("turn", "kept turn"),
+  return make("p", "legend soft", null, entry("prompt", "prompt"), entry("turn", "kept turn or memory"),
     entry("information", "information"), entry("information older", "older ones paler"), entry("wrote", "written now"), entry("gone", "dropped"));
 }
 
@@ -48,8 +52,10 @@ function contextTexts(episode, turn) {
   box.addEventListener("toggle", () => {
     if (!box.open || box.childElementCount > 1) return;
     turn.context.forEach((part) => {
-      const [kind, index, tokens] = part, from = episode.turns[index];
-      const text = kind === "prompt" ? episode.prompt : kind === "turn" ? from.pieces.join("")
+      const [kind, index, tokens] = part, wanted = kind === "memory" ? "memory" : "act";
+      const from = episode.turns.find((each) => each.kind === wanted && each.number === index);
+      const text = from === turn ? "(the opening that asks for it)" : kind === "prompt" ? episode.prompt
+        : kind === "turn" || kind === "memory" ? from.pieces.join("")
         : kind === "information" ? from.information : "(made by the memory mode)";
       box.append(make("h4", "", `${named(part)}, ${count(tokens, "token")}`), make("pre", kind, text));
     });
@@ -120,20 +126,23 @@ function turnCard(episode, turn, index, largest) {
   const card = make("section", turn.valid ? "card" : "card invalid");
   card.id = `turn-${index}`;
   card.tabIndex = -1;
-  const head = make("div", "head", null, make("h3", "", `turn ${index}`));
+  const head = make("div", "head", null, make("h3", "", titled(turn)));
   if (!turn.valid) head.append(make("span", "bad", "invalid"));
   if (turn.reward) head.append(make("span", turn.reward > 0 ? "good" : "bad", `reward ${signed(turn.reward)}`));
   const gone = tokensOf(turn.dropped);
   head.append(make("span", "soft", `saw ${count(tokensOf(turn.context), "token")}, wrote ${turn.written}, dropped ${gone}`));
   const kept = turn.context.map((part) => `${named(part)} (${part[2]})`).join(", ");
-  card.append(head, bar(turn, index, largest), make("p", "soft", `kept: ${kept}`));
+  card.append(head, bar(turn, largest), make("p", "soft", `kept: ${kept}`));
   if (gone) card.append(make("p", "soft", `dropped: ${turn.dropped.map((part) => `${named(part)} (${part[2]})`).join(", ")}`));
   card.append(contextTexts(episode, turn));
-  card.append(make("h4", "", index ? `internal state, changes since turn ${index - 1}` : "internal state"), difference(turn));
+  if (turn.diff) {
+    const since = turn.number ? `, changes since turn ${turn.number - 1}` : "";
+    card.append(make("h4", "", `internal state${since}`), difference(turn));
+  }
   card.append(make("h4", "", "written, token by token (dotted: the internal state)"), ...tokens(turn));
   const cut = turn.written - turn.pieces.length;
   if (cut) card.append(make("p", "soft", `${count(cut, "further token")} left out`));
-  card.append(make("h4", "", "action"), make("pre", "turn", turn.action === null ? "(malformed)" : turn.action));
+  if (turn.kind !== "memory") card.append(make("h4", "", "action"), make("pre", "turn", turn.action === null ? "(malformed)" : turn.action));
   if (turn.information) {
     const size = turn.information_tokens ? `, ${count(turn.information_tokens, "token")}` : ", in no context";
     card.append(make("h4", "", `information${size}`), make("pre", "information", turn.information));
@@ -146,10 +155,10 @@ function turnCard(episode, turn, index, largest) {
 function overview(episode, largest) {
   const box = make("div", "overview");
   episode.turns.forEach((turn, index) => {
-    const link = make("a", "", `turn ${index}`);
+    const link = make("a", "", turn.kind === "memory" ? `memory ${turn.number}` : `turn ${turn.number}`);
     link.href = `#turn-${index}`;
     link.addEventListener("click", (event) => { event.preventDefault(); goToTurn(index); });
-    box.append(link, bar(turn, index, largest), make("span", "count soft", count(tokensOf(turn.context), "token")));
+    box.append(link, bar(turn, largest), make("span", "count soft", count(tokensOf(turn.context), "token")));
   });
   return box;
 }
@@ -168,7 +177,7 @@ function show(index) {
   const largest = Math.max(1, ...episode.turns.map(fullTokens));
   const top = make("section", "card", null, make("h2", "", episode.task));
   const facts = [`reward ${number(episode.reward)}`, `success ${number(episode.success, 0)}`,
-    `ended by ${episode.stop.replace("_", " ")}`, count(episode.turns.length + episode.turns_left_out, "turn"),
+    `ended by ${episode.stop.replace("_", " ")}`, count(acts(episode), "turn"),
     `${episode.invalid} invalid`, `memory ${episode.memory}`, `${number(episode.seconds)} s`, `seed ${episode.seed}`];
   top.append(make("p", "", facts.join(" · ")));
   if (episode.error) top.append(make("p", "bad", `error: ${episode.error}`));
@@ -210,7 +219,7 @@ function entry(index) {
   const episode = data.episodes[index], button = make("button", "", episode.task);
   button.type = "button";
   button.dataset.index = String(index);
-  const words = [`reward ${number(episode.reward)}`, episode.stop.replace("_", " "), count(episode.turns.length + episode.turns_left_out, "turn")];
+  const words = [`reward ${number(episode.reward)}`, episode.stop.replace("_", " "), count(acts(episode), "turn")];
   if (episode.invalid) words.push(`${episode.invalid} invalid`);
   button.append(make("small", "", episode.row), make("small", episode.success ? "good" : "", words.join(", ")));
   button.addEventListener("click", () => { show(index); window.scrollTo(0, 0); });

@@ -13,7 +13,7 @@ from rich.rule import Rule
 from rich.table import Table
 from rich.text import Text
 
-from lightning_mem1.memory import contexts
+from lightning_mem1.memory import STAGED, contexts
 from lightning_mem1.reports.measures import Decode
 from lightning_mem1.text import Tags, parse_turn, printable
 from lightning_mem1.types import Task, Trajectory, Turn
@@ -29,7 +29,7 @@ class Screen:
         decode: Ids -> text, the policy's.
         tags: Names of the blocks.
         mode: Memory mode.
-        window: Turns kept by mode `window`.
+        window: Turns kept by mode `window`, retrieved by mode `amem`.
         max_lines: Lines of a reply that are shown.
     """
 
@@ -49,14 +49,18 @@ class Screen:
             self._labelled("information", clipped(observation, self.max_lines))
 
     def turn(self, trajectory: Trajectory, turn: Turn) -> None:
-        """Show a turn that has ended."""
-        self._num_turns = len(trajectory.turns)
-        text = self.decode(turn.action_ids)
-        state = parse_turn(text, self.tags).internal_state
-        self._print(Rule(_plain(f"turn {self._num_turns} of {trajectory.task.max_turns}"), align="left"))
+        """Show a turn that has ended; where the memory is written apart, it has a part of its own."""
+        self._num_turns = len(trajectory.acts)
+        text = self.decode(turn.ids)
+        apart = turn.kind == "act" and self.mode in STAGED
+        state = parse_turn(text, self.tags).internal_state or ("(apart)" if apart else "(none)")
+        what = "turn" if turn.kind == "act" else "memory after turn"
+        self._print(Rule(_plain(f"{what} {self._num_turns} of {trajectory.task.max_turns}"), align="left"))
         grid = Table.grid(padding=(0, 2))
-        grid.add_row(self._meter(trajectory), _plain(f"{self.tags.internal_state}: {state or '(none)'}"))
+        grid.add_row(self._meter(trajectory), _plain(f"{self.tags.internal_state}: {state}"))
         self._print(grid)
+        if turn.kind == "memory":
+            return
         self._labelled("action", turn.action or text, "" if turn.valid else "(invalid)")
         if turn.information:
             self._labelled("information", clipped(turn.information, self.max_lines))

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from lightning_mem1.retrieval.bm25 import READY, Lines, scored, written_whole
+from lightning_mem1.retrieval.encoder import Encoder
 from lightning_mem1.retrieval.passage import Passage
 
 MAX_CHARS = 10_000
@@ -41,7 +42,7 @@ class Dense:
             raise ValueError("nothing to index: expected at least 1 passage, got 0")
         self._load(model, query_prefix, passage_prefix)
         self.passages: Sequence[Any] = passages
-        vectors = self._embed([f"{self.passage_prefix}{p.contents}" for p in passages])
+        vectors = self._encoder([f"{self.passage_prefix}{p.contents}" for p in passages])
         self._index = self._faiss.IndexFlatIP(vectors.shape[1])
         self._index.add(vectors)
 
@@ -77,7 +78,7 @@ class Dense:
         """Return the nearest passages of each query; scores are cosines."""
         if not queries:
             return []
-        vectors = self._embed([f"{self.query_prefix}{query[:MAX_CHARS]}" for query in queries])
+        vectors = self._encoder([f"{self.query_prefix}{query[:MAX_CHARS]}" for query in queries])
         scores, numbers = self._index.search(vectors, min(top_k, len(self.passages)))
         return [
             [scored(self.passages[int(i)], float(s)) for s, i in zip(row, found, strict=True) if i >= 0]
@@ -87,16 +88,13 @@ class Dense:
     def _load(self, model: str, query_prefix: str | None, passage_prefix: str | None) -> None:
         try:
             import faiss
-            from sentence_transformers import SentenceTransformer
+
+            self._encoder = Encoder(model)
         except ImportError as error:
             raise ImportError(
                 'dense retrieval needs sentence-transformers and faiss-cpu: pip install "lightning-mem1[dense]"'
             ) from error
         e5 = "e5" in Path(model).name.lower()
-        self._encoder = SentenceTransformer(model, device="cpu", model_kwargs={"use_safetensors": True})
         self._faiss, self.model = faiss, model
         self.query_prefix = ("query: " if e5 else "") if query_prefix is None else query_prefix
         self.passage_prefix = ("passage: " if e5 else "") if passage_prefix is None else passage_prefix
-
-    def _embed(self, texts: Sequence[str]) -> Any:
-        return self._encoder.encode(list(texts), normalize_embeddings=True, show_progress_bar=False)

@@ -4,9 +4,13 @@ from pathlib import Path
 
 import pytest
 
+from lightning_mem1.engine.scripted import ScriptedEngine
+from lightning_mem1.memory import contexts, drift
 from lightning_mem1.retrieval.bm25 import built
 from lightning_mem1.retrieval.dense import Dense
 from lightning_mem1.retrieval.passage import Passage
+from lightning_mem1.rollout import Episode, RolloutSettings, collect
+from tiny import WordEnv, task, tiny_tokenizer
 
 PASSAGES = [
     Passage("Ulm", "A town on the Danube with a very high church tower."),
@@ -52,6 +56,18 @@ def test_e5_models_get_their_prefixes_and_others_none(model, tmp_path):
     assert (plain.query_prefix, plain.passage_prefix) == ("", "")
     prefixed = Dense(PASSAGES, model, "query: ", "passage: ")
     assert named.search(QUERIES) == prefixed.search(QUERIES) != plain.search(QUERIES)
+
+
+def test_memory_mode_amem_retrieves_turns_by_their_meaning(model):
+    replies = ["Cats purr on the sofa.", "A church tower stands by the river.", "My kitten sleeps in the basket."]
+    settings = RolloutSettings(prompt="brief", note_embedding=model)
+    engine = ScriptedEngine(tiny_tokenizer(), [lambda context: "<answer>on</answer>"])
+    episodes = [Episode(task(), WordEnv([*replies, ""]))]
+    (trajectory,) = collect(episodes, engine, tiny_tokenizer(), settings, "amem", window=1)
+    assert [len(turn.embedding) for turn in trajectory.turns] == [384, 384, 384, 0]
+    last = tiny_tokenizer().decode(contexts(trajectory, "amem", 1)[3])
+    assert "purr" in last and "kitten" in last and "tower" not in last
+    assert drift(trajectory, "amem", 1) == 0
 
 
 def test_without_the_extra_the_error_says_how_to_get_it():
