@@ -35,7 +35,7 @@ module datamodule
 qa_data
 warmstart
 expert
-reports
+reports provenance agent
 callbacks
 player horizon
 errors
