@@ -141,8 +141,8 @@ def _spans(record: Mapping[str, Any], trace_id: str, now_ns: int) -> list[Any]:
     spans = [root]
     for turn in record["turns"]:
         end = start + int(turn["seconds"] * 1e9)
-        told = {key: shortened(turn[key] or "") for key in ("internal_state", "action", "information")}
-        told |= {"reward": finite(turn["reward"])}
+        told: dict[str, Any] = {"reward": finite(turn["reward"])}
+        told |= {key: shortened(turn[key] or "") for key in ("internal_state", "action", "information")}
         counts = {key: turn[key] for key in COUNTS}
         name, seen = f"turn {turn['turn']}", {"context": turn["context"]}
         spans.append(_span(trace_id, root.span_id, name, (start, end), seen, told, counts))
