@@ -148,6 +148,10 @@ class TaskDataModule(LightningDataModule):
             "data.class_path lightning_mem1.datamodule.WebShopData"
         )
 
+    def files(self) -> list[str]:
+        """Files and folders that the tasks come from, so that a run can keep their hashes; subclasses name theirs."""
+        return []
+
     def setup(self, stage: str) -> None:
         """Build the source and check that it has tasks for every rank."""
         for split in ("train", "val"):
@@ -274,6 +278,10 @@ class WebShopData(TaskDataModule):
         self.max_turns, self.results_per_page = max_turns, results_per_page
         self.strict, self.human_goals, self.num_products = strict, human_goals, num_products
         self.nouns, self.skip_malformed = nouns, skip_malformed
+
+    def files(self) -> list[str]:
+        """The catalogue's folder."""
+        return [self.catalogue] if self.catalogue else []
 
     def make_source(self) -> TaskSource:
         """Load or generate the catalogue, which takes seconds."""

@@ -240,6 +240,8 @@ def _drawn(cli: Any, ledger: Ledger, rows: list[Row], keys: Sequence[Key]) -> li
 
 def _log(cli: Any, rows: list[Row], paths: list[Path]) -> None:
     """A run in the logger, as in training: a step is a number of objectives."""
+    from lightning_mem1.callbacks.artifacts import writes_mlflow
+    from lightning_mem1.callbacks.provenance import describe
     from lightning_mem1.command_line import mlflow_logger
     from lightning_mem1.reports.tables import as_metrics
 
@@ -250,6 +252,8 @@ def _log(cli: Any, rows: list[Row], paths: list[Path]) -> None:
         given = mlflow_logger(cli.experiment, cli.config.tracking_uri, "evaluate")
     for logger in given if isinstance(given, list | tuple) else [given]:
         logger.log_hyperparams(cli.settings)
+        if writes_mlflow(logger):
+            describe(logger, cli.datamodule, {cli.config.split: "evaluation"})
         for step, metrics in as_metrics(rows, cli.config.split):
             logger.log_metrics(metrics, step=step)
         if keep := getattr(logger.experiment, "log_artifact", None):  # MLflow's client

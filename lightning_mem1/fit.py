@@ -175,9 +175,12 @@ def _callbacks(given: Any) -> list[Any]:
         ours.AnswerCallback,
         ours.MemoryUsageCallback,
         ours.TranscriptCallback,
+        ours.TraceCallback,
         ours.PicturesCallback,
         ours.ProgressCallback,
         ours.RLCheckpoint,
+        ours.ProvenanceCallback,
+        ours.ModelCallback,
     )
     chosen = [next((g for g in given if isinstance(g, kind)), None) or kind() for kind in defaults]
     return [*chosen, *(g for g in given if g not in chosen)]

@@ -109,6 +109,11 @@ class QAData(TaskDataModule):
             "variant": variant,
         }
 
+    def files(self) -> list[str]:
+        """Questions and passages."""
+        held_out = [*(self.val_questions or []), *(self.test_questions or [])]
+        return [*self.questions, *held_out, *([self.corpus] if self.corpus else [])]
+
     def make_source(self) -> TaskSource:
         """Generate the encyclopedia, or read the questions and index the corpus."""
         from lightning_mem1.tasks.qa import EncyclopediaTasks, QATasks

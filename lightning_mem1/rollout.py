@@ -216,14 +216,7 @@ class _Rollout:
                 turn.embedding = tuple(map(float, self.embed([note])[0]))
 
     def _information_ids(self, information: str, turns_left: int) -> list[int]:
-        opening, closing = self.wire.information_ends(turns_left)
-        head, tail = self._encode(opening), self._encode(closing)
-        body = self._encode(neutralise(information, self.settings.tags))
-        room = max(0, self.settings.max_information_tokens - len(head) - len(tail))
-        if len(body) > room:
-            kept = int(room * KEPT_TAIL)
-            body = body[: room - kept] + body[len(body) - kept :]
-        return [*head, *body, *tail]
+        return information_ids(information, turns_left, self._encode, self.settings)
 
     def _encode(self, text: str) -> list[int]:
         return list(self.tokenizer.encode(text, add_special_tokens=False))
@@ -266,6 +259,27 @@ def prompt_ids(
     chat = [{"role": "user", "content": message}]
     rendered = tokenizer.apply_chat_template(chat, add_generation_prompt=True, tokenize=False)
     return list(tokenizer.encode(rendered, add_special_tokens=False))
+
+
+def information_ids(
+    information: str, turns_left: int, encode: Callable[[str], list[int]], settings: RolloutSettings
+) -> list[int]:
+    """Ids of a reply as later contexts hold it; one that is too long loses its middle, never its closing tag.
+
+    Args:
+        information: What the environment said; tags in it are made harmless.
+        turns_left: How many turns the agent still has, for the hint.
+        encode: Text -> ids, the policy's, without special tokens.
+        settings: Wire format and limits.
+    """
+    opening, closing = wire_format(settings.wire, settings.tags, settings.instructions).information_ends(turns_left)
+    head, tail = encode(opening), encode(closing)
+    body = encode(neutralise(information, settings.tags))
+    room = max(0, settings.max_information_tokens - len(head) - len(tail))
+    if len(body) > room:
+        kept = int(room * KEPT_TAIL)
+        body = body[: room - kept] + body[len(body) - kept :]
+    return [*head, *body, *tail]
 
 
 def turn_seed(seed: int, turn: int) -> int:

@@ -27,6 +27,9 @@ def test_a_run_leaves_curves_parameters_transcripts_and_the_adapter(config, mlfl
     assert [point.step for point in client.get_metric_history(run.info.run_id, "val/reward")] == [0, 2]
     assert run.info.status == "FINISHED"
     assert {a.path for a in client.list_artifacts(run.info.run_id)} == {"adapter", "pictures", "transcripts"}
+    assert {each.dataset.name for each in run.inputs.dataset_inputs} == {"RankedTasks/train", "RankedTasks/val"}
+    assert run.data.tags["environment.torch"] and len(run.outputs.model_outputs) == 1
+    assert len(client.search_traces(locations=[run.info.experiment_id], run_id=run.info.run_id)) == 8
     logged = {Path(a.path).name for a in client.list_artifacts(run.info.run_id, "transcripts")}
     assert logged == {"val_00000.txt", "val_00000.html", "val_00002.txt", "val_00002.html"}
     folder = Path("runs/tiny/0")

@@ -37,7 +37,7 @@ qa_data
 warmstart
 expert
 redaction
-reports run_logger
+reports run_logger provenance agent
 callbacks
 player horizon
 sharding memory_estimate

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import Any
 
 from lightning.pytorch import Trainer
 
@@ -24,3 +25,15 @@ def log_artifact(trainer: Trainer, path: Path, place: str) -> None:
             except Exception as error:  # every store raises its own kinds; the file itself is in the run's folder
                 reason = redacted(" ".join(str(error).split()))[:120]
                 print(f"MLflow did not take {path}: {reason}", file=sys.stderr)
+
+
+def mlflow_runs(trainer: Trainer) -> list[Any]:
+    """The loggers that write a run of MLflow."""
+    return [logger for logger in trainer.loggers if writes_mlflow(logger)]
+
+
+def writes_mlflow(logger: Any) -> bool:
+    """Whether a logger is Lightning's for MLflow, or of its kind."""
+    from lightning.pytorch.loggers import MLFlowLogger
+
+    return isinstance(logger, MLFlowLogger)

@@ -1,0 +1,60 @@
+"""The trained policy as a model of MLflow: one that loads back and acts."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from lightning.pytorch import Callback, Trainer
+
+from lightning_mem1 import __version__, agent
+from lightning_mem1.callbacks.artifacts import mlflow_runs
+from lightning_mem1.module import Mem1Module
+
+NAME = "policy"
+TOLD = ("policy", "algorithm", "memory", "layout")  # settings that the list of models shows
+
+
+class ModelCallback(Callback):
+    """At the end of a run logs the policy (its adapter, or all weights where there is none) as a model of MLflow.
+
+    It loads back as an `Agent`, from safetensors and JSON, without a pickle::
+
+        agent = mlflow.pyfunc.load_model("models:/<model id>")     # the run's page shows the id
+        agent.predict([{"prompt": "Find red shoes.", "observation": "..."}])
+
+    Args:
+        log_model: Whether to.
+    """
+
+    def __init__(self, log_model: bool = True) -> None:
+        self.log_model = log_model
+
+    def on_train_end(self, trainer: Trainer, pl_module: Mem1Module) -> None:  # type: ignore[override]
+        """Log the policy as it is now."""
+        if not self.log_model or not trainer.is_global_zero:
+            return
+        for logger in mlflow_runs(trainer):
+            with TemporaryDirectory() as folder:
+                agent.save(pl_module.policy, pl_module.settings, Path(folder) / "data")
+                log(logger, Path(folder), pl_module)
+
+
+def log(logger: Any, folder: Path, module: Mem1Module) -> None:
+    """Make a model of ``folder/data`` (see `agent.save`) and log it with the logger's run."""
+    from mlflow import pyfunc
+    from mlflow.entities import LoggedModelOutput
+
+    pyfunc.save_model(
+        folder / "model",
+        loader_module="lightning_mem1.agent",
+        data_path=folder / "data",
+        pip_requirements=[f"lightning-mem1=={__version__}"],  # given, or MLflow would go looking
+    )
+    client = logger.experiment
+    told = {key: str(module.settings[key]) for key in TOLD} | {"rl_step": str(module.rl_step)}
+    model = client.create_logged_model(logger.experiment_id, NAME, logger.run_id, params=told, model_type="agent")
+    client.log_model_artifacts(model.model_id, str(folder / "model"))
+    client.finalize_logged_model(model.model_id, "READY")
+    client.log_outputs(logger.run_id, [LoggedModelOutput(model.model_id, module.rl_step)])

@@ -1,0 +1,80 @@
+"""Run the notebooks and keep their outputs: ``python notebooks/execute.py [NAME ...]``; without names, all of them.
+
+Each runs in an empty folder beside a copy of the experiments, so that nothing of this machine is in it and nothing is
+left behind. What would differ from run to run without meaning anything is taken out before it is written back.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+import time
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import nbformat
+from nbclient import NotebookClient
+
+FOLDER = Path(__file__).resolve().parent
+NOTEBOOKS = sorted(FOLDER.glob("*.ipynb"))
+QUIET = {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1", "TQDM_DISABLE": "1"}
+
+
+def executed(path: Path, folder: Path) -> Any:
+    """Run a notebook from its first cell to its last.
+
+    Args:
+        path: The notebook; the file stays as it is.
+        folder: An empty folder to run in.
+
+    Returns:
+        The notebook with its new outputs.
+
+    Raises:
+        nbclient.exceptions.CellExecutionError: a cell failed.
+    """
+    shutil.copytree(FOLDER.parent / "experiments", folder / "experiments")
+    here = folder / "notebooks"
+    here.mkdir()
+    for key, value in QUIET.items():
+        os.environ.setdefault(key, value)
+    notebook = nbformat.read(path, as_version=4)
+    resources = {"metadata": {"path": str(here)}}
+    NotebookClient(notebook, timeout=1800, kernel_name="python3", resources=resources).execute()
+    return stripped(notebook)
+
+
+def stripped(notebook: Any) -> Any:
+    """The notebook without times, versions and what libraries said about themselves on stderr."""
+    notebook.metadata = {
+        "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
+        "language_info": {"name": "python"},
+    }
+    for cell in notebook.cells:
+        cell.metadata = {}
+        if cell.cell_type == "code":
+            cell.outputs = [each for each in cell.outputs if each.get("name") != "stderr"]
+            for output in cell.outputs:
+                output.pop("metadata", None)
+                if output.output_type in ("display_data", "execute_result"):
+                    output.metadata = {}
+    return notebook
+
+
+def main(names: list[str]) -> None:
+    """Execute notebooks in place; names may be shortened."""
+    chosen = [path for path in NOTEBOOKS if not names or any(name in path.name for name in names)]
+    if not chosen:
+        raise SystemExit(f"no such notebook: expected some of {', '.join(p.stem for p in NOTEBOOKS)}, got {names}")
+    for path in chosen:
+        started = time.perf_counter()
+        with TemporaryDirectory() as folder:
+            notebook = executed(path, Path(folder))
+        nbformat.write(notebook, path)
+        print(f"{path.name}: {time.perf_counter() - started:.0f} s, {path.stat().st_size / 1000:.0f} kB", flush=True)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
