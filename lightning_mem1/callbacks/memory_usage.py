@@ -67,9 +67,9 @@ class MemoryUsageCallback(Callback):
     causal attention); ``internal_state_mean``, ``internal_state_max`` (tokens), ``internal_state_growth`` (tokens
     per turn) and ``internal_state_copy_rate`` (0-1: share of a state's runs of 3 tokens that stood in the state before,
     so 1 is a memory that stands still; left out when no state was long enough); ``context_tokens_turn_<k>`` (mean
-    context of turn k, or of the memory written after it where that is longer); and in training ``engine_kv_mib`` (the local
-    engine's pool), ``process_gib`` (resident memory), ``gpu_peak_gib`` (since the start). Where the memory is written
-    apart, the contexts that it is written in count like the others.
+    context of turn k, or of the memory written after it where that is longer); and in training ``engine_kv_mib`` (the
+    local engine's pool), ``process_gib`` (resident memory), ``gpu_peak_gib`` (since the start). Where the memory is
+    written apart, the contexts that it is written in count like the others.
     """
 
     def __init__(self) -> None:
