@@ -93,7 +93,7 @@ class Novice:
         if parts[-1] == "open one":
             at = (turn.action or "")[len("click[") : -1]
         read = "read" in parts or parts[-1] == "read features"
-        chosen = re.match(r"choose ([^:]+): ", parts[-1])
+        chosen = re.match(r"choose ([^:]+): ", parts[-1]) if turn.action else None
         return _Memory([each for each in tried if each != "none"], at, read, chosen[1] if chosen else None)
 
     def _search(self, wanted: Wanted) -> tuple[str, str]:
@@ -132,7 +132,7 @@ class Novice:
         features = "click[features]" in page.actions
         if untouched and features and not memory.read and spare > 2 and self.rng.random() < self.skill.browse:
             return "read features", "click[features]"
-        if lacking and spare > 2 and not missed and self.rng.random() < self.skill.miss:
+        if lacking and spare > 2 and not missed and self.skill.miss and self.rng.random() < self.skill.miss:
             name, value = self.rng.choice(lacking)
             return f"choose {name}: {value}", f"click[{value}]"
         if pending:
