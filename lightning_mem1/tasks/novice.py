@@ -28,8 +28,8 @@ class Skill:
         recover: Goes back to the results when an item lacks a wanted value.
         browse: Takes a useless detour where one is possible.
         query: Searches for the wanted words with the options; otherwise without them.
-        miss: Clicks a wanted value that the item lacks, never twice in a row. It is no valid turn: a warm start does not
-            clone it, but how the shopper goes on behind it.
+        miss: Clicks a wanted value that the item lacks, never twice in a row. That is no valid turn: a warm start does
+            not clone it, but how the shopper goes on behind it.
     """
 
     choice: float = 0.5
