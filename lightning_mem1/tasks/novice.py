@@ -28,6 +28,8 @@ class Skill:
         recover: Goes back to the results when an item lacks a wanted value.
         browse: Takes a useless detour where one is possible.
         query: Searches for the wanted words with the options; otherwise without them.
+        miss: Clicks a wanted value that the item lacks, never twice in a row. That is no valid turn: a warm start does
+            not clone it, but how the shopper goes on behind it.
     """
 
     choice: float = 0.5
@@ -35,6 +37,7 @@ class Skill:
     recover: float = 0.3
     browse: float = 0.1
     query: float = 0.6
+    miss: float = 0.0
 
 
 SLIP = 0.05  # of the items whose options it would leave alone, this part gets another value for the first one
@@ -82,14 +85,16 @@ class Novice:
     def _memory(self, previous: str | None) -> _Memory:
         """Read back the previous turn: the summary, and the item that its click opened."""
         if previous is None:
-            return _Memory([], None, False)
+            return _Memory([], None, False, None)
         turn = parse_turn(previous, self.tags)
         parts = turn.internal_state.split("; ")
         tried = next((part.split()[1:] for part in reversed(parts) if part.startswith("tried ")), [])
         at = next((part.split()[1] for part in reversed(parts) if re.fullmatch(r"at \S+", part)), None)
         if parts[-1] == "open one":
             at = (turn.action or "")[len("click[") : -1]
-        return _Memory([each for each in tried if each != "none"], at, "read" in parts or parts[-1] == "read features")
+        read = "read" in parts or parts[-1] == "read features"
+        chosen = re.match(r"choose ([^:]+): ", parts[-1]) if turn.action else None
+        return _Memory([each for each in tried if each != "none"], at, read, chosen[1] if chosen else None)
 
     def _search(self, wanted: Wanted) -> tuple[str, str]:
         # a run of the instruction's own words: a small model has only to copy on
@@ -118,7 +123,8 @@ class Novice:
         if turns_left <= 1:
             return "buy", "click[buy now]"
         spare = turns_left - len(pending) - 1
-        untouched = not page.selected
+        missed = memory.chosen is not None and memory.chosen not in page.selected
+        untouched = not page.selected and not missed
         if untouched and lacking and spare > len(wanted.options) + 2 and self.rng.random() < self.skill.recover:
             memory.tried += [memory.at] if memory.at else []
             memory.at = None
@@ -126,9 +132,12 @@ class Novice:
         features = "click[features]" in page.actions
         if untouched and features and not memory.read and spare > 2 and self.rng.random() < self.skill.browse:
             return "read features", "click[features]"
+        if lacking and spare > 2 and not missed and self.skill.miss and self.rng.random() < self.skill.miss:
+            name, value = self.rng.choice(lacking)
+            return f"choose {name}: {value}", f"click[{value}]"
         if pending:
             name, value = pending[0]
-            if page.selected or self.rng.random() < self.skill.option:
+            if not untouched or self.rng.random() < self.skill.option:
                 return f"choose {name}: {value}", f"click[{value}]"
             others = [each for each in page.choices[name] if each != value]
             if others and self.rng.random() < SLIP:
@@ -139,15 +148,17 @@ class Novice:
 
 @dataclass
 class _Memory:
-    """What a summary carries: items given up, the item that is open, whether its features were read."""
+    """What a summary carries: items given up, the item that is open, whether its features were read, the option that
+    was chosen last."""
 
     tried: list[str]
     at: str | None
     read: bool
+    chosen: str | None
 
 
-def _pending(wanted: Wanted, page: Seen) -> tuple[list[tuple[str, str]], bool]:
-    """Return the wanted choices behind the last one made, and whether any wanted value is missing here."""
+def _pending(wanted: Wanted, page: Seen) -> tuple[list[tuple[str, str]], list[tuple[str, str]]]:
+    """Return the wanted choices behind the last one made, and those that cannot be made here."""
     names = list(page.choices)
     last = max((names.index(name) for name in page.selected), default=-1)
     pending = []
@@ -155,7 +166,7 @@ def _pending(wanted: Wanted, page: Seen) -> tuple[list[tuple[str, str]], bool]:
         value = _value(wanted, name, page.choices[name])
         if value is not None:
             pending.append((name, value))
-    lacking = any(_value(wanted, name, page.choices.get(name, ())) is None for name, _ in wanted.options)
+    lacking = [each for each in wanted.options if _value(wanted, each[0], page.choices.get(each[0], ())) is None]
     return pending, lacking
 
 

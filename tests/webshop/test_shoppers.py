@@ -97,6 +97,18 @@ def test_a_novice_that_forgets_options_finishes_those_it_has_begun() -> None:
     assert {action("color: navy blue, size: 32w x 30l", seed) for seed in range(60)} == {"click[buy now]"}
 
 
+def test_a_novice_that_clicks_what_is_not_there_goes_on_with_what_is() -> None:
+    stubborn = Skill(choice=1, option=0, recover=0, browse=0, query=1, miss=1)
+    lacking, missed = ITEM.replace(" [32w x 30l]", ""), "click[32w x 30l]"
+    novice = Novice(random.Random(0), stubborn)
+    first = novice.turn(REQUEST, None, lacking.format("nothing"), 8)
+    then = novice.turn(REQUEST, first, lacking.format("nothing"), 7)
+    again = novice.turn(REQUEST, then, lacking.format("color: navy blue"), 6)
+    last = novice.turn(REQUEST, again, lacking.format("color: navy blue"), 5)
+    actions = [parse_turn(turn, Tags()).action for turn in (first, then, again, last)]
+    assert actions == [missed, "click[navy blue]", missed, "click[buy now]"]
+
+
 def test_the_last_turn_buys() -> None:
     turn = Novice(random.Random(0), EXPERT).turn(REQUEST, None, ITEM.format("nothing"), 1)
     assert parse_turn(turn, Tags()).action == "click[buy now]"
