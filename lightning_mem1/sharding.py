@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from datetime import timedelta
 from typing import Any
 
 from lightning.pytorch.strategies import ModelParallelStrategy
@@ -12,10 +13,18 @@ from torch.optim import Optimizer
 class ShardedBase(ModelParallelStrategy):
     """Lightning's strategy for FSDP2 over all ranks. Only adapters train, and they are whole everywhere: unlike there,
     their state and that of the optimizer go into checkpoints as they are, and the base stays out of them.
+
+    Args:
+        process_group_backend: gloo, nccl, or null for the device's own.
+        timeout_s: How long a rank waits for the others.
     """
 
-    def __init__(self, **kwargs: Any) -> None:
-        super().__init__(tensor_parallel_size=1, **kwargs)
+    def __init__(self, process_group_backend: str | None = None, timeout_s: float = 1800.0) -> None:
+        super().__init__(
+            tensor_parallel_size=1,
+            process_group_backend=process_group_backend,
+            timeout=timedelta(seconds=timeout_s),
+        )
 
     @property
     def restore_checkpoint_after_setup(self) -> bool:

@@ -33,7 +33,8 @@ PHASES: dict[str, CodeType] = {
     "checkpoint": callbacks.RLCheckpoint._save_last.__code__,
     "validation": callbacks.RolloutCallback._validate.__code__,
 }
-BY_THE_CLOCK = "any"
+BY_THE_CLOCK = "by the clock"
+MOMENTS = [*PHASES, BY_THE_CLOCK]
 
 
 class Calls:
@@ -86,19 +87,19 @@ def main(config: str, store: str, num_kills: int, seed: int) -> None:
     assert attempt([*arguments, "--experiment", "whole"], Calls())
     seconds = time.monotonic() - started
     counts = json.loads(Path("counts.json").read_text())
-    moments = [list(PHASES), [BY_THE_CLOCK]]
     number = survived = 0
     while survived < num_kills:
         experiment, kills, done = f"killed{number}", [], False
         while not done:
-            last = ["--ckpt_path", "last"] if list(Path("runs").glob(f"{experiment}/*/checkpoints/last.ckpt")) else []
-            argv = [*arguments, "--experiment", experiment, *last]
-            phase = rng.choice(rng.choice(moments)) if survived + len(kills) < num_kills else None
+            goes_on = bool(list(Path("runs").glob(f"{experiment}/*/checkpoints/last.ckpt")))
+            argv = [*arguments, "--experiment", experiment, *(["--ckpt_path", "last"] if goes_on else [])]
+            phase = MOMENTS[(survived + len(kills)) % len(MOMENTS)] if survived + len(kills) < num_kills else None
+            # a new run is killed late, mostly after its first checkpoint; one that goes on has less before it
+            part = rng.uniform(0, 1 / 2) if goes_on else rng.uniform(1 / 3, 1)
             if phase == BY_THE_CLOCK:
-                done = attempt(argv, None, rng.uniform(0, seconds))
+                done = attempt(argv, None, part * seconds)
             else:
-                most = counts[phase] // (2 if last else 1) if phase else 0  # what goes on has less before it
-                done = attempt(argv, Calls(phase, rng.randint(1, max(most, 1))) if phase else None)
+                done = attempt(argv, Calls(phase, 1 + int(part * counts[phase])) if phase else None)
             kills += [] if done else [phase]
         print(json.dumps({"experiment": experiment, "kills": kills}), flush=True)
         number, survived = number + 1, survived + len(kills)
