@@ -52,6 +52,7 @@ def url(folder):
         "VLLM_CPU_OMP_THREADS_BIND": "nobind",
         "VLLM_NO_USAGE_STATS": "1",
         "VLLM_ENABLE_V1_MULTIPROCESSING": "0",  # one process less to start
+        "TORCH_COMPILE_DISABLE": "1",  # its first turn would wait for a C++ compiler
         "VLLM_ENGINE_READY_TIMEOUT_S": str(START_S),
         "VLLM_EXECUTE_MODEL_TIMEOUT_SECONDS": str(START_S),
         "PATH": f"{Path(PYTHON).parent}{os.pathsep}{os.environ['PATH']}",
