@@ -47,9 +47,7 @@ def test_its_turn_is_the_one_that_a_rollout_would_take(make_module):
     assert [each["context_tokens"] for each in (first, second, third)] == contexts
 
 
-def test_a_run_logs_its_policy_as_a_model_that_loads_back_and_acts(
-    mlflow_uri, make_module, make_data, fit, monkeypatch
-):
+def test_a_run_logs_its_policy_as_a_model_that_loads_back_and_acts(mlflow_uri, make_module, make_data, fit):
     import mlflow
 
     logger = MLFlowLogger("models", tracking_uri=mlflow_uri)

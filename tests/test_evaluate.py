@@ -193,6 +193,8 @@ def test_a_run_in_mlflow_has_a_step_for_each_number_of_objectives_and_the_files(
     turns = client.get_metric_history(run.info.run_id, "test/mem1/turns")
     assert [(point.step, point.value) for point in turns] == [(1, 6.0), (2, 7.0)]
     assert run.info.status == "FINISHED" and run.data.params["model.memory"] == "mem1"
+    assert run.data.tags["environment.torch"]
+    assert run.inputs.dataset_inputs[0].dataset.name.endswith("/test")
     (folder,) = client.list_artifacts(run.info.run_id)
     names = {Path(a.path).name for a in client.list_artifacts(run.info.run_id, folder.path)}
     assert names == {"results.json", "results.csv", "objectives.png", "turns.png", "page.html"}
