@@ -148,8 +148,9 @@ def _run_of(path: str) -> str | None:
 
 def new_folder(experiment: str, runs: str | Path = "runs") -> Path:
     """Make ``runs/<experiment>/<number>``, the next free number; further ranks make and write none."""
-    if "LOCAL_RANK" in os.environ and RUN_FOLDER in os.environ:
-        return Path(os.environ[RUN_FOLDER])
+    parent, _, folder_of_parent = os.environ.get(RUN_FOLDER, "").partition(":")
+    if "LOCAL_RANK" in os.environ and parent == str(os.getppid()):  # no earlier run's of whoever called torchrun
+        return Path(folder_of_parent)
     if not command.is_first_rank():  # started by torchrun or SLURM: it cannot know the first one's
         return Path(runs) / experiment
     number = 0
@@ -160,7 +161,7 @@ def new_folder(experiment: str, runs: str | Path = "runs") -> Path:
         except FileExistsError:
             number += 1
             continue
-        os.environ[RUN_FOLDER] = str(folder)
+        os.environ[RUN_FOLDER] = f"{os.getpid()}:{folder}"
         return folder
 
 
