@@ -8,6 +8,7 @@ and hold no ids to learn from.
 
 from __future__ import annotations
 
+import re
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -226,7 +227,7 @@ wrong in their decisions: it is the starting point of `experiments/webshop.yaml`
 {mode}| data | {shop} trajectories in {worlds} generated shops (train goals), {qa} in {worlds} generated encyclopedias |
 {filter}| seeds of the worlds | {first} to {last} (those of training and tests, seed 0, were never seen) |
 | cost | {tokens:.1f} M trained tokens, {minutes:.0f} minutes on {threads} CPU {thread} |
-| shop: {tasks} validation goals, greedy | reward {shop_reward:.3f}, success {shop_success:.3f}, \
+{before}| shop: {tasks} validation goals, greedy | reward {shop_reward:.3f}, success {shop_success:.3f}, \
 {shop_turns:.1f} turns, {shop_valid:.1%} valid |
 | QA: {tasks} validation tasks, greedy | right answers {qa_reward:.3f}, all right {qa_success:.3f}, \
 {qa_turns:.1f} turns, {qa_valid:.1%} valid |
@@ -245,6 +246,7 @@ def write_card(config: WarmStart, numbers: dict[str, float], command: str) -> No
     card = CARD.format(
         **numbers,
         mode=mode,
+        before="".join(f"| before that: {name} | {told} |\n" for name, told in made_before(config.init_from)),
         minutes=numbers["seconds"] / 60,
         command=command,
         filter=kept,
@@ -259,6 +261,17 @@ def write_card(config: WarmStart, numbers: dict[str, float], command: str) -> No
         tasks=config.num_val_tasks,
     )
     Path(config.output, "README.md").write_text(card, encoding="utf-8")
+
+
+def made_before(folder: str | None) -> list[tuple[str, str]]:
+    """How the policy that a warm start goes on from was made, as its card tells: (name, what is told)."""
+    card = Path(folder, "README.md") if folder else None
+    if card is None or not card.is_file():
+        return []
+    rows = re.findall(
+        r"^\| (?:before that: )?(command|seed|data|seeds of the worlds|cost) \| (.*) \|$", card.read_text(), re.M
+    )
+    return rows
 
 
 def main(argv: Sequence[str] | None = None) -> int:

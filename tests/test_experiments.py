@@ -25,21 +25,21 @@ SHARED = ROOT.parent / "shared" / "data" / "webshop-1k"
 SHORT = ["--data.tasks_per_step=2", "--data.group_size=4", "--data.num_rl_steps=2", "--data.num_val_tasks=3"]
 
 
-def warm_start():
-    """What the bundled policy is made with."""
+def warm_start(name="warmstart_longer"):
+    """What the bundled policy is made with: the second of its two warm starts goes on from the first."""
     from jsonargparse import ArgumentParser
 
     parser = ArgumentParser(parser_mode="omegaconf", exit_on_error=False)
     parser.add_argument("--config", action="config")
     parser.add_class_arguments(WarmStart, "warmstart")
-    path = ROOT / "experiments" / "warmstart.yaml"
+    path = ROOT / "experiments" / f"{name}.yaml"
     return parser.instantiate(parser.parse_args(["--config", str(path)])).warmstart
 
 
 @pytest.mark.parametrize("path", EXPERIMENTS, ids=lambda path: path.stem)
 def test_every_experiment_is_read_without_complaint(path, capsys):
-    if path.stem == "warmstart":
-        assert warm_start().output == "lightning_mem1/assets/policy"
+    if path.stem.startswith("warmstart"):
+        assert warm_start(path.stem).output == "lightning_mem1/assets/policy"
     else:
         assert fit.main([str(path), "--print_config"]) == 0
         assert "tasks_per_step" in capsys.readouterr().out
@@ -85,8 +85,11 @@ def test_the_bundled_assets_are_small_safe_and_tell_how_they_were_made():
     assert sum(path.stat().st_size for path in files) < 12e6
     assert {path.suffix for path in files} <= {".safetensors", ".json", ".jinja", ".md", ".py"}
     card = CARD.read_text()
-    assert re.search(r"python -m lightning_mem1.sft experiments/warmstart.yaml", card)
-    assert "| seed | 0 |" in card
+    assert warm_start().init_from == warm_start("warmstart").output
+    assert "| command | `python -m lightning_mem1.sft experiments/warmstart_longer.yaml` |" in card
+    assert "| seed | 1 |" in card
+    assert "| before that: command | `python -m lightning_mem1.sft experiments/warmstart.yaml` |" in card
+    assert "| before that: seed | 0 |" in card
 
 
 @pytest.mark.parametrize("catalogue", [None, SHARED], ids=["generated", "official"])

@@ -10,7 +10,7 @@ from lightning_mem1.collator import collate
 from lightning_mem1.expert import ExpertStream
 from lightning_mem1.memory import drift
 from lightning_mem1.policy.policy import Policy
-from lightning_mem1.sft import make_tokenizer
+from lightning_mem1.sft import made_before, make_tokenizer
 from lightning_mem1.warmstart import Architecture, ExpertData, QAExpert, ShopExpert, Stage, WarmStart
 from tiny import tiny_tokenizer
 
@@ -147,7 +147,8 @@ def test_a_warm_start_writes_a_policy_that_loads_and_a_card_that_tells_its_makin
     assert torch.isfinite(policy.logprobs(collate(trajectories))[0]).all()
     card = (tmp_path / "policy" / "README.md").read_text()
     assert f"`python -m lightning_mem1.sft {config} --warmstart.model.vocab_size=600" in card
-    assert "| seed | 0 |" in card
+    assert "| seed | 0 |" in card and "before that" not in card
+    assert ("seed", "0") in made_before(str(tmp_path / "policy")) and made_before(str(tmp_path)) == []
     assert "4 trajectories in 1 generated shops (train goals), 16 in 1 generated encyclopedias" in card
     assert 0 < int(re.search(r"\| cloned \| those with a reward of at least 0\.4: (\d+) \|", card)[1]) < 20
 
