@@ -95,7 +95,7 @@ class Adapters:
             if error.status == 400 and "already" in str(error):
                 return
             hint = "; vLLM takes adapters with --enable-lora and VLLM_ALLOW_RUNTIME_LORA_UPDATING=1"
-            raise Trouble(f"{error} for the adapter{hint if error.status else ''}", error.status) from None
+            raise Trouble(f"{error} for the adapter{hint if error.status == 404 else ''}", error.status) from None
 
     def _unload(self, server: Server, name: str) -> None:
         try:
