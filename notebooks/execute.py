@@ -55,12 +55,23 @@ def stripped(notebook: Any) -> Any:
     for cell in notebook.cells:
         cell.metadata = {}
         if cell.cell_type == "code":
-            cell.outputs = [each for each in cell.outputs if each.get("name") != "stderr"]
+            cell.outputs = joined([each for each in cell.outputs if each.get("name") != "stderr"])
             for output in cell.outputs:
                 output.pop("metadata", None)
                 if output.output_type in ("display_data", "execute_result"):
                     output.metadata = {}
     return notebook
+
+
+def joined(outputs: list[Any]) -> list[Any]:
+    """The outputs with what was printed in one piece: how a kernel cuts it up is a matter of time."""
+    whole: list[Any] = []
+    for output in outputs:
+        if whole and output.output_type == whole[-1].output_type == "stream":
+            whole[-1].text += output.text
+        else:
+            whole.append(output)
+    return whole
 
 
 def main(names: list[str]) -> None:

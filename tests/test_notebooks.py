@@ -54,3 +54,13 @@ def test_what_is_committed_was_run_in_order_and_is_light(path):
 def test_there_are_six_and_the_readme_names_each_of_them():
     named = re.findall(r"\]\((\w+\.ipynb)\)", (FOLDER / "README.md").read_text())
     assert sorted(named) == [path.name for path in NOTEBOOKS] and len(named) == 6
+
+
+def test_what_is_printed_is_one_piece_and_what_libraries_say_is_left_out():
+    output = nbformat.v4.new_output
+    cell = nbformat.v4.new_code_cell("x", execution_count=1, metadata={"execution": {"start": "now"}})
+    said = output("stream", name="stderr", text="loading")
+    cell.outputs = [output("stream", text="a\n"), said, output("stream", text="b\n"), output("execute_result")]
+    (cell,) = execute().stripped(nbformat.v4.new_notebook(cells=[cell])).cells
+    assert [each.get("text", each.output_type) for each in cell.outputs] == ["a\nb\n", "execute_result"]
+    assert cell.metadata == {}
