@@ -268,7 +268,7 @@ def made_before(folder: str | None) -> list[tuple[str, str]]:
     card = Path(folder, "README.md") if folder else None
     if card is None or not card.is_file():
         return []
-    rows = re.findall(
+    rows: list[tuple[str, str]] = re.findall(
         r"^\| (?:before that: )?(command|seed|data|seeds of the worlds|cost) \| (.*) \|$", card.read_text(), re.M
     )
     return rows
