@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 from lightning_mem1.engine.local import EngineSettings, LocalEngine
-from lightning_mem1.memory import context_ids
+from lightning_mem1.memory import STAGED, context_ids
 from lightning_mem1.policy.policy import ADAPTER, Policy
 from lightning_mem1.rollout import RolloutSettings, information_ids, prompt_ids
 from lightning_mem1.snapshot import plain
@@ -34,9 +34,17 @@ class Agent:
     Args:
         policy: Its weights.
         settings: ``memory``, ``window`` and ``rollout`` of the module that it was trained by, as plain values.
+
+    Raises:
+        ValueError: a memory mode that writes its memory in a turn of its own, which one call per turn cannot.
     """
 
     def __init__(self, policy: Policy, settings: Mapping[str, Any]) -> None:
+        if settings["memory"] in STAGED:
+            raise ValueError(
+                f"an agent writes one turn per call: expected a memory mode without turns for the memory, got "
+                f"'{settings['memory']}'; play it with `collect`, or by the command `play`"
+            )
         rollout = dict(settings["rollout"])
         tags = dict(rollout.pop("tags"))
         self.policy, self.memory, self.window = policy.eval(), str(settings["memory"]), int(settings["window"])

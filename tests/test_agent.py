@@ -85,3 +85,9 @@ def test_a_run_asked_for_no_model_logs_none(mlflow_uri, make_module, make_data, 
     logger = MLFlowLogger("models", tracking_uri=mlflow_uri)
     fit(make_module(), make_data(num_rl_steps=1, num_val_tasks=0), ModelCallback(log_model=False), logger=logger)
     assert MlflowClient(mlflow_uri).get_run(logger.run_id).outputs.model_outputs == []
+
+
+def test_a_mode_that_writes_its_memory_apart_is_refused(make_module):
+    module = make_module()
+    with pytest.raises(ValueError, match="got 'summary'; play it with"):
+        Agent(module.policy, {**module.settings, "memory": "summary"})
