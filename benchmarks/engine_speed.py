@@ -16,7 +16,6 @@ import json
 import statistics
 import sys
 import time
-from collections import deque
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -29,6 +28,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 from webshop_scale import hardware
 
 from lightning_mem1.engine.local import EngineSettings, LocalEngine
+from lightning_mem1.engine.scripted import ScriptedEngine
 from lightning_mem1.policy.loading import resolve
 from lightning_mem1.policy.policy import Policy
 from lightning_mem1.rollout import Episode, RolloutSettings, collect
@@ -41,15 +41,14 @@ GROUP = 8
 TOLERANCE = 0.2  # how far a ratio may lie below the committed one, as a part of it
 
 
-class Transformers:
-    """What the two engines of transformers share: a queue, and a model with the attention they need."""
-
-    max_context_tokens = 1 << 30
+class Transformers(ScriptedEngine):
+    """What the two engines of transformers share: a model and its settings, and the queue of the scripted engine."""
 
     def __init__(self, policy_name: str, settings: RolloutSettings) -> None:
         from transformers import AutoModelForCausalLM, GenerationConfig
 
         tokenizer = Policy.load(policy_name).tokenizer
+        super().__init__(tokenizer, [])
         self.model = AutoModelForCausalLM.from_pretrained(
             resolve(policy_name), dtype=torch.float32, attn_implementation="sdpa"
         )
@@ -63,20 +62,6 @@ class Transformers:
             eos_token_id=[end for end in ends if end is not None],
             pad_token_id=tokenizer.eos_token_id,
         )
-        self._queue: deque[GenerationRequest] = deque()
-
-    @property
-    def pending(self) -> int:
-        """Turns queued."""
-        return len(self._queue)
-
-    def reset(self) -> None:
-        """Forget queued turns."""
-        self._queue.clear()
-
-    def submit(self, request: GenerationRequest) -> None:
-        """Queue one turn."""
-        self._queue.append(request)
 
 
 class Padded(Transformers):
