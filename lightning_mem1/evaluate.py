@@ -206,12 +206,12 @@ def _write(cli: Any, ledger: Ledger, rows: list[Row], baselines: list[Baseline],
     from rich.console import Console
 
     from lightning_mem1.reports import tables
-    from lightning_mem1.reports.ledger import write_whole
+    from lightning_mem1.whole_file import write_whole
 
     results = tables.as_json(ledger.settings, rows, baselines, papers)
     paths = [ledger.folder / "results.json", ledger.folder / "results.csv"]
-    write_whole(paths[0], json.dumps(results, indent=1) + "\n")
-    write_whole(paths[1], tables.as_csv(rows, baselines))
+    write_whole(paths[0], (json.dumps(results, indent=1) + "\n").encode())
+    write_whole(paths[1], tables.as_csv(rows, baselines).encode())
     console = Console(highlight=False)
     if not console.is_terminal:
         console.width = 240  # a file has no edge
@@ -225,8 +225,8 @@ def _write(cli: Any, ledger: Ledger, rows: list[Row], baselines: list[Baseline],
 def _drawn(cli: Any, ledger: Ledger, rows: list[Row], keys: Sequence[Key]) -> list[Path]:
     """The pictures of the rows and the page of the trajectories with these keys; returns the files."""
     from lightning_mem1.reports import plots
-    from lightning_mem1.reports.ledger import write_whole
     from lightning_mem1.reports.page import page
+    from lightning_mem1.whole_file import write_whole
 
     paths = plots.save(plots.of_rows(rows), ledger.folder)
     if keys:
@@ -234,7 +234,7 @@ def _drawn(cli: Any, ledger: Ledger, rows: list[Row], keys: Sequence[Key]) -> li
         title = f"{cli.experiment}: evaluated on {cli.config.split}"
         shown = [kept[key] for key in keys if key in kept]
         paths.append(ledger.folder / "page.html")
-        write_whole(paths[-1], page(shown, title, sum(row.num_trajectories for row in rows)))
+        write_whole(paths[-1], page(shown, title, sum(row.num_trajectories for row in rows)).encode())
     return paths
 
 

@@ -12,7 +12,7 @@ PACKAGE = Path(__file__).parents[1] / "lightning_mem1"
 
 # A room imports only from the lines above its own; rooms that share a line never import each other.
 ROOMS = """
-types http
+types http whole_file
 text notes
 memory
 wire places

@@ -13,8 +13,8 @@ import yaml
 from lightning.pytorch import Callback
 
 from lightning_mem1.callbacks import RLCheckpoint
-from lightning_mem1.callbacks.whole_file import keep, write_whole
 from lightning_mem1.run_logger import RunLogger
+from lightning_mem1.whole_file import keep, write_whole
 
 NUM_KILLS = int(os.environ.get("LIGHTNING_MEM1_KILLS", "3"))
 # what a clock or the machine says differs from run to run

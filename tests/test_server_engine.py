@@ -18,7 +18,7 @@ from lightning_mem1.engine.settings import EngineSettings, ServerSettings
 from lightning_mem1.policy.policy import LoraSettings
 from lightning_mem1.rollout import Episode, RolloutSettings, collect
 from lightning_mem1.types import GenerationRequest, StopReason
-from tiny import WordEnv, random_ids, task, tiny_policy, tiny_tokenizer
+from tiny import WordEnv, random_ids, task, tiny_policy, tiny_tokenizer, turns
 
 BASE = tiny_policy()
 QUICK = ServerSettings(timeout_s=0.3, num_retries=1, pause_s=0.01)
@@ -51,17 +51,6 @@ def requests(count=6, seed=3, **changes):
     rng = random.Random(seed)
     settings = {"max_new_tokens": 12, "stop": ("</answer>", "e"), "temperature": 0.0, **changes}
     return [GenerationRequest(k, random_ids(rng, rng.randint(3, 40)), seed=k, **settings) for k in range(count)]
-
-
-def turns(engine, asked):
-    """Completions by session."""
-    engine.reset()
-    for request in asked:
-        engine.submit(request)
-    found = {}
-    while engine.pending:
-        found |= {each.session: each for each in engine.step()}
-    return [found[request.session] for request in asked]
 
 
 def choice(ids=(5, 6), logprobs=(-0.5, -0.25), text="ab", **more):

@@ -21,6 +21,7 @@ from lightning_mem1.engine.settings import EngineSettings, ServerSettings
 from lightning_mem1.policy.policy import LoraSettings, Policy
 from lightning_mem1.types import GenerationRequest
 from padded import save_padded
+from tiny import turns
 
 PYTHON = os.environ.get("LIGHTNING_MEM1_VLLM", "")
 START_S = 3600  # nothing is asserted about time: this only ends a hopeless wait
@@ -95,16 +96,6 @@ def requests(tokenizer, temperature):
     return [GenerationRequest(k, each, 32, STOP, temperature, seed=k) for k, each in enumerate(ids)]
 
 
-def played(engine, asked):
-    engine.reset()
-    for request in asked:
-        engine.submit(request)
-    found = {}
-    while engine.pending:
-        found |= {each.session: each for each in engine.step()}
-    return [found[request.session] for request in asked]
-
-
 @torch.no_grad()
 def gap(policy, asked, done):
     """Largest difference of a log-prob from the one that transformers computes with its own attention, in nats."""
@@ -124,7 +115,7 @@ def gap(policy, asked, done):
 def test_ids_go_in_and_out_and_log_probs_are_those_of_transformers(url, temperature):
     policy = Policy.load("bundled").eval()
     asked = requests(policy.tokenizer, temperature)
-    done = played(engine_of(url, policy), asked)
+    done = turns(engine_of(url, policy), asked)
     found = gap(policy, asked, done)
     print(f"temperature {temperature}: largest gap {found:.1e} nats over {sum(len(t.ids) for t in done)} tokens")
     assert found <= 1e-4
@@ -133,7 +124,7 @@ def test_ids_go_in_and_out_and_log_probs_are_those_of_transformers(url, temperat
 def test_a_turn_ends_with_the_token_that_completes_a_stop_string(url):
     policy = Policy.load("bundled").eval()
     engine, (request, *_) = engine_of(url, policy), requests(policy.tokenizer, 0.0)
-    (whole,) = played(engine, [request])
+    (whole,) = turns(engine, [request])
     pieces = [policy.tokenizer.decode([each]).strip() for each in whole.ids]
     word = next(piece for piece in pieces[2:] if len(piece) > 1 and piece not in pieces[:2])
     body = question(replace(request, stop=(word,)), "bundled")
@@ -152,7 +143,7 @@ def test_an_adapter_is_handed_over_after_each_step_and_its_log_probs_are_those_o
         for name, parameter in policy.named_parameters():
             if "lora_B" in name:
                 torch.nn.init.normal_(parameter, std=0.1)
-        done = played(engine, asked)
+        done = turns(engine, asked)
         found = gap(policy, asked, done)
         print(f"adapter {version[0]}: largest gap {found:.1e} nats")
         assert found <= 1e-4

@@ -85,3 +85,14 @@ class WordEnv:
         done = len(self.actions) >= len(self.words)
         word = self.words[len(self.actions) - 1]
         return StepResult("" if done else word, reward=1.0 if done else 0.0, done=done, info={"success": float(done)})
+
+
+def turns(engine, asked):
+    """The completions of some requests, in their order; the engine is reset first."""
+    engine.reset()
+    for request in asked:
+        engine.submit(request)
+    found = {}
+    while engine.pending:
+        found |= {each.session: each for each in engine.step()}
+    return [found[request.session] for request in asked]

@@ -17,14 +17,12 @@ def log_artifact(trainer: Trainer, path: Path, place: str) -> None:
     A store that cannot take it does not end the training.
     """
     name = "log_artifacts" if path.is_dir() else "log_artifact"
-    for logger in trainer.loggers:
-        log = getattr(logger.experiment, name, None)  # type: ignore[attr-defined]
-        if log:  # MLflow's client
-            try:
-                log(logger.run_id, str(path), place)  # type: ignore[attr-defined]
-            except Exception as error:  # every store raises its own kinds; the file itself is in the run's folder
-                reason = redacted(" ".join(str(error).split()))[:120]
-                print(f"MLflow did not take {path}: {reason}", file=sys.stderr)
+    for logger in mlflow_runs(trainer):
+        try:
+            getattr(logger.experiment, name)(logger.run_id, str(path), place)
+        except Exception as error:  # every store raises its own kinds; the file itself is in the run's folder
+            reason = redacted(" ".join(str(error).split()))[:120]
+            print(f"MLflow did not take {path}: {reason}", file=sys.stderr)
 
 
 def mlflow_runs(trainer: Trainer) -> list[Any]:

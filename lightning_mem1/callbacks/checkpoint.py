@@ -6,19 +6,21 @@ What MLflow shows is what a checkpoint holds (see `run_logger`).
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 from typing import Any
 
+import torch
 from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
 from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import Checkpoint
 
 from lightning_mem1.callbacks.artifacts import log_artifact
-from lightning_mem1.callbacks.whole_file import WholeFileIO, keep
 from lightning_mem1.datamodule import TaskBatch
 from lightning_mem1.module import Mem1Module
 from lightning_mem1.run_logger import RunLogger
 from lightning_mem1.settings import check_least
+from lightning_mem1.whole_file import keep, write_whole
 
 RUN = "mlflow"  # this package's second entry of a checkpoint: its run, and the numbers that wait for it
 
@@ -144,6 +146,23 @@ class RLCheckpoint(Checkpoint):
     def _send(self, trainer: Trainer) -> None:
         for logger in _runs(trainer):
             logger.send()
+
+
+class WholeFileIO(TorchCheckpointIO):
+    """Writes whole checkpoint files.
+
+    Lightning's own writer goes through the folder for temporary files, which may be another and smaller disk.
+    """
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
+        """Write a checkpoint.
+
+        Raises:
+            OSError: it does not fit on the disk; the old file is as it was.
+        """
+        buffer = io.BytesIO()  # torch's writer does not survive an exception of the file that it writes to
+        torch.save(checkpoint, buffer)
+        write_whole(Path(path), buffer.getbuffer())
 
 
 def _runs(trainer: Trainer) -> list[RunLogger]:

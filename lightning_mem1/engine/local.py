@@ -181,9 +181,8 @@ class LocalEngine:
 
     def _donor(self, ids: list[int]) -> tuple[int, int]:
         """The slot that holds the longest beginning of `ids`, and how many tokens of it."""
-        holders = [(slot, held) for slot, (_, held) in self._held.items()]
-        holders += [(run.slot, run.ids[: run.cached]) for run in self._running]
-        found = ((slot, _common_prefix(held, ids)) for slot, held in holders)
+        found = [(slot, _common_prefix(held, ids)) for slot, (_, held) in self._held.items()]
+        found += [(run.slot, min(run.cached, _common_prefix(run.ids, ids))) for run in self._running]
         return max(found, key=lambda each: each[1], default=(0, 0))
 
 

@@ -14,6 +14,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from lightning_mem1.whole_file import write_whole
+
 LINES, SETTINGS, EPISODES = "trajectories.jsonl", "settings.json", "episodes.jsonl"
 Key = tuple[str, int, int]
 
@@ -72,7 +74,7 @@ class Ledger:
         self._check_settings()
         mended(self.folder / EPISODES)
         self.records = {record.key: record for record in self._read()}
-        write_whole(self.folder / SETTINGS, json.dumps(self.settings, indent=1) + "\n")
+        write_whole(self.folder / SETTINGS, (json.dumps(self.settings, indent=1) + "\n").encode())
 
     def add(self, record: Record) -> None:
         """Write a record down."""
@@ -147,10 +149,3 @@ def mended(path: Path) -> list[bytes]:
 def settings_hash(settings: Mapping[str, Any]) -> str:
     """Sixteen hex digits that tell settings apart."""
     return hashlib.sha256(json.dumps(settings, sort_keys=True, default=str).encode()).hexdigest()[:16]
-
-
-def write_whole(path: Path, text: str) -> None:
-    """Write beside the old file and then replace it, so that a kill leaves one of the two whole."""
-    beside = path.with_name(f"{path.name}.tmp")
-    beside.write_text(text, encoding="utf-8")
-    os.replace(beside, path)

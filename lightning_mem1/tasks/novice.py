@@ -132,6 +132,7 @@ class Novice:
         features = "click[features]" in page.actions
         if untouched and features and not memory.read and spare > 2 and self.rng.random() < self.skill.browse:
             return "read features", "click[features]"
+        # who never misses draws nothing here, and plays as if there were no such skill
         if lacking and spare > 2 and not missed and self.skill.miss and self.rng.random() < self.skill.miss:
             name, value = self.rng.choice(lacking)
             return f"choose {name}: {value}", f"click[{value}]"

@@ -1,41 +1,20 @@
-"""Checkpoint files that are there as a whole or not at all.
-
-Lightning's own writer goes through the folder for temporary files, which may be another and smaller disk.
-"""
+"""Files that are there as a whole or not at all: a kill or a full disk leaves the old one or the new one."""
 
 from __future__ import annotations
 
-import io
 import os
 import shutil
 from pathlib import Path
-from typing import Any
-
-import torch
-from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
 
 BESIDE = ".tmp"
 
 
-class WholeFileIO(TorchCheckpointIO):
-    """Writes beside the old file, waits until the disk has it, and puts it in the old one's place.
-
-    A kill, a full disk or a power failure leaves the old file or the new one.
-    """
-
-    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
-        """Write a checkpoint.
-
-        Raises:
-            OSError: it does not fit on the disk; the old file is as it was.
-        """
-        buffer = io.BytesIO()  # torch's writer does not survive an exception of the file that it writes to
-        torch.save(checkpoint, buffer)
-        write_whole(Path(path), buffer.getbuffer())
-
-
 def write_whole(path: Path, content: bytes | memoryview) -> None:
-    """Write a file as a whole or not at all; raises OSError with the room that it takes."""
+    """Write beside the old file, wait until the disk has it, and put it in the old one's place.
+
+    Raises:
+        OSError: it cannot be written; tells the room that it takes. The old file is as it was.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     beside = path.with_name(path.name + BESIDE)
     try:
