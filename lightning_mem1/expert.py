@@ -49,6 +49,9 @@ class ExpertStream(IterableDataset[list[Trajectory]]):
                     shop = shop_play(self.config, stage, seed, data.shop.num_products)
                     qa = qa_play(self.config, stage, seed, data.qa.num_passages)
                     plays = [(shop, stage.shop_episodes), (qa, stage.qa_episodes)]
+                    if stage.marketplace_episodes:
+                        untidy = shop_play(self.config, stage, seed, data.shop.num_products, marketplace=True)
+                        plays.append((untidy, stage.marketplace_episodes))
                 rng = random.Random(f"{self.config.seed}/{step}")
                 played = [t for play, num_episodes in plays for t in self._trajectories(play, num_episodes, rng)]
                 yield [t for t in played if _worth_cloning(t, data.min_reward)]
@@ -70,11 +73,17 @@ def _worth_cloning(trajectory: Trajectory, min_reward: float | None) -> bool:
     return reached and any(turn.valid for turn in trajectory.turns)
 
 
-def shop_play(config: WarmStart, stage: Stage, seed: int, num_products: int = 1000) -> Play:
+def shop_play(
+    config: WarmStart, stage: Stage, seed: int, num_products: int = 1000, *, marketplace: bool = False
+) -> Play:
     """A shop and the shopper in it."""
     data, tags = config.data.shop, config.rollout.tags
     source = ShopTasks(
-        seed=seed, num_products=num_products, max_turns=data.max_turns, results_per_page=stage.results_per_page
+        seed=seed,
+        num_products=num_products,
+        max_turns=data.max_turns,
+        results_per_page=stage.results_per_page,
+        marketplace=marketplace,
     )
 
     def writer(rng: random.Random, env: Env, task: Task) -> Writer:

@@ -46,6 +46,7 @@ class Stage:
     Args:
         steps: How many steps it lasts.
         shop_episodes: Episodes in the shop per step.
+        marketplace_episodes: Episodes per step in a shop whose listings are as untidy as real ones.
         qa_episodes: Episodes with the encyclopedia per step.
         results_per_page: Products on a page of results.
         passages: Passages in the reply to a search.
@@ -55,6 +56,7 @@ class Stage:
 
     steps: int
     shop_episodes: int = 4
+    marketplace_episodes: int = 0
     qa_episodes: int = 8
     results_per_page: int = 5
     passages: int = 3

@@ -33,6 +33,7 @@ class ShopTasks:
         skip_malformed: bool = False,
         seed: int = 0,
         num_products: int = 1000,
+        marketplace: bool = False,
     ) -> None:
         """Open or generate the shop.
 
@@ -49,6 +50,7 @@ class ShopTasks:
             skip_malformed: Skip and count malformed products of official files instead of raising.
             seed: Draws the generated catalogue, the prices and the price bounds.
             num_products: Size of the generated catalogue; official files are taken whole.
+            marketplace: The generated catalogue with listings as untidy as real ones.
 
         Raises:
             FileNotFoundError: The folder or one of its files is missing.
@@ -72,7 +74,7 @@ class ShopTasks:
         self.results_per_page = results_per_page
         self.strict = strict
         if catalogue is None:
-            self.shop = Shop.generated(seed, num_products)
+            self.shop = Shop.generated(seed, num_products, marketplace=marketplace)
         else:
             self.shop = Shop.from_folder(
                 Path(catalogue), human_goals=human_goals, seed=seed, nouns=nouns, skip_malformed=skip_malformed

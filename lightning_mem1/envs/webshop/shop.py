@@ -13,6 +13,7 @@ import numpy as np
 
 from lightning_mem1.envs.webshop.catalogue import Product, products_from
 from lightning_mem1.envs.webshop.generated import generate
+from lightning_mem1.envs.webshop.marketplace import restyle
 from lightning_mem1.envs.webshop.goals import Goals
 from lightning_mem1.envs.webshop.ids import Ids
 from lightning_mem1.envs.webshop.keyed_file import hash64
@@ -86,9 +87,13 @@ class Shop:
         return shop
 
     @classmethod
-    def generated(cls, seed: int = 0, num_products: int = 1000) -> Shop:
-        """Open a generated catalogue; its nouns go by the rule, so that rewards depend on no other package."""
-        return cls(products_from(*generate(seed, num_products)), seed=seed, nouns="rule")
+    def generated(cls, seed: int = 0, num_products: int = 1000, *, marketplace: bool = False) -> Shop:
+        """Open a generated catalogue; its nouns go by the rule, so that rewards depend on no other package.
+
+        With `marketplace` its listings are as untidy as real ones, see `marketplace.restyle`.
+        """
+        made = generate(seed, num_products)
+        return cls(products_from(*(restyle(*made, seed) if marketplace else made)), seed=seed, nouns="rule")
 
     def _open(self, stock: Stock, human_goals: bool, seed: int, nouns: NounSource) -> None:
         self._origin: tuple[Any, ...] | None = None
