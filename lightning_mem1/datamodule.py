@@ -247,6 +247,7 @@ class WebShopData(TaskDataModule):
             spacy, or a JSON file of pinned nouns; the generated catalogue always takes the rule.
         skip_malformed: Skip and count malformed products of official files instead of refusing the file.
         num_products: Size of the generated catalogue.
+        marketplace: Generate listings as untidy as real ones: long titles, many options, ids that begin alike.
         tasks_per_step: Different tasks in one rl_step, over all ranks.
         group_size: Episodes of each task.
         num_rl_steps: Collect-and-update iterations of the whole run, resumed parts included; null for no end.
@@ -266,6 +267,7 @@ class WebShopData(TaskDataModule):
         nouns: str = "auto",
         skip_malformed: bool = False,
         num_products: int = 1000,
+        marketplace: bool = False,
         tasks_per_step: int = 8,
         group_size: int = 8,
         num_rl_steps: int | None = 40,
@@ -277,7 +279,7 @@ class WebShopData(TaskDataModule):
         self.catalogue, self.split = catalogue, split
         self.max_turns, self.results_per_page = max_turns, results_per_page
         self.strict, self.human_goals, self.num_products = strict, human_goals, num_products
-        self.nouns, self.skip_malformed = nouns, skip_malformed
+        self.nouns, self.skip_malformed, self.marketplace = nouns, skip_malformed, marketplace
 
     def files(self) -> list[str]:
         """The catalogue's folder."""
@@ -297,4 +299,5 @@ class WebShopData(TaskDataModule):
             nouns=self.nouns,
             skip_malformed=self.skip_malformed,
             num_products=self.num_products,
+            marketplace=self.marketplace,
         )

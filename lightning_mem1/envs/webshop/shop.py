@@ -13,10 +13,10 @@ import numpy as np
 
 from lightning_mem1.envs.webshop.catalogue import Product, products_from
 from lightning_mem1.envs.webshop.generated import generate
-from lightning_mem1.envs.webshop.marketplace import restyle
 from lightning_mem1.envs.webshop.goals import Goals
 from lightning_mem1.envs.webshop.ids import Ids
 from lightning_mem1.envs.webshop.keyed_file import hash64
+from lightning_mem1.envs.webshop.marketplace import restyle
 from lightning_mem1.envs.webshop.nouns import Nouns
 from lightning_mem1.envs.webshop.requests import TEST, TRAIN, VAL
 from lightning_mem1.envs.webshop.saved import open_stock
