@@ -1,9 +1,12 @@
-"""Files that are there as a whole or not at all: a kill or a full disk leaves the old one or the new one."""
+"""Files and folders that are there whole or not at all: a kill or a full disk leaves the old one or the new one."""
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 BESIDE = ".tmp"
@@ -31,6 +34,30 @@ def write_whole(path: Path, content: bytes | memoryview) -> None:
             f"cannot write '{path}': expected room for {size_mib:.1f} MiB, got '{error.strerror or error}'; "
             "what was written before is whole: make room and go on from there"
         ) from error
+
+
+@contextlib.contextmanager
+def whole_folder(folder: str | Path) -> Iterator[Path]:
+    """Write into the folder given here; it takes its place when all is there.
+
+    Of several that write the same folder at the same time, in this process or others, one stays.
+
+    Raises:
+        OSError: it cannot take its place, and no other stands there.
+    """
+    path = Path(folder)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    beside = Path(tempfile.mkdtemp(prefix=f".{path.name}-", dir=path.parent))
+    try:
+        os.chmod(beside, 0o755)  # who reads it, a server or a colleague, may be another user
+        yield beside
+        try:
+            os.rename(beside, path)
+        except OSError:
+            if not path.is_dir() or not any(path.iterdir()):
+                raise
+    finally:
+        shutil.rmtree(beside, ignore_errors=True)
 
 
 def keep(path: Path, kept: Path, pattern: str, num_kept: int) -> None:

@@ -7,7 +7,6 @@ that has it already is not troubled again. An untrained one changes nothing, so 
 from __future__ import annotations
 
 import hashlib
-import os
 import shutil
 import tempfile
 from collections.abc import Callable
@@ -18,6 +17,7 @@ import torch
 
 from lightning_mem1.engine.completions import LOAD, UNLOAD
 from lightning_mem1.engine.fleet import Fleet, Server, Trouble
+from lightning_mem1.whole_file import whole_folder
 
 if TYPE_CHECKING:
     from lightning_mem1.policy.policy import Policy
@@ -112,20 +112,11 @@ class Adapters:
         return Path(self._temporary.name) / name / "policy"
 
     def _write(self, path: Path) -> None:
-        """Write beside the folder and then move: other processes may write the very same one."""
+        """Other processes may write the very same one."""
         self._written.add(path)
-        if path.exists():
-            return
-        path.parent.parent.mkdir(parents=True, exist_ok=True)
-        beside = Path(tempfile.mkdtemp(dir=path.parent.parent, prefix=".adapter-"))
-        os.chmod(beside, 0o755)  # a server may be another user's
-        self.policy.save_adapter(beside)
-        try:
-            beside.rename(path.parent)
-        except OSError:
-            shutil.rmtree(beside, ignore_errors=True)
-            if not path.exists():
-                raise
+        if not path.exists():
+            with whole_folder(path.parent) as beside:
+                self.policy.save_adapter(beside)
 
 
 def fingerprint(tensors: dict[str, torch.Tensor]) -> str:

@@ -5,18 +5,15 @@ Titles count twice: a passage about a thing should stand before the passages tha
 
 from __future__ import annotations
 
-import contextlib
 import json
-import os
-import shutil
-import tempfile
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from lightning_mem1.retrieval.passage import Passage
+from lightning_mem1.whole_file import whole_folder
 
 READY = "passages.json"  # written last: a folder without it is not an index
 MAX_QUERY_CHARS = 2000
@@ -57,8 +54,8 @@ class BM25:
         return opened
 
     def save(self, folder: str | Path) -> None:
-        """Write the index, see `written_whole`."""
-        with written_whole(folder) as beside:
+        """Write the index, see `whole_folder`."""
+        with whole_folder(folder) as beside:
             self._index.save(str(beside))
             Lines.write(self.passages, beside)
 
@@ -78,23 +75,6 @@ class BM25:
             hits = hits[np.argpartition(scores[hits], -top_k)[-top_k:]]
         best = hits[np.lexsort((hits, -scores[hits]))]
         return [scored(self.passages[int(i)], float(scores[i])) for i in best]
-
-
-@contextlib.contextmanager
-def written_whole(folder: str | Path) -> Iterator[Path]:
-    """Write into the folder given here; it takes its place when all is there.
-
-    Of several that write the same folder at the same time one stays.
-    """
-    path = Path(folder)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = Path(tempfile.mkdtemp(prefix=f".{path.name}-", dir=path.parent))
-    try:
-        yield beside
-        with contextlib.suppress(OSError):  # it stands there already
-            os.rename(beside, path)
-    finally:
-        shutil.rmtree(beside, ignore_errors=True)
 
 
 def built(kind: Any, passages: Callable[[], Sequence[Passage]], folder: str | Path | None, **settings: Any) -> Any:

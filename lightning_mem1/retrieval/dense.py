@@ -10,9 +10,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from lightning_mem1.retrieval.bm25 import READY, Lines, scored, written_whole
+from lightning_mem1.retrieval.bm25 import READY, Lines, scored
 from lightning_mem1.retrieval.encoder import Encoder
 from lightning_mem1.retrieval.passage import Passage
+from lightning_mem1.whole_file import whole_folder
 
 MAX_CHARS = 10_000
 
@@ -67,9 +68,9 @@ class Dense:
         return opened
 
     def save(self, folder: str | Path) -> None:
-        """Write the index, see `bm25.written_whole`."""
+        """Write the index, see `whole_folder`."""
         made = {"model": self.model, "query_prefix": self.query_prefix, "passage_prefix": self.passage_prefix}
-        with written_whole(folder) as beside:
+        with whole_folder(folder) as beside:
             self._faiss.write_index(self._index, str(beside / "vectors.faiss"))
             (beside / "dense.json").write_text(json.dumps(made))
             Lines.write(self.passages, beside)
