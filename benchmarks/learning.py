@@ -34,7 +34,9 @@ ALGORITHMS = ("grpo", "dr_grpo", "rloo", "reinforce_pp", "dapo", "gspo", "gigpo"
 VALIDATION = re.compile(r"^val\s+(\d+)\s+reward ([\d.]+)\s+success ([\d.]+)", re.MULTILINE)
 
 
-def run(experiment: str, algorithm: str, seed: int, rl_steps: int, overrides: Sequence[str]) -> dict[str, Any]:
+def run(
+    experiment: str, algorithm: str, seed: int, rl_steps: int, overrides: Sequence[str], logs: str | None = None
+) -> dict[str, Any]:
     """Train once; the rewards and successes of its validations by rl_step, and its seconds."""
     with tempfile.TemporaryDirectory() as folder:
         command = [sys.executable, "-m", "lightning_mem1.fit", str(ROOT / "experiments" / f"{experiment}.yaml")]
@@ -49,6 +51,10 @@ def run(experiment: str, algorithm: str, seed: int, rl_steps: int, overrides: Se
         done = subprocess.run(
             command, cwd=folder, capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"}
         )
+    if logs:
+        name = "-".join([experiment, algorithm, str(seed), str(rl_steps), *overrides]).replace("/", "_")
+        Path(logs).mkdir(parents=True, exist_ok=True)
+        Path(logs, f"{name}.log").write_text(done.stdout)
     if done.returncode:
         raise RuntimeError(f"{' '.join(command)}\n{done.stdout[-2000:]}\n{done.stderr[-2000:]}")
     curve = [(int(step), float(reward), float(success)) for step, reward, success in VALIDATION.findall(done.stdout)]
@@ -107,6 +113,7 @@ def main() -> None:
     parser.add_argument("--rl_steps", type=int, default=40)
     parser.add_argument("--jobs", type=int, default=1, help="runs at once")
     parser.add_argument("--override", action="append", default=[], help="handed on to the command")
+    parser.add_argument("--logs", help="a folder for what each run prints")
     parser.add_argument("--output")
     options = parser.parse_args()
     output = Path(options.output) if options.output else None
@@ -128,7 +135,8 @@ def main() -> None:
         for seed, algorithm, experiment in product(seeds, options.algorithms.split(","), experiments)
     ]
     with ThreadPoolExecutor(options.jobs) as pool:
-        for found in pool.map(lambda each: run(*each), [w for w in wanted if json.dumps(list(w)) not in done]):
+        missing = [each for each in wanted if json.dumps(list(each)) not in done]
+        for found in pool.map(lambda each: run(*each, options.logs), missing):
             keep(found)
             print(table([found])[-1], flush=True)
     print("\n".join(table(known)))
