@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from lightning_mem1.collator import Batch
 from lightning_mem1.objective import Columns, Objective
-from lightning_mem1.policy.critic import CRITIC, Critic
+from lightning_mem1.policy.critic import Critic
 from lightning_mem1.policy.policy import Policy
 from lightning_mem1.update_stats import PassStats
 
@@ -44,7 +44,7 @@ def critic_gradients(
     """Add the critic's gradients up over passes; returns (2,) float64, its loss and the number of tokens."""
     sums = torch.zeros(2, dtype=torch.float64)
     for batch, columns in passes:
-        with critic.policy.adapter(CRITIC):  # around the backward pass too: it may compute activations again
+        with critic.on():  # around the backward pass too: it may compute activations again
             values = critic.values(batch)
             loss = objective.value_loss(values, batch, columns or _idle(batch), totals, critic.settings.value_clip)
             backward(loss if columns else 0 * loss)

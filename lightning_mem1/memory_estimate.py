@@ -137,8 +137,8 @@ def estimate(shape: Shape, settings: Mapping[str, Any], num_shards: int = 1) -> 
 
     Returns:
         Bytes. An adapter is counted as if on every linear map, in float32, with its gradient and moments; `ppo` has
-        two. A base that is shared out is whole on every device while episodes are played, and only then: its
-        activations take the place of the other devices' shares.
+        two (a base of the critic's own is not counted). A base that is shared out is whole on every device while
+        episodes are played, and only then: its activations take the place of the other devices' shares.
     """
     each = BYTES[settings["dtype"]]
     lora, tokens = settings["lora"], settings["max_tokens_per_microbatch"]

@@ -186,7 +186,7 @@ class Mem1Module(LightningModule):
                 quantization=quantization,
             )
             chosen = ALGORITHMS[algorithm]
-            self.critic = Critic(self.policy, critic) if chosen.critic else None
+            self.critic = Critic(self.policy, critic, gradient_checkpointing) if chosen.critic else None
         low, high = chosen.clip_range(epsilon, epsilon_high)
         self.objective = Objective(
             temperature=rollout.temperature,

@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 
+from lightning_mem1.policy.critic import is_critics
 from lightning_mem1.policy.policy import Policy
 
 
@@ -29,8 +30,8 @@ def base_fingerprint(policy: Policy) -> str:
 
 def _digest(policy: Policy) -> str:
     digest = hashlib.sha256()
-    for parameter in policy.parameters():
-        if not parameter.requires_grad:
+    for name, parameter in policy.named_parameters():
+        if not parameter.requires_grad and not is_critics(name):
             values = parameter.detach().flatten()[:64].to(torch.bfloat16).view(torch.uint8).cpu()
             digest.update(f"{tuple(parameter.shape)}".encode() + bytes(values.tolist()))
     return digest.hexdigest()[:16]

@@ -40,6 +40,18 @@ CRITIC_OF_POLICY = with_critic(POLICY)
 BATCH = collate([random_trajectory(random.Random(0), [(3, 4), (2, 2), (2, 0)], [5, 6, 7])])
 
 
+@pytest.fixture
+def parted(tiny_folder):
+    """A policy whose critic has a base of its own, both no longer at their start."""
+    policy = Policy.load(str(tiny_folder), lora=LoraSettings(r=4))
+    critic = Critic(policy, CriticSettings(policy=str(tiny_folder), r=4))
+    torch.manual_seed(7)
+    for name, parameter in policy.named_parameters():
+        if "lora_B" in name or name.startswith("value_head."):
+            torch.nn.init.normal_(parameter, std=0.1)
+    return policy, critic
+
+
 def with_gradient(policy):
     return {name for name, p in policy.named_parameters() if p.grad is not None and p.grad.any()}
 
@@ -95,6 +107,32 @@ def test_policy_and_critic_train_all_the_time_and_neither_gets_the_others_gradie
     with policy.reference():
         pass
     assert {n for n, p in policy.named_parameters() if p.requires_grad} == names["policy"] | names[CRITIC]
+
+
+def test_a_critic_with_a_base_of_its_own_shares_nothing_with_the_policy(parted):
+    policy, critic = parted
+    names = {n for n, p in policy.named_parameters() if p.requires_grad}
+    own = {n for n in names if n.startswith(("critic_model.", "value_head."))}
+    groups = {k: {id(p) for p in v} for k, v in trained_parameters(policy).items()}
+    assert groups[CRITIC] == {id(p) for n, p in policy.named_parameters() if n in own} and len(groups["policy"]) > 0
+    assert not any("critic" in name for name in policy.policy_adapter())
+    critic.values(BATCH).sum().backward()
+    assert with_gradient(policy) == own
+    policy.zero_grad()
+    policy.logprobs(BATCH)[0].sum().backward()
+    assert with_gradient(policy) == names - own
+    trajectory = random_trajectory(random.Random(3), [(3, 4), (2, 2), (2, 0)], [5, 6, 7])
+    tree, rows = (critic.values(collate([trajectory], layout)) for layout in ("tree", "rows"))
+    torch.testing.assert_close(tree, rows, atol=1e-5, rtol=0)
+    assert tree.abs().max() > 1e-3
+
+
+def test_a_critic_of_another_vocabulary_is_refused(tiny_folder):
+    policy = Policy.load("bundled", lora=LoraSettings(r=4))
+    with pytest.raises(
+        ValueError, match="the critic reads other tokens than the policy: expected the vocabulary of 'b"
+    ):
+        Critic(policy, CriticSettings(policy=str(tiny_folder), r=4))
 
 
 def test_policy_and_reference_are_what_they_are_without_a_critic_bit_for_bit():
@@ -233,19 +271,22 @@ def test_small_passes_give_the_same_step_as_one_large_pass(make_module, make_dat
         torch.testing.assert_close(found[0][name], found[1][name], rtol=0, atol=1e-5)
 
 
-def ppo(make_module, **more):
-    critic = CriticSettings(r=4, lr=5e-3, value_clip=0.1, warmup_steps=1)
+def ppo(make_module, base=None, **more):
+    critic = CriticSettings(policy=base, r=4, lr=5e-3, value_clip=0.1, warmup_steps=1)
     return make_module(algorithm="ppo", num_minibatches=2, num_epochs=2, critic=critic, **more)
 
 
-@pytest.mark.parametrize("stop_at", [1, 2])
-def test_a_resumed_run_of_ppo_equals_the_uninterrupted_one(make_module, make_data, fit, tmp_path, stop_at):
-    whole, module = Curve(), ppo(make_module, warmup_steps=3)
+@pytest.mark.parametrize(("stop_at", "apart"), [(1, False), (2, False), (2, True)])
+def test_a_resumed_run_of_ppo_equals_the_uninterrupted_one(
+    make_module, make_data, fit, tmp_path, tiny_folder, stop_at, apart
+):
+    base = str(tiny_folder) if apart else None
+    whole, module = Curve(), ppo(make_module, base, warmup_steps=3)
     fit(module, make_data(), whole)
     assert module.global_step == 3 * 2 * 2  # one optimizer for both
-    part, checkpoint = ppo(make_module, warmup_steps=3), RLCheckpoint(str(tmp_path / "part"))
+    part, checkpoint = ppo(make_module, base, warmup_steps=3), RLCheckpoint(str(tmp_path / "part"))
     fit(part, make_data(num_rl_steps=stop_at), checkpoint, enable_checkpointing=True)
-    rest, resumed = Curve(), ppo(make_module, warmup_steps=3)
+    rest, resumed = Curve(), ppo(make_module, base, warmup_steps=3)
     fit(resumed, make_data(), rest, ckpt_path=str(checkpoint.last_path))
     assert rest.history == whole.history[stop_at:]
     assert moved(resumed.policy.adapter_state(), module.policy.adapter_state()) == set()

@@ -1,11 +1,13 @@
 """The critic: LoRA adapter `critic` and a value head on the policy's own base, so there is no second model in memory.
 
 A value is read from the hidden state that predicts an action token: it is what the critic expects before the token is
-drawn. While the critic's adapter is on, the policy's is off; neither ever sees the other's gradient.
+drawn. While the critic's adapter is on, the policy's is off; neither ever sees the other's gradient. A critic with a
+base of its own (`CriticSettings.policy`) is a second model that reads the same tokens.
 """
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass
 
 import torch
@@ -22,6 +24,8 @@ class CriticSettings(LoraSettings):
     """The critic (ppo): its adapter, and how it learns.
 
     Args:
+        policy: A base of the critic's own, named as in `model.policy`, with the policy's vocabulary; null shares the
+            policy's.
         lr: Learning rate of the adapter and the value head; it has no warm-up of its own.
         value_clip: How far a value may move from the one before the update, in units of reward; null for no clip.
         warmup_steps: rl_steps at the start in which the critic learns alone.
@@ -31,6 +35,7 @@ class CriticSettings(LoraSettings):
         target_modules: Module names, or "all-linear" for every linear layer but the head.
     """
 
+    policy: str | None = None
     lr: float = 1e-3
     value_clip: float | None = 0.5
     warmup_steps: int = 0
@@ -39,23 +44,38 @@ class CriticSettings(LoraSettings):
 class Critic:
     """Expects the rest of an episode's reward before each action token.
 
-    Its weights live in the policy (the adapter, and `Policy.value_head`), which moves, stores and restores them.
+    Its weights live in the policy (the adapter or `Policy.critic_model`, and `Policy.value_head`), which moves, stores
+    and restores them.
 
     Args:
-        policy: Gets the adapter and the head; the head starts at 0, so every first value is exactly 0.
+        policy: Gets them; the head starts at 0, so every first value is exactly 0.
         settings: Of the adapter and the learning.
+        gradient_checkpointing: Of a base of its own.
 
     Raises:
-        ValueError: the policy has no adapter: its base trains, and would move under the critic.
+        ValueError: the policy has no adapter, so its base would move under the critic; or the critic's own base reads
+            other tokens.
     """
 
-    def __init__(self, policy: Policy, settings: CriticSettings) -> None:
+    def __init__(self, policy: Policy, settings: CriticSettings, gradient_checkpointing: bool = False) -> None:
         self.policy, self.settings = policy, settings
-        policy.add_adapter(CRITIC, settings)
-        head = nn.Linear(policy.config.hidden_size, 1, device=policy.device)
+        if settings.policy is None:
+            policy.add_adapter(CRITIC, settings)
+        else:
+            policy.critic_model = _own_base(policy, settings, settings.policy, gradient_checkpointing)
+        head = nn.Linear(self.base.config.hidden_size, 1, device=policy.device)
         nn.init.zeros_(head.weight)
         nn.init.zeros_(head.bias)
         policy.value_head = head
+
+    @property
+    def base(self) -> Policy:
+        """The model that it reads hidden states of."""
+        return self.policy if self.policy.critic_model is None else self.policy.critic_model
+
+    def on(self) -> contextlib.AbstractContextManager[None]:
+        """Around its passes: its adapter is on, the policy's is off (see `Policy.adapter`)."""
+        return self.policy.adapter(CRITIC) if self.base is self.policy else contextlib.nullcontext()
 
     def values(self, batch: ScoredBatch) -> Tensor:
         """Values of the action tokens.
@@ -67,12 +87,29 @@ class Critic:
             (N,) float32, whatever the base's dtype, in units of (shaped) reward, in the batch's order of action tokens.
             For a backward pass under gradient checkpointing, see `Policy.adapter`.
         """
-        with self.policy.adapter(CRITIC):
-            hidden = self.policy.predicting(batch)
+        with self.on():
+            hidden = self.base.predicting(batch)
         head = self.policy.value_head
         assert isinstance(head, nn.Linear)
         with torch.autocast(hidden.device.type, enabled=False):
             return F.linear(hidden.float(), head.weight.float(), head.bias.float())[:, 0]
+
+
+def _own_base(policy: Policy, settings: CriticSettings, source: str, gradient_checkpointing: bool) -> Policy:
+    dtype = str(policy.causal_lm.dtype).removeprefix("torch.")
+    own = Policy.load(
+        source,
+        lora=settings,
+        dtype=dtype,
+        attention=policy.tree_kernel,
+        gradient_checkpointing=gradient_checkpointing,
+    )
+    if own.tokenizer.get_vocab() != policy.tokenizer.get_vocab():
+        raise ValueError(
+            f"the critic reads other tokens than the policy: expected the vocabulary of '{policy.source}', got that of "
+            f"'{source}'; set model.critic.policy to a model of the same family, or to null"
+        )
+    return own.to(policy.device)
 
 
 def trained_parameters(policy: Policy) -> dict[str, list[nn.Parameter]]:
@@ -86,4 +123,4 @@ def trained_parameters(policy: Policy) -> dict[str, list[nn.Parameter]]:
 
 def is_critics(name: str) -> bool:
     """Whether a weight of a policy, by its name, is the critic's."""
-    return name.startswith("value_head.") or f".{CRITIC}." in name
+    return name.startswith(("value_head.", "critic_model.")) or f".{CRITIC}." in name

@@ -86,7 +86,9 @@ class Policy(nn.Module):
         self.fingerprint: str | None = None  # of the frozen base, see `snapshot`
         self.tree_kernel = tree_kernel
         self.model: Any = _with_adapter(model, lora) if lora else model
-        self.value_head: nn.Module | None = None  # the critic's; here, so that it moves and is stored with the adapters
+        # the critic's; here, so that they move and are stored with the adapters
+        self.value_head: nn.Module | None = None
+        self.critic_model: Policy | None = None
 
     @classmethod
     def load(
@@ -246,7 +248,8 @@ class Policy(nn.Module):
 
     def policy_adapter(self) -> dict[str, Tensor]:
         """The weights of the policy's adapter alone, on the CPU, by their names here; none in full training."""
-        return {name: p.detach().cpu() for name, p in self.named_parameters() if f".{ADAPTER}." in name}
+        own = [(name, p) for name, p in self.named_parameters() if not name.startswith("critic_model.")]
+        return {name: p.detach().cpu() for name, p in own if f".{ADAPTER}." in name}
 
     def save_adapter(self, folder: str | Path) -> None:
         """Write the policy's adapter (peft format, safetensors) into the folder ``policy`` of `folder`."""
@@ -268,7 +271,7 @@ class Policy(nn.Module):
         """Put the policy's adapter into the weights for good; a critic goes. Nothing trains or refers any more."""
         if self.model is not self.causal_lm:
             self.causal_lm = self.model = self.model.merge_and_unload(adapter_names=[ADAPTER])
-            self.value_head = None
+            self.value_head = self.critic_model = None
 
 
 def _with_adapter(model: nn.Module, lora: LoraSettings) -> nn.Module:
