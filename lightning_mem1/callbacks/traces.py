@@ -169,15 +169,15 @@ def _spans(record: Mapping[str, Any], trace_id: str, now_ns: int) -> list[Any]:
         "reward": finite(record["reward"]),
     }
     asked = {"prompt": shortened(record["prompt"])}
-    root = _span(trace_id, None, shortened(record["task"]), (start, now_ns), asked, ended, {"seed": record["seed"]})
+    root = _span(trace_id, None, 0, shortened(record["task"]), (start, now_ns), asked, ended, {"seed": record["seed"]})
     spans = [root]
-    for turn in record["turns"]:
+    for place, turn in enumerate(record["turns"], 1):
         end = start + int(turn["seconds"] * 1e9)
         told: dict[str, Any] = {"reward": finite(turn["reward"])}
         told |= {key: shortened(turn[key] or "") for key in ("internal_state", "action", "information")}
         counts = {key: turn[key] for key in COUNTS}
         name, seen = f"turn {turn['turn']}", {"context": turn["context"]}
-        spans.append(_span(trace_id, root.span_id, name, (start, end), seen, told, counts))
+        spans.append(_span(trace_id, root.span_id, place, name, (start, end), seen, told, counts))
         start = end
     return spans
 
@@ -185,6 +185,7 @@ def _spans(record: Mapping[str, Any], trace_id: str, now_ns: int) -> list[Any]:
 def _span(
     trace_id: str,
     parent_id: str | None,
+    place: int,
     name: str,
     times_ns: tuple[int, int],
     inputs: Mapping[str, Any],
@@ -203,7 +204,7 @@ def _span(
     return Span.from_dict(
         {
             "trace_id": trace_id,
-            "span_id": _name(trace_id, name if parent_id else "")[:16],
+            "span_id": _name(trace_id, place)[:16],
             "parent_span_id": parent_id or "",
             "name": name,
             "start_time_unix_nano": times_ns[0],
