@@ -59,6 +59,15 @@ def test_a_trajectory_is_read_back_turn_by_turn(run, mlflow_uri, make_module):
     assert one.end_time_ns - one.start_time_ns == int(3e9 * len(first.action_ids) / total)
 
 
+def test_what_a_resumed_run_writes_again_stands_there_once(run, mlflow_uri, make_module):
+    module = make_module()
+    told = [told_turns(played(module), module) for _ in range(2)]
+    for _ in range(2):
+        send(told, {"split": "train", "rl_step": "4"}, mlflow_uri, *run[1:])
+    send(told[:1], {"split": "train", "rl_step": "5"}, mlflow_uri, *run[1:])
+    assert sorted(len(trace.data.spans) for trace in traces(run)) == [3, 3, 3]
+
+
 def test_hostile_texts_are_data_and_a_broken_episode_is_an_error(run, mlflow_uri, make_module):
     module = make_module()
     broken = played(module, text="\x1b[2J<summary>" + "red " * 3000, error="RuntimeError: \x1b[31mfire")

@@ -6,8 +6,8 @@ process was last pointed at, and sends every span on its own.
 
 from __future__ import annotations
 
+import hashlib
 import json
-import secrets
 import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -116,9 +116,11 @@ def send(
 ) -> None:
     """Write records (see `told_turns`) as finished traces of a run; their spans in one go.
 
+    Written again, by a run that was killed and goes on, they take the place of the first ones.
+
     Args:
         records: One for each trace.
-        tags: Of all of them.
+        tags: Of all of them; with the run and a record's place they name its trace.
         tracking_uri: The store.
         experiment_id: The run's experiment.
         run_id: The run that they belong to.
@@ -126,12 +128,16 @@ def send(
     from mlflow.tracing.client import TracingClient
 
     client, spans, now_ns = TracingClient(tracking_uri), [], time.time_ns()
-    for record in records:
-        trace_id = f"tr-{secrets.token_hex(16)}"  # names only: they decide nothing
+    for number, record in enumerate(records):
+        trace_id = f"tr-{_name(run_id, *tags.values(), number)[:32]}"
         client.start_trace(_info(record, trace_id, tags, experiment_id, run_id, now_ns))
         spans += _spans(record, trace_id, now_ns)
     if spans:
         client.log_spans(experiment_id, spans)
+
+
+def _name(*parts: object) -> str:
+    return hashlib.sha256("/".join(map(str, parts)).encode()).hexdigest()
 
 
 def _info(
@@ -163,15 +169,15 @@ def _spans(record: Mapping[str, Any], trace_id: str, now_ns: int) -> list[Any]:
         "reward": finite(record["reward"]),
     }
     asked = {"prompt": shortened(record["prompt"])}
-    root = _span(trace_id, None, shortened(record["task"]), (start, now_ns), asked, ended, {"seed": record["seed"]})
+    root = _span(trace_id, None, 0, shortened(record["task"]), (start, now_ns), asked, ended, {"seed": record["seed"]})
     spans = [root]
-    for turn in record["turns"]:
+    for place, turn in enumerate(record["turns"], 1):
         end = start + int(turn["seconds"] * 1e9)
         told: dict[str, Any] = {"reward": finite(turn["reward"])}
         told |= {key: shortened(turn[key] or "") for key in ("internal_state", "action", "information")}
         counts = {key: turn[key] for key in COUNTS}
         name, seen = f"turn {turn['turn']}", {"context": turn["context"]}
-        spans.append(_span(trace_id, root.span_id, name, (start, end), seen, told, counts))
+        spans.append(_span(trace_id, root.span_id, place, name, (start, end), seen, told, counts))
         start = end
     return spans
 
@@ -179,6 +185,7 @@ def _spans(record: Mapping[str, Any], trace_id: str, now_ns: int) -> list[Any]:
 def _span(
     trace_id: str,
     parent_id: str | None,
+    place: int,
     name: str,
     times_ns: tuple[int, int],
     inputs: Mapping[str, Any],
@@ -197,7 +204,7 @@ def _span(
     return Span.from_dict(
         {
             "trace_id": trace_id,
-            "span_id": secrets.token_hex(8),
+            "span_id": _name(trace_id, place)[:16],
             "parent_span_id": parent_id or "",
             "name": name,
             "start_time_unix_nano": times_ns[0],
