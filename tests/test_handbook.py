@@ -74,7 +74,7 @@ def test_the_yaml_blocks_are_configs_and_name_the_environment_of_the_contributin
         assert fit.main([str(path), "--print_config"]) == 0
         shown = capsys.readouterr().out
         assert ("guess.GuessTasks" in shown) == ("guess" in block)
-        assert ("traces_per_step: 8" in shown) == ("traces" in block)
+        assert ("traces_per_step: null" in shown) == ("traces" in block)
 
 
 def test_every_key_that_is_logged_stands_in_the_table_and_every_row_is_logged(make_module, make_data, fit):
