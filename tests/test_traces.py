@@ -80,7 +80,7 @@ def test_hostile_texts_are_data_and_a_broken_episode_is_an_error(run, mlflow_uri
 
 
 @pytest.mark.parametrize(
-    ("asked", "train", "val"), [({"traces_per_step": 2}, 2, 2), ({}, 8, 8), ({"traces_per_step": None}, 10, 9)]
+    ("asked", "train", "val"), [({"traces_per_step": 2}, 2, 2), ({}, 8, 6), ({"traces_per_step": None}, 10, 6)]
 )
 def test_a_run_keeps_as_many_trajectories_as_asked_for_by_default_eight(
     mlflow_uri, make_module, make_data, fit, asked, train, val
