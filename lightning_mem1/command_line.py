@@ -9,13 +9,14 @@ import argparse
 import inspect
 import os
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 
-from lightning_mem1 import errors
+from lightning_mem1 import command, errors
 from lightning_mem1.datamodule import TaskDataModule, WebShopData
 from lightning_mem1.module import Mem1Module
 from lightning_mem1.qa_data import QAData
@@ -94,6 +95,7 @@ class CommandLine(LightningCLI):
     def before_instantiate_classes(self) -> None:
         """Settle what depends on the machine and on other settings."""
         self.experiment = checked_name(self.config.experiment) if self.config.experiment else self.experiment
+        self.config.model.policy = bundled_for(self.config.model.policy, self.config.data.get("init_args") or {})
         trainer = self.config.trainer
         trainer.accelerator = accelerator(trainer.accelerator)
         self.resume_path = checkpoint_path(
@@ -111,6 +113,20 @@ class CommandLine(LightningCLI):
     def settings(self) -> dict[str, Any]:
         """Every setting, dotted."""
         return flat(self.config.as_dict())
+
+
+def bundled_for(policy: str, data: Mapping[str, Any]) -> str:
+    """The bundled policy that can read the pages; any other name as it is.
+
+    Args:
+        policy: Name of the policy.
+        data: Settings of the data: official files (`catalogue`) or listings like theirs (`marketplace`), or neither.
+    """
+    if policy != "bundled" or not (data.get("catalogue") or data.get("marketplace")):
+        return policy
+    if command.is_first_rank():
+        print("model.policy bundled: bundled_marketplace, which reads pages like the official ones", flush=True)
+    return "bundled_marketplace"
 
 
 class PlayingCommandLine(CommandLine):

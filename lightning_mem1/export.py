@@ -214,7 +214,7 @@ def card(entry: Mapping[str, Any], policy: Policy, whole: bool) -> str:
         policy: What was written.
         whole: Whether it is a whole model.
     """
-    from lightning_mem1.policy.loading import is_plain_tokenizer, name_of_base, resolve
+    from lightning_mem1.policy.loading import BUNDLED_POLICIES, is_plain_tokenizer, name_of_base, resolve
     from lightning_mem1.snapshot import plain
 
     settings, base = entry["settings"], name_of_base(policy.source)
@@ -232,12 +232,13 @@ def card(entry: Mapping[str, Any], policy: Policy, whole: bool) -> str:
     if tags["actions"]:
         rows["tags"] += ", actions " + " ".join(f"<{name}>" for name in tags["actions"])
     table = "\n".join(f"| {key} | {_cell(value)} |" for key, value in rows.items())
+    told_base = BUNDLED_BASE.format(base) if base in BUNDLED_POLICIES else repr(base)
     library = "transformers" if whole else "peft"
     return CARD.format(
         front=f"library_name: {library}\npipeline_tag: text-generation\ntags:\n- lightning_mem1",
         what="whole model: the base with the adapter merged into its weights" if whole else "LoRA adapter",
         table=table,
-        use=USE_WHOLE if whole else USE_ADAPTER.format(base=BUNDLED_BASE if base == "bundled" else repr(base)),
+        use=USE_WHOLE if whole else USE_ADAPTER.format(base=told_base),
         tokenizer=PLAIN_TOKENIZER if is_plain_tokenizer(resolve(policy.source)) else "",
     )
 
@@ -267,7 +268,7 @@ USE_WHOLE = """In transformers: `AutoModelForCausalLM.from_pretrained(FOLDER)`; 
 USE_ADAPTER = """In peft: `PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(BASE), FOLDER)`; in vLLM (not
 tried): `vllm serve BASE --enable-lora --lora-modules mem1=FOLDER`; where BASE is {base}.
 """
-BUNDLED_BASE = "`lightning_mem1.policy.loading.BUNDLED`, the policy that comes with the package"
+BUNDLED_BASE = "`lightning_mem1.policy.loading.BUNDLED_POLICIES['{}']`, which comes with the package"
 PLAIN_TOKENIZER = """The tokenizer is `PreTrainedTokenizerFast.from_pretrained(FOLDER)`: `AutoTokenizer`, and so
 vLLM, goes by the model's type and would split text otherwise. Give vLLM ids in place of text.
 """

@@ -82,7 +82,8 @@ class Mem1Module(LightningModule):
     ``train/kept_trajectories`` (count: what is imitated), and its loss is in nats per action token of these.
 
     Args:
-        policy: "bundled", a folder with safetensors (a model, or an adapter that names its base), or a hub id.
+        policy: "bundled", a folder with safetensors (a model, or an adapter that names its base), or a hub id. On the
+            command line "bundled" becomes "bundled_marketplace" where the pages are those of official files.
         memory: Memory mode: mem1, full, window, none, summary or amem, see `memory`.
         window: Turns kept by memory mode "window", notes retrieved by "amem".
         layout: How trajectories are scored: tree or rows (equal numbers), stitched (the paper's single copy) or

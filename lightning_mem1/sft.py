@@ -157,12 +157,14 @@ def validate(policy: Policy, config: WarmStart) -> dict[str, float]:
     """Greedy episodes in the default shop and encyclopedia, which the warm start never saw.
 
     Returns:
-        Means ``shop_reward``, ``shop_success``, ``shop_turns``, ``shop_valid`` (part of the turns) and the same for
-        ``qa`` (success: every objective answered).
+        Means ``shop_reward``, ``shop_success``, ``shop_turns``, ``shop_valid`` (part of the turns), the same for ``qa``
+        (success: every objective answered) and, where the last stage shops in one, for ``marketplace``.
     """
     numbers = {}
     stage = config.stages[-1]
     worlds = {"shop": shop_play(config, stage, 0), "qa": qa_play(config, stage, 0)}
+    if stage.marketplace_episodes:
+        worlds["marketplace"] = shop_play(config, stage, 0, marketplace=True)
     for name, (source, settings, _) in worlds.items():
         tasks = [source.task("val", i) for i in spread_indices(config.num_val_tasks, source.size("val"))]
         episodes = [Episode(task, source.env(task), group) for group, task in enumerate(tasks)]
@@ -224,15 +226,21 @@ wrong in their decisions: it is the starting point of `experiments/webshop.yaml`
 | --- | --- |
 | command | `{command}` |
 | seed | {seed} |
-{mode}| data | {shop} trajectories in {worlds} generated shops (train goals), {qa} in {worlds} generated encyclopedias |
+{mode}| data | {shop} trajectories in {worlds} generated shops (train goals), {market}{qa} in {worlds} generated \
+encyclopedias |
 {filter}| seeds of the worlds | {first} to {last} (those of training and tests, seed 0, were never seen) |
 | cost | {tokens:.1f} M trained tokens, {minutes:.0f} minutes on {threads} CPU {thread} |
 {before}| shop: {tasks} validation goals, greedy | reward {shop_reward:.3f}, success {shop_success:.3f}, \
 {shop_turns:.1f} turns, {shop_valid:.1%} valid |
-| QA: {tasks} validation tasks, greedy | right answers {qa_reward:.3f}, all right {qa_success:.3f}, \
+{marketplace}| QA: {tasks} validation tasks, greedy | right answers {qa_reward:.3f}, all right {qa_success:.3f}, \
 {qa_turns:.1f} turns, {qa_valid:.1%} valid |
 
 Weights are stored as float16 and loaded as float32. Licence: MIT, as the project.
+"""
+
+
+MARKETPLACE = """| marketplace: {tasks} validation goals, greedy | reward {marketplace_reward:.3f}, success \
+{marketplace_success:.3f}, {marketplace_turns:.1f} turns, {marketplace_valid:.1%} valid |
 """
 
 
@@ -242,10 +250,13 @@ def write_card(config: WarmStart, numbers: dict[str, float], command: str) -> No
     worlds = -(-steps // config.data.steps_per_world)
     least = config.data.min_reward
     kept = "" if least is None else f"| cloned | those with a reward of at least {least}: {numbers['cloned']} |\n"
+    untidy = sum(stage.steps * stage.marketplace_episodes for stage in config.stages)
     mode = "" if config.memory == "mem1" else f"| memory mode | {config.memory} |\n"
     card = CARD.format(
         **numbers,
         mode=mode,
+        marketplace=MARKETPLACE.format(tasks=config.num_val_tasks, **numbers) if untidy else "",
+        market=f"{untidy} in as many with marketplace listings, " if untidy else "",
         before="".join(f"| before that: {name} | {told} |\n" for name, told in made_before(config.init_from)),
         minutes=numbers["seconds"] / 60,
         command=command,

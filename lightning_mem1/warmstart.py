@@ -46,22 +46,22 @@ class Stage:
     Args:
         steps: How many steps it lasts.
         shop_episodes: Episodes in the shop per step.
-        marketplace_episodes: Episodes per step in a shop whose listings are as untidy as real ones.
         qa_episodes: Episodes with the encyclopedia per step.
         results_per_page: Products on a page of results.
         passages: Passages in the reply to a search.
         objectives: Questions per task, by turns.
         hops: Which questions: how many facts have to be put together.
+        marketplace_episodes: Episodes per step in a shop whose listings are as untidy as real ones.
     """
 
     steps: int
     shop_episodes: int = 4
-    marketplace_episodes: int = 0
     qa_episodes: int = 8
     results_per_page: int = 5
     passages: int = 3
     objectives: list[int] = field(default_factory=lambda: [2, 1, 3, 2])
     hops: list[int] = field(default_factory=lambda: [1, 2])
+    marketplace_episodes: int = 0
 
 
 @dataclass

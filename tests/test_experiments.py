@@ -10,7 +10,7 @@ import yaml
 from lightning_mem1 import fit
 from lightning_mem1.engine.local import EngineSettings, LocalEngine
 from lightning_mem1.memory import contexts, drift
-from lightning_mem1.policy.loading import BUNDLED
+from lightning_mem1.policy.loading import BUNDLED, BUNDLED_POLICIES
 from lightning_mem1.policy.policy import LoraSettings, Policy
 from lightning_mem1.rollout import Episode, RolloutSettings, collect
 from lightning_mem1.sft import validate
@@ -26,7 +26,7 @@ SHORT = ["--data.tasks_per_step=2", "--data.group_size=4", "--data.num_rl_steps=
 
 
 def warm_start(name="warmstart_longer"):
-    """What the bundled policy is made with: the second of its two warm starts goes on from the first."""
+    """What a bundled policy is made with: each warm start goes on from the one before."""
     from jsonargparse import ArgumentParser
 
     parser = ArgumentParser(parser_mode="omegaconf", exit_on_error=False)
@@ -39,7 +39,8 @@ def warm_start(name="warmstart_longer"):
 @pytest.mark.parametrize("path", EXPERIMENTS, ids=lambda path: path.stem)
 def test_every_experiment_is_read_without_complaint(path, capsys):
     if path.stem.startswith("warmstart"):
-        assert warm_start(path.stem).output == "lightning_mem1/assets/policy"
+        folder = "marketplace" if path.stem == "warmstart_marketplace" else "policy"
+        assert warm_start(path.stem).output == f"lightning_mem1/assets/{folder}"
     else:
         assert fit.main([str(path), "--print_config"]) == 0
         assert "tasks_per_step" in capsys.readouterr().out
@@ -51,14 +52,22 @@ def test_the_ablation_of_layouts_differs_from_the_shopper_in_nothing_else():
     assert ablation == shopper
 
 
-def test_the_bundled_policy_shops_as_its_card_says():
-    config, card = warm_start(), CARD.read_text()
+@pytest.mark.parametrize(
+    ("policy", "made_by"), [("bundled", "warmstart_longer"), ("bundled_marketplace", "warmstart_marketplace")]
+)
+def test_a_bundled_policy_plays_as_its_card_says(policy, made_by):
+    config, card = warm_start(made_by), (BUNDLED_POLICIES[policy] / "README.md").read_text()
     rows = {
-        "shop": rf"shop: {config.num_val_tasks} validation goals, greedy \| reward (\S+), success (\S+), ",
-        "qa": rf"QA: {config.num_val_tasks} validation tasks, greedy \| right answers (\S+), all right (\S+), ",
+        name: rf"{what}, greedy \| {reward} (\S+), {success} (\S+), "
+        for name, what, reward, success in (
+            ("shop", "shop: 100 validation goals", "reward", "success"),
+            ("marketplace", "marketplace: 100 validation goals", "reward", "success"),
+            ("qa", "QA: 100 validation tasks", "right answers", "all right"),
+        )
+        if name != "marketplace" or config.stages[-1].marketplace_episodes
     }
     told = {name: re.search(row + r"(\S+) turns, (\S+)% valid", card).groups() for name, row in rows.items()}
-    found = validate(Policy.load("bundled"), config)
+    found = validate(Policy.load(policy), config)
     for name, numbers in told.items():
         reward, success, turns, valid = map(float, numbers)
         # another processor may round a log-prob the other way and change an episode, but not many
@@ -90,6 +99,10 @@ def test_the_bundled_assets_are_small_safe_and_tell_how_they_were_made():
     assert "| seed | 1 |" in card
     assert "| before that: command | `python -m lightning_mem1.sft experiments/warmstart.yaml` |" in card
     assert "| before that: seed | 0 |" in card
+    later = (BUNDLED_POLICIES["bundled_marketplace"] / "README.md").read_text()
+    assert warm_start("warmstart_marketplace").init_from == warm_start().output
+    assert "| command | `python -m lightning_mem1.sft experiments/warmstart_marketplace.yaml` |" in later
+    assert "| before that: command | `python -m lightning_mem1.sft experiments/warmstart_longer.yaml` |" in later
 
 
 @pytest.mark.parametrize("catalogue", [None, SHARED], ids=["generated", "official"])
@@ -100,6 +113,7 @@ def test_the_main_job_trains_on_either_catalogue(catalogue, tmp_path, monkeypatc
     more = [f"--data.catalogue={catalogue}"] if catalogue else []
     assert fit.main([str(ROOT / "experiments" / "webshop.yaml"), "--trainer.logger=false", *SHORT, *more]) == 0
     out = capsys.readouterr().out
+    assert ("bundled_marketplace, which reads pages like the official ones" in out) == bool(catalogue)
     assert re.search(r"step +2/2 +reward \d\.\d{3} +success \d\.\d\d +peak \d+ tokens +state \d+", out)
     assert re.search(r"val reward \d\.\d\d -> \d\.\d\d  \(rule \d\.\d\d, oracle 1\.00, reachable 1\.00\)", out)
     (adapter,) = tmp_path.glob("runs/webshop/*/adapter/**/adapter_model.safetensors")

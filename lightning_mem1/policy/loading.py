@@ -15,20 +15,23 @@ import torch
 from lightning_mem1.policy.attention import register
 from lightning_mem1.policy.quantization import check_quantization, play_as_it_trains, quantization_config
 
-BUNDLED = Path(__file__).parent.parent / "assets" / "policy"
+ASSETS = Path(__file__).parent.parent / "assets"
+BUNDLED = ASSETS / "policy"
+# "bundled" reads the generated shop and encyclopedia, the other one listings like the official WebShop's
+BUNDLED_POLICIES = {"bundled": BUNDLED, "bundled_marketplace": ASSETS / "marketplace"}
 ADAPTER_CONFIG, ADAPTER_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 DTYPES = ("float32", "bfloat16", "float16")
 
 
 def resolve(source: str) -> str:
-    """Turn "bundled", a folder or a hub id into what transformers loads.
+    """Turn a name of `BUNDLED_POLICIES`, a folder or a hub id into what transformers loads.
 
     Raises:
         FileNotFoundError: it looks like a folder and is none.
         ValueError: the folder holds neither a model nor an adapter.
     """
-    if source == "bundled":
-        return str(BUNDLED)
+    if source in BUNDLED_POLICIES:
+        return str(BUNDLED_POLICIES[source])
     folder = Path(source).expanduser()
     if not folder.exists():
         if source.count("/") != 1 or source.startswith((".", "/", "~")):
@@ -46,11 +49,11 @@ def resolve(source: str) -> str:
 
 
 def name_of_base(source: str) -> str:
-    """How an adapter names its base: "bundled" on every machine, a folder by its whole path, a hub id as it is."""
-    if source == "bundled" or not Path(source).expanduser().exists():
+    """How an adapter names its base: a bundled one as everywhere, a folder by its whole path, a hub id as it is."""
+    if source in BUNDLED_POLICIES or not Path(source).expanduser().exists():
         return source
     folder = Path(source).expanduser().resolve()
-    return "bundled" if folder == BUNDLED.resolve() else str(folder)
+    return next((name for name, path in BUNDLED_POLICIES.items() if path.resolve() == folder), str(folder))
 
 
 def load_model(folder: str, dtype: str = "float32", quantization: str = "none") -> Any:
