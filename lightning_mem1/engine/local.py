@@ -87,6 +87,7 @@ class LocalEngine:
         starting = self._admit()
         if not self._running and not starting:
             return []
+        self._running.sort(key=lambda run: run.slot)
         decode = [Span(run.slot, run.cached, 1) for run in self._running]
         prefill = [Span(run.slot, run.cached, len(run.ids) - run.cached) for run in starting]
         self._running += starting
