@@ -57,6 +57,7 @@ def finish(
     """
     if options.output:
         Path(options.output).write_text(json.dumps({**surroundings(), **found}, indent=1) + "\n")
+    now = ratios(found)
     if options.check is None:
         return 0
     try:
@@ -64,7 +65,7 @@ def finish(
     except (OSError, ValueError, KeyError, TypeError) as error:
         problem = f"expected the JSON of an earlier run, got {type(error).__name__}: {error}; make it with --output"
     else:
-        problem = worse(ratios(found), committed, tolerance)
+        problem = worse(now, committed, tolerance)
     print(f"{options.check}: {problem or 'no ratio is worse'}", file=sys.stderr if problem else sys.stdout)
     return 1 if problem else 0
 

@@ -20,7 +20,7 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -172,17 +172,18 @@ def played(source: TaskSource, settings: RolloutSettings, engine: Engine, tokeni
     return sum(len(turn.action_ids) for trajectory in found for turn in trajectory.turns) / seconds
 
 
-def measured(name: str, policy: str, url: str, episodes: int, repeats: int) -> dict[str, Any]:
+def measured(name: str, policy: str, url: str, arms: Sequence[str], episodes: int, repeats: int) -> dict[str, Any]:
     """Tokens per second of every engine at one number of episodes, and the local one's multiples of the others."""
     source, settings, makers = workload(name, policy, url)
-    tokenizer, engines = Policy.load(policy).tokenizer, {arm: make() for arm, make in makers.items()}
+    tokenizer, engines = Policy.load(policy).tokenizer, {arm: makers[arm]() for arm in arms}
     rates: dict[str, list[float]] = {arm: [] for arm in engines}
     for repeat in range(repeats + 1):
         for arm, engine in engines.items():
             rate = played(source, settings, engine, tokenizer, episodes)
             if repeat:  # the first round warms up
                 rates[arm].append(rate)
-    engines["continuous"].stop()
+    if "continuous" in engines:
+        engines["continuous"].stop()
     median = {arm: statistics.median(each) for arm, each in rates.items()}
     times = {f"times_{arm}": round(median["local"] / median[arm], 2) for arm in rates if arm != "local"}
     return {
@@ -208,12 +209,12 @@ def ratios(found: dict[str, Any]) -> Ratios:
 def table(policy: str, url: str, options: Any) -> list[dict[str, Any]]:
     """Measure at every number of episodes and print."""
     found: list[dict[str, Any]] = []
-    arms = ["local", "generate", "continuous", *(["vllm"] if url else [])]
+    arms = ["local", *options.beside.split(","), *(["vllm"] if url else [])]
     heads = ["workload", "episodes", *(f"{arm} tokens/s" for arm in arms), *(f"times {arm}" for arm in arms[1:])]
     print(f"| {' | '.join(heads)} |\n|{' --- |' * len(heads)}")
     for name in options.workloads.split(","):
         for episodes in map(int, options.episodes.split(",")):
-            one = measured(name, policy, url, episodes, options.repeats)
+            one = measured(name, policy, url, arms, episodes, options.repeats)
             cells = [name, episodes, *(f"{one['tokens_per_s'][arm]:,}" for arm in arms)]
             cells += [one[f"times_{arm}"] for arm in arms[1:]]
             print(f"| {' | '.join(map(str, cells))} |", flush=True)
@@ -226,6 +227,7 @@ def main() -> int:
     parser = arguments("Compare engines on multi-turn episodes.")
     parser.add_argument("--policy", default="bundled")
     parser.add_argument("--workloads", default="webshop,qa")
+    parser.add_argument("--beside", default="generate,continuous", help="what the local engine is compared with")
     parser.add_argument("--episodes", default="1,16,64,256")
     parser.add_argument("--repeats", type=int, default=3)
     options = parser.parse_args()

@@ -123,8 +123,8 @@ def main() -> int:
     for prompt in map(int, options.prompts.split(",")):
         for turns in map(int, options.turns.split(",")):
             one = measured(policy, prompt, turns, options.group, options.repeats)
-            ratios = " | ".join(f"{one[name]:.2f}" for name in ("tokens_to_rows", "time_to_rows", "time_to_dense"))
-            print(f"| {prompt} | {turns} | {ratios} | {' | '.join(str(one['ms'][arm]) for arm in ARMS)} |", flush=True)
+            cells = " | ".join(f"{one[name]:.2f}" for name in ("tokens_to_rows", "time_to_rows", "time_to_dense"))
+            print(f"| {prompt} | {turns} | {cells} | {' | '.join(str(one['ms'][arm]) for arm in ARMS)} |", flush=True)
             found.append(one)
     about = {"policy": options.policy, "action_tokens": ACTION, "information_tokens": INFORMATION}
     return finish({**about, "repeats": options.repeats, "shapes": found}, ratios, options, TOLERANCE)

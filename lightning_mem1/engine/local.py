@@ -19,7 +19,9 @@ from torch import Tensor
 from lightning_mem1.engine.sampling import sample
 from lightning_mem1.engine.settings import EngineSettings, check_fits
 from lightning_mem1.engine.slots import SlotPool, Span, StepPlan
+from lightning_mem1.policy.merged import merged
 from lightning_mem1.policy.policy import Policy
+from lightning_mem1.policy.sharded import is_sharded
 from lightning_mem1.types import Completion, GenerationRequest
 
 WORTH_SHARING = 16  # so many tokens more than its own slot holds make a turn copy from another slot, or wait to do so
@@ -71,6 +73,15 @@ class LocalEngine:
         self._running: list[_Running] = []
         self._held: dict[int, tuple[int, list[int]]] = {}  # free slot -> (its last session, ids with keys)
         self._free = list(range(self.settings.num_slots))
+        self._model: Any = None  # weights of its own may be large: the old ones go before the new ones come
+        self._model = merged(self.policy.causal_lm) if self._merges() else self.policy.causal_lm
+
+    def _merges(self) -> bool:
+        if self.settings.merge_lora is False or is_sharded(self.policy):
+            return False
+        return (
+            bool(self.settings.merge_lora) or self.pool.keys.dtype == torch.float32
+        )  # in fewer bits, what an adapter adds may be lost in rounding
 
     def submit(self, request: GenerationRequest) -> None:
         """Queue one turn.
@@ -107,10 +118,12 @@ class LocalEngine:
         ends = torch.tensor([len(t) for t in tokens], device=device).cumsum(0) - 1
         self.num_run += int(ends[-1]) + 1
         input_ids = torch.tensor([[token for new in tokens for token in new]], device=device)
-        hidden = self.policy.hidden(input_ids, plan.positions[None], attention_mask=None, slots=plan)
+        hidden = self._model.model(
+            input_ids=input_ids, position_ids=plan.positions[None], use_cache=False, attention_mask=None, slots=plan
+        ).last_hidden_state
         for run in self._running:
             run.cached = len(run.ids)
-        return self.policy.head(hidden[0, ends])
+        return self._model.lm_head(hidden[0, ends])
 
     def _sampling(self, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
         requests = [run.request for run in self._running]

@@ -44,6 +44,8 @@ class EngineSettings:
         num_slots: Turns generated at once.
         max_context_tokens: Most tokens of a context plus the turn generated in it.
         max_prefill_tokens: Most prompt tokens that the local engine runs in one pass, which bounds its memory.
+        merge_lora: Whether the local engine decodes with the adapter in the weights, which takes a second copy of the
+            adapted layers; null for where weights are float32, so that it changes no more than the last digits.
         kind: local (in this process) or server.
         server: Which servers, for kind server.
     """
@@ -51,6 +53,7 @@ class EngineSettings:
     num_slots: int = 64
     max_context_tokens: int = 1024
     max_prefill_tokens: int = 8192
+    merge_lora: bool | None = None
     kind: Literal["local", "server"] = "local"
     server: ServerSettings = field(default_factory=ServerSettings)
 
