@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from lightning_mem1.engine.local import EngineSettings, LocalEngine
-from lightning_mem1.policy.merged import merged
+from lightning_mem1.policy.merged import Merged
 from lightning_mem1.policy.policy import ADAPTER, LoraSettings
 from lightning_mem1.types import GenerationRequest
 from tiny import random_ids, tiny_policy, turns
@@ -18,7 +18,7 @@ def logits(model, ids):
 
 def test_the_view_computes_what_the_adapted_model_does_and_shares_all_other_weights():
     policy = tiny_policy(LoraSettings(r=4, target_modules=["q_proj"]))
-    view, ids = merged(policy.causal_lm), random_ids(random.Random(0), 20)
+    view, ids = Merged(policy.causal_lm).model, random_ids(random.Random(0), 20)
     torch.testing.assert_close(logits(view, ids), logits(policy.causal_lm, ids), atol=1e-5, rtol=0)
     own = {id(parameter) for parameter in policy.causal_lm.parameters()}
     added = {name for name, parameter in view.named_parameters() if id(parameter) not in own}
@@ -28,7 +28,7 @@ def test_the_view_computes_what_the_adapted_model_does_and_shares_all_other_weig
 def test_the_policy_itself_stays_as_it_trains():
     policy = tiny_policy(LoraSettings(r=4))
     before = {name: parameter.clone() for name, parameter in policy.named_parameters()}
-    merged(policy.causal_lm)
+    Merged(policy.causal_lm)
     assert all(torch.equal(parameter, before[name]) for name, parameter in policy.named_parameters())
     assert {name for name, parameter in policy.named_parameters() if parameter.requires_grad} == {
         name for name in before if f".{ADAPTER}." in name
@@ -38,16 +38,16 @@ def test_the_policy_itself_stays_as_it_trains():
 def test_only_the_adapters_that_are_on_are_in_the_view():
     policy, ids = tiny_policy(LoraSettings(r=4)), random_ids(random.Random(1), 12)
     policy.add_adapter("critic", LoraSettings(r=2))
-    with_policy = logits(merged(policy.causal_lm), ids)
+    with_policy = logits(Merged(policy.causal_lm).model, ids)
     torch.testing.assert_close(with_policy, logits(policy.causal_lm, ids), atol=1e-5, rtol=0)
     with policy.reference():
-        assert torch.equal(logits(merged(policy.causal_lm), ids), logits(policy.causal_lm, ids))
-        assert (logits(merged(policy.causal_lm), ids) - with_policy).abs().max() > 0.1
+        assert torch.equal(logits(Merged(policy.causal_lm).model, ids), logits(policy.causal_lm, ids))
+        assert (logits(Merged(policy.causal_lm).model, ids) - with_policy).abs().max() > 0.1
 
 
 def test_without_an_adapter_there_is_nothing_to_copy():
     model = tiny_policy().causal_lm
-    assert merged(model) is model
+    assert Merged(model).model is model
 
 
 @pytest.mark.parametrize("choice", [True, None])

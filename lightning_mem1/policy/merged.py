@@ -13,22 +13,38 @@ import torch
 from torch import nn
 
 
-def merged(model: nn.Module) -> Any:
-    """The model as it is now, with the adapters that are on added into the weights of plain linear layers.
+class Merged:
+    """The model as it was at the last `update`, with the adapters that were on added into plain linear layers.
 
-    What cannot be added exactly stays as it is: layers in 4 bits, shared out among ranks, or adapted otherwise than by
-    plain LoRA. The view does not follow later changes of adapters.
+    What cannot be added stays as it is: layers in 4 bits, or adapted otherwise than by plain LoRA.
 
     Args:
-        model: A causal LM that peft put LoRA layers into; without any it is returned itself.
+        source: A causal LM that peft may have put LoRA layers into; without any, the view is the source itself.
     """
-    if not any(_can_merge(module) for module in model.modules()):
-        return model
-    shared: dict[int, Any] = {id(tensor): tensor for tensor in [*model.parameters(), *model.buffers()]}
-    for module in model.modules():
-        if _can_merge(module):
-            shared[id(module)] = _merged_layer(module)  # the copy takes what stands here for the module
-    return copy.deepcopy(model, shared)
+
+    def __init__(self, source: nn.Module) -> None:
+        self.source = source
+        self._layers: dict[int, tuple[Any, nn.Linear]] = {}
+        self.update()
+
+    def update(self) -> None:
+        """Take over weights and adapters as they are now, into the same tensors where the layers are the same."""
+        adapted = [module for module in self.source.modules() if _can_merge(module)]
+        if not self._layers or [id(module) for module in adapted] != list(self._layers) or self._left:
+            self._copy(adapted)
+        for module, layer in self._layers.values():
+            _merge(module, layer)
+
+    def _copy(self, adapted: list[Any]) -> None:
+        self._layers = {id(module): (module, _empty_like(module.base_layer)) for module in adapted}
+        if not adapted:
+            self.model: Any = self.source
+            self._left = False
+            return
+        shared: dict[int, Any] = {id(each): each for each in [*self.source.parameters(), *self.source.buffers()]}
+        shared |= {number: layer for number, (_, layer) in self._layers.items()}
+        self.model = copy.deepcopy(self.source, shared)
+        self._left = any(hasattr(module, "lora_A") for module in self.model.modules())  # does not follow its source
 
 
 def _can_merge(module: Any) -> bool:
@@ -36,19 +52,20 @@ def _can_merge(module: Any) -> bool:
 
     if type(module) is not Linear or type(module.base_layer) is not nn.Linear or module.merged:
         return False
-    plain = not module.lora_variant and not any(module.lora_bias.values())
-    return plain and type(module.base_layer.weight) is nn.Parameter
+    return not module.lora_variant and not any(module.lora_bias.values())
+
+
+def _empty_like(base: nn.Linear) -> nn.Linear:
+    layer = nn.Linear(base.in_features, base.out_features, device="meta")
+    layer.weight, layer.bias = nn.Parameter(torch.empty_like(base.weight), requires_grad=False), base.bias
+    return layer
 
 
 @torch.no_grad()
-def _merged_layer(module: Any) -> nn.Linear:
-    base = module.base_layer
+def _merge(module: Any, layer: nn.Linear) -> None:
+    layer.weight.copy_(module.base_layer.weight)
     if module.disable_adapters:
-        return base
-    weight = base.weight.detach().clone()
+        return
     for name in module.active_adapters:
         if name in module.lora_A:
-            weight += module.get_delta_weight(name).to(weight.dtype)
-    layer = nn.Linear(base.in_features, base.out_features, device="meta")
-    layer.weight, layer.bias = nn.Parameter(weight, requires_grad=False), base.bias
-    return layer
+            layer.weight += module.get_delta_weight(name).to(layer.weight.dtype)
