@@ -55,19 +55,22 @@ def finish(
     Returns:
         The exit status: 1 when a ratio became worse, or when there is nothing to compare.
     """
-    if options.output:
-        Path(options.output).write_text(json.dumps({**surroundings(), **found}, indent=1) + "\n")
     now = ratios(found)
-    if options.check is None:
-        return 0
-    try:
-        committed = ratios(json.loads(Path(options.check).read_text()))
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        problem = f"expected the JSON of an earlier run, got {type(error).__name__}: {error}; make it with --output"
-    else:
-        problem = worse(now, committed, tolerance)
-    print(f"{options.check}: {problem or 'no ratio is worse'}", file=sys.stderr if problem else sys.stdout)
+    problem = _compare(now, ratios, Path(options.check), tolerance) if options.check else ""
+    if options.output:  # after the comparison: it may be the same file
+        Path(options.output).write_text(json.dumps({**surroundings(), **found}, indent=1) + "\n")
+    if options.check:
+        print(f"{options.check}: {problem or 'no ratio is worse'}", file=sys.stderr if problem else sys.stdout)
     return 1 if problem else 0
+
+
+def _compare(now: Ratios, ratios: Callable[[dict[str, Any]], Ratios], committed: Path, tolerance: float) -> str:
+    """What is wrong with a run beside a file, in one line; empty when nothing is."""
+    try:
+        before = ratios(json.loads(committed.read_text()))
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        return f"expected the JSON of an earlier run, got {type(error).__name__}: {error}; make it with --output"
+    return worse(now, before, tolerance)
 
 
 def worse(found: Ratios, committed: Ratios, tolerance: float) -> str:

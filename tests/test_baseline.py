@@ -33,6 +33,14 @@ def test_a_ratio_beyond_the_tolerance_fails_with_one_line(tmp_path, capsys):
     assert capsys.readouterr().err.endswith("committed.json: time to rows: expected at most 0.5 + 10%, got 0.56\n")
 
 
+def test_a_run_may_be_held_against_the_file_that_it_replaces(tmp_path):
+    file = tmp_path / "same.json"
+    file.write_text(json.dumps({"time": 0.5}))
+    options = argparse.Namespace(output=str(file), check=str(file))
+    assert finish({"time": 0.6}, lambda each: Ratios(lower={"time": each["time"]}), options, 0.1) == 1
+    assert json.loads(file.read_text())["time"] == 0.6
+
+
 def test_a_file_that_is_no_earlier_run_fails_with_what_to_do(tmp_path, capsys):
     assert checked(tmp_path, 0.5, {"seconds": 3}) == 1
     assert "expected the JSON of an earlier run, got KeyError: 'time'; make it with --output" in capsys.readouterr().err
