@@ -149,9 +149,9 @@ def ratios(found: dict[str, Any]) -> Ratios:
 def main() -> int:
     """Measure both, print the ratio, write, check."""
     parser = arguments("Compare a whole rl_step with TRL's.")
-    parser.add_argument("--steps", type=int, default=4)
-    parser.add_argument("--tasks", type=int, default=8, help="tasks of an rl_step, 8 episodes each")
-    parser.add_argument("--turns", type=int, default=10, help="most turns of an episode")
+    parser.add_argument("--steps", type=int, default=3)
+    parser.add_argument("--tasks", type=int, default=2, help="tasks of an rl_step, 8 episodes each")
+    parser.add_argument("--turns", type=int, default=4, help="most turns of an episode")
     options = parser.parse_args()
     os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")
     size = (options.steps, options.tasks, options.turns)
