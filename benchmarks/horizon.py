@@ -10,8 +10,6 @@ its longest context, and the tokens of one training row.
 
 from __future__ import annotations
 
-import argparse
-import json
 import statistics
 import sys
 import time
@@ -20,11 +18,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import torch
-
 sys.path.insert(0, str(Path(__file__).parent))
 
-from webshop_scale import hardware
+from baseline import Ratios, arguments, finish
 
 from lightning_mem1.collator import collate, minibatches
 from lightning_mem1.engine.local import EngineSettings, LocalEngine
@@ -36,6 +32,7 @@ from lightning_mem1.types import GenerationRequest, StepResult, Task, Trajectory
 MODES = ("mem1", "full")
 EPISODES, ACTION, INFORMATION, PROMPT = 16, 60, 150, 100
 ROW = 4096  # most tokens of a training row
+TOLERANCE = 0.2
 
 
 class Told:
@@ -114,13 +111,32 @@ def measured(policy: Policy, turns: int, repeats: int) -> dict[str, Any]:
     return {"turns": turns, **told}
 
 
-def main() -> None:
-    """Measure, print a table, write JSON when asked."""
-    parser = argparse.ArgumentParser(description="Time and memory of an episode by its horizon.")
+def ratios(found: dict[str, Any]) -> Ratios:
+    """Constant context beside full history at every horizon, and its time per turn beside that at the shortest one."""
+    horizons = found["horizons"]
+    first = horizons[0]
+    names = {"peak_context_tokens": "longest context", "collect_ms": "collecting", "train_ms": "training"}
+    beside = {
+        f"{each['turns']} turns: {told}, mem1 to full": each["mem1"][name] / each["full"][name]
+        for each in horizons
+        for name, told in names.items()
+    }
+    growth = {
+        f"{each['turns']} turns: {names[name]} a turn to that at {first['turns']}": each["mem1"][name]
+        / each["turns"]
+        / (first["mem1"][name] / first["turns"])
+        for each in horizons[1:]
+        for name in ("collect_ms", "train_ms")
+    }
+    return Ratios(lower={**beside, **growth})
+
+
+def main() -> int:
+    """Measure, print a table, write, check."""
+    parser = arguments("Time and memory of an episode by its horizon.")
     parser.add_argument("--policy", default="bundled")
     parser.add_argument("--turns", default="2,4,8,16,32,64")
     parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--output")
     options = parser.parse_args()
     policy = Policy.load(options.policy, lora=LoraSettings(target_modules="all-linear"))
     found = []
@@ -131,12 +147,8 @@ def main() -> None:
         keys = ("peak_context_tokens", "keys_and_values_mib", "collect_ms", "train_ms")
         print(f"| {turns} | {' | '.join(str(one[mode][key]) for key in keys for mode in MODES)} |", flush=True)
         found.append(one)
-    if options.output:
-        about = {"hardware": hardware(), "threads": torch.get_num_threads(), "episodes": EPISODES}
-        Path(options.output).write_text(
-            json.dumps({**about, "policy": options.policy, "horizons": found}, indent=1) + "\n"
-        )
+    return finish({"episodes": EPISODES, "policy": options.policy, "horizons": found}, ratios, options, TOLERANCE)
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

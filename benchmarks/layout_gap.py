@@ -8,8 +8,6 @@ A gap is |log p of the layout - log p when it was sampled|; with an exact layout
 
 from __future__ import annotations
 
-import argparse
-import json
 import sys
 from collections.abc import Sequence
 from functools import partial
@@ -21,7 +19,7 @@ import yaml
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from webshop_scale import hardware
+from baseline import Ratios, arguments, finish
 
 from lightning_mem1.collator import collate, minibatches
 from lightning_mem1.engine.local import EngineSettings, LocalEngine
@@ -34,6 +32,7 @@ from lightning_mem1.types import Trajectory
 
 EXPERIMENT = Path(__file__).parents[1] / "experiments" / "webshop.yaml"
 EPSILON = 0.2  # clip range of the algorithms but dapo and gspo
+TOLERANCE = 0.25
 
 
 def played(policy: Policy, config: dict[str, Any], episodes: int, memory: str) -> list[Trajectory]:
@@ -90,13 +89,24 @@ def _short(number: torch.Tensor) -> float:
     return float(f"{float(number):.3g}")
 
 
-def main() -> None:
-    """Measure, print tables, and write JSON when asked."""
-    parser = argparse.ArgumentParser(description="Measure how far each layout is from the rollout.")
+def ratios(found: dict[str, Any]) -> Ratios:
+    """Tokens beside those of `rows`, and the share of ratios that a layout throws out of the clip range."""
+    layouts = found["layouts"]
+    tokens = {f"{name} to rows, tokens": one["forward_tokens"] for name, one in layouts.items() if name != "rows"}
+    return Ratios(
+        lower={
+            **{name: count / layouts["rows"]["forward_tokens"] for name, count in tokens.items()},
+            **{f"{name}, outside the clip range": one["outside_clip"] for name, one in layouts.items()},
+        }
+    )
+
+
+def main() -> int:
+    """Measure, print tables, write, check."""
+    parser = arguments("Measure how far each layout is from the rollout.")
     parser.add_argument("--policy", default="bundled")
     parser.add_argument("--episodes", type=int, default=64)
     parser.add_argument("--memory", default="mem1")
-    parser.add_argument("--output")
     options = parser.parse_args()
     config = yaml.safe_load(EXPERIMENT.read_text())
     settings = RolloutSettings(**config["model"]["rollout"])
@@ -113,11 +123,10 @@ def main() -> None:
     print(f"\n| mean gap of turn | {' | '.join(shown)} |\n|{' --- |' * (len(shown) + 1)}")
     for name, one in found.items():
         print(f"| {name} | {' | '.join(format(one['by_turn'][turn]['mean_nats'], '.2g') for turn in shown)} |")
-    if options.output:
-        about = {"hardware": hardware(), "policy": options.policy, "memory": options.memory}
-        counts = {"episodes": len(trajectories), "turns": sum(len(t.turns) for t in trajectories)}
-        Path(options.output).write_text(json.dumps({**about, **counts, "layouts": found}, indent=2) + "\n")
+    about = {"policy": options.policy, "memory": options.memory, "episodes": len(trajectories)}
+    turns = sum(len(t.turns) for t in trajectories)
+    return finish({**about, "turns": turns, "layouts": found}, ratios, options, TOLERANCE)
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -10,8 +10,6 @@ the ratio of their medians. Their log-probabilities are compared before anything
 
 from __future__ import annotations
 
-import argparse
-import json
 import random
 import statistics
 import sys
@@ -25,7 +23,7 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from webshop_scale import hardware
+from baseline import Ratios, arguments, finish
 
 from lightning_mem1.collator import Batch, collate
 from lightning_mem1.policy.policy import LoraSettings, Policy
@@ -33,7 +31,7 @@ from lightning_mem1.types import StopReason, Task, Trajectory, Turn
 
 ARMS = ("tree", "rows", "dense")
 ACTION, INFORMATION = 60, 150  # tokens
-TOLERANCE = 0.15  # how far a ratio may lie above the committed one, as a part of it
+TOLERANCE = 0.15  # how much worse a ratio may be than the committed one, as a part of it
 
 
 def made(rng: random.Random, prompt: int, turns: int, group: int, vocabulary: int) -> list[Trajectory]:
@@ -98,28 +96,25 @@ def measured(policy: Policy, prompt: int, turns: int, group: int, repeats: int) 
     }
 
 
-def worse(found: Sequence[dict[str, Any]], committed: Sequence[dict[str, Any]]) -> list[str]:
-    """One line for every ratio that lies above the committed one by more than the tolerance."""
-    before = {(each["prompt"], each["turns"], each["group"]): each for each in committed}
-    lines = []
-    for each in found:
-        known = before.get((each["prompt"], each["turns"], each["group"]))
-        for name in ("tokens_to_rows", "time_to_rows", "time_to_dense") if known else ():
-            if each[name] > known[name] * (1 + TOLERANCE):  # type: ignore[index]
-                lines.append(f"{each['turns']} turns, prompt {each['prompt']}: {name} {each[name]}, was {known[name]}")  # type: ignore[index]
-    return lines
+def ratios(found: dict[str, Any]) -> Ratios:
+    """The ratios of `tree` at every shape."""
+    return Ratios(
+        lower={
+            f"prompt {each['prompt']}, turns {each['turns']}, group {each['group']}: {name}": each[name]
+            for each in found["shapes"]
+            for name in ("tokens_to_rows", "time_to_rows", "time_to_dense")
+        }
+    )
 
 
 def main() -> int:
-    """Measure, print a table, write or check."""
-    parser = argparse.ArgumentParser(description="Compare the layouts' tokens and time.")
+    """Measure, print a table, write, check."""
+    parser = arguments("Compare the layouts' tokens and time.")
     parser.add_argument("--policy", default="bundled")
     parser.add_argument("--turns", default="2,4,8,16,32")
     parser.add_argument("--prompts", default="100,300,1000")
     parser.add_argument("--group", type=int, default=1, help="trajectories of one prompt in a pass")
     parser.add_argument("--repeats", type=int, default=7)
-    parser.add_argument("--output")
-    parser.add_argument("--check")
     options = parser.parse_args()
     policy = Policy.load(options.policy, lora=LoraSettings(target_modules="all-linear"))
     found = []
@@ -128,16 +123,11 @@ def main() -> int:
     for prompt in map(int, options.prompts.split(",")):
         for turns in map(int, options.turns.split(",")):
             one = measured(policy, prompt, turns, options.group, options.repeats)
-            ratios = " | ".join(f"{one[name]:.2f}" for name in ("tokens_to_rows", "time_to_rows", "time_to_dense"))
-            print(f"| {prompt} | {turns} | {ratios} | {' | '.join(str(one['ms'][arm]) for arm in ARMS)} |", flush=True)
+            cells = " | ".join(f"{one[name]:.2f}" for name in ("tokens_to_rows", "time_to_rows", "time_to_dense"))
+            print(f"| {prompt} | {turns} | {cells} | {' | '.join(str(one['ms'][arm]) for arm in ARMS)} |", flush=True)
             found.append(one)
-    if options.output:
-        about = {"hardware": hardware(), "threads": torch.get_num_threads(), "policy": options.policy}
-        shape = {"action_tokens": ACTION, "information_tokens": INFORMATION, "repeats": options.repeats}
-        Path(options.output).write_text(json.dumps({**about, **shape, "shapes": found}, indent=1) + "\n")
-    lines = worse(found, json.loads(Path(options.check).read_text())["shapes"]) if options.check else []
-    print("\n".join(lines))
-    return 1 if lines else 0
+    about = {"policy": options.policy, "action_tokens": ACTION, "information_tokens": INFORMATION}
+    return finish({**about, "repeats": options.repeats, "shapes": found}, ratios, options, TOLERANCE)
 
 
 if __name__ == "__main__":

@@ -10,7 +10,6 @@ own validation: 100 tasks, greedy, before the first rl_step and after the last.
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import re
@@ -27,10 +26,11 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from webshop_scale import hardware
+from baseline import Ratios, arguments, finish, surroundings
 
 ROOT = Path(__file__).parents[1]
 ALGORITHMS = ("grpo", "dr_grpo", "rloo", "reinforce_pp", "dapo", "gspo", "gigpo", "ppo", "raft")
+TOLERANCE = 0.1  # rewards, which vary from seed to seed
 VALIDATION = re.compile(r"^val\s+(\d+)\s+reward ([\d.]+)\s+success ([\d.]+)", re.MULTILINE)
 
 
@@ -104,9 +104,23 @@ def table(runs: Sequence[dict[str, Any]]) -> list[str]:
     return lines
 
 
-def main() -> None:
-    """Run what is missing, write after every run, print the table."""
-    parser = argparse.ArgumentParser(description="Compare algorithms from the same start.")
+def ratios(found: dict[str, Any]) -> Ratios:
+    """The reward at the end to that at the start, over seeds."""
+    groups: dict[str, list[list[Any]]] = {}
+    for each in found["runs"]:
+        name = " ".join([each["experiment"], each["algorithm"], f"{each['rl_steps']} rl_steps", *each["overrides"]])
+        groups.setdefault(name, []).append(each["validation"])
+    return Ratios(
+        higher={
+            name: statistics.fmean(c[-1][1] for c in curves) / statistics.fmean(c[0][1] for c in curves)
+            for name, curves in groups.items()
+        }
+    )
+
+
+def main() -> int:
+    """Run what is missing, write after every run, print the table, check."""
+    parser = arguments("Compare algorithms from the same start.")
     parser.add_argument("--experiments", default="webshop,qa")
     parser.add_argument("--algorithms", default=",".join(ALGORITHMS))
     parser.add_argument("--seeds", default="0,1,2")
@@ -114,7 +128,6 @@ def main() -> None:
     parser.add_argument("--jobs", type=int, default=1, help="runs at once")
     parser.add_argument("--override", action="append", default=[], help="handed on to the command")
     parser.add_argument("--logs", help="a folder for what each run prints")
-    parser.add_argument("--output")
     options = parser.parse_args()
     output = Path(options.output) if options.output else None
     known: list[dict[str, Any]] = json.loads(output.read_text())["runs"] if output and output.exists() else []
@@ -123,9 +136,7 @@ def main() -> None:
         known.append(found)
         known.sort(key=lambda r: (r["experiment"], ALGORITHMS.index(r["algorithm"]), r["overrides"], r["seed"]))
         if output:
-            output.write_text(
-                json.dumps({"hardware": hardware(), "jobs": options.jobs, "runs": known}, indent=1) + "\n"
-            )
+            output.write_text(json.dumps({**surroundings(), "jobs": options.jobs, "runs": known}, indent=1) + "\n")
 
     names = ("experiment", "algorithm", "seed", "rl_steps", "overrides")
     done = {json.dumps([each[name] for name in names]) for each in known}
@@ -140,7 +151,8 @@ def main() -> None:
             keep(found)
             print(table([found])[-1], flush=True)
     print("\n".join(table(known)))
+    return finish({"jobs": options.jobs, "runs": known}, ratios, options, TOLERANCE)
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -8,11 +8,16 @@ first three. Researcher: exact match per objective on the validation split. Spee
 
 from __future__ import annotations
 
-import argparse
 import json
+import sys
 import time
 from pathlib import Path
 from statistics import fmean
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+from baseline import Ratios, arguments, finish
 
 from lightning_mem1.retrieval.bm25 import BM25
 from lightning_mem1.tasks.encyclopedia import Encyclopedia
@@ -23,24 +28,32 @@ from lightning_mem1.text import QA_TAGS
 from lightning_mem1.wire import wire_format
 
 KINDS = ("fact", "alias", "bridge", "comparison")
+TOLERANCE = 0.1
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+def main() -> int:
+    """Measure, write, check."""
+    parser = arguments("The generated encyclopedia in numbers.")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--output", default="")
-    parser.add_argument("--hardware", default="not told")
     given = parser.parse_args()
     found = {
-        "hardware": given.hardware,
         "seed": given.seed,
         "recall_at_3": recall(given.seed),
         "researcher_em": {"skill 1.0": earned(given.seed, EXPERT), "default skill": earned(given.seed, Skill())},
         "tasks_per_s": {str(k): speed(given.seed, k) for k in (2, 8)},
     }
     print(json.dumps(found, indent=1))
-    if given.output:
-        Path(given.output).write_text(json.dumps(found, indent=1) + "\n")
+    return finish(found, ratios, given, TOLERANCE)
+
+
+def ratios(found: dict[str, Any]) -> Ratios:
+    """Shares found and earned, and the speed of tasks of eight questions to that of two."""
+    recalls = {f"recall, {name}": each["recall"] for name, each in found["recall_at_3"].items()}
+    earnings = {
+        f"{skill}, {name}": share for skill, table in found["researcher_em"].items() for name, share in table.items()
+    }
+    speeds = found["tasks_per_s"]
+    return Ratios(higher={**recalls, **earnings, "tasks of 8 to tasks of 2": speeds["8"] / speeds["2"]})
 
 
 def recall(seed: int) -> dict[str, dict[str, float]]:
@@ -89,4 +102,4 @@ def speed(seed: int, k: int, number: int = 4000) -> int:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -18,26 +18,49 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+from baseline import Ratios, arguments, finish
 
 from lightning_mem1.retrieval.bm25 import BM25
 from lightning_mem1.tasks.encyclopedia import Encyclopedia
 
 WIKI = 21_015_324
 PER_WORLD = 5400
+TOLERANCE = 0.25
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+def main() -> int:
+    """Measure, write, check."""
+    parser = arguments("Cost of a BM25 index.")
     parser.add_argument("--passages", type=int, default=1_000_000)
     parser.add_argument("--folder", default="bm25-index")
-    parser.add_argument("--output", default="")
-    parser.add_argument("--hardware", default="not told")
     parser.add_argument("--search", action="store_true", help="only open the index of the folder and search it")
     given = parser.parse_args()
-    print(json.dumps(search(given.folder) if given.search else build(given), indent=1))
+    if given.search:
+        print(json.dumps(search(given.folder)))
+        return 0
+    found = build(given)
+    print(json.dumps(found, indent=1))
+    return finish(found, ratios, given, TOLERANCE)
 
 
-def build(given: argparse.Namespace) -> dict[str, object]:
+def ratios(found: dict[str, Any]) -> Ratios:
+    """The index beside what it is made of, opening beside building, a search beside opening."""
+    return Ratios(
+        lower={
+            "size of the index to the passages in memory": found["size_gib"] / found["passages_gib"],
+            "memory of building to the passages": found["build_peak_gib"] / found["passages_gib"],
+            "opening to building": found["open_s"] / found["build_s"],
+            "a thousand queries to building": found["median_query_ms"] / found["build_s"],
+        }
+    )
+
+
+def build(given: argparse.Namespace) -> dict[str, Any]:
+    """Build and save an index, and search it in a process of its own."""
     passages = [
         passage for seed in range(-(-given.passages // PER_WORLD)) for passage in Encyclopedia(seed, PER_WORLD).passages
     ][: given.passages]
@@ -50,8 +73,7 @@ def build(given: argparse.Namespace) -> dict[str, object]:
     command = [sys.executable, __file__, "--search", "--folder", given.folder]
     searched = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
     scale = WIKI / len(passages)
-    found = {
-        "hardware": given.hardware,
+    return {
         "num_passages": len(passages),
         "words_per_passage": statistics.fmean(len(p.text.split()) for p in passages[:1000]),
         "build_s": built - started,
@@ -67,9 +89,6 @@ def build(given: argparse.Namespace) -> dict[str, object]:
             "median_query_ms": searched["median_query_ms"] * scale,
         },
     }
-    if given.output:
-        Path(given.output).write_text(json.dumps(found, indent=1) + "\n")
-    return found
 
 
 def search(folder: str) -> dict[str, float]:
@@ -112,4 +131,4 @@ def _private_gib() -> float:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

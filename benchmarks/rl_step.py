@@ -1,19 +1,17 @@
-"""A whole rl_step beside TRL's: collecting 64 episodes of the shop and learning from them.
+"""A whole rl_step beside TRL's: collecting episodes of the shop and learning from them.
 
     pip install trl==1.16.0
     OMP_NUM_THREADS=1 python benchmarks/rl_step.py --output benchmarks/rl_step.json
 
-Both train the same policy (LoRA as in experiments/webshop.yaml) by GRPO on 8 tasks x 8 episodes a step, at most 10
-turns, with the sampling settings of the experiment. TRL's `GRPOTrainer` gets a `rollout_func` that plays the episodes
-with transformers' padded `generate` in the full history, which is what its trainer takes: one growing row per episode,
-replies masked. Here `fit` plays in memory mode `mem1`. The first step of both is left out.
+Both train the same policy (LoRA as in experiments/webshop.yaml) by GRPO on `--tasks` tasks x 8 episodes a step, at most
+`--turns` turns, with the sampling settings of the experiment. TRL's `GRPOTrainer` gets a `rollout_func` that plays the
+episodes with transformers' padded `generate` in the full history, which is what its trainer takes: one growing row per
+episode, replies masked. Here `fit` plays in memory mode `mem1`. The first step of both is left out.
 The difference is that of two set-ups, engine, context and trainer together; no single part of it is isolated.
 """
 
 from __future__ import annotations
 
-import argparse
-import json
 import os
 import re
 import statistics
@@ -29,8 +27,8 @@ import yaml
 
 sys.path.insert(0, str(Path(__file__).parent))
 
+from baseline import Ratios, arguments, finish
 from engine_speed import EXPERIMENTS, GROUP, Padded
-from webshop_scale import hardware
 
 from lightning_mem1.policy.loading import resolve
 from lightning_mem1.rollout import Episode, RolloutSettings, collect
@@ -38,16 +36,20 @@ from lightning_mem1.tasks.webshop import ShopTasks
 from lightning_mem1.types import Trajectory
 
 EXPERIMENT = EXPERIMENTS / "webshop.yaml"
-TASKS = 8
+PARTS = 8  # into which TRL's step is cut, as the token budget does here
+TOLERANCE = 0.2
 STEP = re.compile(r"^step\s+(\d+)/\d+ .*?([\d.]+) s/step", re.MULTILINE)
 
 
-def ours(steps: int) -> dict[str, float]:
+def ours(steps: int, tasks: int, turns: int) -> dict[str, float]:
     """Seconds per rl_step of the experiment's own command, without validation."""
     with tempfile.TemporaryDirectory() as folder:
         command = [sys.executable, "-m", "lightning_mem1.fit", str(EXPERIMENT), "--data.num_rl_steps", str(steps)]
         command += ["--trainer.default_root_dir", folder, "--trainer.limit_val_batches", "0"]
-        done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=True)
+        command += ["--data.tasks_per_step", str(tasks), "--data.max_turns", str(turns)]
+        done = subprocess.run(command, cwd=folder, capture_output=True, text=True)
+    if done.returncode:
+        raise RuntimeError(f"{' '.join(command)}\n{done.stderr[-2000:]}")
     lines = STEP.findall(done.stdout)
     # "s/step" is the mean so far: the seconds of the later steps follow from the first and the last line
     first, last = (float(seconds) for _, seconds in (lines[0], lines[-1]))
@@ -63,7 +65,7 @@ def one_row(trajectory: Trajectory) -> tuple[list[int], list[int], list[float]]:
     return ids, mask, [0.0] * len(ids)
 
 
-def trl(steps: int) -> dict[str, float]:
+def trl(steps: int, num_tasks: int, max_turns: int) -> dict[str, float]:
     """Seconds per step of TRL's GRPOTrainer."""
     from datasets import Dataset
     from peft import LoraConfig
@@ -71,8 +73,8 @@ def trl(steps: int) -> dict[str, float]:
 
     config = yaml.safe_load(EXPERIMENT.read_text())
     settings = RolloutSettings(**config["model"]["rollout"])
-    source = ShopTasks(results_per_page=config["data"]["init_args"]["results_per_page"])
-    tasks = {task.prompt: task for task in (source.task("train", i) for i in range(TASKS * (steps + 1)))}
+    source = ShopTasks(results_per_page=config["data"]["init_args"]["results_per_page"], max_turns=max_turns)
+    tasks = {task.prompt: task for task in (source.task("train", i) for i in range(num_tasks * (steps + 1)))}
     engine, spent, turns = Padded("bundled", settings), [], []
 
     def rollout(prompts: list[str], trainer: Any) -> dict[str, Any]:
@@ -113,8 +115,8 @@ def trl(steps: int) -> dict[str, float]:
             args=GRPOConfig(
                 output_dir=folder,
                 model_init_kwargs={"dtype": "float32"},  # the weights are stored as float16
-                per_device_train_batch_size=TASKS * GROUP // 8,
-                gradient_accumulation_steps=8,
+                per_device_train_batch_size=num_tasks * GROUP // PARTS,
+                gradient_accumulation_steps=PARTS,
                 num_generations=GROUP,
                 max_completion_length=4096,
                 learning_rate=config["model"]["lr"],
@@ -131,7 +133,7 @@ def trl(steps: int) -> dict[str, float]:
         )
         begun = time.perf_counter()
         trainer.train()
-    whole = [sum(spent[i : i + 8]) for i in range(0, len(spent), 8)]
+    whole = [sum(spent[i : i + PARTS]) for i in range(0, len(spent), PARTS)]
     return {
         "seconds_per_rl_step": statistics.fmean(whole[1:]),
         "turns_per_episode": statistics.fmean(turns),
@@ -139,22 +141,28 @@ def trl(steps: int) -> dict[str, float]:
     }
 
 
-def main() -> None:
-    """Measure both, print the ratio, write JSON when asked."""
-    parser = argparse.ArgumentParser(description="Compare a whole rl_step with TRL's.")
-    parser.add_argument("--steps", type=int, default=4)
-    parser.add_argument("--output")
+def ratios(found: dict[str, Any]) -> Ratios:
+    """How many times as fast as TRL, for the same number of tasks and turns."""
+    return Ratios(higher={f"times_trl, {found['tasks']} tasks, {found['turns']} turns": found["times_trl"]})
+
+
+def main() -> int:
+    """Measure both, print the ratio, write, check."""
+    parser = arguments("Compare a whole rl_step with TRL's.")
+    parser.add_argument("--steps", type=int, default=3)
+    parser.add_argument("--tasks", type=int, default=2, help="tasks of an rl_step, 8 episodes each")
+    parser.add_argument("--turns", type=int, default=4, help="most turns of an episode")
     options = parser.parse_args()
     os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")
-    found = {"lightning_mem1": ours(options.steps), "trl": trl(options.steps)}
+    size = (options.steps, options.tasks, options.turns)
+    found = {"lightning_mem1": ours(*size), "trl": trl(*size)}
     ratio = found["trl"]["seconds_per_rl_step"] / found["lightning_mem1"]["seconds_per_rl_step"]
     for name, one in found.items():
         print(f"{name}: {one['seconds_per_rl_step']:.1f} s per rl_step")
     print(f"{ratio:.2f} times as fast as TRL")
-    if options.output:
-        about = {"hardware": hardware(), "threads": torch.get_num_threads(), "steps": options.steps}
-        Path(options.output).write_text(json.dumps({**about, **found, "times_trl": round(ratio, 2)}, indent=1) + "\n")
+    about = {"steps": options.steps, "tasks": options.tasks, "turns": options.turns}
+    return finish({**about, **found, "times_trl": round(ratio, 2)}, ratios, options, TOLERANCE)
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

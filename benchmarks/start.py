@@ -2,33 +2,34 @@
 
     OMP_NUM_THREADS=2 python benchmarks/start.py --output benchmarks/start.json
 
-Every figure is wall time from the start of a fresh Python; the run is stopped at its first reward.
+Every figure is wall time from the start of a fresh Python; the run is stopped at its first reward. Ratios
+are to the time that Python takes to import the libraries which any training imports, measured beside them.
 """
 
 from __future__ import annotations
 
-import argparse
-import json
-import os
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from webshop_scale import hardware
+from baseline import Ratios, arguments, finish
 
 ROOT = Path(__file__).parents[1]
 FIT = [sys.executable, "-m", "lightning_mem1.fit"]
+LIBRARIES = "import lightning, transformers, peft"
+TOLERANCE = 0.25
 
 
-def ended(arguments: list[str]) -> float:
+def ended(*command: str) -> float:
     """Seconds until a command has ended."""
     begun = time.perf_counter()
-    subprocess.run([*FIT, *arguments], check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd=ROOT)
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd=ROOT)
     return time.perf_counter() - begun
 
 
@@ -49,15 +50,22 @@ def first_reward(experiment: str) -> float:
     raise RuntimeError(f"{experiment} ended without a reward:\n{''.join(said[-5:])}")
 
 
-def main() -> None:
-    """Measure, print, write JSON when asked."""
-    parser = argparse.ArgumentParser(description="Seconds until a command says something.")
+def ratios(found: dict[str, Any]) -> Ratios:
+    """Every command beside the libraries alone."""
+    seconds = dict(found["seconds"])
+    libraries = seconds.pop(LIBRARIES)
+    return Ratios(lower={f"{name} to the libraries": each / libraries for name, each in seconds.items()})
+
+
+def main() -> int:
+    """Measure, print, write, check."""
+    parser = arguments("Seconds until a command says something.")
     parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--output")
     options = parser.parse_args()
     asked = {
-        "--help": lambda: ended(["--help"]),
-        "webshop.yaml --print_config": lambda: ended(["experiments/webshop.yaml", "--print_config"]),
+        LIBRARIES: lambda: ended(sys.executable, "-c", LIBRARIES),
+        "--help": lambda: ended(*FIT, "--help"),
+        "webshop.yaml --print_config": lambda: ended(*FIT, "experiments/webshop.yaml", "--print_config"),
         "webshop.yaml, first reward": lambda: first_reward("experiments/webshop.yaml"),
         "qa.yaml, first reward": lambda: first_reward("experiments/qa.yaml"),
     }
@@ -66,12 +74,8 @@ def main() -> None:
     for name, measure in asked.items():
         found[name] = round(statistics.median(measure() for _ in range(options.repeats)), 1)
         print(f"| {name} | {found[name]} |", flush=True)
-    if options.output:
-        about = {"hardware": hardware(), "threads": os.environ.get("OMP_NUM_THREADS", "default")}
-        Path(options.output).write_text(
-            json.dumps({**about, "repeats": options.repeats, "seconds": found}, indent=1) + "\n"
-        )
+    return finish({"repeats": options.repeats, "seconds": found}, ratios, options, TOLERANCE)
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -10,31 +10,25 @@ shares those among the processes that have them.
 
 from __future__ import annotations
 
-import argparse
 import json
 import multiprocessing
-import os
-import platform
 import resource
 import shutil
 import statistics
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+sys.path.insert(0, str(Path(__file__).parent))
+
+from baseline import GIB, Ratios, arguments, finish
+
 from lightning_mem1.envs.webshop import Shop, WebShopEnv
 from lightning_mem1.envs.webshop.saved import _home
 
-MIB, GIB = 1 << 20, 1 << 30
-
-
-def hardware() -> str:
-    """Name the machine."""
-    lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
-    model = next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), platform.processor())
-    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / GIB
-    return f"{os.cpu_count()} cores {model}, {memory:.0f} GiB, Python {platform.python_version()}"
+TOLERANCE = 0.25
 
 
 def memory_mib() -> dict[str, float]:
@@ -134,11 +128,25 @@ def sharing(folder: str, num_processes: int, count: int) -> dict[str, float]:
     }
 
 
-def main() -> None:
-    """Measure and write."""
-    parser = argparse.ArgumentParser(description="Measure a large catalogue.")
+def ratios(found: dict[str, Any]) -> Ratios:
+    """The index beside its files, a process that shares beside one alone, long searches beside short ones."""
+    shared, searches = found["shared"], found["search"]
+    return Ratios(
+        lower={
+            "size of the index to the files": found["index_gib"] / found["json_gib"],
+            "memory of a process that shares to that of one alone": shared["pss_mib_sum"]
+            / shared["processes"]
+            / searches["after_all"]["rss_mib"],
+            "search by instruction to search by query": searches["instruction"]["median_ms"]
+            / searches["query"]["median_ms"],
+        }
+    )
+
+
+def main() -> int:
+    """Measure, write, check."""
+    parser = arguments("Measure a large catalogue.")
     parser.add_argument("folder")
-    parser.add_argument("--output")
     parser.add_argument("--searches", type=int, default=200)
     parser.add_argument("--processes", type=int, default=8)
     parser.add_argument("--rebuild", action="store_true")
@@ -147,19 +155,17 @@ def main() -> None:
     if options.rebuild:
         shutil.rmtree(home)
     there = any(home.glob("v*"))
-    result: dict[str, Any] = {"hardware": hardware(), "load_at_start": round(os.getloadavg()[0], 2)}
-    result["json_gib"] = round(sum(path.stat().st_size for path in Path(options.folder).glob("*.json")) / GIB, 2)
+    result: dict[str, Any] = {}
+    result["json_gib"] = round(sum(path.stat().st_size for path in Path(options.folder).glob("*.json")) / GIB, 4)
     if not there:
         result["build"] = in_process(build, options.folder)
-    result["index_gib"] = round(sum(path.stat().st_size for path in home.glob("v*/*")) / GIB, 2)
+    result["index_gib"] = round(sum(path.stat().st_size for path in home.glob("v*/*")) / GIB, 4)
     result["open"] = in_process(open_only, options.folder)
     result["search"] = in_process(searching, options.folder, options.searches)
     result["shared"] = sharing(options.folder, options.processes, options.searches)
-    text = json.dumps(result, indent=2)
-    print(text)
-    if options.output:
-        Path(options.output).write_text(text + "\n")
+    print(json.dumps(result, indent=1))
+    return finish(result, ratios, options, TOLERANCE)
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

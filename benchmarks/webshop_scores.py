@@ -7,15 +7,20 @@ python benchmarks/webshop_scores.py --catalogue FOLDER --strict --nouns FILE
 
 from __future__ import annotations
 
-import argparse
-import json
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, get_args
 
+sys.path.insert(0, str(Path(__file__).parent))
+
+from baseline import Ratios, arguments, finish
+
 from lightning_mem1.tasks.shoppers import Play, oracle, rule_baseline
 from lightning_mem1.tasks.webshop import ShopTasks
 from lightning_mem1.types import Split
+
+TOLERANCE = 0.01
 
 
 def scores(source: ShopTasks, split: Split) -> dict[str, Any]:
@@ -38,14 +43,25 @@ def scores(source: ShopTasks, split: Split) -> dict[str, Any]:
     return result
 
 
-def main() -> None:
-    """Play and print a table, and write it as JSON when asked."""
-    parser = argparse.ArgumentParser(description="Score the scripted shoppers.")
+def ratios(found: dict[str, Any]) -> Ratios:
+    """What each shopper earns of what can be earned."""
+    splits = {name: one for name, one in found.items() if "/" in name and one["reachable"]["reward"]}
+    return Ratios(
+        higher={
+            f"{name}, {shopper} to reachable": one[shopper]["reward"] / one["reachable"]["reward"]
+            for name, one in splits.items()
+            for shopper in ("rule", "oracle")
+        }
+    )
+
+
+def main() -> int:
+    """Play and print a table, write, check."""
+    parser = arguments("Score the scripted shoppers.")
     parser.add_argument("--catalogue")
     parser.add_argument("--nouns", default="auto")
     parser.add_argument("--strict", action="store_true")
     parser.add_argument("--human-goals", action="store_true")
-    parser.add_argument("--output")
     options = parser.parse_args()
     found: dict[str, Any] = {}
     print("| split | goals | products | rule reward / success | oracle reward / success | reachable reward / success |")
@@ -60,9 +76,8 @@ def main() -> None:
                 f"{one[k]['reward']:.3f} / {one[k]['success']:.3f}" for k in ("rule", "oracle", "reachable")
             )
             print(f"| {rule} {split} | {one['goals']:,} | {one['products']} | {cells} |", flush=True)
-    if options.output:
-        Path(options.output).write_text(json.dumps(found, indent=2) + "\n")
+    return finish(found, ratios, options, TOLERANCE)
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

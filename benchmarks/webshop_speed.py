@@ -10,7 +10,6 @@ busy machine stretches only the clock.
 
 from __future__ import annotations
 
-import argparse
 import json
 import shutil
 import sys
@@ -21,10 +20,13 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from webshop_scale import hardware, in_process
+from baseline import Ratios, arguments, finish
+from webshop_scale import in_process
 
 from lightning_mem1.envs.webshop import Shop, WebShopEnv
 from lightning_mem1.tasks.shoppers import rule_baseline
+
+TOLERANCE = 0.25
 
 
 def opened(folder: str) -> dict[str, float]:
@@ -57,25 +59,35 @@ def steps(folder: str, episodes: int, strict: bool) -> dict[str, Any]:
     return result
 
 
-def main() -> None:
-    """Measure and write."""
-    parser = argparse.ArgumentParser(description="Measure the shop's speed.")
+def ratios(found: dict[str, Any]) -> Ratios:
+    """What remembering saves: of opening, and of searching; and what the strict rules cost."""
+    default, strict = found["default"], found["strict"]
+    return Ratios(
+        higher={
+            "steps with remembered searches to steps with new ones": default["again_steps_per_cpu_s"]
+            / default["new_steps_per_cpu_s"],
+            "steps under strict rules to steps without": strict["new_steps_per_cpu_s"] / default["new_steps_per_cpu_s"],
+        },
+        lower={"opening a saved shop to opening a new one": found["open_saved"]["cpu_s"] / found["open_cold"]["cpu_s"]},
+    )
+
+
+def main() -> int:
+    """Measure, write, check."""
+    parser = arguments("Measure the shop's speed.")
     parser.add_argument("folder")
     parser.add_argument("--episodes", type=int, default=500)
-    parser.add_argument("--output")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as copy:
         for path in Path(options.folder).glob("items_*"):
             shutil.copyfile(path, Path(copy) / path.name)
-        result: dict[str, Any] = {"hardware": hardware()}
+        result: dict[str, Any] = {}
         result["open_cold"], result["open_saved"] = (in_process(opened, copy) for _ in range(2))
         for name in ("default", "strict"):
             result[name] = in_process(steps, copy, options.episodes, name == "strict")
-    text = json.dumps(result, indent=2)
-    print(text)
-    if options.output:
-        Path(options.output).write_text(text + "\n")
+    print(json.dumps(result, indent=1))
+    return finish(result, ratios, options, TOLERANCE)
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

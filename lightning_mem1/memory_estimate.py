@@ -162,5 +162,13 @@ def estimate(shape: Shape, settings: Mapping[str, Any], num_shards: int = 1) -> 
         weights=layers + shape.embedding_weights * each,
         trained=float(trained),
         activations=max(activations - away, 0.0),
-        engine=float(pool),
+        engine=float(pool) + (shape.linear_weights * each if _merges(settings, num_shards) else 0.0),
     )
+
+
+def _merges(settings: Mapping[str, Any], num_shards: int) -> bool:
+    """Whether the engine has weights of its own, with the adapter in them; counted as if for every linear map."""
+    if not settings["lora"] or settings["quantization"] != "none" or num_shards > 1:
+        return False
+    chosen = settings["engine"].get("merge_lora")
+    return settings["dtype"] == "float32" if chosen is None else bool(chosen)

@@ -10,12 +10,14 @@ from __future__ import annotations
 import hashlib
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import Any, Literal
 
 from lightning_mem1 import memory
+from lightning_mem1.env_steps import EnvSteps
 from lightning_mem1.retrieval.encoder import Encoder
 from lightning_mem1.text import ParsedTurn, Tags, neutralise, parse_turn
 from lightning_mem1.types import Engine, Env, GenerationRequest, StepResult, StopReason, Task, Trajectory, Turn
@@ -39,6 +41,10 @@ class RolloutSettings:
         wire: Wire format: plain, qa (plain with the tags of QA), or what published checkpoints expect: release_train,
             release_inference, paper.
         instructions: Explanation of the format to put before the task, in place of the wire format's own.
+        env_threads: Actions carried out at once, in threads, while others decode: for environments that wait for a
+            service. Those in threads must not share what only one thread may use. 0 carries them out in line.
+        env_passes: Passes that the engine may make before the reply of an action in a thread is waited for. It is never
+            taken in earlier, so the same seed gives the same trajectories however long replies take.
         note_embedding: Folder or hub name of the sentence encoder that memory mode amem compares notes by (extra
             ``dense``); empty for none, see `notes`.
     """
@@ -51,10 +57,17 @@ class RolloutSettings:
     tags: Tags = field(default_factory=Tags)
     wire: str = "plain"
     instructions: str = ""
+    env_threads: int = 0
+    env_passes: int = 4
     note_embedding: str = ""
 
     def __post_init__(self) -> None:
         self.tags = wire_format(self.wire, self.tags).tags
+        if self.env_threads < 0 or self.env_passes < 0:
+            raise ValueError(
+                f"expected numbers from 0 up, got env_threads {self.env_threads} and env_passes {self.env_passes}; "
+                "set model.rollout"
+            )
 
 
 @dataclass(frozen=True)
@@ -75,6 +88,7 @@ class _Player:
     trajectory: Trajectory
     started: float
     asked: Turn = field(default_factory=lambda: Turn([], []))  # the turn that is being generated, nothing of it yet
+    parsed: ParsedTurn | None = None  # the turn whose action is being carried out
     done: bool = False
 
 
@@ -111,22 +125,30 @@ def collect(
         for session, player in enumerate(players):
             if player.done:
                 on_end(session, player.trajectory)
-    while engine.pending:
-        for completion in engine.step():
-            player = players[completion.session]
-            if completion.error:
-                _fail(player, f"engine: {completion.error}")
-                if on_end:
-                    on_end(completion.session, player.trajectory)
-                continue
-            turn = replace(player.asked, action_ids=completion.ids, action_logprobs=completion.logprobs)
-            rollout.take(player, turn)
-            if on_turn:
-                on_turn(player.trajectory, turn)
-            if not player.done:
-                rollout.ask(completion.session, player)
-            if player.done and on_end:
-                on_end(completion.session, player.trajectory)
+
+    def go_on(session: int, player: _Player) -> None:
+        if on_turn:
+            on_turn(player.trajectory, player.trajectory.turns[-1])
+        if not player.done:
+            rollout.ask(session, player)
+        if player.done and on_end:
+            on_end(session, player.trajectory)
+
+    with rollout:
+        while engine.pending or rollout.waits:
+            for completion in engine.step() if engine.pending else ():
+                player = players[completion.session]
+                if completion.error:
+                    _fail(player, f"engine: {completion.error}")
+                    if on_end:
+                        on_end(completion.session, player.trajectory)
+                    continue
+                turn = replace(player.asked, action_ids=completion.ids, action_logprobs=completion.logprobs)
+                if rollout.take(completion.session, player, turn):
+                    go_on(completion.session, player)
+            for session, reply in rollout.replies():
+                rollout.hear(players[session], reply)
+                go_on(session, players[session])
     return [player.trajectory for player in players]
 
 
@@ -139,6 +161,23 @@ class _Rollout:
         self.wire = wire_format(settings.wire, settings.tags, settings.instructions)
         self.memory_opening = self._encode(settings.tags.state_opening)
         self.embed = _encoder(settings.note_embedding) if settings.note_embedding and mode == "amem" else None
+        self.steps = EnvSteps(settings.env_threads, settings.env_passes) if settings.env_threads else None
+
+    def __enter__(self) -> None:
+        """Threads live no longer than the call to `collect`."""
+
+    def __exit__(self, *_: object) -> None:
+        if self.steps:
+            self.steps.close()
+
+    @property
+    def waits(self) -> bool:
+        """Whether actions are being carried out."""
+        return self.steps is not None and self.steps.pending > 0
+
+    def replies(self) -> Iterable[tuple[int, Future[StepResult]]]:
+        """Sessions whose actions have been carried out in threads, with what came of them."""
+        return self.steps.due(idle=not self.engine.pending) if self.steps else ()
 
     def begin(self, session: int, episode: Episode) -> _Player:
         trajectory = Trajectory(episode.task, [], [], StopReason.MAX_TURNS, episode.group, episode.seed)
@@ -181,18 +220,36 @@ class _Rollout:
             return (self.settings.tags.state_closing,)
         return self.wire.stop(trajectory.task.max_turns - len(trajectory.acts))
 
-    def take(self, player: _Player, turn: Turn) -> None:
-        """Take in a finished turn: an act is parsed, carried out and replied to; a memory is kept as it is."""
+    def take(self, session: int, player: _Player, turn: Turn) -> bool:
+        """Take in a finished turn: an act is parsed and carried out, a memory is kept as it is.
+
+        Returns:
+            Whether the episode can go on; otherwise its reply is to come.
+        """
         player.trajectory.turns.append(turn)
         if turn.kind == "memory":
             turn.valid = self.settings.tags.state_closing in self._decode(turn.action_ids)
-            return
-        parsed = parse_turn(self._decode(turn.action_ids), self.settings.tags)
+            return True
+        player.parsed = parse_turn(self._decode(turn.action_ids), self.settings.tags)
+        # a malformed turn is still shown to the environment, as an action that means nothing: it costs the turn,
+        # and the agent sees its page again together with what was wrong
+        action = player.parsed.action or ""
+        if self.steps:
+            self.steps.begin(session, player.episode.env.step, action)
+            return False
+        reply: Future[StepResult] = Future()
         try:
-            # a malformed turn is still shown to the environment, as an action that means nothing: it costs the turn,
-            # and the agent sees its page again together with what was wrong
-            result = player.episode.env.step(parsed.action or "")
-            self._record(player, turn, parsed, result)
+            reply.set_result(player.episode.env.step(action))
+        except Exception as error:
+            reply.set_exception(error)
+        self.hear(player, reply)
+        return True
+
+    def hear(self, player: _Player, reply: Future[StepResult]) -> None:
+        """Take in what an environment said to the last turn, or that it failed."""
+        assert player.parsed is not None
+        try:
+            self._record(player, player.trajectory.turns[-1], player.parsed, reply.result())
         except Exception as error:
             _fail(player, f"{type(error).__name__}: {error}")
 

@@ -1,4 +1,6 @@
 import random
+import shutil
+from dataclasses import replace
 
 import pytest
 import torch
@@ -6,6 +8,8 @@ import torch
 from lightning_mem1.engine.local import EngineSettings, LocalEngine
 from lightning_mem1.engine.sampling import sample
 from lightning_mem1.engine.scripted import ScriptedEngine
+from lightning_mem1.engine.slots import SlotPool, Span, StepPlan
+from lightning_mem1.engine.static_decode import lengths
 from lightning_mem1.policy.policy import LoraSettings
 from lightning_mem1.types import GenerationRequest
 from tiny import random_ids, tiny_policy, tiny_tokenizer
@@ -146,6 +150,63 @@ def test_the_pool_has_a_fixed_size_that_is_told():
     before = eng.pool.num_bytes
     run(eng, [request(i, [3] * 20, seed=i) for i in range(12)])
     assert eng.pool.num_bytes == before == 2 * 2 * 4 * 2 * 128 * 8 * 4  # keys+values, layers, slots, heads, tokens, dim
+
+
+@pytest.mark.parametrize("apart", [True, False])
+def test_every_way_to_attend_over_the_pool_sees_a_slots_own_keys_and_no_others(apart):
+    torch.manual_seed(0)
+    pool = SlotPool(POLICY.config, 6, 16, torch.float32, torch.device("cpu"))
+    pool.keys.normal_()
+    pool.values.normal_()
+    decode = [Span(0, 3, 1), Span(1, 7, 1), Span(4, 5, 1)]  # slots 2, 3 and 5 are idle or start
+    plan = StepPlan(pool, decode, [Span(2, 4, 5), Span(5, 0, 2)], apart)
+    query, key, value = torch.randn(1, 4, 10, 8), torch.randn(1, 2, 10, 8), torch.randn(1, 2, 10, 8)
+    out = plan.attend(1, query, key, value, None)[0]
+    places = [(0, 3), (1, 7), (4, 5), *((2, 4 + i) for i in range(5)), (5, 0), (5, 1)]
+    for row, (slot, position) in enumerate(places):
+        for head in range(4):
+            keys, values = (each[1, slot, head // 2, : position + 1] for each in (pool.keys, pool.values))
+            weights = (keys @ query[0, head, row] / 8**0.5).softmax(0)
+            torch.testing.assert_close(out[row, head], weights @ values, atol=1e-6, rtol=1e-5)
+
+
+NO_COMPILER = pytest.mark.skipif(not any(map(shutil.which, ("c++", "g++", "clang++"))), reason="no C++ compiler here")
+
+
+@pytest.mark.parametrize("backend", ["eager", pytest.param("inductor", marks=[NO_COMPILER, pytest.mark.slow])])
+def test_decode_steps_of_fixed_shapes_write_the_same_turns_and_compile_nothing_again(backend, tmp_path, monkeypatch):
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
+    torch._dynamo.reset()
+    torch._dynamo.utils.counters.clear()
+    policy, rng = tiny_policy(LoraSettings(r=4)), random.Random(5)
+    settings = EngineSettings(num_slots=4, max_context_tokens=600)
+    plain, static = LocalEngine(policy, settings), LocalEngine(policy, replace(settings, compile=backend))
+    rounds = [
+        [request(i, random_ids(rng, length), seed=i, n=5) for i, length in enumerate(contexts)]
+        for contexts in ([20, 290, 299], [7, 310, 40, 3, 298, 80, 302])
+    ]
+    graphs = []
+    for asked in rounds:  # both look back 300 tokens at first and 600 in the end
+        here, there = run_again(static, asked), run_again(plain, asked)
+        for session, turn in there.items():
+            assert here[session].ids == turn.ids
+            assert here[session].logprobs == pytest.approx(turn.logprobs, abs=1e-5)
+        graphs.append(torch._dynamo.utils.counters["stats"]["unique_graphs"])
+        for name, parameter in policy.named_parameters():
+            if "lora_B" in name:
+                parameter.data.neg_()  # a step of training: the weights change, the shapes do not
+    assert graphs == [2, 2]  # one for each length
+
+
+def test_how_far_back_steps_look_takes_few_values():
+    assert lengths(128) == [128]
+    assert lengths(1536) == [384, 768, 1536]
+    assert lengths(32768) == [1024, 2048, 4096, 8192, 16384, 32768]
+
+
+def run_again(engine, asked):
+    engine.reset()
+    return run(engine, asked)
 
 
 def test_sampled_frequencies_follow_the_distribution():

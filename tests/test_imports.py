@@ -26,6 +26,7 @@ envs
 tasks
 policy
 engine
+env_steps
 rollout collator
 passes optimizers
 snapshot settings update_stats

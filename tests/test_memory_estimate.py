@@ -31,7 +31,8 @@ def test_each_part_is_counted_in_bytes():
     assert found.trained == 2 * 64 * 16
     # per layer 10 tokens x (8 x 4 + 4 x 8) numbers; 10 x 10 logits three times
     assert found.activations == 2 * 10 * 64 * 4 + 10 * 10 * 4 * 3
-    assert found.engine == 3 * 5 * 2 * 2 * 2 * 4
+    # the pool, and the linear maps once more, with the adapter in them
+    assert found.engine == 3 * 5 * 2 * 2 * 2 * 4 + 2 * 144 * 4
 
 
 def test_what_saves_memory_is_counted_where_it_does():
@@ -40,6 +41,9 @@ def test_what_saves_memory_is_counted_where_it_does():
     assert of(gradient_checkpointing=True).activations == 2 * 10 * 4 * 4 + 10 * 64 * 4 + 1200
     assert of(algorithm="ppo").trained == 2 * of().trained
     assert of(lora=None).trained == (2 * 144 + 40) * (4 + 8)
+    apart = SETTINGS["engine"] | {"merge_lora": False}
+    assert of(engine=apart).engine == of(quantization="nf4").engine == of(lora=None).engine == 480
+    assert of(dtype="bfloat16").engine == 240
     deep = Shape(width=4, inner=8, vocabulary=10, layers=10, kv_width=2, query_width=4, tied=True)
     whole, shared = estimate(deep, SETTINGS), estimate(deep, SETTINGS, num_shards=2)
     assert whole.weights == shared.weights  # in rollouts every device holds all of it

@@ -1,3 +1,7 @@
+import random
+import threading
+import time
+
 import pytest
 
 from lightning_mem1.engine.local import EngineSettings, LocalEngine
@@ -139,6 +143,72 @@ def test_a_trajectory_depends_on_its_own_seed_only():
     many = sampled(range(10))
     assert sampled([7]) == {7: many[7]}
     assert len({str(v) for v in many.values()}) > 5
+
+
+class Slow(WordEnv):
+    """Waits before each reply, by a time of its own."""
+
+    def __init__(self, words, pauses):
+        super().__init__(words)
+        self.pauses = list(pauses)
+
+    def step(self, action):
+        time.sleep(self.pauses.pop(0))
+        return super().step(action)
+
+
+def slowly(env_threads, env_passes, seed=0):
+    """Turns of nine episodes whose environments reply after times that `seed` shuffles."""
+    policy, rng = tiny_policy(), random.Random(seed)
+    engine = LocalEngine(policy, EngineSettings(num_slots=4, max_context_tokens=256))
+    settings = RolloutSettings(prompt="brief", max_new_tokens=8, env_threads=env_threads, env_passes=env_passes)
+    envs = [Slow(["red", "shoes", ""], [rng.random() / 50 for _ in range(3)]) for _ in range(9)]
+    played = collect([Episode(task(), env, 0, i) for i, env in enumerate(envs)], engine, policy.tokenizer, settings)
+    assert all(env.pauses == [] for env in envs)
+    return [[(turn.action_ids, turn.action_logprobs, turn.information) for turn in t.turns] for t in played], played
+
+
+@pytest.mark.parametrize("env_passes", [0, 3])
+def test_environments_in_threads_give_the_same_trajectories_to_the_last_digit_whatever_they_take(env_passes):
+    first, played = slowly(3, env_passes, seed=1)
+    assert slowly(3, env_passes, seed=2)[0] == slowly(8, env_passes, seed=3)[0] == first
+    in_line, _ = slowly(0, 0)
+    assert [[turn[::2] for turn in each] for each in first] == [[turn[::2] for turn in each] for each in in_line]
+    assert {t.stop_reason for t in played} == {StopReason.DONE}
+
+
+def test_environments_in_threads_are_asked_at_the_same_time():
+    together = threading.Barrier(3, timeout=60)
+
+    class Meeting(WordEnv):
+        def step(self, action):
+            together.wait()  # in line the first would wait for ever
+            return super().step(action)
+
+    engine = ScriptedEngine(TOKENIZER, [lambda context: GOOD] * 3)
+    settings = RolloutSettings(prompt="brief", max_new_tokens=40, env_threads=3)
+    played = collect([Episode(task(), Meeting(["a", ""])) for _ in range(3)], engine, TOKENIZER, settings)
+    assert [(len(t.turns), t.stop_reason) for t in played] == [(2, StopReason.DONE)] * 3
+
+
+def test_an_environment_that_fails_in_a_thread_ends_its_own_episode():
+    class Broken(WordEnv):
+        def step(self, action):
+            raise OSError("the line is dead")
+
+    engine = ScriptedEngine(TOKENIZER, [lambda context: GOOD] * 2)
+    settings = RolloutSettings(prompt="brief", max_new_tokens=40, env_threads=2)
+    ended = []
+    episodes = [Episode(task(), Broken(["a"])), Episode(task(), WordEnv(["a", ""]))]
+    collect(
+        episodes, engine, TOKENIZER, settings, on_end=lambda place, t: ended.append((place, t.stop_reason, t.error))
+    )
+    assert ended == [(0, StopReason.ERROR, "OSError: the line is dead"), (1, StopReason.DONE, "")]
+
+
+def test_a_number_of_threads_below_zero_is_refused():
+    with pytest.raises(ValueError, match="from 0 up, got env_threads -1 and env_passes 4; set model.rollout"):
+        RolloutSettings(env_threads=-1)
 
 
 def test_turn_seeds_differ_between_turns_and_trajectories():

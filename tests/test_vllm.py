@@ -4,13 +4,7 @@ LIGHTNING_MEM1_VLLM=<its python> python -m pytest -q tests/test_vllm.py
 """
 
 import os
-import signal
-import socket
-import subprocess
-import time
-import urllib.request
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 import torch
@@ -22,9 +16,9 @@ from lightning_mem1.policy.policy import LoraSettings, Policy
 from lightning_mem1.types import GenerationRequest
 from padded import save_padded
 from tiny import turns
+from vllm_server import START_S, serving
 
 PYTHON = os.environ.get("LIGHTNING_MEM1_VLLM", "")
-START_S = 3600  # nothing is asserted about time: this only ends a hopeless wait
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.skipif(
@@ -46,43 +40,8 @@ def folder(tmp_path_factory):
 @pytest.fixture(scope="module")
 def url(folder):
     """A vLLM server on a free port of this machine."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    surroundings = {
-        "VLLM_ALLOW_RUNTIME_LORA_UPDATING": "1",
-        "VLLM_CPU_KVCACHE_SPACE": "1",
-        "VLLM_CPU_OMP_THREADS_BIND": "nobind",
-        "VLLM_NO_USAGE_STATS": "1",
-        "VLLM_ENABLE_V1_MULTIPROCESSING": "0",  # one process less to start
-        "TORCH_COMPILE_DISABLE": "1",  # its first turn would wait for a C++ compiler
-        "VLLM_ENGINE_READY_TIMEOUT_S": str(START_S),
-        "VLLM_EXECUTE_MODEL_TIMEOUT_SECONDS": str(START_S),
-        "PATH": f"{Path(PYTHON).parent}{os.pathsep}{os.environ['PATH']}",
-    }
-    env = {k: v for k, v in os.environ.items() if k not in ("PYTHONPATH", "VIRTUAL_ENV")} | surroundings
-    settings = f"--model {folder} --served-model-name bundled --host 127.0.0.1 --port {port} --dtype float32"
-    settings += " --enforce-eager --max-model-len 1024 --max-num-seqs 16 --logprobs-mode processed_logprobs"
-    command = [PYTHON, "-m", "vllm.entrypoints.openai.api_server", *settings.split(), "--enable-lora"]
-    with open(folder / "log", "w") as log:
-        server = subprocess.Popen(command, env=env, stdout=log, stderr=log, cwd=folder, start_new_session=True)
-    try:
-        wait(f"http://127.0.0.1:{port}", server, folder / "log")
-        yield f"http://127.0.0.1:{port}"
-    finally:
-        os.killpg(server.pid, signal.SIGTERM)
-        server.wait()
-
-
-def wait(url, server, log):
-    deadline = time.monotonic() + START_S
-    while time.monotonic() < deadline and server.poll() is None:
-        try:
-            with urllib.request.urlopen(f"{url}/health", timeout=5):
-                return
-        except OSError:
-            time.sleep(1)
-    pytest.fail(f"vLLM did not start: {log.read_text()[-2000:]}")
+    with serving(PYTHON, folder, "--max-num-seqs 16 --enable-lora") as address:
+        yield address
 
 
 def engine_of(url, policy, version=lambda: 0, **server):

@@ -19,7 +19,10 @@ from torch import Tensor
 from lightning_mem1.engine.sampling import sample
 from lightning_mem1.engine.settings import EngineSettings, check_fits
 from lightning_mem1.engine.slots import SlotPool, Span, StepPlan
+from lightning_mem1.engine.static_decode import StaticDecode
+from lightning_mem1.policy.merged import Merged
 from lightning_mem1.policy.policy import Policy
+from lightning_mem1.policy.sharded import is_sharded
 from lightning_mem1.types import Completion, GenerationRequest
 
 WORTH_SHARING = 16  # so many tokens more than its own slot holds make a turn copy from another slot, or wait to do so
@@ -52,6 +55,9 @@ class LocalEngine:
             policy.config, self.settings.num_slots, self.settings.max_context_tokens, weight.dtype, weight.device
         )
         self._pieces: dict[int, str] = {}
+        self._merged = Merged(policy.causal_lm) if self._merges() else None
+        self._model: Any = None
+        self._static: StaticDecode | None = None
         self.reset()
 
     @property
@@ -71,6 +77,19 @@ class LocalEngine:
         self._running: list[_Running] = []
         self._held: dict[int, tuple[int, list[int]]] = {}  # free slot -> (its last session, ids with keys)
         self._free = list(range(self.settings.num_slots))
+        if self._merged:
+            self._merged.update()
+        model: Any = self._merged.model if self._merged else self.policy.causal_lm
+        if self.settings.compile and model is not self._model:
+            self._static = StaticDecode(self.pool, model, self.settings.compile)
+        self._model = model
+
+    def _merges(self) -> bool:
+        if self.settings.merge_lora is False or is_sharded(self.policy):
+            return False
+        return (
+            bool(self.settings.merge_lora) or self.pool.keys.dtype == torch.float32
+        )  # in fewer bits, what an adapter adds may be lost in rounding
 
     def submit(self, request: GenerationRequest) -> None:
         """Queue one turn.
@@ -87,10 +106,12 @@ class LocalEngine:
         starting = self._admit()
         if not self._running and not starting:
             return []
-        decode = [Span(run.slot, run.cached, 1) for run in self._running]
-        prefill = [Span(run.slot, run.cached, len(run.ids) - run.cached) for run in starting]
+        self._running.sort(key=lambda run: run.slot)
+        logits = self._logits(starting)
         self._running += starting
-        logits = self._forward(StepPlan(self.pool, decode, prefill))
+        for run in self._running:
+            self.num_run += len(run.ids) - run.cached
+            run.cached = len(run.ids)
         ids, logprobs = sample(logits, *self._sampling(logits.device))
         finished = [
             run
@@ -99,17 +120,27 @@ class LocalEngine:
         ]
         return [self._finish(run) for run in finished]
 
-    def _forward(self, plan: StepPlan) -> Tensor:
-        """Logits (running turns, vocabulary) of each turn's last token."""
+    def _logits(self, starting: list[_Running]) -> Tensor:
+        """Logits (turns, vocabulary) after the last token of the running turns, then of the starting ones."""
+        decode = [Span(run.slot, run.cached, 1) for run in self._running]
+        prefill = [Span(run.slot, run.cached, len(run.ids) - run.cached) for run in starting]
+        if self._static is None or not decode:
+            return self._packed([*self._running, *starting], StepPlan(self.pool, decode, prefill))
+        logits = self._static.logits(decode, [run.ids[-1] for run in self._running])
+        if not starting:
+            return logits
+        return torch.cat([logits, self._packed(starting, StepPlan(self.pool, [], prefill))])
+
+    def _packed(self, runs: list[_Running], plan: StepPlan) -> Tensor:
+        """The same of turns that run in one row."""
         device = self.pool.keys.device
-        tokens = [run.ids[run.cached :] for run in self._running]
+        tokens = [run.ids[run.cached :] for run in runs]
         ends = torch.tensor([len(t) for t in tokens], device=device).cumsum(0) - 1
-        self.num_run += int(ends[-1]) + 1
         input_ids = torch.tensor([[token for new in tokens for token in new]], device=device)
-        hidden = self.policy.hidden(input_ids, plan.positions[None], attention_mask=None, slots=plan)
-        for run in self._running:
-            run.cached = len(run.ids)
-        return self.policy.head(hidden[0, ends])
+        hidden = self._model.model(
+            input_ids=input_ids, position_ids=plan.positions[None], use_cache=False, attention_mask=None, slots=plan
+        ).last_hidden_state
+        return self._model.lm_head(hidden[0, ends])
 
     def _sampling(self, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
         requests = [run.request for run in self._running]

@@ -26,8 +26,9 @@ def sample(logits: Tensor, temperatures: Tensor, top_ps: Tensor, uniforms: Tenso
     greedy = temperatures == 0
     scale = torch.where(greedy, torch.ones_like(temperatures), temperatures)
     logps = torch.log_softmax(logits.float() / scale[:, None], dim=-1)
-    ids = _invert(_nucleus(logps.double().exp(), top_ps), uniforms)
-    ids = torch.where(greedy, logits.argmax(-1), ids)
+    ids = _invert(_nucleus(logps.exp(), top_ps), uniforms)
+    if bool(greedy.any()):
+        ids = torch.where(greedy, logits.argmax(-1), ids)
     return ids, logps.gather(1, ids[:, None])[:, 0]
 
 
@@ -35,6 +36,7 @@ def _nucleus(probs: Tensor, top_ps: Tensor) -> Tensor:
     """Zero every id outside the smallest set whose probability reaches top_p (the most likely one always stays)."""
     if bool((top_ps >= 1).all()):
         return probs
+    probs = probs.double()
     ordered, order = probs.sort(dim=-1, descending=True)
     before = ordered.cumsum(-1) - ordered
     kept = torch.where((before < top_ps[:, None]) | (top_ps[:, None] >= 1), ordered, 0.0)
@@ -42,7 +44,7 @@ def _nucleus(probs: Tensor, top_ps: Tensor) -> Tensor:
 
 
 def _invert(probs: Tensor, uniforms: Tensor) -> Tensor:
-    cumulative = probs.cumsum(-1)
-    target = uniforms[:, None].to(cumulative.dtype) * cumulative[:, -1:]
+    cumulative = probs.cumsum(-1, dtype=torch.float64)  # in float32 the tail of a large vocabulary would be lost
+    target = uniforms[:, None] * cumulative[:, -1:]
     ids = torch.searchsorted(cumulative, target, right=True)[:, 0]
     return ids.clamp(max=probs.shape[1] - 1)

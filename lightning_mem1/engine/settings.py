@@ -44,6 +44,10 @@ class EngineSettings:
         num_slots: Turns generated at once.
         max_context_tokens: Most tokens of a context plus the turn generated in it.
         max_prefill_tokens: Most prompt tokens that the local engine runs in one pass, which bounds its memory.
+        merge_lora: Whether the local engine decodes with the adapter in the weights, which takes a second copy of the
+            adapted layers; null for where weights are float32, so that it changes no more than the last digits.
+        compile: Backend of torch.compile for the local engine's decode steps, such as inductor or cudagraphs; they then
+            have fixed shapes, in which idle slots take part. Empty for none, which is faster on a CPU.
         kind: local (in this process) or server.
         server: Which servers, for kind server.
     """
@@ -51,6 +55,8 @@ class EngineSettings:
     num_slots: int = 64
     max_context_tokens: int = 1024
     max_prefill_tokens: int = 8192
+    merge_lora: bool | None = None
+    compile: str = ""
     kind: Literal["local", "server"] = "local"
     server: ServerSettings = field(default_factory=ServerSettings)
 

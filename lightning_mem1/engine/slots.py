@@ -53,33 +53,75 @@ class SlotPool:
         return 2 * self.keys.numel() * self.keys.element_size()
 
 
+@dataclass(frozen=True)
+class _Run:
+    """Slots first .. stop that decode in one attention call, over a view of the pool.
+
+    `turns` is which decoding turns stand there, `rows` their places among these slots (None: one in each, in order),
+    `mask` (slots, 1, 1, reach) is added to the scores.
+    """
+
+    first: int
+    stop: int
+    turns: slice
+    rows: Tensor | None
+    mask: Tensor
+
+
 class StepPlan:
     """One forward pass: single new tokens of running slots first, then the new tokens of starting ones.
 
     The packed row holds `decode` (one token each) and then every span of `prefill`. Call `attend` per layer.
+
+    Attention reads the pool where it stands: copying the keys of the slots that are in use would cost more than
+    attending over them. On a CPU, where a call costs little, neighbours that decode make a call, and so does each span
+    of prefill: no idle slot is read and little is padded. On other devices there is one call for each of the two kinds.
+
+    Args:
+        pool: The keys and values.
+        decode: One token each, in the order of their slots.
+        prefill: New tokens of starting turns.
+        apart: Many small calls in place of two; None on a CPU alone.
     """
 
-    def __init__(self, pool: SlotPool, decode: Sequence[Span], prefill: Sequence[Span]) -> None:
+    def __init__(
+        self, pool: SlotPool, decode: Sequence[Span], prefill: Sequence[Span], apart: bool | None = None
+    ) -> None:
         self.pool = pool
         self.num_decode = len(decode)
+        self.prefill = prefill
         device = pool.keys.device
         spans = [*decode, *prefill]
         self.slots = torch.tensor([s.slot for s in spans for _ in range(s.count)], device=device)
         self.positions = torch.tensor([s.start + i for s in spans for i in range(s.count)], device=device)
-        self._plan_decode(decode, device)
-        self._plan_prefill(prefill, device)
+        self.apart = device.type == "cpu" if apart is None else apart
+        ends = _ends_of_neighbours(decode) if self.apart else [len(decode)] if decode else []
+        self.runs = [self._run(decode, slice(start, end)) for start, end in zip([0, *ends], ends, strict=False)]
+        if self.apart:
+            self.causal_masks = [self._later(span) for span in prefill]
+        else:
+            self._plan_padded(prefill, device)
 
-    def _plan_decode(self, decode: Sequence[Span], device: torch.device) -> None:
-        if not decode:
-            return
-        # attend over a view of the lowest slots instead of gathering: idle slots in between cost less than a copy
-        self.rows = max(span.slot for span in decode) + 1
-        self.reach = max(span.start for span in decode) + 1
-        last = torch.zeros(self.rows, dtype=torch.long, device=device)
-        last[self.slots[: self.num_decode]] = self.positions[: self.num_decode]
-        self.decode_mask = (torch.arange(self.reach, device=device) <= last[:, None])[:, None, None]
+    def _run(self, decode: Sequence[Span], turns: slice) -> _Run:
+        spans = decode[turns]
+        first, stop = spans[0].slot, spans[-1].slot + 1
+        device = self.pool.keys.device
+        last = torch.zeros(stop - first, dtype=torch.long, device=device)
+        rows = self.slots[turns] - first
+        last[rows] = self.positions[turns]
+        reach = torch.arange(max(span.start for span in spans) + 1, device=device)
+        mask = torch.zeros(len(last), len(reach), dtype=self.pool.keys.dtype, device=device)
+        mask.masked_fill_(reach > last[:, None], -torch.inf)
+        return _Run(first, stop, turns, None if len(spans) == len(last) else rows, mask[:, None, None])
 
-    def _plan_prefill(self, prefill: Sequence[Span], device: torch.device) -> None:
+    def _later(self, span: Span) -> Tensor:
+        """(count, start + count): minus infinity on the keys that come after a query."""
+        mask = torch.full(
+            (span.count, span.start + span.count), -torch.inf, dtype=self.pool.keys.dtype, device=self.pool.keys.device
+        )
+        return mask.triu_(span.start + 1)
+
+    def _plan_padded(self, prefill: Sequence[Span], device: torch.device) -> None:
         if not prefill:
             return
         width = max(span.count for span in prefill)
@@ -100,27 +142,48 @@ class StepPlan:
         keys[self.slots, :, self.positions] = key[0].transpose(0, 1)
         values[self.slots, :, self.positions] = value[0].transpose(0, 1)
         query = query[0].transpose(0, 1)  # (T, heads, dim)
-        parts = []
-        if self.num_decode:
-            parts.append(self._decode(query[: self.num_decode], keys, values, scaling))
-        if self.num_decode < len(query):
-            parts.append(self._prefill(query, keys, values, scaling))
+        parts = [self._decode(run, query[run.turns], keys, values, scaling) for run in self.runs]
+        if self.prefill:
+            attend = self._one_by_one if self.apart else self._padded
+            parts += attend(query, keys, values, scaling)
         return torch.cat(parts)[None]
 
-    def _decode(self, query: Tensor, keys: Tensor, values: Tensor, scaling: float | None) -> Tensor:
+    def _decode(self, run: _Run, query: Tensor, keys: Tensor, values: Tensor, scaling: float | None) -> Tensor:
+        """Outputs (turns, heads, dim); the query heads that share a key head are queries of one attention."""
         heads, width = query.shape[1:]
-        shared = heads // keys.shape[1]  # query heads per key head: they become queries of one attention call
-        slots = self.slots[: self.num_decode]
-        q = query.new_zeros(self.rows, keys.shape[1], shared, width)
-        q[slots] = query.view(-1, keys.shape[1], shared, width)
-        k, v = keys[: self.rows, :, : self.reach], values[: self.rows, :, : self.reach]
-        out = F.scaled_dot_product_attention(q, k, v, attn_mask=self.decode_mask, scale=scaling)
-        return out[slots].reshape(-1, heads, width)
+        q = query.reshape(len(query), keys.shape[1], -1, width)
+        if run.rows is not None:
+            q = q.new_zeros(run.stop - run.first, *q.shape[1:]).index_copy_(0, run.rows, q)
+        reach = run.mask.shape[-1]
+        k, v = keys[run.first : run.stop, :, :reach], values[run.first : run.stop, :, :reach]
+        out = F.scaled_dot_product_attention(q, k, v, attn_mask=run.mask, scale=scaling)
+        if run.rows is not None:
+            out = out[run.rows]
+        return out.reshape(-1, heads, width)
 
-    def _prefill(self, query: Tensor, keys: Tensor, values: Tensor, scaling: float | None) -> Tensor:
+    def _one_by_one(self, query: Tensor, keys: Tensor, values: Tensor, scaling: float | None) -> list[Tensor]:
+        """Outputs (count, heads, dim) of every span of prefill."""
+        outputs, place = [], self.num_decode
+        for span, mask in zip(self.prefill, self.causal_masks, strict=True):
+            q = query[place : place + span.count].transpose(0, 1)[None]
+            end = span.start + span.count
+            k, v = keys[span.slot, None, :, :end], values[span.slot, None, :, :end]
+            out = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=scaling, enable_gqa=True)
+            outputs.append(out[0].transpose(0, 1))
+            place += span.count
+        return outputs
+
+    def _padded(self, query: Tensor, keys: Tensor, values: Tensor, scaling: float | None) -> list[Tensor]:
+        """The output (tokens, heads, dim) of all spans of prefill, padded to the longest."""
         shared = query.shape[1] // keys.shape[1]
         q = query[self.prefill_index].transpose(1, 2)
         k = keys[self.prefill_slots, :, : self.prefill_reach].repeat_interleave(shared, dim=1)
         v = values[self.prefill_slots, :, : self.prefill_reach].repeat_interleave(shared, dim=1)
         out = F.scaled_dot_product_attention(q, k, v, attn_mask=self.prefill_mask, scale=scaling)
-        return out.transpose(1, 2)[self.prefill_valid]
+        return [out.transpose(1, 2)[self.prefill_valid]]
+
+
+def _ends_of_neighbours(spans: Sequence[Span]) -> list[int]:
+    """Where runs of spans in neighbouring slots end: slots 0, 1, 4, 6, 7 give 2, 3, 5."""
+    after = [*(span.slot for span in spans[1:]), None]
+    return [place + 1 for place, span in enumerate(spans) if after[place] != span.slot + 1]

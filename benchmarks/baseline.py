@@ -1,0 +1,109 @@
+"""What every benchmark does in the end: write what it found beside the hardware, and hold its ratios against a file.
+
+Seconds differ from machine to machine; ratios of arms that took turns in one run differ far less. Only they are held.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+GIB = 1 << 30
+
+
+@dataclass(frozen=True)
+class Ratios:
+    """Ratios by name, by which way is better."""
+
+    higher: dict[str, float] = field(default_factory=dict)
+    lower: dict[str, float] = field(default_factory=dict)
+
+
+def arguments(description: str) -> argparse.ArgumentParser:
+    """A parser that knows the two options of every benchmark; the baseline stands beside the script."""
+    parser = argparse.ArgumentParser(description=description)
+    committed = str(Path(sys.argv[0]).with_suffix(".json"))
+    parser.add_argument("--output", metavar="FILE", help="write what was found, with the hardware, as JSON")
+    parser.add_argument(
+        "--check",
+        nargs="?",
+        const=committed,
+        metavar="FILE",
+        help=f"fail when a ratio is worse than in this file by more than the tolerance ({committed})",
+    )
+    return parser
+
+
+def finish(
+    found: dict[str, Any], ratios: Callable[[dict[str, Any]], Ratios], options: argparse.Namespace, tolerance: float
+) -> int:
+    """Write and check as the options say.
+
+    Args:
+        found: What was measured, as JSON holds it.
+        ratios: Reads the ratios out of such a measurement, this one or the committed one.
+        options: Of a parser made by `arguments`.
+        tolerance: How much worse a ratio may be, as a part of the committed one.
+
+    Returns:
+        The exit status: 1 when a ratio became worse, or when there is nothing to compare.
+    """
+    now = ratios(found)
+    problem = _compare(now, ratios, Path(options.check), tolerance) if options.check else ""
+    if options.output:  # after the comparison: it may be the same file
+        Path(options.output).write_text(json.dumps({**surroundings(), **found}, indent=1) + "\n")
+    if options.check:
+        print(f"{options.check}: {problem or 'no ratio is worse'}", file=sys.stderr if problem else sys.stdout)
+    return 1 if problem else 0
+
+
+def _compare(now: Ratios, ratios: Callable[[dict[str, Any]], Ratios], committed: Path, tolerance: float) -> str:
+    """What is wrong with a run beside a file, in one line; empty when nothing is."""
+    try:
+        before = ratios(json.loads(committed.read_text()))
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        return f"expected the JSON of an earlier run, got {type(error).__name__}: {error}; make it with --output"
+    return worse(now, before, tolerance)
+
+
+def worse(found: Ratios, committed: Ratios, tolerance: float) -> str:
+    """What became worse than committed by more than the tolerance, in one line; empty when nothing did.
+
+    >>> worse(Ratios(lower={"time": 0.6}), Ratios(lower={"time": 0.5}), 0.1)
+    'time: expected at most 0.5 + 10%, got 0.6'
+    """
+    shared = [(found.higher, committed.higher, "least", "-"), (found.lower, committed.lower, "most", "+")]
+    told = [
+        f"{name}: expected at {bound} {before[name]:.3g} {sign} {tolerance:.0%}, got {now[name]:.3g}"
+        for now, before, bound, sign in shared
+        for name in before
+        if name in now and float(f"{sign}1") * (now[name] - before[name]) > tolerance * abs(before[name])
+    ]
+    if not any(name in now for now, before, *_ in shared for name in before):
+        names = [*committed.higher, *committed.lower]
+        return f"expected ratios such as '{names[0] if names else 'any'}', got none of the same name; nothing compared"
+    return "; ".join(told)
+
+
+def surroundings() -> dict[str, Any]:
+    """What a figure has to be read with: the machine, its threads, and how busy it was."""
+    return {
+        "hardware": hardware(),
+        "threads": os.environ.get("OMP_NUM_THREADS", "default"),
+        "load_average_5_min": round(os.getloadavg()[1], 1),
+    }
+
+
+def hardware() -> str:
+    """Name the machine."""
+    lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
+    model = next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), platform.processor())
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / GIB
+    return f"{os.cpu_count()} cores {model}, {memory:.0f} GiB, Python {platform.python_version()}"

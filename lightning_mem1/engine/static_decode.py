@@ -1,0 +1,100 @@
+"""Decode steps whose shapes never change, so that torch.compile and CUDA graphs have nothing to make again.
+
+Every slot takes part in every step, whether a turn runs in it or not. How far back a step looks is rounded up to one of
+a few lengths, each compiled once; buffers stay where they are, and the pool with them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from lightning_mem1.engine.slots import SlotPool, Span
+
+SHORTEST = 256  # tokens; looking back less far saves little
+MOST = 6  # lengths: torch.compile gives up on a function that it had to compile more often than eight times
+
+
+class StaticDecode:
+    """All decode steps of an engine.
+
+    Args:
+        pool: The keys and values.
+        model: A causal LM with this package's attention; its weights may change, its modules may not.
+        backend: Of torch.compile, such as inductor, cudagraphs, or eager.
+    """
+
+    def __init__(self, pool: SlotPool, model: Any, backend: str) -> None:
+        self.pool, self.model = pool, model
+        self._steps = {reach: _Step(pool, reach) for reach in lengths(pool.keys.shape[3])}
+        self._forward = torch.compile(_forward, backend=backend, dynamic=False)
+
+    def logits(self, decode: Sequence[Span], tokens: Sequence[int]) -> Tensor:
+        """Logits (turns, vocabulary) after one new token of each running turn."""
+        reach = max(span.start for span in decode) + 1
+        step = self._steps[min(length for length in self._steps if length >= reach)]
+        step.set(decode, tokens)
+        return self._forward(self.model, step)[[span.slot for span in decode]]
+
+
+class _Step:
+    """The buffers of steps that look back equally far; what the attention function gets as ``slots=``."""
+
+    def __init__(self, pool: SlotPool, reach: int) -> None:
+        num_slots, device = pool.keys.shape[1], pool.keys.device
+        self.keys, self.values = pool.keys, pool.values
+        self.reach = reach
+        self.places = torch.arange(reach, device=device)
+        self.slots = torch.arange(num_slots, device=device)
+        self.input_ids = torch.zeros(1, num_slots, dtype=torch.long, device=device)
+        self.positions = torch.zeros(num_slots, dtype=torch.long, device=device)
+        self.mask = torch.zeros(num_slots, 1, 1, reach, dtype=pool.keys.dtype, device=device)
+
+    def set(self, decode: Sequence[Span], tokens: Sequence[int]) -> None:
+        """Fill the buffers; an idle slot writes to its last place, which no turn reaches, and reads its first."""
+        ids = [0] * len(self.slots)
+        positions = [self.keys.shape[3] - 1] * len(self.slots)
+        for span, token in zip(decode, tokens, strict=True):
+            ids[span.slot], positions[span.slot] = token, span.start
+        self.input_ids.copy_(torch.tensor([ids]))
+        self.positions.copy_(torch.tensor(positions))
+        last = torch.where(self.positions < self.reach, self.positions, 0)
+        self.mask.zero_().masked_fill_((self.places > last[:, None])[:, None, None], -torch.inf)
+
+    def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor, scaling: float | None) -> Tensor:
+        """Store keys and values, attend, and return (1, slots, heads, dim)."""
+        keys, values = self.keys[layer], self.values[layer]
+        keys[self.slots, :, self.positions] = key[0].transpose(0, 1)
+        values[self.slots, :, self.positions] = value[0].transpose(0, 1)
+        heads, width = query.shape[1], query.shape[3]
+        q = query[0].transpose(0, 1).reshape(len(self.slots), keys.shape[1], -1, width)
+        k, v = keys[:, :, : self.reach], values[:, :, : self.reach]
+        out = F.scaled_dot_product_attention(q, k, v, attn_mask=self.mask, scale=scaling)
+        return out.reshape(1, len(self.slots), heads, width)
+
+
+def _forward(model: Any, step: _Step) -> Any:
+    hidden = model.model(
+        input_ids=step.input_ids,
+        position_ids=step.positions[None],
+        use_cache=False,
+        attention_mask=None,
+        slots=step,
+    ).last_hidden_state
+    return model.lm_head(hidden[0])
+
+
+def lengths(most: int) -> list[int]:
+    """How far back steps may look: the longest context, its half, and so on.
+
+    >>> lengths(1536)
+    [384, 768, 1536]
+    """
+    found = [most]
+    while len(found) < MOST and found[0] // 2 >= SHORTEST:
+        found.insert(0, -(-found[0] // 2))
+    return found
