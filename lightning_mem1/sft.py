@@ -158,11 +158,13 @@ def validate(policy: Policy, config: WarmStart) -> dict[str, float]:
 
     Returns:
         Means ``shop_reward``, ``shop_success``, ``shop_turns``, ``shop_valid`` (part of the turns) and the same for
-        ``qa`` (success: every objective answered).
+        ``qa`` (success: every objective answered); only of the worlds that the last stage plays in.
     """
     numbers = {}
     stage = config.stages[-1]
-    worlds = {"shop": shop_play(config, stage, 0), "qa": qa_play(config, stage, 0)}
+    worlds = {"shop": shop_play(config, stage, 0)} if stage.shop_episodes else {}
+    if stage.qa_episodes:
+        worlds["qa"] = qa_play(config, stage, 0)
     for name, (source, settings, _) in worlds.items():
         tasks = [source.task("val", i) for i in spread_indices(config.num_val_tasks, source.size("val"))]
         episodes = [Episode(task, source.env(task), group) for group, task in enumerate(tasks)]
@@ -227,13 +229,17 @@ wrong in their decisions: it is the starting point of `experiments/webshop.yaml`
 {mode}| data | {shop} trajectories in {worlds} generated shops (train goals), {qa} in {worlds} generated encyclopedias |
 {filter}| seeds of the worlds | {first} to {last} (those of training and tests, seed 0, were never seen) |
 | cost | {tokens:.1f} M trained tokens, {minutes:.0f} minutes on {threads} CPU {thread} |
-{before}| shop: {tasks} validation goals, greedy | reward {shop_reward:.3f}, success {shop_success:.3f}, \
-{shop_turns:.1f} turns, {shop_valid:.1%} valid |
-| QA: {tasks} validation tasks, greedy | right answers {qa_reward:.3f}, all right {qa_success:.3f}, \
-{qa_turns:.1f} turns, {qa_valid:.1%} valid |
-
+{before}{scores}
 Weights are stored as float16 and loaded as float32. Licence: MIT, as the project.
 """
+
+
+SCORES = {
+    "shop": "| shop: {tasks} validation goals, greedy | reward {shop_reward:.3f}, success {shop_success:.3f}, "
+    "{shop_turns:.1f} turns, {shop_valid:.1%} valid |\n",
+    "qa": "| QA: {tasks} validation tasks, greedy | right answers {qa_reward:.3f}, all right {qa_success:.3f}, "
+    "{qa_turns:.1f} turns, {qa_valid:.1%} valid |\n",
+}
 
 
 def write_card(config: WarmStart, numbers: dict[str, float], command: str) -> None:
@@ -243,8 +249,10 @@ def write_card(config: WarmStart, numbers: dict[str, float], command: str) -> No
     least = config.data.min_reward
     kept = "" if least is None else f"| cloned | those with a reward of at least {least}: {numbers['cloned']} |\n"
     mode = "" if config.memory == "mem1" else f"| memory mode | {config.memory} |\n"
+    scored = [text for world, text in SCORES.items() if f"{world}_reward" in numbers]
     card = CARD.format(
         **numbers,
+        scores="".join(scored).format(**numbers, tasks=config.num_val_tasks),
         mode=mode,
         before="".join(f"| before that: {name} | {told} |\n" for name, told in made_before(config.init_from)),
         minutes=numbers["seconds"] / 60,
@@ -258,7 +266,6 @@ def write_card(config: WarmStart, numbers: dict[str, float], command: str) -> No
         last=config.data.first_seed + worlds - 1,
         threads=torch.get_num_threads(),
         thread="thread" if torch.get_num_threads() == 1 else "threads",
-        tasks=config.num_val_tasks,
     )
     Path(config.output, "README.md").write_text(card, encoding="utf-8")
 
