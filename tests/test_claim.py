@@ -12,6 +12,7 @@ ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "benchmarks"))
 
 import claim  # noqa: E402
+import claim_bound  # noqa: E402
 import claim_table  # noqa: E402
 from claim_table import Arm  # noqa: E402
 from jobs import Job, cost, run_all  # noqa: E402
@@ -122,3 +123,10 @@ def test_a_failing_job_is_told_with_its_last_line_after_the_others_were_tried(tm
     with pytest.raises(RuntimeError, match=r"rl/a failed with 1: no such policy \(all of it: .*rl\.a\.log\)"):
         run_all(jobs, tmp_path)
     assert list(cost(tmp_path)) == ["rl"] and not (tmp_path / "jobs" / "rl.a.json").exists()
+
+
+def test_a_faultless_researcher_needs_less_context_where_older_turns_are_dropped():
+    rows = {mode: claim_bound.played(mode, 3, 1)[0] for mode in claim_bound.MODES}
+    assert [row["em"] for row in rows.values()] == [3.0, 3.0, 3.0]
+    assert rows["summary"]["peak_tokens"] < rows["mem1"]["peak_tokens"] < rows["full"]["peak_tokens"]
+    assert rows["mem1"]["longest_turn"] == rows["full"]["longest_turn"]
