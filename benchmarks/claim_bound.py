@@ -12,30 +12,39 @@ import argparse
 import random
 from collections.abc import Sequence
 from statistics import fmean
+from typing import Any
 
 from lightning_mem1.engine.scripted import ScriptedEngine
 from lightning_mem1.expert import qa_play
 from lightning_mem1.policy.loading import BUNDLED, load_tokenizer
 from lightning_mem1.reports.measures import measures
 from lightning_mem1.rollout import Episode, collect
+from lightning_mem1.tasks.notation import Notation
 from lightning_mem1.tasks.researcher import EXPERT
+from lightning_mem1.text import Tags
 from lightning_mem1.types import Trajectory
 from lightning_mem1.warmstart import ExpertData, QAExpert, Stage, WarmStart
 
 MODES = ("mem1", "full", "summary")
 
 
-def played(mode: str, objectives: int, num_tasks: int) -> list[dict[str, float]]:
-    """The measures of some tasks, and ``longest_turn``, in tokens."""
-    config = WarmStart("", memory=mode, data=ExpertData(qa=QAExpert(skill=EXPERT, notation="next")))
+def faultless(
+    mode: str, objectives: int, num_tasks: int, tokenizer: Any, notation: Notation = "next"
+) -> tuple[list[Trajectory], Tags]:
+    """Play some test tasks without a mistake, and the names of the blocks."""
+    config = WarmStart("", memory=mode, data=ExpertData(qa=QAExpert(skill=EXPERT, notation=notation)))
     config.rollout.max_new_tokens, config.rollout.max_information_tokens = 1024, 384
     source, settings, writer = qa_play(config, Stage(1, objectives=[objectives], hops=[1]), 0)
-    tokenizer = load_tokenizer(str(BUNDLED))
     tasks = [source.task("test", index) for index in range(min(num_tasks, source.size("test")))]
     episodes = [Episode(task, source.env(task), group) for group, task in enumerate(tasks)]
     writers = [writer(random.Random(0), each.env, each.task) for each in episodes]
-    found = collect(episodes, ScriptedEngine(tokenizer, writers), tokenizer, settings, mode)
-    tags = settings.tags
+    return collect(episodes, ScriptedEngine(tokenizer, writers), tokenizer, settings, mode), settings.tags
+
+
+def played(mode: str, objectives: int, num_tasks: int) -> list[dict[str, float]]:
+    """The measures of some tasks, and ``longest_turn``, in tokens."""
+    tokenizer = load_tokenizer(str(BUNDLED))
+    found, tags = faultless(mode, objectives, num_tasks, tokenizer)
     return [measures(each, tokenizer.decode, tags, mode) | {"longest_turn": _longest(each)} for each in found]
 
 

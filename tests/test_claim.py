@@ -3,6 +3,8 @@
 import contextlib
 import importlib
 import json
+import math
+import re
 import sys
 from pathlib import Path
 
@@ -13,9 +15,14 @@ sys.path.insert(0, str(ROOT / "benchmarks"))
 
 import claim  # noqa: E402
 import claim_bound  # noqa: E402
+import claim_forced  # noqa: E402
 import claim_table  # noqa: E402
 from claim_table import Arm  # noqa: E402
 from jobs import Job, cost, run_all  # noqa: E402
+
+from lightning_mem1.collator import collate  # noqa: E402
+from lightning_mem1.memory import contexts  # noqa: E402
+from lightning_mem1.policy.policy import Policy  # noqa: E402
 
 SIZES = {"hidden_size": 16, "num_layers": 4, "num_heads": 2, "num_kv_heads": 2, "intermediate_size": 16}
 SMALL = "--warmstart.data.qa.num_passages=60", "--warmstart.num_val_tasks=1"
@@ -130,3 +137,23 @@ def test_a_faultless_researcher_needs_less_context_where_older_turns_are_dropped
     assert [row["em"] for row in rows.values()] == [3.0, 3.0, 3.0]
     assert rows["summary"]["peak_tokens"] < rows["mem1"]["peak_tokens"] < rows["full"]["peak_tokens"]
     assert rows["mem1"]["longest_turn"] == rows["full"]["longest_turn"]
+
+
+def test_a_turn_is_followed_when_every_token_is_the_first_choice_and_the_first_slip_is_told():
+    policy = Policy.load("bundled").eval()
+    one, other, third = (policy.tokenizer.encode(f" {word}", add_special_tokens=False)[-1] for word in ("1", "2", "3"))
+    assert claim_forced.agreement(policy, [one, other], [one, other]) == claim_forced.Followed(2, 2)
+    slipped = claim_forced.agreement(policy, [one, other, one], [one, third, one])
+    assert (slipped.tokens, slipped.right) == (3, 2) and re.fullmatch("' ?1' expected ' ?2', got ' ?3'", slipped.slip)
+    found = claim_forced.turns(policy, "mem1", 1, 4, "every")  # what it was made for
+    assert len(found) == 8 and sum(not each.slip for each in found) >= 6
+
+
+def test_what_is_followed_is_what_the_policy_would_write():
+    policy = Policy.load("bundled").eval()
+    (trajectory,), _ = claim_bound.faultless("mem1", 1, 1, policy.tokenizer, "every")
+    (context, written), *_ = zip(contexts(trajectory), [turn.action_ids for turn in trajectory.turns], strict=False)
+    batch = collate([trajectory])
+    told = claim_forced.followed(policy, context, written)
+    likely = policy.logprobs(batch)[0][: len(written)] > math.log(0.5)  # more than half is the first choice
+    assert told.right >= int(likely.sum()) > len(written) // 2
