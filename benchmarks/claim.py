@@ -187,10 +187,12 @@ def report(claim: Claim, folder: Path) -> list[str]:
         found = {arm.name: each for arm in claim.arms(stage) if (each := claim_table.results(arm, names))}
         if not found:
             continue
-        ratios = claim_table.ratios(found, "rl/mem1", "rl/full")
+        pairs = [(f"{shop}rl/mem1", f"{shop}rl/full") for shop in ("", "generated/", "official/")]
+        ratios = {" over ".join(pair): claim_table.ratios(found, *pair) for pair in pairs if set(pair) <= set(found)}
         told[stage] = {"rows": claim_table.as_json(found), "ratios": ratios, "baselines": _baselines(claim, stage)}
         lines += [f"## {stage}", "", *claim_table.table(found, names), ""]
-        lines += [*claim_table.ratio_table(ratios, "rl/mem1", "rl/full"), ""] if ratios else []
+        for pair, each in ratios.items():
+            lines += [*claim_table.ratio_table(each, pair), ""]
         figures[stage] = plots.by_objectives(
             [result.row for each in found.values() for result in each], _shown(found, names)
         )

@@ -102,10 +102,9 @@ def _cell(name: str, interval: Interval) -> str:
     return "{:,.{d}f} [{:,.{d}f}, {:,.{d}f}]".format(*(n / unit for n in interval), d=DIGITS.get(name, 3))
 
 
-def ratio_table(rows: Sequence[Mapping[str, Any]], ours: str, theirs: str) -> list[str]:
+def ratio_table(rows: Sequence[Mapping[str, Any]], pair: str) -> list[str]:
     """Markdown: the claim's three ratios by number of objectives."""
-    lines = [f"| {ours} / {theirs} | objectives | ratio | the paper's at 16 | intervals |"]
-    lines.append("| --- | --- | --- | --- | --- |")
+    lines = [f"| {pair} | objectives | ratio | the paper's at 16 | intervals |", "| --- | --- | --- | --- | --- |"]
     for each in rows:
         told = "no answer right" if each["ratio"] is None else f"{each['ratio']:.3f}"
         apart = "touch" if each["intervals_touch"] else "apart"

@@ -61,6 +61,7 @@ def test_one_command_goes_from_warm_starts_to_the_table_and_repeats_nothing(tmp_
     assert {stage: each["jobs"] for stage, each in told["cost"].items()} == {
         "base": 1, "warmstart": 3, "rl": 3, "raft": 1, "cloning": 1, "evaluate": 8, "interdependent": 8
     }  # fmt: skip
+    assert len(told["evaluate"]["ratios"]["rl/mem1 over rl/full"]) == 6  # three ratios at two lengths
     assert "| rl/summary | 2 |" in (tmp_path / "claim.md").read_text() and (tmp_path / "evaluate.png").exists()
     out = capsys.readouterr().out
     assert "CPU hours: base 0.00 (1 jobs)" in out and out.count("  rl/") == 3
