@@ -15,6 +15,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from lightning_mem1.provenance import cpu
+
 GIB = 1 << 30
 
 
@@ -103,7 +105,5 @@ def surroundings() -> dict[str, Any]:
 
 def hardware() -> str:
     """Name the machine."""
-    lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
-    model = next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), platform.processor())
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / GIB
-    return f"{os.cpu_count()} cores {model}, {memory:.0f} GiB, Python {platform.python_version()}"
+    return f"{os.cpu_count()} cores {cpu()}, {memory:.0f} GiB, Python {platform.python_version()}"

@@ -7,7 +7,8 @@ to read.
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterator
+import re
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -19,11 +20,11 @@ from lightning_mem1.memory import STAGED
 from lightning_mem1.rollout import Episode, RolloutSettings, collect
 from lightning_mem1.tasks import researcher, shoppers
 from lightning_mem1.tasks.novice import Novice
-from lightning_mem1.tasks.qa import EncyclopediaTasks
+from lightning_mem1.tasks.qa import EncyclopediaTasks, ask
 from lightning_mem1.tasks.researcher import Researcher
 from lightning_mem1.tasks.webshop import ShopTasks
 from lightning_mem1.text import Tags, information_block
-from lightning_mem1.types import Env, Task, TaskSource, Trajectory
+from lightning_mem1.types import Env, Split, Task, TaskSource, Trajectory
 from lightning_mem1.warmstart import Stage, WarmStart
 from lightning_mem1.wire import PRESETS
 
@@ -46,16 +47,23 @@ class ExpertStream(IterableDataset[list[Trajectory]]):
             for _ in range(stage.steps):
                 if step % data.steps_per_world == 0 or not plays:
                     seed = data.first_seed + step // data.steps_per_world
-                    shop = shop_play(self.config, stage, seed, data.shop.num_products)
-                    qa = qa_play(self.config, stage, seed, data.qa.num_passages)
-                    plays = [(shop, stage.shop_episodes), (qa, stage.qa_episodes)]
-                    if stage.marketplace_episodes:
-                        untidy = shop_play(self.config, stage, seed, data.shop.num_products, marketplace=True)
-                        plays.append((untidy, stage.marketplace_episodes))
+                    plays = self._plays(stage, seed)
                 rng = random.Random(f"{self.config.seed}/{step}")
                 played = [t for play, num_episodes in plays for t in self._trajectories(play, num_episodes, rng)]
                 yield [t for t in played if _worth_cloning(t, data.min_reward)]
                 step += 1
+
+    def _plays(self, stage: Stage, seed: int) -> list[tuple[Play, int]]:
+        """The worlds of a seed, those that the stage plays in, and how many episodes it plays in each."""
+        data, plays = self.config.data, []
+        if stage.shop_episodes:
+            plays.append((shop_play(self.config, stage, seed, data.shop.num_products), stage.shop_episodes))
+        if stage.qa_episodes:
+            plays.append((qa_play(self.config, stage, seed, data.qa.num_passages), stage.qa_episodes))
+        if stage.marketplace_episodes:
+            untidy = shop_play(self.config, stage, seed, data.shop.num_products, marketplace=True)
+            plays.append((untidy, stage.marketplace_episodes))
+        return plays
 
     def _trajectories(self, play: Play, num_episodes: int, rng: random.Random) -> list[Trajectory]:
         source, settings, writer = play
@@ -101,10 +109,13 @@ def shop_play(
 def qa_play(config: WarmStart, stage: Stage, seed: int, num_passages: int = 5400) -> Play:
     """An encyclopedia and the researcher who reads it."""
     data, settings = config.data.qa, replace(config.rollout, wire="qa")
-    source = EncyclopediaTasks(seed, num_passages, stage.hops, objectives=stage.objectives, top_k=stage.passages)
+    asked_as = {"objectives": stage.objectives, "compose": stage.compose, "top_k": stage.passages}
+    source = NumberedTasks(data.largest_first, seed, num_passages, stage.hops, **asked_as)
 
     def writer(rng: random.Random, env: Env, task: Task) -> Writer:
-        reader, asked = Researcher(rng, data.skill, settings.tags), [each.question for each in task.objectives]
+        first = task.data.get("first", 1)
+        reader = Researcher(rng, data.skill, settings.tags, data.notation, first)
+        asked = [each.question for each in task.objectives]
 
         def turn(previous: str | None, left: int) -> str:
             return reader.turn(asked, previous, env.observe(), left)
@@ -112,6 +123,28 @@ def qa_play(config: WarmStart, stage: Stage, seed: int, num_passages: int = 5400
         return _hand(config, settings.tags, turn, rng, task.max_turns)
 
     return source, settings, writer
+
+
+class NumberedTasks(EncyclopediaTasks):
+    """Training tasks numbered from a number between 1 and `largest_first` on, which ``data["first"]`` tells."""
+
+    def __init__(self, largest_first: int, seed: int, num_passages: int, hops: Sequence[int], **settings: Any) -> None:
+        super().__init__(seed, num_passages, hops, **settings)
+        self.largest_first, self.seed = largest_first, seed
+
+    def task_of(self, split: Split, index: int, k: int) -> Task:
+        task = super().task_of(split, index, k)
+        first = random.Random(f"{self.seed}/{task.id}").randint(1, self.largest_first)
+        if split != "train" or first == 1:
+            return task
+        objectives = tuple(replace(each, question=_shifted(each.question, first)) for each in task.objectives)
+        prompt = ask(objectives, first=first)
+        return replace(task, prompt=prompt, objectives=objectives, data={**task.data, "first": first})
+
+
+def _shifted(question: str, first: int) -> str:
+    """A question that names an earlier one, where the first one's number is `first`."""
+    return re.sub(r"(?<=the answer to question )\d+", lambda found: str(int(found[0]) + first - 1), question)
 
 
 class _Hand:
@@ -197,6 +230,7 @@ def _qa_texts(config: WarmStart, seed: int) -> Iterator[str]:
     source = EncyclopediaTasks(seed, 1500, config.stages[-1].hops, objectives=config.stages[-1].objectives)
     for number in range(min(300, source.size("train"))):
         task = source.task("train", number)
-        game = researcher.play(source.env(task), task, config.data.qa.skill, seed=number)
+        skill, notation = config.data.qa.skill, config.data.qa.notation
+        game = researcher.play(source.env(task), task, skill, seed=number, notation=notation)
         yield "\n".join([task.prompt, *game.texts])
         yield from (PRESETS["qa"].block(reply, 9) for reply in game.replies)

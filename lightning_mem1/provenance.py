@@ -26,7 +26,7 @@ def environment() -> dict[str, str]:
     return {
         "python": platform.python_version(),
         "system": platform.platform(),
-        "cpu": _cpu(),
+        "cpu": cpu(),
         "cpu_cores": str(os.cpu_count()),
         "cpu_threads": str(torch.get_num_threads()),
         "gpu": ", ".join(gpus) or "none",
@@ -77,7 +77,7 @@ def _version(package: str) -> str:
         return "none"
 
 
-def _cpu() -> str:
+def cpu() -> str:
     """The processor's own name (Linux), else what Python knows of it."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()

@@ -157,14 +157,17 @@ def validate(policy: Policy, config: WarmStart) -> dict[str, float]:
     """Greedy episodes in the default shop and encyclopedia, which the warm start never saw.
 
     Returns:
-        Means ``shop_reward``, ``shop_success``, ``shop_turns``, ``shop_valid`` (part of the turns), the same for ``qa``
-        (success: every objective answered) and, where the last stage shops in one, for ``marketplace``.
+        Means ``shop_reward``, ``shop_success``, ``shop_turns``, ``shop_valid`` (part of the turns), the same for
+        ``marketplace`` and for ``qa`` (success: every objective answered); only of the worlds that the last stage plays
+        in.
     """
     numbers = {}
     stage = config.stages[-1]
-    worlds = {"shop": shop_play(config, stage, 0), "qa": qa_play(config, stage, 0)}
+    worlds = {"shop": shop_play(config, stage, 0)} if stage.shop_episodes else {}
     if stage.marketplace_episodes:
         worlds["marketplace"] = shop_play(config, stage, 0, marketplace=True)
+    if stage.qa_episodes:
+        worlds["qa"] = qa_play(config, stage, 0)
     for name, (source, settings, _) in worlds.items():
         tasks = [source.task("val", i) for i in spread_indices(config.num_val_tasks, source.size("val"))]
         episodes = [Episode(task, source.env(task), group) for group, task in enumerate(tasks)]
@@ -230,18 +233,20 @@ wrong in their decisions: it is the starting point of `experiments/webshop.yaml`
 encyclopedias |
 {filter}| seeds of the worlds | {first} to {last} (those of training and tests, seed 0, were never seen) |
 | cost | {tokens:.1f} M trained tokens, {minutes:.0f} minutes on {threads} CPU {thread} |
-{before}| shop: {tasks} validation goals, greedy | reward {shop_reward:.3f}, success {shop_success:.3f}, \
-{shop_turns:.1f} turns, {shop_valid:.1%} valid |
-{marketplace}| QA: {tasks} validation tasks, greedy | right answers {qa_reward:.3f}, all right {qa_success:.3f}, \
-{qa_turns:.1f} turns, {qa_valid:.1%} valid |
-
+{before}{scores}
 Weights are stored as float16 and loaded as float32. Licence: MIT, as the project.
 """
 
 
-MARKETPLACE = """| marketplace: {tasks} validation goals, greedy | reward {marketplace_reward:.3f}, success \
-{marketplace_success:.3f}, {marketplace_turns:.1f} turns, {marketplace_valid:.1%} valid |
-"""
+SCORES = {
+    **{
+        world: f"| {world}: {{tasks}} validation goals, greedy | reward {{{world}_reward:.3f}}, "
+        f"success {{{world}_success:.3f}}, {{{world}_turns:.1f}} turns, {{{world}_valid:.1%}} valid |\n"
+        for world in ("shop", "marketplace")
+    },
+    "qa": "| QA: {tasks} validation tasks, greedy | right answers {qa_reward:.3f}, all right {qa_success:.3f}, "
+    "{qa_turns:.1f} turns, {qa_valid:.1%} valid |\n",
+}
 
 
 def write_card(config: WarmStart, numbers: dict[str, float], command: str) -> None:
@@ -252,10 +257,11 @@ def write_card(config: WarmStart, numbers: dict[str, float], command: str) -> No
     kept = "" if least is None else f"| cloned | those with a reward of at least {least}: {numbers['cloned']} |\n"
     untidy = sum(stage.steps * stage.marketplace_episodes for stage in config.stages)
     mode = "" if config.memory == "mem1" else f"| memory mode | {config.memory} |\n"
+    scored = [text for world, text in SCORES.items() if f"{world}_reward" in numbers]
     card = CARD.format(
         **numbers,
+        scores="".join(scored).format(**numbers, tasks=config.num_val_tasks),
         mode=mode,
-        marketplace=MARKETPLACE.format(tasks=config.num_val_tasks, **numbers) if untidy else "",
         market=f"{untidy} in as many with marketplace listings, " if untidy else "",
         before="".join(f"| before that: {name} | {told} |\n" for name, told in made_before(config.init_from)),
         minutes=numbers["seconds"] / 60,
@@ -269,7 +275,6 @@ def write_card(config: WarmStart, numbers: dict[str, float], command: str) -> No
         last=config.data.first_seed + worlds - 1,
         threads=torch.get_num_threads(),
         thread="thread" if torch.get_num_threads() == 1 else "threads",
-        tasks=config.num_val_tasks,
     )
     Path(config.output, "README.md").write_text(card, encoding="utf-8")
 

@@ -6,6 +6,9 @@ from dataclasses import dataclass, field
 
 from lightning_mem1.memory import check_mode
 from lightning_mem1.rollout import RolloutSettings
+from lightning_mem1.settings import check_least
+from lightning_mem1.tasks.compose import Preset
+from lightning_mem1.tasks.notation import Notation, check_notation
 from lightning_mem1.tasks.novice import Skill as Shopping
 from lightning_mem1.tasks.researcher import Skill as Research
 
@@ -45,12 +48,13 @@ class Stage:
 
     Args:
         steps: How many steps it lasts.
-        shop_episodes: Episodes in the shop per step.
-        qa_episodes: Episodes with the encyclopedia per step.
+        shop_episodes: Episodes in the shop per step; 0 leaves the shop out.
+        qa_episodes: Episodes with the encyclopedia per step; 0 leaves it out.
         results_per_page: Products on a page of results.
         passages: Passages in the reply to a search.
         objectives: Questions per task, by turns.
         hops: Which questions: how many facts have to be put together.
+        compose: How questions are put together, see `tasks.compose`: mixed, or interdependent.
         marketplace_episodes: Episodes per step in a shop whose listings are as untidy as real ones.
     """
 
@@ -61,6 +65,7 @@ class Stage:
     passages: int = 3
     objectives: list[int] = field(default_factory=lambda: [2, 1, 3, 2])
     hops: list[int] = field(default_factory=lambda: [1, 2])
+    compose: Preset = "mixed"
     marketplace_episodes: int = 0
 
 
@@ -86,10 +91,19 @@ class QAExpert:
     Args:
         num_passages: Passages of each encyclopedia.
         skill: How good the researcher's decisions are.
+        notation: How its state lists the answers, see `tasks.notation`.
+        largest_first: The questions of each task are numbered from a number drawn between 1 and this on; above 1 a
+            policy learns which number follows which without ever seeing a task of so many questions.
     """
 
     num_passages: int = 300
     skill: Research = field(default_factory=Research)
+    notation: Notation = "every"
+    largest_first: int = 1
+
+    def __post_init__(self) -> None:
+        check_notation(self.notation, "warmstart.data.qa.notation")
+        check_least("warmstart.data.qa.largest_first", self.largest_first, 1)
 
 
 @dataclass

@@ -26,7 +26,7 @@ SHORT = ["--data.tasks_per_step=2", "--data.group_size=4", "--data.num_rl_steps=
 
 
 def warm_start(name="warmstart_longer"):
-    """What a bundled policy is made with: each warm start goes on from the one before."""
+    """A warm start; each one that makes a bundled policy goes on from the one before."""
     from jsonargparse import ArgumentParser
 
     parser = ArgumentParser(parser_mode="omegaconf", exit_on_error=False)
@@ -38,9 +38,8 @@ def warm_start(name="warmstart_longer"):
 
 @pytest.mark.parametrize("path", EXPERIMENTS, ids=lambda path: path.stem)
 def test_every_experiment_is_read_without_complaint(path, capsys):
-    if path.stem.startswith("warmstart"):
-        folder = "marketplace" if path.stem == "warmstart_marketplace" else "policy"
-        assert warm_start(path.stem).output == f"lightning_mem1/assets/{folder}"
+    if "warmstart" in yaml.safe_load(path.read_text()):
+        assert warm_start(str(path.relative_to(ROOT / "experiments").with_suffix(""))).stages
     else:
         assert fit.main([str(path), "--print_config"]) == 0
         assert "tasks_per_step" in capsys.readouterr().out
@@ -50,6 +49,22 @@ def test_the_ablation_of_layouts_differs_from_the_shopper_in_nothing_else():
     ablation, shopper = (yaml.safe_load((ROOT / "experiments" / name).read_text()) for name in PAIR)
     assert (ablation["model"].pop("layout"), shopper["model"].pop("layout")) == ("stitched", "tree")
     assert ablation == shopper
+
+
+def test_the_memory_modes_of_the_claim_differ_from_each_other_in_the_mode_alone():
+    rl, raft = (
+        yaml.safe_load((ROOT / "experiments" / "claim" / f"{name}.yaml").read_text()) for name in ("qa", "raft")
+    )
+    assert raft["model"].pop("credit") == {"keep": 2, "threshold": 2.0}
+    assert (rl["model"].pop("algorithm"), raft["model"].pop("algorithm")) == ("grpo", "raft")
+    assert rl == raft
+    base, start, cloning = (warm_start(f"claim/{name}") for name in ("warmstart_base", "warmstart", "cloning"))
+    assert base.data.qa == start.data.qa == cloning.data.qa
+    assert {k for stage in base.stages for k in stage.objectives} == {1}  # where `mem1` and `full` see the same
+    assert max(k for stage in start.stages for k in stage.objectives) == 4
+    episodes = sum(stage.steps * stage.qa_episodes for stage in cloning.stages)
+    data = rl["data"]["init_args"]
+    assert episodes == data["num_rl_steps"] * data["tasks_per_step"] * data["group_size"]
 
 
 @pytest.mark.parametrize(
@@ -94,7 +109,8 @@ def test_the_bundled_assets_are_small_safe_and_tell_how_they_were_made():
     assert sum(path.stat().st_size for path in files) < 12e6
     assert {path.suffix for path in files} <= {".safetensors", ".json", ".jinja", ".md", ".py"}
     card = CARD.read_text()
-    assert warm_start().init_from == warm_start("warmstart").output
+    assert warm_start().init_from == warm_start().output == warm_start("warmstart").output
+    assert warm_start().output == "lightning_mem1/assets/policy"
     assert "| command | `python -m lightning_mem1.sft experiments/warmstart_longer.yaml` |" in card
     assert "| seed | 1 |" in card
     assert "| before that: command | `python -m lightning_mem1.sft experiments/warmstart.yaml` |" in card

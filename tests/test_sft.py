@@ -7,10 +7,11 @@ from safetensors.torch import load_file
 
 from lightning_mem1 import sft
 from lightning_mem1.collator import collate
-from lightning_mem1.expert import ExpertStream
+from lightning_mem1.expert import ExpertStream, qa_play
 from lightning_mem1.memory import drift
 from lightning_mem1.policy.policy import Policy
 from lightning_mem1.sft import made_before, make_tokenizer
+from lightning_mem1.tasks.researcher import EXPERT
 from lightning_mem1.warmstart import Architecture, ExpertData, QAExpert, ShopExpert, Stage, WarmStart
 from tiny import tiny_tokenizer
 
@@ -186,3 +187,30 @@ def test_a_wrong_config_is_one_clear_line(tmp_path, capsys, content, message):
 def test_a_missing_config_is_one_clear_line(capsys):
     assert sft.main(["experiments/warmstrat.yaml"]) == 1
     assert "did you mean 'experiments/warmstart.yaml'" in capsys.readouterr().err
+
+
+def test_training_tasks_are_numbered_from_anywhere_on_and_others_from_one(tmp_path):
+    config = warm_start(tmp_path)
+    config.data.qa = QAExpert(60, EXPERT, notation="next", largest_first=9)
+    stage = Stage(1, 0, 1, objectives=[3], hops=[1], compose="interdependent")
+    source, settings, writer = qa_play(config, stage, 1000, 60)
+    tasks = [source.task("train", index) for index in range(20)]
+    firsts = {int(task.prompt.split()[0]) for task in tasks}
+    assert len(firsts) > 4 and min(firsts) >= 1 and max(firsts) <= 9
+    assert all(source.task("val", index).prompt.startswith("1 ") for index in range(source.size("val")))
+    task = next(task for task in tasks if not task.prompt.startswith("1 "))
+    numbers = [int(line.split()[0]) for line in task.prompt.split("\n")]
+    named = [int(found) for found in re.findall(r"the answer to question (\d+)", task.prompt)]
+    assert numbers == list(range(numbers[0], numbers[0] + 3)) and named and set(named) < set(numbers)
+    config.stages = [Stage(3, 0, 4, objectives=[3], hops=[1], compose="interdependent")]
+    played = [t for step in ExpertStream(config, tiny_tokenizer()) for t in step]
+    assert len(played) == 12 and sum(t.reward for t in played) >= 33  # of 36 answers
+
+
+def test_a_warm_start_without_the_shop_tells_of_research_alone(tmp_path):
+    config = warm_start(tmp_path / "policy", tokenizer=str(tmp_path))
+    config.stages = [Stage(1, 0, 2, objectives=[1])]
+    tiny_tokenizer().save_pretrained(tmp_path)
+    assert set(sft.train(config)) == {"qa_reward", "qa_success", "qa_turns", "qa_valid"}
+    card = (tmp_path / "policy" / "README.md").read_text()
+    assert "| QA: 2 validation tasks, greedy |" in card and "validation goals" not in card

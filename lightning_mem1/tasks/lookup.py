@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from lightning_mem1.tasks.encyclopedia import Relation
@@ -20,12 +19,16 @@ _AFTER = r"(.+?)(?:,? (?:and|who|known as|born in|worked for|married|on the rive
 
 @dataclass
 class Memory:
-    """What the previous turn says: the note, the answers so far with the words before them, and the query."""
+    """What the previous turn says: the note, the answers so far with the words before them, and the query.
+
+    `first` is the number of the first question, as the prompt has it.
+    """
 
     note: str
     answers: list[str]
     query: str = ""
     links: dict[int, str] = field(default_factory=dict)
+    first: int = 1
 
 
 def due(asked: Asked, memory: Memory) -> tuple[str, Relation, bool]:
@@ -37,7 +40,7 @@ def due(asked: Asked, memory: Memory) -> tuple[str, Relation, bool]:
         first, second = (name.lower() for name in asked.names)
         searched = (second, f"{second} {asked.relations[0].phrase}")
         return second if memory.query in searched else first, asked.relations[0], False
-    name = resolve(asked.names[0], memory.answers)
+    name = resolve(asked.names[0], memory)
     if memory.note.startswith(NOT_FOUND):
         name_now = memory.note.removeprefix(f"{NOT_FOUND} ")
         return name_now, *_last_but(asked, memory, name_now == name)
@@ -58,12 +61,12 @@ def _last_but(asked: Asked, memory: Memory, at_start: bool) -> tuple[Relation, b
     return asked.relations[-1], False
 
 
-def resolve(name: str, answers: Sequence[str]) -> str:
+def resolve(name: str, memory: Memory) -> str:
     """``#1`` is the answer to question 1."""
     if not name.startswith("#"):
         return name.lower()
-    number = int(name[1:])
-    known = answers[number - 1] if 0 < number <= len(answers) else UNKNOWN
+    place = int(name[1:]) - memory.first
+    known = memory.answers[place] if 0 <= place < len(memory.answers) else UNKNOWN
     return GIVEN_UP if known == UNKNOWN else known
 
 

@@ -152,8 +152,8 @@ def turn_budget(k: int) -> int:
     return max(6, 3 * k + 1)
 
 
-def ask(objectives: Sequence[Objective], style: Style = "compact") -> str:
-    """The questions as the agent reads them.
+def ask(objectives: Sequence[Objective], style: Style = "compact", first: int = 1) -> str:
+    """The questions as the agent reads them, in style ``compact`` numbered from `first` on.
 
     ```
     compact    1 Who wrote Emma?          release    Answer the following questions: Who wrote Emma?; Where is Ulm?
@@ -161,6 +161,6 @@ def ask(objectives: Sequence[Objective], style: Style = "compact") -> str:
     ```
     """
     if style == "compact":
-        return "\n".join(f"{n} {objective.question}" for n, objective in enumerate(objectives, 1))
+        return "\n".join(f"{n} {objective.question}" for n, objective in enumerate(objectives, first))
     asked = (objective.question.strip() for objective in objectives)
     return f"Answer the following questions: {'; '.join(q if q.endswith('?') else f'{q}?' for q in asked)}"

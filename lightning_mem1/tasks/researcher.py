@@ -10,8 +10,8 @@ The word before an answer is the one before it in the note ("based in torham"): 
 there already, which is what small models learn first. A number or a question mark two places before a value says
 where it begins.
 
-It reads the questions of `quiz` only. A policy cloned from it starts as a mixture of good and bad decisions that
-reinforcement can sharpen.
+The answers can be noted otherwise, see `notation`. It reads the questions of `quiz` only. A policy cloned from it
+starts as a mixture of good and bad decisions that reinforcement can sharpen.
 """
 
 from __future__ import annotations
@@ -36,6 +36,7 @@ from lightning_mem1.tasks.lookup import (
     resolve,
     year_in,
 )
+from lightning_mem1.tasks.notation import Notation, entries, final_answers, read_entries
 from lightning_mem1.tasks.quiz import Asked, read_question
 from lightning_mem1.text import QA_TAGS, Tags, parse_turn
 from lightning_mem1.types import Env, Task
@@ -62,10 +63,25 @@ EXPERT = Skill(choice=1.0, hop=1.0, early=0.0, query=1.0)
 
 
 class Researcher:
-    """Writes one turn at a time; keeps nothing between turns but its random generator."""
+    """Writes one turn at a time; keeps nothing between turns but its random generator.
 
-    def __init__(self, rng: random.Random, skill: Skill | None = None, tags: Tags = QA_TAGS) -> None:
-        self.rng, self.skill, self.tags = rng, skill or Skill(), tags
+    Args:
+        rng: Draws its good and bad moments.
+        skill: How well it decides.
+        tags: Names of the blocks.
+        notation: How its state lists the answers, see `tasks.notation`.
+        first: Number of the first question.
+    """
+
+    def __init__(
+        self,
+        rng: random.Random,
+        skill: Skill | None = None,
+        tags: Tags = QA_TAGS,
+        notation: Notation = "every",
+        first: int = 1,
+    ) -> None:
+        self.rng, self.skill, self.tags, self.notation, self.first = rng, skill or Skill(), tags, notation, first
 
     def turn(self, questions: Sequence[str], previous: str | None, information: str, turns_left: int) -> str:
         """Write the next turn.
@@ -89,9 +105,9 @@ class Researcher:
             query = self._begin(questions, memory)
         begun = any(answer != UNKNOWN for answer in memory.answers)
         if turns_left <= 1 or not query or (begun and self.rng.random() < self.skill.early):
-            return self._write(memory, final=True)
+            return self._write(memory, questions, final=True)
         memory.query = query
-        return self._write(memory, final=False)
+        return self._write(memory, questions, final=False)
 
     def _read(self, questions: Sequence[str], memory: Memory, information: str) -> str:
         """Read the reply for the open question: note a fact, fill in an answer, or return the next query."""
@@ -149,7 +165,7 @@ class Researcher:
         while UNKNOWN in memory.answers:
             number = memory.answers.index(UNKNOWN)
             asked = read_question(questions[number])
-            name = resolve(asked.names[0], memory.answers) if asked else GIVEN_UP
+            name = resolve(asked.names[0], memory) if asked else GIVEN_UP
             if name != GIVEN_UP:
                 return name if self.rng.random() < self.skill.query else questions[number].lower().rstrip("?")
             memory.answers[number] = GIVEN_UP
@@ -157,34 +173,22 @@ class Researcher:
 
     def _remember(self, previous: str | None, num_questions: int) -> Memory:
         if previous is None:
-            return Memory(START, [UNKNOWN] * num_questions)
+            return Memory(START, [UNKNOWN] * num_questions, first=self.first)
         parsed = parse_turn(previous, self.tags)
         note, *listed = parsed.internal_state.split("; ")
-        memory = Memory(note, [UNKNOWN] * num_questions)
-        for number, entry in enumerate(listed[:num_questions]):
-            known = re.fullmatch(r"\d+ ([^?]\S*) (.+)", entry)
-            if known:
-                memory.links[number], memory.answers[number] = known.groups()
+        memory = Memory(note, [UNKNOWN] * num_questions, first=self.first)
+        read_entries(listed, memory)
         found = re.fullmatch(r"\w+\[(.*)\]", parsed.action or "", re.DOTALL)
         memory.query = found[1] if found else ""
         return memory
 
-    def _write(self, memory: Memory, final: bool) -> str:
+    def _write(self, memory: Memory, questions: Sequence[str], final: bool) -> str:
         search, answer = self.tags.names[0], self.tags.names[-1]
-        listed = "; ".join(f"{number + 1} {self._entry(memory, number)}" for number in range(len(memory.answers)))
-        think = f"<{self.tags.internal_state}> {memory.note}; {listed}</{self.tags.internal_state}>"
+        listed = "; ".join([memory.note, *entries(memory, questions, self.notation, final)])
+        think = f"<{self.tags.internal_state}> {listed}</{self.tags.internal_state}>"
         if not final:
             return f"{think}<{search}> {memory.query}</{search}>"
-        answers = "; ".join(GIVEN_UP if each == UNKNOWN else each for each in memory.answers)
-        return f"{think}<{answer}> {answers}</{answer}>"
-
-    def _entry(self, memory: Memory, number: int) -> str:
-        """An answer with the word before it; an open question with what is searched for next, if that was just read."""
-        known, link = memory.answers[number], memory.links.get(number, LINK)
-        if known != UNKNOWN:
-            return f"{link} {known}"
-        just_read = number == memory.answers.index(UNKNOWN) and memory.note.endswith(f" {link} {memory.query}")
-        return f"{UNKNOWN} {link} {memory.query}" if just_read else UNKNOWN
+        return f"{think}<{answer}> {'; '.join(final_answers(memory, self.notation))}</{answer}>"
 
 
 @dataclass
@@ -204,9 +208,16 @@ class Research:
     info: dict[str, object] = field(default_factory=dict)
 
 
-def play(env: Env, task: Task, skill: Skill | None = None, seed: int = 0, tags: Tags = QA_TAGS) -> Research:
+def play(
+    env: Env,
+    task: Task,
+    skill: Skill | None = None,
+    seed: int = 0,
+    tags: Tags = QA_TAGS,
+    notation: Notation = "every",
+) -> Research:
     """Let a researcher play one episode."""
-    researcher, done = Researcher(random.Random(seed), skill, tags), Research()
+    researcher, done = Researcher(random.Random(seed), skill, tags, notation), Research()
     previous, information = None, env.observe()
     questions = [objective.question for objective in task.objectives]
     for turns_left in range(task.max_turns, 0, -1):

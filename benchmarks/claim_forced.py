@@ -1,0 +1,96 @@
+"""How far a policy follows a faultless researcher, turn by turn: what fails beyond the horizon it was trained on.
+
+    python benchmarks/claim_forced.py bundled --notation every
+    python benchmarks/claim_forced.py runs/claim/policies/mem1
+
+Every turn is scored in the context that the faultless researcher left behind, so that one mistake does not hide the
+next; a turn counts when each of its tokens is the policy's first choice. The first token that is not, with the words
+before it, is told. Some seconds on one thread: a look before hours of training, no measure of episodes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+from claim_bound import MODES, faultless
+
+from lightning_mem1.memory import contexts
+from lightning_mem1.policy.policy import Policy
+from lightning_mem1.tasks.notation import NOTATIONS, Notation
+
+
+@dataclass(frozen=True)
+class Followed:
+    """How a turn was followed: its tokens, how many of them were the first choice, and what went wrong first."""
+
+    tokens: int
+    right: int
+    slip: str = ""
+
+
+def followed(policy: Policy, context: Sequence[int], written: Sequence[int]) -> Followed:
+    """Score one turn of an expert."""
+    ids = torch.tensor([[*context, *written]])
+    length = ids.shape[1]
+    with torch.no_grad():
+        logits = policy.causal_lm(
+            input_ids=ids,
+            attention_mask=torch.ones(length, length, dtype=torch.bool).tril()[None, None],
+            position_ids=torch.arange(length)[None],
+            use_cache=False,
+        ).logits[0, len(context) - 1 : -1]
+    return agreement(policy, written, logits.argmax(dim=-1).tolist())
+
+
+def agreement(policy: Policy, written: Sequence[int], chosen: Sequence[int]) -> Followed:
+    """Compare what was written with what the policy would have chosen, token by token."""
+    wrong = [place for place, (one, other) in enumerate(zip(written, chosen, strict=True)) if one != other]
+    if not wrong:
+        return Followed(len(written), len(written))
+    decode, first = policy.tokenizer.decode, wrong[0]
+    before, due, got = decode(written[max(0, first - 6) : first]), decode([written[first]]), decode([chosen[first]])
+    return Followed(len(written), len(written) - len(wrong), f"'{before}' expected '{due}', got '{got}'")
+
+
+def turns(policy: Policy, mode: str, objectives: int, num_tasks: int, notation: Notation) -> list[Followed]:
+    """Every turn of some test tasks."""
+    found, _ = faultless(mode, objectives, num_tasks, policy.tokenizer, notation)
+    return [
+        followed(policy, context, turn.action_ids)
+        for trajectory in found
+        for context, turn in zip(contexts(trajectory, mode), trajectory.turns, strict=True)
+    ]
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Print a table."""
+    parser = argparse.ArgumentParser(description="How far a policy follows a faultless researcher.")
+    parser.add_argument("policy", help="folder, or bundled")
+    parser.add_argument("--memory", choices=MODES, default="mem1")
+    parser.add_argument("--notation", choices=NOTATIONS, default="next")
+    parser.add_argument("--objectives", default="1,2,4,8,16")
+    parser.add_argument("--questions", type=int, default=16, help="of each number of objectives, over all its tasks")
+    options = parser.parse_args(argv)
+    policy = Policy.load(options.policy).eval()
+    print("| objectives | turns followed | tokens followed | first slips |")
+    print("| --- | --- | --- | --- |")
+    for k in map(int, options.objectives.split(",")):
+        each = turns(policy, options.memory, k, max(1, options.questions // k), options.notation)
+        whole, share = (
+            sum(not one.slip for one in each),
+            sum(one.right for one in each) / sum(one.tokens for one in each),
+        )
+        slips = "; ".join([one.slip for one in each if one.slip][:3])
+        print(f"| {k} | {whole} of {len(each)} | {share:.3f} | {slips} |", flush=True)
+
+
+if __name__ == "__main__":
+    main()
