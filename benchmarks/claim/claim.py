@@ -1,8 +1,8 @@
 """The claim: trained on two objectives, tested on many, at constant memory; memory modes trained alike, over seeds.
 
-    python benchmarks/claim.py --output runs/claim                              # everything, one job at a time
-    python benchmarks/claim.py --output runs/claim --jobs 2 --only base,warmstart,rl,evaluate
-    python benchmarks/claim.py --output runs/claim --only shop_warmstart,shop_rl,shop_evaluate --catalogue FOLDER
+    python benchmarks/claim/claim.py --output runs/claim                              # everything, one job at a time
+    python benchmarks/claim/claim.py --output runs/claim --jobs 2 --only base,warmstart,rl,evaluate
+    python benchmarks/claim/claim.py --output runs/claim --only shop_warmstart,shop_rl,shop_evaluate --catalogue FOLDER
 
 What is done is not repeated, so the same command goes on after Ctrl-C or a kill. Every job has one thread; ``--jobs``
 run at once. Below the output folder: policies, checkpoints, evaluations, logs, ``claim.json``, ``claim.md``, pictures.
@@ -19,6 +19,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+sys.path.insert(0, str(Path(__file__).parents[1]))
 sys.path.insert(0, str(Path(__file__).parent))
 
 import claim_table

@@ -1,6 +1,6 @@
 """What a faultless researcher needs: tokens by memory mode and number of objectives, the most that training can reach.
 
-    python benchmarks/claim_bound.py
+    python benchmarks/claim/claim_bound.py
 
 The scripted researcher plays the test tasks of experiments/claim/qa.yaml without a mistake; no policy is asked. Its
 longest turn says what `rollout.max_new_tokens` has to be, the ratios what can be claimed at all.

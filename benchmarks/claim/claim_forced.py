@@ -1,7 +1,7 @@
 """How far a policy follows a faultless researcher, turn by turn: what fails beyond the horizon it was trained on.
 
-    python benchmarks/claim_forced.py bundled --notation every
-    python benchmarks/claim_forced.py runs/claim/policies/mem1
+    python benchmarks/claim/claim_forced.py bundled --notation every
+    python benchmarks/claim/claim_forced.py runs/claim/policies/mem1
 
 Every turn is scored in the context that the faultless researcher left behind, so that one mistake does not hide the
 next; a turn counts when each of its tokens is the policy's first choice. The first token that is not, with the words
