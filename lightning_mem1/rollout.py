@@ -8,21 +8,32 @@ Seeds belong to trajectories, so a trajectory does not depend on what else is in
 from __future__ import annotations
 
 import hashlib
-import math
 import time
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import Any, Literal
 
 from lightning_mem1 import memory
+from lightning_mem1.guard import Guard
 from lightning_mem1.retrieval.encoder import Encoder
 from lightning_mem1.text import ParsedTurn, Tags, neutralise, parse_turn
-from lightning_mem1.types import Engine, Env, GenerationRequest, StepResult, StopReason, Task, Trajectory, Turn
+from lightning_mem1.types import (
+    Completion,
+    Engine,
+    Env,
+    GenerationRequest,
+    StepResult,
+    StopReason,
+    Task,
+    Trajectory,
+    Turn,
+)
 from lightning_mem1.wire import wire_format
 
 KEPT_TAIL = 0.25  # when information is cut, this part of the budget keeps its end (the available actions stand there)
-MAX_CHARS_PER_TOKEN = 64  # of a reply that is read at all; ordinary texts have about four
+MAX_CHARS_PER_TOKEN = 64  # of a text that is read at all; ordinary ones have about four
 
 
 @dataclass
@@ -41,6 +52,8 @@ class RolloutSettings:
         instructions: Explanation of the format to put before the task, in place of the wire format's own.
         note_embedding: Folder or hub name of the sentence encoder that memory mode amem compares notes by (extra
             ``dense``); empty for none, see `notes`.
+        env_timeout_s: Limit of one call of an environment, after which its episode ends with an error; null for none.
+            With a limit environments are called in a thread other than the one that made them, see `guard`.
     """
 
     temperature: float = 1.0
@@ -52,6 +65,7 @@ class RolloutSettings:
     wire: str = "plain"
     instructions: str = ""
     note_embedding: str = ""
+    env_timeout_s: float | None = None
 
     def __post_init__(self) -> None:
         self.tags = wire_format(self.wire, self.tags).tags
@@ -105,37 +119,30 @@ def collect(
     """
     memory.check_mode(mode, window)
     engine.reset()
-    rollout = _Rollout(engine, tokenizer, settings, mode, window)
-    players = [rollout.begin(session, episode) for session, episode in enumerate(episodes)]
-    if on_end:
-        for session, player in enumerate(players):
-            if player.done:
-                on_end(session, player.trajectory)
-    while engine.pending:
-        for completion in engine.step():
-            player = players[completion.session]
-            if completion.error:
-                _fail(player, f"engine: {completion.error}")
-                if on_end:
+    with closing(Guard(settings.env_timeout_s, settings.max_information_tokens * MAX_CHARS_PER_TOKEN)) as guard:
+        rollout = _Rollout(engine, tokenizer, settings, mode, window, guard)
+        players = [rollout.begin(session, episode) for session, episode in enumerate(episodes)]
+        if on_end:
+            for session, player in enumerate(players):
+                if player.done:
+                    on_end(session, player.trajectory)
+        while engine.pending:
+            for completion in engine.step():
+                player = players[completion.session]
+                rollout.go_on(player, completion, on_turn)
+                if player.done and on_end:
                     on_end(completion.session, player.trajectory)
-                continue
-            turn = replace(player.asked, action_ids=completion.ids, action_logprobs=completion.logprobs)
-            rollout.take(player, turn)
-            if on_turn:
-                on_turn(player.trajectory, turn)
-            if not player.done:
-                rollout.ask(completion.session, player)
-            if player.done and on_end:
-                on_end(completion.session, player.trajectory)
     return [player.trajectory for player in players]
 
 
 class _Rollout:
     """What the episodes of one call to `collect` share."""
 
-    def __init__(self, engine: Engine, tokenizer: Any, settings: RolloutSettings, mode: str, window: int) -> None:
+    def __init__(
+        self, engine: Engine, tokenizer: Any, settings: RolloutSettings, mode: str, window: int, guard: Guard
+    ) -> None:
         self.engine, self.tokenizer, self.settings = engine, tokenizer, settings
-        self.mode, self.window = mode, window
+        self.mode, self.window, self.guard = mode, window, guard
         self.wire = wire_format(settings.wire, settings.tags, settings.instructions)
         self.memory_opening = self._encode(settings.tags.state_opening)
         self.embed = _encoder(settings.note_embedding) if settings.note_embedding and mode == "amem" else None
@@ -144,13 +151,30 @@ class _Rollout:
         trajectory = Trajectory(episode.task, [], [], StopReason.MAX_TURNS, episode.group, episode.seed)
         player = _Player(episode, trajectory, time.perf_counter())
         try:
-            observation = episode.env.observe()
+            observation = self.guard.observe(episode.env)
         except Exception as error:
             _fail(player, f"{type(error).__name__}: {error}")
+            return player
+        if len(observation) > self.engine.max_context_tokens * MAX_CHARS_PER_TOKEN:  # not worth its tokenising
+            _end(player, StopReason.CONTEXT)
             return player
         trajectory.prompt_ids = prompt_ids(episode.task, observation, self.tokenizer, self.settings, self.mode)
         self.ask(session, player)
         return player
+
+    def go_on(
+        self, player: _Player, completion: Completion, on_turn: Callable[[Trajectory, Turn], None] | None
+    ) -> None:
+        """Take in what the engine ended, and ask for the next turn where there is one."""
+        if completion.error:
+            _fail(player, f"engine: {completion.error}")
+            return
+        turn = replace(player.asked, action_ids=completion.ids, action_logprobs=completion.logprobs)
+        self.take(player, turn)
+        if on_turn:
+            on_turn(player.trajectory, turn)
+        if not player.done:
+            self.ask(completion.session, player)
 
     def ask(self, session: int, player: _Player) -> None:
         """Submit the next turn, or end the episode when its context would not fit."""
@@ -191,19 +215,16 @@ class _Rollout:
         try:
             # a malformed turn is still shown to the environment, as an action that means nothing: it costs the turn,
             # and the agent sees its page again together with what was wrong
-            result = player.episode.env.step(parsed.action or "")
+            result = self.guard.step(player.episode.env, parsed.action or "")
             self._record(player, turn, parsed, result)
         except Exception as error:
             _fail(player, f"{type(error).__name__}: {error}")
 
     def _record(self, player: _Player, turn: Turn, parsed: ParsedTurn, result: StepResult) -> None:
-        if not math.isfinite(result.reward):
-            raise ValueError(f"an environment's reward must be a finite number, got {result.reward}")
         turn.action = parsed.action
         turn.reward, turn.info = result.reward, result.info
         turn.valid = result.valid and parsed.action is not None
-        information = result.information if not parsed.problem else f"{parsed.problem}\n{result.information}"
-        turn.information = bounded(information, self.settings.max_information_tokens * MAX_CHARS_PER_TOKEN)
+        turn.information = result.information if not parsed.problem else f"{parsed.problem}\n{result.information}"
         turns_left = player.episode.task.max_turns - len(player.trajectory.acts)
         if result.done:
             _end(player, StopReason.DONE)
@@ -223,16 +244,6 @@ class _Rollout:
 
     def _decode(self, ids: Sequence[int]) -> str:
         return str(self.tokenizer.decode(ids, skip_special_tokens=False))
-
-
-def bounded(text: str, max_chars: int) -> str:
-    """A text without its middle when it is longer: a reply of megabytes is not worth its tokenising.
-
-    >>> bounded("0123456789", 4)
-    '0189'
-    """
-    head = max_chars // 2
-    return text if len(text) <= max_chars else text[:head] + text[len(text) - (max_chars - head) :]
 
 
 @lru_cache(maxsize=1)
