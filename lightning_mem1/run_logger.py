@@ -16,7 +16,7 @@ from typing import Any
 from lightning.pytorch.loggers import MLFlowLogger
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
-from lightning_mem1.redaction import redacted
+from lightning_mem1.redaction import reason
 
 MAX_METRICS_PER_CALL = 1000  # of MLflow
 MAX_PARAM_LENGTH = 250  # of Lightning's logger
@@ -123,9 +123,8 @@ class RunLogger(MLFlowLogger):
     def complain(self, what: str, error: Exception) -> None:
         """Say that the store did not take something; not again before it has taken numbers."""
         if not self._failed:
-            reason = redacted(" ".join(str(error).split()))[:120]
             told = "the training goes on, numbers wait in the checkpoints"
-            print(f"MLflow did not take {what} ({reason}): {told}", file=sys.stderr)
+            print(f"MLflow did not take {what} ({reason(error)}): {told}", file=sys.stderr)
         self._failed = True
 
     def _is_active(self, run_id: str) -> bool:

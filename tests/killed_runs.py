@@ -40,6 +40,7 @@ POINTS: dict[str, tuple[str, CodeType, str]] = {  # killed at a random one of th
     "half a file": ("c_call", whole_file.write_whole.__code__, "write"),
     "before the rename": ("c_call", whole_file.write_whole.__code__, "replace"),
 }
+PLACES = {code for _, code, _ in POINTS.values()}
 BY_THE_CLOCK = "by the clock"
 MOMENTS = ["half a file", "collection", "after an optimizer step", "before the rename", "update", "checkpoint"]
 MOMENTS += ["validation", BY_THE_CLOCK]
@@ -51,17 +52,21 @@ class Calls:
     def __init__(self, moment: str | None = None, number: int = 0) -> None:
         self.counts, self.depth = dict.fromkeys([*PHASES, *POINTS], 0), dict.fromkeys(PHASES, 0)
         self.names = {code: name for name, code in PHASES.items()}
-        self.moment, self.number = moment, number
+        self.moment, self.number, self.inside = moment, number, 0
 
     def __call__(self, frame: FrameType, event: str, argument: Any) -> None:
-        if name := self.names.get(frame.f_code) if event in ("call", "return") else None:
-            self.depth[name] += 1 if event == "call" else -1
-        for inside, depth in self.depth.items():
-            if depth:
-                self._count(inside, frame)
-        for point, (kind, code, called) in POINTS.items():
-            if event == kind and frame.f_code is code and called in ("", getattr(argument, "__name__", "")):
-                self._count(point, frame)
+        code = frame.f_code  # most calls are of no interest, and this stands between all of them
+        if code in self.names and event in ("call", "return"):
+            self.inside += 1 if event == "call" else -1
+            self.depth[self.names[code]] += 1 if event == "call" else -1
+        if self.inside:
+            for inside, depth in self.depth.items():
+                if depth:
+                    self._count(inside, frame)
+        if code in PLACES:
+            for point, (kind, place, called) in POINTS.items():
+                if (event, code) == (kind, place) and called in ("", getattr(argument, "__name__", "")):
+                    self._count(point, frame)
 
     def _count(self, moment: str, frame: FrameType) -> None:
         self.counts[moment] += 1

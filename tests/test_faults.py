@@ -114,6 +114,7 @@ def test_a_full_disk_for_mlflow_is_told_once_and_the_numbers_come_later(config, 
     client, full = MlflowClient(f"sqlite:///{store}"), {"class_path": "tiny_tasks.FullStore"}
     callbacks = json.dumps([{**full, "init_args": {"path": str(store)}}])
     options = ["--tracking_uri", f"sqlite:///{store}", "--experiment=full"]
+    capsys.readouterr()
     assert command.main([config, *options, "--data.num_rl_steps=3", "--trainer.callbacks", callbacks]) == 0
     out, err = capsys.readouterr()
     assert "step    3/3" in out and len(err.splitlines()) == 1

@@ -9,7 +9,7 @@ from typing import Any
 
 from lightning.pytorch import Trainer
 
-from lightning_mem1.redaction import redacted
+from lightning_mem1.redaction import reason
 from lightning_mem1.run_logger import RunLogger
 
 
@@ -46,7 +46,7 @@ def _complain(logger: Any, what: str, error: Exception) -> None:
     if isinstance(logger, RunLogger):
         logger.complain(what, error)
     else:
-        print(f"MLflow did not take {what} ({redacted(' '.join(str(error).split()))[:120]})", file=sys.stderr)
+        print(f"MLflow did not take {what} ({reason(error)})", file=sys.stderr)
 
 
 def mlflow_runs(trainer: Trainer) -> list[Any]:
