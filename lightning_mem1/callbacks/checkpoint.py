@@ -54,13 +54,14 @@ class RLCheckpoint(Checkpoint):
         self.sigterm = Sigterm()
 
     def setup(self, trainer: Trainer, pl_module: Mem1Module, stage: str) -> None:  # type: ignore[override]
-        """Settle the folder, and how files are written there."""
+        """Settle the folder, how files are written there, and what a SIGTERM does."""
         self.folder = trainer.strategy.broadcast(Path(self.given_folder or trainer.default_root_dir))
         if type(trainer.strategy.checkpoint_io) is TorchCheckpointIO:
             trainer.strategy.checkpoint_io = WholeFileIO()
         for logger in _runs(trainer):
             logger.holds = stage == "fit"
-        self.sigterm.listen(trainer)
+        if stage == "fit":
+            self.sigterm.listen(trainer)
 
     def on_train_start(self, trainer: Trainer, pl_module: Mem1Module) -> None:  # type: ignore[override]
         """Send what waited in the checkpoint that the run goes on from."""
