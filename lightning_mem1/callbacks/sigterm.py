@@ -1,7 +1,7 @@
 """The scheduler's SIGTERM: the run ends after the rl_step or the validation that is under way, on every rank at once.
 
 Lightning's own handler talks to the other ranks from within the signal, whatever they are at: where one of them is in
-another collective call by then, both wait for ever or take each other's numbers.
+another collective call by then, both may wait for ever or take each other's numbers.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ class Sigterm:
     def listen(self, trainer: Trainer) -> None:
         """Take the place of Lightning's handler; to be called before it is installed, in `setup`."""
         self.received = False
-        trainer._signal_connector._sigterm_notifier_fn = self._remember  # type: ignore[method-assign]
+        trainer._signal_connector._sigterm_notifier_fn = self._remember  # type: ignore[method-assign, assignment]
 
     def leave(self, trainer: Trainer) -> bool:
         """Whether any rank was told to go; if so Lightning ends the run as soon as this hook is over.
