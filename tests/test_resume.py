@@ -33,9 +33,14 @@ def same(a, b):
 
 
 def state(path):
-    """What a checkpoint holds, without what names its run."""
+    """What a checkpoint holds, without what names its run, and of Lightning's counters that of batches alone.
+
+    A run that was killed after its last rl_step has no epoch left to end when it goes on: its epochs are one fewer.
+    """
     content = torch.load(path, weights_only=True)
     content.pop("mlflow", None)
+    content.pop("epoch")
+    content["batches"] = content.pop("loops")["fit_loop"]["epoch_loop.batch_progress"]
     content["lightning_mem1"] = {k: v for k, v in content["lightning_mem1"].items() if k in ("rl_step", "base", "rng")}
     return content
 
