@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from lightning_mem1.redaction import redacted
+from lightning_mem1.redaction import redacted, root
 
 DEBUG = "LIGHTNING_MEM1_DEBUG"
 MAX_CONFIG_VALUES = 100_000
@@ -47,17 +47,10 @@ def one_line(error: BaseException) -> str:
     """The message of an error in one line; errors that are nobody's mistake say their kind and how to see more."""
     message = " ".join(str(error).split())
     if message.startswith("Does not validate against"):  # jsonargparse around the reason
-        message = " ".join(str(_root(error)).split())
+        message = " ".join(str(root(error)).split())
     if isinstance(error, ValueError | OSError) and message:
         return message
     return f"{type(error).__name__}: {message or 'no message'} (--debug shows where)"
-
-
-def _root(error: BaseException) -> BaseException:
-    """The error that the others were raised for."""
-    while (cause := error.__cause__ or error.__context__) is not None:
-        error = cause
-    return error
 
 
 def check_config(path: str) -> None:

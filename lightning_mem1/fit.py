@@ -174,6 +174,7 @@ def _callbacks(given: Any) -> list[Any]:
         ours.RolloutCallback,
         ours.RewardCallback,
         ours.AnswerCallback,
+        ours.FailuresCallback,
         ours.MemoryUsageCallback,
         ours.TranscriptCallback,
         ours.TraceCallback,

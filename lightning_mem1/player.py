@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from dataclasses import replace
 
 import torch
@@ -17,6 +18,7 @@ from lightning_mem1.engine.kinds import make_engine
 from lightning_mem1.engine.local import LocalEngine
 from lightning_mem1.engine.server import ServerEngine
 from lightning_mem1.engine.settings import EngineSettings
+from lightning_mem1.guard import Guard
 from lightning_mem1.memory import longest_context
 from lightning_mem1.module import Mem1Module
 from lightning_mem1.policy.policy import Policy
@@ -77,10 +79,11 @@ class Player:
 
     def observation(self, task: Task) -> str:
         """What a task's environment shows before the first turn; nothing when it fails, as its episode will tell."""
-        try:
-            return make_env(self.source, task).observe()
-        except Exception:
-            return ""
+        with closing(Guard(self.settings.env_timeout_s)) as guard:
+            try:
+                return guard.observe(make_env(self.source, task))
+            except Exception:
+                return ""
 
 
 def longest_of(

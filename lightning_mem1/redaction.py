@@ -26,6 +26,18 @@ def redacted(text: str) -> str:
     return USERINFO.sub(HIDDEN, text)
 
 
+def root(error: BaseException) -> BaseException:
+    """The error that the others were raised for."""
+    while (cause := error.__cause__ or error.__context__) is not None:
+        error = cause
+    return error
+
+
+def reason(error: BaseException) -> str:
+    """The first words of what went wrong in the first place, in one line."""
+    return redacted(" ".join(str(root(error)).split()))[:120]
+
+
 def redacted_settings(settings: Any, name: str = "") -> Any:
     """Settings without what their names or their values say is secret.
 

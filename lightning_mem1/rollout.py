@@ -8,23 +8,34 @@ Seeds belong to trajectories, so a trajectory does not depend on what else is in
 from __future__ import annotations
 
 import hashlib
-import math
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
+from contextlib import closing
 from dataclasses import dataclass, field, replace
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any, Literal
 
 from lightning_mem1 import memory
 from lightning_mem1.env_steps import EnvSteps
+from lightning_mem1.guard import Guard
 from lightning_mem1.retrieval.encoder import Encoder
 from lightning_mem1.text import ParsedTurn, Tags, neutralise, parse_turn
-from lightning_mem1.types import Engine, Env, GenerationRequest, StepResult, StopReason, Task, Trajectory, Turn
+from lightning_mem1.types import (
+    Completion,
+    Engine,
+    Env,
+    GenerationRequest,
+    StepResult,
+    StopReason,
+    Task,
+    Trajectory,
+    Turn,
+)
 from lightning_mem1.wire import wire_format
 
 KEPT_TAIL = 0.25  # when information is cut, this part of the budget keeps its end (the available actions stand there)
-MAX_CHARS_PER_TOKEN = 64  # of a reply that is read at all; ordinary texts have about four
+MAX_CHARS_PER_TOKEN = 64  # of a text that is read at all; ordinary ones have about four
 
 
 @dataclass
@@ -47,6 +58,8 @@ class RolloutSettings:
             taken in earlier, so the same seed gives the same trajectories however long replies take.
         note_embedding: Folder or hub name of the sentence encoder that memory mode amem compares notes by (extra
             ``dense``); empty for none, see `notes`.
+        env_timeout_s: Limit of one call of an environment, after which its episode ends with an error; null for none.
+            With a limit environments are called in a thread other than the one that made them, see `guard`.
     """
 
     temperature: float = 1.0
@@ -60,6 +73,7 @@ class RolloutSettings:
     env_threads: int = 0
     env_passes: int = 4
     note_embedding: str = ""
+    env_timeout_s: float | None = None
 
     def __post_init__(self) -> None:
         self.tags = wire_format(self.wire, self.tags).tags
@@ -119,36 +133,18 @@ def collect(
     """
     memory.check_mode(mode, window)
     engine.reset()
-    rollout = _Rollout(engine, tokenizer, settings, mode, window)
-    players = [rollout.begin(session, episode) for session, episode in enumerate(episodes)]
-    if on_end:
-        for session, player in enumerate(players):
-            if player.done:
-                on_end(session, player.trajectory)
-
-    def go_on(session: int, player: _Player) -> None:
-        if on_turn:
-            on_turn(player.trajectory, player.trajectory.turns[-1])
-        if not player.done:
-            rollout.ask(session, player)
-        if player.done and on_end:
-            on_end(session, player.trajectory)
-
-    with rollout:
+    with _Rollout(engine, tokenizer, settings, mode, window) as rollout:
+        players = [rollout.begin(session, episode) for session, episode in enumerate(episodes)]
+        if on_end:
+            for session, player in enumerate(players):
+                if player.done:
+                    on_end(session, player.trajectory)
         while engine.pending or rollout.waits:
-            for completion in engine.step() if engine.pending else ():
-                player = players[completion.session]
-                if completion.error:
-                    _fail(player, f"engine: {completion.error}")
-                    if on_end:
-                        on_end(completion.session, player.trajectory)
-                    continue
-                turn = replace(player.asked, action_ids=completion.ids, action_logprobs=completion.logprobs)
-                if rollout.take(completion.session, player, turn):
-                    go_on(completion.session, player)
-            for session, reply in rollout.replies():
-                rollout.hear(players[session], reply)
-                go_on(session, players[session])
+            for session, ended in rollout.ended():
+                player = players[session]
+                rollout.go_on(session, player, ended, on_turn)
+                if player.done and on_end:
+                    on_end(session, player.trajectory)
     return [player.trajectory for player in players]
 
 
@@ -161,35 +157,67 @@ class _Rollout:
         self.wire = wire_format(settings.wire, settings.tags, settings.instructions)
         self.memory_opening = self._encode(settings.tags.state_opening)
         self.embed = _encoder(settings.note_embedding) if settings.note_embedding and mode == "amem" else None
+        self.guard = self._guard()
         self.steps = EnvSteps(settings.env_threads, settings.env_passes) if settings.env_threads else None
 
-    def __enter__(self) -> None:
+    def __enter__(self) -> _Rollout:
         """Threads live no longer than the call to `collect`."""
+        return self
 
     def __exit__(self, *_: object) -> None:
         if self.steps:
             self.steps.close()
+        self.guard.close()
+
+    def _guard(self) -> Guard:
+        return Guard(self.settings.env_timeout_s, self.settings.max_information_tokens * MAX_CHARS_PER_TOKEN)
 
     @property
     def waits(self) -> bool:
-        """Whether actions are being carried out."""
+        """Whether actions are being carried out in threads."""
         return self.steps is not None and self.steps.pending > 0
 
-    def replies(self) -> Iterable[tuple[int, Future[StepResult]]]:
-        """Sessions whose actions have been carried out in threads, with what came of them."""
-        return self.steps.due(idle=not self.engine.pending) if self.steps else ()
+    def ended(self) -> Iterator[tuple[int, Completion | Future[StepResult]]]:
+        """One pass: the sessions whose turn the engine ended, then those whose action was carried out in a thread."""
+        if self.engine.pending:
+            yield from ((completion.session, completion) for completion in self.engine.step())
+        if self.steps:
+            yield from self.steps.due(idle=not self.engine.pending)
 
     def begin(self, session: int, episode: Episode) -> _Player:
         trajectory = Trajectory(episode.task, [], [], StopReason.MAX_TURNS, episode.group, episode.seed)
         player = _Player(episode, trajectory, time.perf_counter())
         try:
-            observation = episode.env.observe()
+            observation = self.guard.observe(episode.env)
         except Exception as error:
             _fail(player, f"{type(error).__name__}: {error}")
+            return player
+        if len(observation) > self.engine.max_context_tokens * MAX_CHARS_PER_TOKEN:  # not worth its tokenising
+            _end(player, StopReason.CONTEXT)
             return player
         trajectory.prompt_ids = prompt_ids(episode.task, observation, self.tokenizer, self.settings, self.mode)
         self.ask(session, player)
         return player
+
+    def go_on(
+        self,
+        session: int,
+        player: _Player,
+        ended: Completion | Future[StepResult],
+        on_turn: Callable[[Trajectory, Turn], None] | None,
+    ) -> None:
+        """Take in what the engine or an environment ended, and ask for the next turn where there is one."""
+        if isinstance(ended, Future):
+            self.hear(player, ended)
+        elif ended.error:
+            _fail(player, f"engine: {ended.error}")
+            return
+        elif not self.take(session, player, ended):
+            return
+        if on_turn:
+            on_turn(player.trajectory, player.trajectory.turns[-1])
+        if not player.done:
+            self.ask(session, player)
 
     def ask(self, session: int, player: _Player) -> None:
         """Submit the next turn, or end the episode when its context would not fit."""
@@ -220,12 +248,13 @@ class _Rollout:
             return (self.settings.tags.state_closing,)
         return self.wire.stop(trajectory.task.max_turns - len(trajectory.acts))
 
-    def take(self, session: int, player: _Player, turn: Turn) -> bool:
+    def take(self, session: int, player: _Player, completion: Completion) -> bool:
         """Take in a finished turn: an act is parsed and carried out, a memory is kept as it is.
 
         Returns:
-            Whether the episode can go on; otherwise its reply is to come.
+            Whether the episode can go on; otherwise the reply is to come.
         """
+        turn = replace(player.asked, action_ids=completion.ids, action_logprobs=completion.logprobs)
         player.trajectory.turns.append(turn)
         if turn.kind == "memory":
             turn.valid = self.settings.tags.state_closing in self._decode(turn.action_ids)
@@ -233,17 +262,22 @@ class _Rollout:
         player.parsed = parse_turn(self._decode(turn.action_ids), self.settings.tags)
         # a malformed turn is still shown to the environment, as an action that means nothing: it costs the turn,
         # and the agent sees its page again together with what was wrong
-        action = player.parsed.action or ""
+        env, action = player.episode.env, player.parsed.action or ""
         if self.steps:
-            self.steps.begin(session, player.episode.env.step, action)
+            self.steps.begin(session, partial(self._step_alone, env), action)
             return False
         reply: Future[StepResult] = Future()
         try:
-            reply.set_result(player.episode.env.step(action))
+            reply.set_result(self.guard.step(env, action))
         except Exception as error:
             reply.set_exception(error)
         self.hear(player, reply)
         return True
+
+    def _step_alone(self, env: Env, action: str) -> StepResult:
+        """Carry out an action in one of several threads: a guard serves one at a time."""
+        with closing(self._guard()) as guard:
+            return guard.step(env, action)
 
     def hear(self, player: _Player, reply: Future[StepResult]) -> None:
         """Take in what an environment said to the last turn, or that it failed."""
@@ -254,13 +288,10 @@ class _Rollout:
             _fail(player, f"{type(error).__name__}: {error}")
 
     def _record(self, player: _Player, turn: Turn, parsed: ParsedTurn, result: StepResult) -> None:
-        if not math.isfinite(result.reward):
-            raise ValueError(f"an environment's reward must be a finite number, got {result.reward}")
         turn.action = parsed.action
         turn.reward, turn.info = result.reward, result.info
         turn.valid = result.valid and parsed.action is not None
-        information = result.information if not parsed.problem else f"{parsed.problem}\n{result.information}"
-        turn.information = bounded(information, self.settings.max_information_tokens * MAX_CHARS_PER_TOKEN)
+        turn.information = result.information if not parsed.problem else f"{parsed.problem}\n{result.information}"
         turns_left = player.episode.task.max_turns - len(player.trajectory.acts)
         if result.done:
             _end(player, StopReason.DONE)
@@ -280,16 +311,6 @@ class _Rollout:
 
     def _decode(self, ids: Sequence[int]) -> str:
         return str(self.tokenizer.decode(ids, skip_special_tokens=False))
-
-
-def bounded(text: str, max_chars: int) -> str:
-    """A text without its middle when it is longer: a reply of megabytes is not worth its tokenising.
-
-    >>> bounded("0123456789", 4)
-    '0189'
-    """
-    head = max_chars // 2
-    return text if len(text) <= max_chars else text[:head] + text[len(text) - (max_chars - head) :]
 
 
 @lru_cache(maxsize=1)

@@ -16,7 +16,7 @@ from typing import Any
 from lightning.pytorch.loggers import MLFlowLogger
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
-from lightning_mem1.redaction import redacted
+from lightning_mem1.redaction import reason
 
 MAX_METRICS_PER_CALL = 1000  # of MLflow
 MAX_PARAM_LENGTH = 250  # of Lightning's logger
@@ -87,7 +87,7 @@ class RunLogger(MLFlowLogger):
             try:
                 self.experiment.log_batch(run_id=self.run_id, metrics=part)
             except Exception as error:  # every store raises its own kinds
-                self._say_once(error)
+                self.complain("numbers", error)
                 return
             del self.outbox[:MAX_METRICS_PER_CALL]
             self._failed = False
@@ -108,7 +108,7 @@ class RunLogger(MLFlowLogger):
         try:
             super().finalize(status)
         except Exception as error:  # every store raises its own kinds
-            self._say_once(error)
+            self.complain("the end of the run", error)
 
     def state(self) -> dict[str, Any]:
         """What a checkpoint keeps: the run and what waits."""
@@ -119,6 +119,13 @@ class RunLogger(MLFlowLogger):
         if state["run_id"] == self._run_id:
             self.outbox = [(str(key), float(value), int(ms), int(step)) for key, value, ms, step in state["outbox"]]
             self._newest = {key: step for key, _, _, step in self.outbox}
+
+    def complain(self, what: str, error: Exception) -> None:
+        """Say that the store did not take something; not again before it has taken numbers."""
+        if not self._failed:
+            told = "the training goes on, numbers wait in the checkpoints"
+            print(f"MLflow did not take {what} ({reason(error)}): {told}", file=sys.stderr)
+        self._failed = True
 
     def _is_active(self, run_id: str) -> bool:
         from mlflow.exceptions import MlflowException
@@ -133,9 +140,3 @@ class RunLogger(MLFlowLogger):
     @rank_zero_only
     def _go_on(self, run_id: str) -> None:
         self._mlflow_client.update_run(run_id, status="RUNNING")
-
-    def _say_once(self, error: Exception) -> None:
-        if not self._failed:
-            reason = redacted(" ".join(str(error).split()))[:120]
-            print(f"MLflow takes nothing now, numbers wait in the checkpoints: {reason}", file=sys.stderr)
-        self._failed = True

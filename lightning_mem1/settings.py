@@ -119,6 +119,11 @@ def _check_sampling(settings: Mapping[str, Any]) -> None:
             f"model.rollout.top_p out of range: expected above 0, at most 1, got {rollout.top_p}; "
             "set model.rollout.top_p"
         )
+    if rollout.env_timeout_s is not None and not rollout.env_timeout_s > 0:
+        raise ValueError(
+            f"model.rollout.env_timeout_s too small: expected more than 0, got {rollout.env_timeout_s}; set it, or "
+            "null for no limit"
+        )
     if rollout.prompt not in ("full", "brief"):
         raise ValueError(
             f"unknown prompt style: expected full or brief, got '{rollout.prompt}'; set model.rollout.prompt"

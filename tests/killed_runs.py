@@ -3,8 +3,9 @@
     python tests/killed_runs.py CONFIG STORE NUM_KILLS SEED
 
 One process imports everything, each attempt is a fork of it, so that an attempt takes a second and not twenty. A kill
-comes at a random call of a random phase (nothing depends on how fast the machine is), or at a random moment by the
-clock. Prints one JSON line per run: its experiment, and where each of its attempts was killed.
+comes at a random call of a phase or a random passage of a point (nothing depends on how fast the machine is), or at a
+random moment by the clock. Prints one JSON line per run: its experiment, where each of its attempts was killed, and the
+MLflow run and rl_step of the checkpoint that was there after it.
 """
 
 from __future__ import annotations
@@ -21,38 +22,59 @@ from typing import Any
 
 import mlflow  # noqa: F401  (here and not in every fork)
 import peft  # noqa: F401
+import torch
 from lightning.pytorch.cli import LightningCLI  # noqa: F401
 from transformers import AutoTokenizer, Qwen2ForCausalLM  # noqa: F401
 
-from lightning_mem1 import callbacks, command_line, fit  # noqa: F401
+from lightning_mem1 import callbacks, command_line, fit, whole_file  # noqa: F401
 from lightning_mem1.module import Mem1Module
 
-PHASES: dict[str, CodeType] = {
+PHASES: dict[str, CodeType] = {  # killed at a random call inside
     "collection": callbacks.RolloutCallback.on_train_batch_start.__code__,
     "update": Mem1Module.training_step.__code__,
     "checkpoint": callbacks.RLCheckpoint._save_last.__code__,
     "validation": callbacks.RolloutCallback._validate.__code__,
 }
+POINTS: dict[str, tuple[str, CodeType, str]] = {  # killed at a random one of these: what happens where, name called
+    "after an optimizer step": ("return", Mem1Module._optimize.__code__, ""),
+    "half a file": ("c_call", whole_file.write_whole.__code__, "write"),
+    "before the rename": ("c_call", whole_file.write_whole.__code__, "replace"),
+}
+PLACES = {code for _, code, _ in POINTS.values()}
 BY_THE_CLOCK = "by the clock"
-MOMENTS = [*PHASES, BY_THE_CLOCK]
+MOMENTS = ["half a file", "collection", "after an optimizer step", "before the rename", "update", "checkpoint"]
+MOMENTS += ["validation", BY_THE_CLOCK]
 
 
 class Calls:
-    """Counts calls (of Python and C functions) inside the phases, and kills the process at one of them."""
+    """Counts calls (of Python and C functions) inside the phases and passages of the points; kills at one of them."""
 
-    def __init__(self, phase: str | None = None, number: int = 0) -> None:
-        self.counts, self.depth = dict.fromkeys(PHASES, 0), dict.fromkeys(PHASES, 0)
+    def __init__(self, moment: str | None = None, number: int = 0) -> None:
+        self.counts, self.depth = dict.fromkeys([*PHASES, *POINTS], 0), dict.fromkeys(PHASES, 0)
         self.names = {code: name for name, code in PHASES.items()}
-        self.phase, self.number = phase, number
+        self.moment, self.number, self.inside = moment, number, 0
 
     def __call__(self, frame: FrameType, event: str, argument: Any) -> None:
-        if name := self.names.get(frame.f_code) if event in ("call", "return") else None:
-            self.depth[name] += 1 if event == "call" else -1
-        for inside, depth in self.depth.items():
-            if depth:
-                self.counts[inside] += 1
-                if inside == self.phase and self.counts[inside] == self.number:
-                    os.kill(os.getpid(), signal.SIGKILL)
+        code = frame.f_code  # most calls are of no interest, and this stands between all of them
+        if code in self.names and event in ("call", "return"):
+            self.inside += 1 if event == "call" else -1
+            self.depth[self.names[code]] += 1 if event == "call" else -1
+        if self.inside:
+            for inside, depth in self.depth.items():
+                if depth:
+                    self._count(inside, frame)
+        if code in PLACES:
+            for point, (kind, place, called) in POINTS.items():
+                if (event, code) == (kind, place) and called in ("", getattr(argument, "__name__", "")):
+                    self._count(point, frame)
+
+    def _count(self, moment: str, frame: FrameType) -> None:
+        self.counts[moment] += 1
+        if moment == self.moment and self.counts[moment] == self.number:
+            if moment == "half a file":
+                file, content = frame.f_locals["file"], frame.f_locals["content"]
+                os.write(file.fileno(), content[: len(content) // 2])
+            os.kill(os.getpid(), signal.SIGKILL)
 
 
 def attempt(argv: list[str], calls: Calls | None, seconds: float | None = None) -> bool:
@@ -65,7 +87,7 @@ def attempt(argv: list[str], calls: Calls | None, seconds: float | None = None) 
             sys.setprofile(calls)
             status = fit.main(argv)
             sys.setprofile(None)
-            if calls and not calls.phase:
+            if calls and not calls.moment:
                 Path("counts.json").write_text(json.dumps(calls.counts))
         finally:
             os._exit(status)
@@ -89,20 +111,28 @@ def main(config: str, store: str, num_kills: int, seed: int) -> None:
     counts = json.loads(Path("counts.json").read_text())
     number = survived = 0
     while survived < num_kills:
-        experiment, kills, done = f"killed{number}", [], False
+        experiment, kills, kept, done = f"killed{number}", [], [], False
         while not done:
-            goes_on = bool(list(Path("runs").glob(f"{experiment}/*/checkpoints/last.ckpt")))
+            goes_on = bool(kept and kept[-1])
             argv = [*arguments, "--experiment", experiment, *(["--ckpt_path", "last"] if goes_on else [])]
-            phase = MOMENTS[(survived + len(kills)) % len(MOMENTS)] if survived + len(kills) < num_kills else None
+            told = survived + len(kills)
+            moment = MOMENTS[told % len(MOMENTS)] if told < num_kills else None
             # a new run is killed late, mostly after its first checkpoint; one that goes on has less before it
             part = rng.uniform(0, 1 / 2) if goes_on else rng.uniform(1 / 3, 1)
-            if phase == BY_THE_CLOCK:
+            if moment == BY_THE_CLOCK:
                 done = attempt(argv, None, part * seconds)
             else:
-                done = attempt(argv, Calls(phase, 1 + int(part * counts[phase])) if phase else None)
-            kills += [] if done else [phase]
-        print(json.dumps({"experiment": experiment, "kills": kills}), flush=True)
+                done = attempt(argv, Calls(moment, 1 + int(part * counts[moment])) if moment else None)
+            kills += [] if done else [moment]
+            kept.append(newest(experiment))
+        print(json.dumps({"experiment": experiment, "kills": kills, "kept": kept}), flush=True)
         number, survived = number + 1, survived + len(kills)
+
+
+def newest(experiment: str) -> list[Any]:
+    """MLflow run and rl_step of an experiment's only checkpoint that can be gone on with; [] when there is none."""
+    found = [torch.load(path, weights_only=True) for path in Path("runs", experiment).glob("*/checkpoints/last.ckpt")]
+    return [[each["mlflow"]["run_id"], each["lightning_mem1"]["rl_step"]] for each in found][0] if found else []
 
 
 if __name__ == "__main__":

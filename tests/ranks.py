@@ -12,6 +12,7 @@ import os
 import signal
 import socket
 import sys
+import time
 import traceback
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from typing import Any
 import peft  # noqa: F401  (here and not in every fork)
 import torch
 from lightning.pytorch import Callback, Trainer
+from lightning.pytorch.utilities.exceptions import SIGTERMException
 from torch.distributed.tensor import DTensor
 from transformers import AutoTokenizer, Qwen2ForCausalLM  # noqa: F401
 
@@ -61,6 +63,12 @@ class Recorder(Callback):
 def fail_on_the_second_rank(rank: int, batch: Any) -> None:
     if rank == 1 and batch.rl_step == 2:
         raise RuntimeError("the second rank is on fire")
+
+
+def terminate_both_ranks(rank: int, batch: Any) -> None:
+    """The signal finds the ranks at different places: the first one has played already, the second one has not."""
+    os.kill(os.getpid(), signal.SIGTERM)
+    time.sleep(0.2 * rank)
 
 
 def silence_the_second_rank(rank: int, batch: Any) -> None:
@@ -134,6 +142,8 @@ def on_ranks(folder: Path, ranks: int, *arguments: Any, **settings: Any) -> list
                     try:
                         train(sys.argv[1], folder, ranks, *arguments, **settings)
                         status = 0
+                    except SIGTERMException:
+                        status = 0
                     except BaseException:
                         traceback.print_exc()
             finally:
@@ -160,6 +170,9 @@ def main(folder: Path) -> None:
     codes["sharded_ppo"] = on_ranks(folder / "sharded_ppo", 2, silence_the_second_rank, sharded=True, **ppo)
     last = str(folder / "part/checkpoints/last.ckpt")
     codes["rest"] = on_ranks(folder / "rest", 2, resume=last, **dropout)
+    codes["terminated"] = on_ranks(folder / "terminated", 2, terminate_both_ranks, **dropout)
+    last = str(folder / "terminated/checkpoints/last.ckpt")
+    codes["after_terminated"] = on_ranks(folder / "after_terminated", 2, resume=last, **dropout)
     torch.save(codes, folder / "codes.pt")
 
 

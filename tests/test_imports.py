@@ -14,7 +14,7 @@ PACKAGE = Path(__file__).parents[1] / "lightning_mem1"
 ROOMS = """
 types http whole_file
 text notes
-memory
+memory guard
 wire places
 conformance
 layouts

@@ -408,6 +408,7 @@ def test_the_weight_on_internal_state_tokens_shares_the_pull(make_module, make_d
         ({"rollout": RolloutSettings(top_p=0.0)}, "top_p out of range: expected above 0, at most 1, got 0.0; set"),
         ({"rollout": RolloutSettings(top_p=1.5)}, "top_p out of range: expected above 0, at most 1, got 1.5; set"),
         ({"rollout": RolloutSettings(prompt="long")}, "unknown prompt style: expected full or brief, got 'long'; set"),
+        ({"rollout": RolloutSettings(env_timeout_s=0)}, "env_timeout_s too small: expected more than 0, got 0; set it"),
         ({"rollout": RolloutSettings(temperature=0.0)}, "training needs sampling: expected a temperature above 0"),
         ({"beta": 0.1, "lora": None}, "no reference policy: expected an adapter"),
     ],

@@ -76,13 +76,16 @@ def test_a_rank_that_fails_ends_the_others_too_and_the_last_checkpoint_is_whole(
     assert last["lightning_mem1"]["rl_step"] == 1
 
 
-def test_a_resumed_run_of_two_ranks_equals_the_uninterrupted_one(trained):
-    """Dropout draws from each rank's own random numbers."""
-    whole, rest = found(trained, "whole"), found(trained, "rest")
+@pytest.mark.parametrize(("stopped", "resumed"), [("part", "rest"), ("terminated", "after_terminated")])
+def test_a_resumed_run_of_two_ranks_equals_the_uninterrupted_one(trained, stopped, resumed):
+    """Dropout draws from each rank's own random numbers. The second run was stopped by SIGTERM to both ranks."""
+    whole, rest = found(trained, "whole"), found(trained, resumed)
+    assert codes(trained, stopped) == [0, 0], (trained / stopped / "0.err").read_text()[-3000:]
+    assert torch.load(trained / stopped / "checkpoints/last.ckpt")["lightning_mem1"]["rl_step"] == 1
     assert all(torch.equal(whole["adapter"][name], rest["adapter"][name]) for name in whole["adapter"])
     states = [
         torch.load(trained / name / "checkpoints/last.ckpt", weights_only=True)["lightning_mem1"]["rng"]
-        for name in ("whole", "rest")
+        for name in ("whole", resumed)
     ]
     for a, b in zip(*states, strict=True):
         assert torch.equal(a["torch"], b["torch"])

@@ -12,7 +12,7 @@ import torch
 import yaml
 from lightning.pytorch import Callback
 
-from lightning_mem1.callbacks import RLCheckpoint
+from lightning_mem1.callbacks import RewardCallback, RLCheckpoint
 from lightning_mem1.run_logger import RunLogger
 from lightning_mem1.whole_file import keep, write_whole
 
@@ -33,9 +33,14 @@ def same(a, b):
 
 
 def state(path):
-    """What a checkpoint holds, without what names its run."""
+    """What a checkpoint holds, without what names its run, and of Lightning's counters that of batches alone.
+
+    A run that was killed after its last rl_step has no epoch left to end when it goes on: its epochs are one fewer.
+    """
     content = torch.load(path, weights_only=True)
     content.pop("mlflow", None)
+    content.pop("epoch")
+    content["batches"] = content.pop("loops")["fit_loop"]["epoch_loop.batch_progress"]
     content["lightning_mem1"] = {k: v for k, v in content["lightning_mem1"].items() if k in ("rl_step", "base", "rng")}
     return content
 
@@ -58,8 +63,20 @@ def edited(config):
     content["model"]["num_minibatches"] = 2
     content["data"]["init_args"]["num_rl_steps"] = 4
     content["trainer"]["val_check_interval"] = 2
+    every = {"class_path": "lightning_mem1.callbacks.TranscriptCallback", "init_args": {"every_n_rl_steps": 1}}
+    content["trainer"]["callbacks"] = [every]
     Path(config).write_text(yaml.safe_dump(content))
     return config
+
+
+def checkpoints(folder):
+    """What each checkpoint of a run holds, by name; anything that is not whole has no place there."""
+    return {path.name: state(path) for path in (folder / "checkpoints").iterdir()}
+
+
+def played(folder):
+    """Tasks, seeds and texts of what was played and written down, by rl_step and validation."""
+    return {path.name: path.read_text() for path in (folder / "transcripts").glob("*.jsonl")}
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs os.fork")
@@ -76,18 +93,21 @@ def test_a_run_killed_at_random_moments_ends_as_the_one_that_was_not(edited, tmp
     def runs(experiment):
         return client.search_runs([client.get_experiment_by_name(experiment).experiment_id])
 
-    whole = state(tmp_path / "runs/whole/0/checkpoints/last.ckpt")
+    whole, transcripts = checkpoints(tmp_path / "runs/whole/0"), played(tmp_path / "runs/whole/0")
+    assert whole.keys() == {"last.ckpt", "rl_step_000003.ckpt", "rl_step_000004.ckpt"} and len(transcripts) == 4 + 3
     (uninterrupted,) = runs("whole")
     expected = curves(client, uninterrupted.info.run_id)
     assert [step for step, _ in expected["train/loss"]] == [1, 2, 3, 4]
     killed = [json.loads(line) for line in done.stdout.splitlines()]
+    print(*killed, sep="\n")
     assert sum(len(run["kills"]) for run in killed) == NUM_KILLS
     for run in killed:
         *empty, last = sorted((tmp_path / "runs" / run["experiment"]).iterdir(), key=lambda folder: int(folder.name))
         assert not any(list(folder.glob("checkpoints/*.ckpt")) for folder in empty), run
-        assert same(state(last / "checkpoints/last.ckpt"), whole), run
+        assert same(checkpoints(last), whole) and played(last) == transcripts, run
         finished = [r for r in runs(run["experiment"]) if r.info.status == "FINISHED"]
         assert [r.info.run_name for r in finished] == [f"{run['experiment']}/{last.name}"], run
+        assert {kept[0] for kept in run["kept"] if kept} == {finished[0].info.run_id}, run
         assert curves(client, finished[0].info.run_id) == expected, run
 
 
@@ -108,28 +128,47 @@ def unlimited():
     resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
 
 
+class Rising(RewardCallback):
+    """Validation rewards that rise."""
+
+    def _flush(self, prefix):
+        self.num_validations = getattr(self, "num_validations", 0) + (prefix == "val")
+        return {**super()._flush(prefix), f"{prefix}/reward": float(self.num_validations)}
+
+
 def test_a_disk_that_fills_up_keeps_what_was_written_and_the_run_goes_on_from_there(
     make_module, make_data, fit, tmp_path, unlimited
 ):
+    often = {"enable_checkpointing": True, "val_check_interval": 1}
     whole, checkpoint = make_module(), RLCheckpoint(str(tmp_path / "whole"), save_adapter=False)
-    fit(whole, make_data(), checkpoint, enable_checkpointing=True)
+    fit(whole, make_data(), Rising(), checkpoint, **often)
     full = RLCheckpoint(str(tmp_path / "full"), save_adapter=False)
     with pytest.raises(
         OSError, match=r"cannot write '.*last.ckpt': expected room for \d+\.\d MiB, got 'File too large'"
     ):
-        fit(make_module(), make_data(), SmallDisk(3, 10_000), full, enable_checkpointing=True)
+        fit(make_module(), make_data(), Rising(), SmallDisk(3, 10_000), full, **often)
     resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
     names = {path.name for path in full.last_path.parent.iterdir()}
-    assert names == {"last.ckpt", "rl_step_000001.ckpt", "rl_step_000002.ckpt"}
-    assert state(full.last_path)["lightning_mem1"]["rl_step"] == 2
+    assert names == {"last.ckpt", "best.ckpt", "rl_step_000001.ckpt", "rl_step_000002.ckpt"}
+    for path in (full.last_path, full.best_path):
+        assert state(path)["lightning_mem1"]["rl_step"] == 2
     resumed = make_module()
-    fit(resumed, make_data(), full, ckpt_path=str(full.last_path), enable_checkpointing=True)
+    fit(resumed, make_data(), Rising(), full, ckpt_path=str(full.last_path), **often)
     assert same(resumed.policy.adapter_state(), whole.policy.adapter_state())
     assert same(state(full.last_path)["optimizer_states"], state(checkpoint.last_path)["optimizer_states"])
     assert {path.name for path in full.last_path.parent.glob("rl_step*")} == {
         "rl_step_000002.ckpt",
         "rl_step_000003.ckpt",
     }
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full, a disk without room")
+def test_a_file_that_finds_no_room_leaves_the_old_one_and_nothing_beside_it(tmp_path):
+    write_whole(tmp_path / "last.ckpt", b"old")
+    (tmp_path / "last.ckpt.tmp").symlink_to("/dev/full")
+    with pytest.raises(OSError, match=r"expected room for 1\.0 MiB, got 'No space left on device'"):
+        write_whole(tmp_path / "last.ckpt", bytes(2**20))
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == {"last.ckpt": b"old"}
 
 
 def test_a_kept_name_holds_its_own_content_and_only_the_last_ones_stay(tmp_path):
@@ -186,7 +225,7 @@ def test_numbers_that_mlflow_cannot_take_wait_for_the_next_time(mlflow_uri, caps
         logger.log_metrics({"train/loss": float(step)}, step)
         logger.send()
     resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
-    assert capsys.readouterr().err.count("MLflow takes nothing now, numbers wait in the checkpoints: ") == 1
+    assert capsys.readouterr().err.count("MLflow did not take numbers (") == 1
     assert len(logger.outbox) == 2
     logger.send()
     assert curves(logger.experiment, run_id) == {"train/loss": [(1, 1.0), (2, 2.0)]}

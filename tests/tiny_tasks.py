@@ -4,7 +4,14 @@ from __future__ import annotations
 
 import os
 import signal
+import sqlite3
+import threading
 from collections import Counter
+from collections.abc import Callable
+from contextlib import closing
+from typing import Any
+
+from lightning.pytorch import Callback
 
 from lightning_mem1.types import Env, Objective, Split, StepResult, Task
 
@@ -85,6 +92,88 @@ class BrokenTasks(RankedTasks):
         return BrokenEnv(0.0) if env.reward == 0.0 else env  # type: ignore[attr-defined]
 
 
+RELEASED = threading.Event()  # lets the steps go on that hang
+
+
+def fall_over() -> StepResult:
+    raise RuntimeError("the shop is on fire")
+
+
+def hang() -> StepResult:
+    RELEASED.wait()
+    return StepResult("too late")
+
+
+MEGABYTES = "x" * 10_000_000
+FAULTS: dict[str, Callable[[], Any]] = {  # what a step does in place of its work
+    "raises": fall_over,
+    "hangs": hang,
+    "nothing": lambda: None,
+    "bytes": lambda: StepResult(b"page"),  # type: ignore[arg-type]
+    "reward": lambda: StepResult("page", reward=float("nan")),
+    "info": lambda: StepResult("page", info={"success": "yes"}),
+    "10 MB": lambda: StepResult(MEGABYTES, info={"page": MEGABYTES}),
+    "no text": lambda: StepResult("\ud800\x00\x1b[2J", done=True, info={"\ud800": "\udfff"}),
+}
+HARMLESS = ("10 MB", "no text")  # an episode gets over these
+
+
+class FaultyEnv(RankedEnv):
+    """Takes four turns; when it is its turn, does one of `FAULTS`."""
+
+    num_turns = 4
+
+    def __init__(self, reward: float, fault: Callable[[], Callable[[], Any] | None]) -> None:
+        super().__init__(reward)
+        self.fault = fault
+
+    def step(self, action: str) -> StepResult:
+        fault = self.fault()
+        return fault() if fault else super().step(action)
+
+
+class FaultyTasks(RankedTasks):
+    """Every tenth step of all episodes is a fault, each kind in turn."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.num_steps, self.seen = 0, Counter[str]()
+
+    def env(self, task: Task) -> Env:
+        return FaultyEnv(super().env(task).reward, self.fault)  # type: ignore[attr-defined]
+
+    def fault(self) -> Callable[[], Any] | None:
+        self.num_steps += 1
+        if self.num_steps % 10:
+            return None
+        name = list(FAULTS)[(self.num_steps // 10 - 1) % len(FAULTS)]
+        self.seen[name] += 1
+        return FAULTS[name]
+
+
+class FullStore(Callback):
+    """From the second rl_step on MLflow's sqlite store has no room: what it says then, for whatever is written."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+
+    def on_train_batch_start(self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int) -> None:
+        if batch.rl_step == 2:
+            for_every_table(self.path, "CREATE TRIGGER full_{0}_{1} BEFORE {1} ON {0} BEGIN {2}; END")
+
+
+def for_every_table(path: str, statement: str) -> None:
+    """Execute a statement about each table ({0}) of an sqlite file and INSERT and UPDATE ({1}), {2}: fail."""
+    failing = "SELECT RAISE(FAIL, 'database or disk is full')"
+    with closing(sqlite3.connect(path)) as store:
+        for (table,) in store.execute(
+            "SELECT name FROM sqlite_master WHERE type = 'table' AND name NOT LIKE 'sqlite%'"
+        ).fetchall():
+            for event in ("INSERT", "UPDATE"):
+                store.execute(statement.format(table, event, failing))
+        store.commit()
+
+
 class InterruptedTasks(RankedTasks):
     """Somebody presses Ctrl-C in the first episode of the third rl_step."""
 
@@ -99,6 +188,16 @@ class TerminatedTasks(RankedTasks):
 
     def env(self, task: Task) -> Env:
         if sum(n for name, n in self.made.items() if "/train/" in name) == 2 * self.group_size:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return super().env(task)
+
+
+class TerminatedRank(RankedTasks):
+    """The scheduler wants the machine of the second rank back, in its first episode of the second rl_step."""
+
+    def env(self, task: Task) -> Env:
+        num_played = sum(n for name, n in self.made.items() if "/train/" in name)
+        if os.environ.get("RANK") == "1" and num_played == self.group_size:
             os.kill(os.getpid(), signal.SIGTERM)
         return super().env(task)
 

@@ -2,6 +2,7 @@
 
 from lightning_mem1.callbacks.answers import AnswerCallback
 from lightning_mem1.callbacks.checkpoint import RLCheckpoint
+from lightning_mem1.callbacks.failures import FailuresCallback
 from lightning_mem1.callbacks.memory_usage import MemoryUsageCallback
 from lightning_mem1.callbacks.model import ModelCallback
 from lightning_mem1.callbacks.pictures import PicturesCallback
@@ -14,6 +15,7 @@ from lightning_mem1.callbacks.transcripts import TranscriptCallback
 
 __all__ = [
     "AnswerCallback",
+    "FailuresCallback",
     "MemoryUsageCallback",
     "ModelCallback",
     "PicturesCallback",

@@ -3,26 +3,50 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from lightning.pytorch import Trainer
 
-from lightning_mem1.redaction import redacted
+from lightning_mem1.redaction import reason
+from lightning_mem1.run_logger import RunLogger
 
 
 def log_artifact(trainer: Trainer, path: Path, place: str) -> None:
-    """Copy a file, or all files of a folder, into the folder `place` of the artifacts; other loggers take none.
-
-    A store that cannot take it does not end the training.
-    """
+    """Copy a file, or all files of a folder, into the folder `place` of the artifacts; other loggers take none."""
     name = "log_artifacts" if path.is_dir() else "log_artifact"
+    hand_over(trainer, str(path), lambda run: getattr(run.experiment, name)(run.run_id, str(path), place))
+
+
+def hand_over(trainer: Trainer, what: str, send: Callable[[Any], object]) -> bool:
+    """Call `send` with each logger that writes a run of MLflow.
+
+    A store that cannot take it does not end the training: what it is about is in the run's folder too.
+
+    Args:
+        trainer: Has the loggers.
+        what: Names it, for the message.
+        send: Writes it.
+
+    Returns:
+        Whether all of them took it.
+    """
+    taken = True
     for logger in mlflow_runs(trainer):
         try:
-            getattr(logger.experiment, name)(logger.run_id, str(path), place)
-        except Exception as error:  # every store raises its own kinds; the file itself is in the run's folder
-            reason = redacted(" ".join(str(error).split()))[:120]
-            print(f"MLflow did not take {path}: {reason}", file=sys.stderr)
+            send(logger)
+        except Exception as error:  # every store raises its own kinds
+            taken = False
+            _complain(logger, what, error)
+    return taken
+
+
+def _complain(logger: Any, what: str, error: Exception) -> None:
+    if isinstance(logger, RunLogger):
+        logger.complain(what, error)
+    else:
+        print(f"MLflow did not take {what} ({reason(error)})", file=sys.stderr)
 
 
 def mlflow_runs(trainer: Trainer) -> list[Any]:

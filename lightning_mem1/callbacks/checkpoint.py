@@ -16,6 +16,7 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import Checkpoint
 
 from lightning_mem1.callbacks.artifacts import log_artifact
+from lightning_mem1.callbacks.sigterm import Sigterm
 from lightning_mem1.datamodule import TaskBatch
 from lightning_mem1.module import Mem1Module
 from lightning_mem1.run_logger import RunLogger
@@ -50,14 +51,17 @@ class RLCheckpoint(Checkpoint):
         self.monitor, self.save_adapter, self.num_kept = monitor, save_adapter, num_kept
         self.best: float | None = None
         self.folder = Path(folder or ".")
+        self.sigterm = Sigterm()
 
     def setup(self, trainer: Trainer, pl_module: Mem1Module, stage: str) -> None:  # type: ignore[override]
-        """Settle the folder, and how files are written there."""
+        """Settle the folder, how files are written there, and what a SIGTERM does."""
         self.folder = trainer.strategy.broadcast(Path(self.given_folder or trainer.default_root_dir))
         if type(trainer.strategy.checkpoint_io) is TorchCheckpointIO:
             trainer.strategy.checkpoint_io = WholeFileIO()
         for logger in _runs(trainer):
             logger.holds = stage == "fit"
+        if stage == "fit":
+            self.sigterm.listen(trainer)
 
     def on_train_start(self, trainer: Trainer, pl_module: Mem1Module) -> None:  # type: ignore[override]
         """Send what waited in the checkpoint that the run goes on from."""
@@ -87,8 +91,8 @@ class RLCheckpoint(Checkpoint):
             numbers = {key: float(value) for key, value in connector.metrics["log"].items() if key != "step"}
             for logger in _runs(trainer):
                 logger.hold(numbers, pl_module.rl_step)
-        due = pl_module.rl_step % self.every_n_rl_steps == 0  # the signal may reach one rank before the others
-        if due or trainer.strategy.reduce_boolean_decision(trainer.received_sigterm, all=False):
+        wanted_back = self.sigterm.leave(trainer)
+        if wanted_back or pl_module.rl_step % self.every_n_rl_steps == 0:
             self._save_last(trainer, pl_module)
 
     def on_validation_end(self, trainer: Trainer, pl_module: Mem1Module) -> None:  # type: ignore[override]
@@ -104,9 +108,10 @@ class RLCheckpoint(Checkpoint):
             self.best = float(score)
         if better and pl_module.rl_step:
             trainer.save_checkpoint(self.best_path)
+        wanted_back = self.sigterm.leave(trainer)
         if not pl_module.rl_step:  # nobody goes on from here
             self._send(trainer)
-        elif pl_module.rl_step % self.every_n_rl_steps == 0:
+        elif wanted_back or pl_module.rl_step % self.every_n_rl_steps == 0:
             self._save_last(trainer, pl_module)
 
     def on_train_end(self, trainer: Trainer, pl_module: Mem1Module) -> None:  # type: ignore[override]

@@ -9,7 +9,7 @@ from typing import Any
 from lightning.pytorch import Callback, Trainer
 
 from lightning_mem1 import __version__, agent
-from lightning_mem1.callbacks.artifacts import mlflow_runs
+from lightning_mem1.callbacks.artifacts import hand_over
 from lightning_mem1.module import Mem1Module
 
 NAME = "policy"
@@ -35,10 +35,13 @@ class ModelCallback(Callback):
         """Log the policy as it is now."""
         if not self.log_model or not trainer.is_global_zero:
             return
-        for logger in mlflow_runs(trainer):
+
+        def write(logger: Any) -> None:
             with TemporaryDirectory() as folder:
                 agent.save(pl_module.policy, pl_module.settings, Path(folder) / "data")
                 log(logger, Path(folder), pl_module)
+
+        hand_over(trainer, "the policy as a model", write)
 
 
 def log(logger: Any, folder: Path, module: Mem1Module) -> None:

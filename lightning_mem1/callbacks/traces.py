@@ -13,9 +13,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from lightning.pytorch import Callback, Trainer
-from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 
-from lightning_mem1.callbacks.artifacts import mlflow_runs
+from lightning_mem1.callbacks.artifacts import hand_over, mlflow_runs
 from lightning_mem1.callbacks.transcripts import transcript
 from lightning_mem1.datamodule import TaskBatch, spread_indices
 from lightning_mem1.memory import contexts
@@ -63,16 +62,16 @@ class TraceCallback(Callback):
         most = len(batch.trajectories) if self.traces_per_step is None else self.traces_per_step
         if self._failed or not trainer.is_global_zero or not most:
             return
-        for logger in mlflow_runs(trainer):
-            chosen = spread_indices(most, len(batch.trajectories))
-            told = [told_turns(batch.trajectories[number], module) for number in chosen]
-            tags = {"split": split, "rl_step": str(batch.rl_step)}
-            try:
-                send(told, tags, logger._tracking_uri, logger.experiment_id, logger.run_id)
-            except Exception as error:  # every store raises its own kinds; a picture of a run must not end it
-                self._failed = True
-                reason = " ".join(str(error).split())[:200]
-                rank_zero_warn(f"no more traces: MLflow's store did not take one ({reason})")
+        if not mlflow_runs(trainer):
+            return
+        chosen = spread_indices(most, len(batch.trajectories))
+        told = [told_turns(batch.trajectories[number], module) for number in chosen]
+        tags = {"split": split, "rl_step": str(batch.rl_step)}
+
+        def write(logger: Any) -> None:
+            send(told, tags, logger._tracking_uri, logger.experiment_id, logger.run_id)
+
+        self._failed = not hand_over(trainer, "a trace, and is given no more of them", write)
 
 
 def told_turns(trajectory: Trajectory, module: Mem1Module) -> dict[str, Any]:

@@ -1,10 +1,12 @@
 """The remote retriever against a server that is right, wrong, late, half or dead; our own server over a socket."""
 
+import random
 import socket
 import subprocess
 import sys
 import threading
 import time
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -209,3 +211,26 @@ def test_the_command_says_what_is_missing(capsys, tmp_path):
     assert "expected --corpus or --index, got neither" in capsys.readouterr().err
     assert main(["--index", str(tmp_path / "none")]) == 1
     assert "give --corpus as well" in capsys.readouterr().err
+
+
+def test_a_server_that_drops_half_of_its_answers_costs_some_episodes_and_holds_up_none(server):
+    """Of two tries one comes through in three of four searches; the others end their own trajectories."""
+    drops = random.Random(0)
+
+    def one_of_two(handler, question):
+        (dead if drops.random() < 0.5 else GOOD)(handler, question)
+
+    server.replies = [one_of_two]
+    task = Task("qa/0", "1 Where is Ulm?", (Objective("Where is Ulm?", ("Bavaria",)),), 4)
+    asking = remote(server)
+    engine = ScriptedEngine(tiny_tokenizer(), [lambda context: "<think>1 ?</think><search>ulm</search>"] * 32)
+    episodes = [Episode(task, RetrievalEnv(task, asking)) for _ in range(32)]
+    played = collect(episodes, engine, tiny_tokenizer(), RolloutSettings(wire="qa", prompt="brief"))
+    ends = Counter(str(trajectory.stop_reason) for trajectory in played)
+    assert set(ends) == {"error", "max_turns"} and min(ends.values()) >= 4
+    for trajectory in played:
+        heard = [turn.information for turn in trajectory.turns]
+        lost = trajectory.stop_reason == StopReason.ERROR
+        assert lost == trajectory.error.startswith("RetrievalError: no good reply from")
+        assert heard == ["1 Ulm: A town."] * (len(heard) - 1) + [""]  # a search in the last turn is not carried out
+        assert lost or len(heard) == 4

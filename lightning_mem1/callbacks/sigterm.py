@@ -1,0 +1,40 @@
+"""The scheduler's SIGTERM: the run ends after the rl_step or the validation that is under way, on every rank at once.
+
+Lightning's own handler talks to the other ranks from within the signal, whatever they are at: where one of them is in
+another collective call by then, both may wait for ever or take each other's numbers.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from lightning.pytorch import Trainer
+
+
+class Sigterm:
+    """Remembers the signal until the ranks can talk about it.
+
+    Attributes:
+        received: Whether this rank got one.
+    """
+
+    def __init__(self) -> None:
+        self.received = False
+
+    def listen(self, trainer: Trainer) -> None:
+        """Take the place of Lightning's handler; to be called before it is installed, in `setup`."""
+        self.received = False
+        trainer._signal_connector._sigterm_notifier_fn = self._remember  # type: ignore[method-assign, assignment]
+
+    def leave(self, trainer: Trainer) -> bool:
+        """Whether any rank was told to go; if so Lightning ends the run as soon as this hook is over.
+
+        Every rank has to call it.
+        """
+        told = bool(trainer.strategy.reduce_boolean_decision(self.received, all=False))
+        if told:
+            trainer._signal_connector.received_sigterm = True
+        return told
+
+    def _remember(self, *_: Any) -> None:
+        self.received = True
