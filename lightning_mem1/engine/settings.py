@@ -37,6 +37,19 @@ class ServerSettings:
 
 
 @dataclass
+class VllmSettings:
+    """vLLM in this process.
+
+    Args:
+        gpu_memory_utilization: Its share of the GPU's memory (0-1), weights of its own copy of the base included.
+        enforce_eager: Start faster, generate slower: no CUDA graphs.
+    """
+
+    gpu_memory_utilization: float = 0.4
+    enforce_eager: bool = False
+
+
+@dataclass
 class EngineSettings:
     """Where and how turns are generated.
 
@@ -44,15 +57,20 @@ class EngineSettings:
         num_slots: Turns generated at once.
         max_context_tokens: Most tokens of a context plus the turn generated in it.
         max_prefill_tokens: Most prompt tokens that the local engine runs in one pass, which bounds its memory.
-        kind: local (in this process) or server.
+        kind: local (in this process), server, or vllm (in this process, for one GPU).
         server: Which servers, for kind server.
+        vllm: For kind vllm.
+        one_step_off: Collect the trajectories of the next rl_step while this one is updated, with the weights from
+            before the update.
     """
 
     num_slots: int = 64
     max_context_tokens: int = 1024
     max_prefill_tokens: int = 8192
-    kind: Literal["local", "server"] = "local"
+    kind: Literal["local", "server", "vllm"] = "local"
     server: ServerSettings = field(default_factory=ServerSettings)
+    vllm: VllmSettings = field(default_factory=VllmSettings)
+    one_step_off: bool = False
 
 
 def check_fits(request: GenerationRequest, max_context_tokens: int) -> None:
