@@ -61,10 +61,14 @@ class TaskStream(IterableDataset):
         first, stride = (worker.id, worker.num_workers) if worker else (0, 1)
         rl_step = self.done() + 1 + first
         while self.last is None or rl_step <= self.last:
-            indices = train_indices(self.seed, rl_step, self.tasks_per_step, self.source.size("train"))
-            positions = range(self.rank, len(indices), self.world)
-            yield TaskBatch(rl_step, [self._task(rl_step, indices[p], p) for p in positions], positions)
+            yield self.batch(rl_step)
             rl_step += stride
+
+    def batch(self, rl_step: int) -> TaskBatch:
+        """The tasks of an rl_step (from 1) on this rank."""
+        indices = train_indices(self.seed, rl_step, self.tasks_per_step, self.source.size("train"))
+        positions = range(self.rank, len(indices), self.world)
+        return TaskBatch(rl_step, [self._task(rl_step, indices[p], p) for p in positions], positions)
 
     def _task(self, rl_step: int, index: int, position: int) -> Task:
         """A source with a curriculum has `task_at`, which is told the rl_step and the place in the batch as well."""
@@ -170,7 +174,15 @@ class TaskDataModule(LightningDataModule):
 
     def train_dataloader(self) -> DataLoader:
         """One batch per rl_step, beginning after the rl_steps that are done."""
-        stream = TaskStream(
+        return DataLoader(self._stream(), batch_size=None, generator=_own_generator())
+
+    def train_batch(self, rl_step: int) -> TaskBatch | None:
+        """The tasks of an rl_step on this rank, as the loader will give them; None after the last one."""
+        beyond = self.num_rl_steps is not None and rl_step > self.num_rl_steps
+        return None if beyond else self._stream().batch(rl_step)
+
+    def _stream(self) -> TaskStream:
+        return TaskStream(
             self.source,
             self.tasks_per_step,
             self.seed,
@@ -179,7 +191,6 @@ class TaskDataModule(LightningDataModule):
             self._rank,
             self._world,
         )
-        return DataLoader(stream, batch_size=None, generator=_own_generator())
 
     def val_dataloader(self) -> DataLoader:
         """The fixed validation tasks of this rank."""

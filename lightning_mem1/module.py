@@ -18,9 +18,7 @@ from lightning_mem1 import collator, gradients
 from lightning_mem1.advantages import Scale
 from lightning_mem1.algorithms import ALGORITHMS, CreditSettings
 from lightning_mem1.credit import Crediting
-from lightning_mem1.engine.kinds import make_engine
-from lightning_mem1.engine.local import LocalEngine
-from lightning_mem1.engine.server import ServerEngine
+from lightning_mem1.engine.kinds import AnyEngine, make_engine
 from lightning_mem1.engine.settings import EngineSettings
 from lightning_mem1.losses import KLEstimator, Unit
 from lightning_mem1.memory import drift
@@ -28,6 +26,7 @@ from lightning_mem1.mismatch import MismatchSettings, corrected, correction_numb
 from lightning_mem1.objective import Columns, Objective
 from lightning_mem1.optimizers import make_optimizer
 from lightning_mem1.passes import Passes
+from lightning_mem1.policy.behaviour import Behaviour
 from lightning_mem1.policy.critic import CRITIC, Critic, CriticSettings, trained_parameters
 from lightning_mem1.policy.policy import LoraSettings, Policy
 from lightning_mem1.policy.sharded import is_sharded, shard
@@ -215,16 +214,23 @@ class Mem1Module(LightningModule):
         )
         cuts = (max_tokens_per_microbatch, layout, memory, window, self.crediting.state_end)
         self.passes = Passes(*cuts, self._num_idle)
-        self._engine: LocalEngine | ServerEngine | None = None
-        self._engine_device: torch.device | None = None
+        self._engine: AnyEngine | None = None
+        self._behaviour: Behaviour | None = None
 
     @property
-    def engine(self) -> LocalEngine | ServerEngine:
+    def behaviour(self) -> Behaviour:
+        """What samples: the policy itself, or one step off a copy of it; on the policy's device."""
+        if self._behaviour is None or self._behaviour.device != self.policy.device:
+            self._behaviour = Behaviour(self.policy, lambda: self.rl_step, self.engine_settings.one_step_off)
+            self._engine = None
+        return self._behaviour
+
+    @property
+    def engine(self) -> AnyEngine:
         """The rollout engine of training; a local one is on the policy's device, its pool made once."""
-        device = self.policy.device
-        if self._engine is None or self._engine_device != device:
-            self._engine = make_engine(self.policy, self.engine_settings, lambda: self.rl_step, training=True)
-            self._engine_device = device
+        behaviour = self.behaviour
+        if self._engine is None:
+            self._engine = make_engine(behaviour.policy, self.engine_settings, lambda: behaviour.version, training=True)
         return self._engine
 
     def configure_optimizers(self) -> torch.optim.Optimizer:

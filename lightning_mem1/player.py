@@ -13,10 +13,8 @@ from dataclasses import replace
 
 import torch
 
-from lightning_mem1.callbacks.rollout import make_env, trajectory_seed
-from lightning_mem1.engine.kinds import make_engine
-from lightning_mem1.engine.local import LocalEngine
-from lightning_mem1.engine.server import ServerEngine
+from lightning_mem1.callbacks.collection import make_env, trajectory_seed
+from lightning_mem1.engine.kinds import AnyEngine, make_engine
 from lightning_mem1.engine.settings import EngineSettings
 from lightning_mem1.guard import Guard
 from lightning_mem1.memory import longest_context
@@ -41,7 +39,7 @@ class Player:
         self.settings = greedy(module.rollout_settings)
         if temperature:
             self.settings = replace(module.rollout_settings, temperature=temperature)
-        self._engine: LocalEngine | ServerEngine | None = None
+        self._engine: AnyEngine | None = None
 
     def engine_settings(self, tasks: Sequence[Task]) -> EngineSettings:
         """An engine that fits the longest context that these tasks can come to, see `fitting`."""
@@ -50,7 +48,7 @@ class Player:
         positions = getattr(self.module.policy.config, "max_position_embeddings", None)
         return fitting(self.module.engine_settings, longest, positions)
 
-    def engine(self, settings: EngineSettings) -> LocalEngine | ServerEngine:
+    def engine(self, settings: EngineSettings) -> AnyEngine:
         """The engine; the last one is kept while its settings stay."""
         if self._engine is None or self._engine.settings != settings:
             self._engine = None  # its pool goes before the next one comes
@@ -131,7 +129,7 @@ def fitting(budget: EngineSettings, longest: int, positions: int | None = None) 
         longest 900    1 slot  of 900, the least there can be
         longest 900    2 slots of 400 when the policy has 400 positions
 
-    Servers mind their own memory: as many slots as there are.
+    Servers and vLLM mind their own memory: as many slots as there are.
 
     Args:
         budget: The config's engine.
@@ -139,7 +137,7 @@ def fitting(budget: EngineSettings, longest: int, positions: int | None = None) 
         positions: Positions that the policy has; None for no limit.
     """
     limit = longest if positions is None else min(longest, positions)
-    if budget.kind == "server":
+    if budget.kind != "local":
         return replace(budget, max_context_tokens=limit)
     slots = budget.num_slots * budget.max_context_tokens // limit
     return replace(budget, num_slots=max(1, min(budget.num_slots, slots)), max_context_tokens=limit)

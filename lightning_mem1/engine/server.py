@@ -29,6 +29,10 @@ if TYPE_CHECKING:
 Outcome = tuple[GenerationRequest, Reply | Exception]
 
 
+class Interrupted(Exception):
+    """Nobody waits for turns any more."""
+
+
 class ServerEngine:
     """Generates turns on servers; satisfies `types.Engine`. `num_slots` turns are asked for at once.
 
@@ -142,6 +146,10 @@ class ServerEngine:
                 break
         self._running -= len(ended)
         return [self._finish(*outcome) for outcome in ended]
+
+    def interrupt(self) -> None:
+        """Let a `step` that waits in another thread end with `Interrupted`."""
+        self._done.put((GenerationRequest(-1, [], 0), Interrupted()))
 
     def _start(self, request: GenerationRequest) -> None:
         done, text = self._done, None

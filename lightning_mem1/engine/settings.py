@@ -37,6 +37,19 @@ class ServerSettings:
 
 
 @dataclass
+class VllmSettings:
+    """vLLM in this process.
+
+    Args:
+        gpu_memory_utilization: Its share of the GPU's memory (0-1), weights of its own copy of the base included.
+        enforce_eager: Start faster, generate slower: no CUDA graphs.
+    """
+
+    gpu_memory_utilization: float = 0.4
+    enforce_eager: bool = False
+
+
+@dataclass
 class EngineSettings:
     """Where and how turns are generated.
 
@@ -48,8 +61,11 @@ class EngineSettings:
             adapted layers; null for where weights are float32, so that it changes no more than the last digits.
         compile: Backend of torch.compile for the local engine's decode steps, such as inductor or cudagraphs; they then
             have fixed shapes, in which idle slots take part. Empty for none, which is faster on a CPU.
-        kind: local (in this process) or server.
+        kind: local (in this process), server, or vllm (in this process, for one GPU).
         server: Which servers, for kind server.
+        vllm: For kind vllm.
+        one_step_off: Collect the trajectories of the next rl_step while this one is updated, with the weights from
+            before the update.
     """
 
     num_slots: int = 64
@@ -57,8 +73,10 @@ class EngineSettings:
     max_prefill_tokens: int = 8192
     merge_lora: bool | None = None
     compile: str = ""
-    kind: Literal["local", "server"] = "local"
+    kind: Literal["local", "server", "vllm"] = "local"
     server: ServerSettings = field(default_factory=ServerSettings)
+    vllm: VllmSettings = field(default_factory=VllmSettings)
+    one_step_off: bool = False
 
 
 def check_fits(request: GenerationRequest, max_context_tokens: int) -> None:
