@@ -5,7 +5,9 @@ LIGHTNING_MEM1_VLLM=<its python> python -m pytest -q tests/test_vllm.py
 
 import json
 import os
+import subprocess
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -15,7 +17,7 @@ from lightning_mem1.engine.settings import EngineSettings, ServerSettings
 from lightning_mem1.policy.policy import LoraSettings, Policy
 from padded import save_padded
 from tiny import turns
-from vllm_server import serving, surroundings
+from vllm_server import START_S, serving, surroundings
 from vllm_turns import gap, requests, train
 
 PYTHON = os.environ.get("LIGHTNING_MEM1_VLLM", "")
