@@ -12,8 +12,6 @@ core was not its own and the ratio says nothing.
 
 from __future__ import annotations
 
-import argparse
-import json
 import multiprocessing
 import os
 import statistics
@@ -26,9 +24,10 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from webshop_scale import hardware
+from baseline import Ratios, arguments, finish
 
 GROUP = 8
+TOLERANCE = 0.15
 
 
 def work(asked: Connection, core: int, policy: str) -> None:
@@ -95,14 +94,18 @@ def measured(processes: int, tasks: int, repeats: int, policy: str) -> dict[str,
     return {"processes": processes, "episodes": tasks * GROUP, **result, "times_one": round(ratio, 2)}
 
 
-def main() -> None:
-    """Measure, print, write JSON when asked."""
-    parser = argparse.ArgumentParser(description="Compare the rollouts of one process with those of several.")
+def ratios(found: dict[str, Any]) -> Ratios:
+    """Rollouts per second of all processes to those of one."""
+    return Ratios(higher={f"{found['processes']} processes": found["times_one"]})
+
+
+def main() -> int:
+    """Measure, print, check."""
+    parser = arguments("Compare the rollouts of one process with those of several.")
     parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("--tasks", type=int, default=8, help="of each process in a round, GROUP episodes each")
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--policy", default="bundled")
-    parser.add_argument("--output")
     options = parser.parse_args()
     found = measured(options.processes, options.tasks, options.repeats, options.policy)
     for name in ("one", "all"):
@@ -113,10 +116,8 @@ def main() -> None:
             "per second and process"
         )
     print(f"{found['times_one']:.2f} times the rollouts/s of one process")
-    if options.output:
-        about = {"hardware": hardware(), "repeats": options.repeats, "policy": options.policy}
-        Path(options.output).write_text(json.dumps({**about, **found}, indent=1) + "\n")
+    return finish({"repeats": options.repeats, "policy": options.policy, **found}, ratios, options, TOLERANCE)
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

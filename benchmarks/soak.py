@@ -8,7 +8,6 @@ sqlite, checkpoints, traces, transcripts, pictures, a validation every ten rl_st
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import subprocess
@@ -23,10 +22,12 @@ from lightning.pytorch import Callback
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 sys.path.insert(0, str(Path(__file__).parent))
 
-from webshop_scale import hardware, memory_mib
+from baseline import Ratios, arguments, finish, hardware
+from webshop_scale import memory_mib
 
 ROOT = Path(__file__).parents[1]
 Row = dict[str, float]
+TOLERANCE = 0.2
 
 
 class Watch(Callback):
@@ -96,16 +97,23 @@ def table(rows: list[Row]) -> list[str]:
     return lines + [f"| {' | '.join(f'{value:g}' for value in row.values())} |" for row in rows]
 
 
-def main() -> None:
-    """Soak and print."""
-    parser = argparse.ArgumentParser(description="Memory, open files and threads by rl_step.")
+def ratios(found: dict[str, Any]) -> Ratios:
+    """The last line to the first, which is behind the start."""
+    first, last = found["rows"][0], found["rows"][-1]
+    return Ratios(lower={name: last[name] / first[name] for name in ("rss_mib", "open_files", "threads")})
+
+
+def main() -> int:
+    """Soak, print, check."""
+    parser = arguments("Memory, open files and threads by rl_step.")
     parser.add_argument("--rl_steps", type=int, default=500)
     parser.add_argument("--every", type=int, default=50, help="rl_steps between two lines")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         rows = soak(options.rl_steps, options.every, Path(folder))
     print("\n".join([hardware(), *table(rows)]))
+    return finish({"rl_steps": options.rl_steps, "rows": rows}, ratios, options, TOLERANCE)
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())
