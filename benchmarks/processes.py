@@ -40,7 +40,7 @@ def work(asked: Connection, core: int, policy: str) -> None:
     from lightning_mem1.rollout import Episode, collect
 
     torch.set_num_threads(1)
-    source, settings, engines = workload("webshop", policy)
+    source, settings, engines = workload("webshop", policy, "")
     engine = engines["local"]()
     asked.send(0.0)
     while tasks := asked.recv():
