@@ -59,7 +59,7 @@ def soak(rl_steps: int, every: int, folder: Path) -> list[Row]:
 
     tiny_policy().save(folder / "policy")
     (folder / "soak.yaml").write_text(yaml.safe_dump(settings(rl_steps, every, folder)))
-    env = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), *sys.path[:2]])}
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "benchmarks"), str(ROOT / "tests")])}
     command = [sys.executable, "-W", "ignore", "-m", "lightning_mem1.fit", "soak.yaml"]
     done = subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True)
     if done.returncode:

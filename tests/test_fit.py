@@ -29,7 +29,7 @@ def test_a_run_leaves_curves_parameters_transcripts_and_the_adapter(config, mlfl
     assert {a.path for a in client.list_artifacts(run.info.run_id)} == {"adapter", "pictures", "transcripts"}
     assert {each.dataset.name for each in run.inputs.dataset_inputs} == {"RankedTasks/train", "RankedTasks/val"}
     assert run.data.tags["environment.torch"] and len(run.outputs.model_outputs) == 1
-    assert len(client.search_traces(locations=[run.info.experiment_id], run_id=run.info.run_id)) == 8
+    assert len(client.search_traces(locations=[run.info.experiment_id], run_id=run.info.run_id)) == 2 * 4 + 2 * 2
     logged = {Path(a.path).name for a in client.list_artifacts(run.info.run_id, "transcripts")}
     assert logged == {"val_00000.txt", "val_00000.html", "val_00002.txt", "val_00002.html"}
     folder = Path("runs/tiny/0")

@@ -74,7 +74,8 @@ class Quantised(LocalEngine):
 
 def put(engine, module):
     """Give a module another engine than its own."""
-    module._engine, module._engine_device = engine, module.policy.device
+    assert module.behaviour.policy is module.policy  # made before, or the engine would be made anew with it
+    module._engine = engine
 
 
 # --- the size of the gap ----------------------------------------------------------------------------------------------

@@ -10,7 +10,7 @@ import torch
 
 ROOT = Path(__file__).parents[1]
 OWN = ("rollout/seconds", "rollout/num_episodes", "rollout/tokens_per_s", "memory/process_gib")  # of one rank
-MEASURED = ("seconds_per_episode",)
+MEASURED = ("seconds_per_episode", "wait_seconds")
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs os.fork")
 
