@@ -103,8 +103,8 @@ def main() -> int:
     """Measure, print, check."""
     parser = arguments("Compare the rollouts of one process with those of several.")
     parser.add_argument("--processes", type=int, default=2)
-    parser.add_argument("--tasks", type=int, default=8, help="of each process in a round, GROUP episodes each")
-    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--tasks", type=int, default=16, help="of each process in a round, GROUP episodes each")
+    parser.add_argument("--repeats", type=int, default=9)
     parser.add_argument("--policy", default="bundled")
     options = parser.parse_args()
     found = measured(options.processes, options.tasks, options.repeats, options.policy)
