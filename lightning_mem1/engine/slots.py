@@ -42,6 +42,24 @@ class SlotPool:
         self.keys = torch.zeros(shape, dtype=dtype, device=device)
         self.values = torch.zeros(shape, dtype=dtype, device=device)
 
+    def store(self, layer: int, slots: Tensor, positions: Tensor, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
+        """Write keys and values (1, heads, T, dim) of T tokens of a layer.
+
+        Args:
+            layer: Number of the layer.
+            slots: (T,) slot of each token.
+            positions: (T,) its position in the slot.
+            key: Of the packed row.
+            value: Likewise.
+
+        Returns:
+            The layer's keys and values (slots, heads, tokens, dim), views of the pool.
+        """
+        keys, values = self.keys[layer], self.values[layer]
+        keys[slots, :, positions] = key[0].transpose(0, 1)
+        values[slots, :, positions] = value[0].transpose(0, 1)
+        return keys, values
+
     def copy(self, source: int, target: int, count: int) -> None:
         """Give slot `target` the first `count` tokens of slot `source`."""
         for pool in (self.keys, self.values):
@@ -138,9 +156,7 @@ class StepPlan:
 
     def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor, scaling: float | None) -> Tensor:
         """Store this pass's keys and values, attend, and return (1, T, heads, dim)."""
-        keys, values = self.pool.keys[layer], self.pool.values[layer]
-        keys[self.slots, :, self.positions] = key[0].transpose(0, 1)
-        values[self.slots, :, self.positions] = value[0].transpose(0, 1)
+        keys, values = self.pool.store(layer, self.slots, self.positions, key, value)
         query = query[0].transpose(0, 1)  # (T, heads, dim)
         parts = [self._decode(run, query[run.turns], keys, values, scaling) for run in self.runs]
         if self.prefill:

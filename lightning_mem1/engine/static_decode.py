@@ -46,8 +46,7 @@ class _Step:
 
     def __init__(self, pool: SlotPool, reach: int) -> None:
         num_slots, device = pool.keys.shape[1], pool.keys.device
-        self.keys, self.values = pool.keys, pool.values
-        self.reach = reach
+        self.pool, self.reach = pool, reach
         self.places = torch.arange(reach, device=device)
         self.slots = torch.arange(num_slots, device=device)
         self.input_ids = torch.zeros(1, num_slots, dtype=torch.long, device=device)
@@ -57,7 +56,7 @@ class _Step:
     def set(self, decode: Sequence[Span], tokens: Sequence[int]) -> None:
         """Fill the buffers; an idle slot writes to its last place, which no turn reaches, and reads its first."""
         ids = [0] * len(self.slots)
-        positions = [self.keys.shape[3] - 1] * len(self.slots)
+        positions = [self.pool.keys.shape[3] - 1] * len(self.slots)
         for span, token in zip(decode, tokens, strict=True):
             ids[span.slot], positions[span.slot] = token, span.start
         self.input_ids.copy_(torch.tensor([ids]))
@@ -67,9 +66,7 @@ class _Step:
 
     def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor, scaling: float | None) -> Tensor:
         """Store keys and values, attend, and return (1, slots, heads, dim)."""
-        keys, values = self.keys[layer], self.values[layer]
-        keys[self.slots, :, self.positions] = key[0].transpose(0, 1)
-        values[self.slots, :, self.positions] = value[0].transpose(0, 1)
+        keys, values = self.pool.store(layer, self.slots, self.positions, key, value)
         heads, width = query.shape[1], query.shape[3]
         q = query[0].transpose(0, 1).reshape(len(self.slots), keys.shape[1], -1, width)
         k, v = keys[:, :, : self.reach], values[:, :, : self.reach]
