@@ -69,26 +69,12 @@ def soak(rl_steps: int, every: int, folder: Path) -> list[Row]:
 
 def settings(rl_steps: int, every: int, folder: Path) -> dict[str, Any]:
     """The config of the run."""
+    from tiny_tasks import tiny_config
+
     watch = {"class_path": "soak.Watch", "init_args": {"path": str(folder / "rows.jsonl"), "every_n_rl_steps": every}}
-    return {
-        "model": {
-            "policy": str(folder / "policy"),
-            "lora": {"r": 4},
-            "engine": {"num_slots": 8, "max_context_tokens": 160},
-            "rollout": {"max_new_tokens": 6, "max_information_tokens": 40, "prompt": "brief"},
-        },
-        "data": {
-            "class_path": "lightning_mem1.datamodule.TaskDataModule",
-            "init_args": {
-                "source": {"class_path": "tiny_tasks.RankedTasks"},
-                "tasks_per_step": 2,
-                "group_size": 3,
-                "num_rl_steps": rl_steps,
-                "num_val_tasks": 2,
-            },
-        },
-        "trainer": {"accelerator": "cpu", "callbacks": [watch]},
-    }
+    config = tiny_config(str(folder / "policy"), rl_steps)
+    config["trainer"]["callbacks"] = [watch]
+    return config
 
 
 def table(rows: list[Row]) -> list[str]:

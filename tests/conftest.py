@@ -95,27 +95,10 @@ def config(tmp_path: Path, tiny_folder: Path, monkeypatch: pytest.MonkeyPatch) -
     """A small config in an empty working folder."""
     import yaml
 
-    content = {
-        "model": {
-            "policy": str(tiny_folder),
-            "lora": {"r": 4},
-            "engine": {"num_slots": 8, "max_context_tokens": 160},
-            "rollout": {"max_new_tokens": 6, "max_information_tokens": 40, "prompt": "brief"},
-        },
-        "data": {
-            "class_path": "lightning_mem1.datamodule.TaskDataModule",
-            "init_args": {
-                "source": {"class_path": "tiny_tasks.RankedTasks"},
-                "tasks_per_step": 2,
-                "group_size": 3,
-                "num_rl_steps": 2,
-                "num_val_tasks": 2,
-            },
-        },
-        "trainer": {"accelerator": "cpu"},
-    }
+    from tiny_tasks import tiny_config
+
     path = tmp_path / "tiny.yaml"
-    path.write_text(yaml.safe_dump(content))
+    path.write_text(yaml.safe_dump(tiny_config(str(tiny_folder))))
     monkeypatch.chdir(tmp_path)
     return str(path)
 

@@ -18,6 +18,29 @@ from lightning_mem1.types import Env, Objective, Split, StepResult, Task
 SIZES = {"train": 10, "val": 6, "test": 2}
 
 
+def tiny_config(policy: str, num_rl_steps: int = 2) -> dict[str, Any]:
+    """A config of `fit` that takes seconds: the policy of a folder, two tasks x three episodes per rl_step."""
+    return {
+        "model": {
+            "policy": policy,
+            "lora": {"r": 4},
+            "engine": {"num_slots": 8, "max_context_tokens": 160},
+            "rollout": {"max_new_tokens": 6, "max_information_tokens": 40, "prompt": "brief"},
+        },
+        "data": {
+            "class_path": "lightning_mem1.datamodule.TaskDataModule",
+            "init_args": {
+                "source": {"class_path": "tiny_tasks.RankedTasks"},
+                "tasks_per_step": 2,
+                "group_size": 3,
+                "num_rl_steps": num_rl_steps,
+                "num_val_tasks": 2,
+            },
+        },
+        "trainer": {"accelerator": "cpu"},
+    }
+
+
 class RankedEnv:
     """Takes any action, ends after two turns and pays what it was made with."""
 
