@@ -170,6 +170,13 @@ def test_a_missing_catalogue_is_one_line(config, capsys):
     assert "nowhere" in failure(capsys, config, "--data.catalogue=nowhere")
 
 
+def test_untidy_listings_of_official_files_are_refused(config, capsys):
+    edit(config, "data", value={"class_path": "lightning_mem1.datamodule.WebShopData"})
+    assert failure(capsys, config, "--data.catalogue=files", "--data.marketplace=true") == (
+        "marketplace restyles the generated catalogue, got the files of files: drop data.marketplace or data.catalogue"
+    )
+
+
 def test_an_empty_catalogue_is_one_line(config, capsys, tmp_path):
     (tmp_path / "empty").mkdir()
     edit(config, "data", value={"class_path": "lightning_mem1.datamodule.WebShopData"})

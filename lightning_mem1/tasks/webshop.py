@@ -54,7 +54,8 @@ class ShopTasks:
 
         Raises:
             FileNotFoundError: The folder or one of its files is missing.
-            ValueError: A file is malformed, or human goals or other nouns are asked of the generated catalogue.
+            ValueError: A file is malformed; human goals or other nouns are asked of the generated catalogue, or untidy
+                listings of official files.
         """
         if max_turns < 1:
             raise ValueError(f"max_turns must be at least 1, got {max_turns}")
@@ -67,6 +68,11 @@ class ShopTasks:
             raise ValueError(
                 f"the generated catalogue takes its nouns by the rule, got nouns {nouns!r}: give data.catalogue or "
                 "drop data.nouns"
+            )
+        if catalogue is not None and marketplace:
+            raise ValueError(
+                f"marketplace restyles the generated catalogue, got the files of {catalogue}: "
+                "drop data.marketplace or data.catalogue"
             )
         if split not in get_args(SplitRule):
             raise ValueError(f"goals are split canonical or by_product, got {split!r}: set data.split to one of them")
