@@ -11,13 +11,13 @@ import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Literal
+from typing import Literal, get_args
 
 from lightning_mem1.tasks.question import Question
 from lightning_mem1.types import Objective
 
-Preset = Literal["mixed", "paper", "interdependent"]
-PRESETS = ("mixed", "paper", "interdependent")
+Preset = Literal["mixed", "paper", "interdependent", "alike"]
+PRESETS: tuple[Preset, ...] = get_args(Preset)
 BEFORE = "{before}"
 
 
@@ -41,6 +41,8 @@ class Composer:
     * ``paper``: k consecutive rows of one source, unshuffled (arXiv 2506.15841); what is left at a source's end is
       left out.
     * ``interdependent``: questions stand behind the ones they need: "Which town is the answer to question 1 from?".
+    * ``alike``: questions that begin with the same two words: "Who made X?", "Who made Y?". Who takes one for the other
+      gets both wrong, so they teach (and test) to keep objectives apart.
 
     Args:
         sources: Name -> questions.
@@ -96,7 +98,7 @@ class Composer:
             return _chained(pool, k, rng)
         singles = [question for question in pool if not question.needs]
         rng.shuffle(singles)
-        return _rows(singles, k)
+        return _alike(singles, k, rng) if self.preset == "alike" else _rows(singles, k)
 
 
 def as_asked(questions: Sequence[Question]) -> Composed:
@@ -139,6 +141,16 @@ def check_schedule(schedule: int | Mapping[int, int] | Sequence[int]) -> None:
 
 def _rows(questions: Sequence[Question], k: int) -> list[tuple[Question, ...]]:
     return [tuple(questions[start : start + k]) for start in range(0, len(questions) - k + 1, k)]
+
+
+def _alike(singles: Sequence[Question], k: int, rng: random.Random) -> list[tuple[Question, ...]]:
+    """Tasks of questions that begin with the same two words; what is left of each beginning is left out."""
+    begun: dict[tuple[str, ...], list[Question]] = {}
+    for question in singles:
+        begun.setdefault(tuple(question.text.lower().split()[:2]), []).append(question)
+    tasks = [task for questions in begun.values() for task in _rows(questions, k)]
+    rng.shuffle(tasks)
+    return tasks
 
 
 def _shares(

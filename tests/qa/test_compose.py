@@ -71,6 +71,22 @@ def test_follow_ups_stay_out_of_other_compositions():
     assert sum(ids(Composer({"x": CHAIN}, "paper"), 1), []) == ["q1", "q3"]
 
 
+def test_questions_that_begin_alike_are_dealt_together_and_what_is_left_of_a_beginning_is_left_out():
+    texts = [
+        "Who made Emma?",
+        "Who made Ulysses?",
+        "who made Faust?",
+        "Who leads Ulm?",
+        "Who leads Jena?",
+        "Where is Ulm?",
+    ]
+    asked = {"x": [Question(f"q{n}", text, ("",)) for n, text in enumerate(texts)]}
+    tasks = ids(Composer(asked, "alike"), 2)
+    pairs = sorted(tuple(sorted(task)) for task in tasks)
+    assert len(pairs) == 2 and pairs[1] == ("q3", "q4") and set(pairs[0]) < {"q0", "q1", "q2"}
+    assert ids(Composer(asked, "alike"), 2) == tasks != ids(Composer(asked, "alike", seed=3), 2)
+
+
 def test_the_number_of_objectives_follows_the_schedule():
     assert [num_objectives(2, step) for step in (1, 99)] == [2, 2]
     assert [num_objectives([1, 2, 4], 1, position) for position in range(4)] == [1, 2, 4, 1]
@@ -87,7 +103,7 @@ def test_a_schedule_that_leaves_a_step_without_questions_is_refused(schedule):
     ("arguments", "message"),
     [
         (({"a": []},), "no questions: expected at least 1 in a, got 0"),
-        ((SOURCES, "official"), "expected mixed, paper, interdependent, got 'official'"),
+        ((SOURCES, "official"), "expected mixed, paper, interdependent, alike, got 'official'"),
         ((SOURCES, "mixed", {"c": 1.0}), "weights name no source: expected a, b, got c"),
         ((SOURCES, "mixed", {"a": -1.0}), "weights must be positive numbers"),
         ((SOURCES, "paper", {"a": 1.0}), "weights belong to the composition 'mixed', got 'paper'"),
