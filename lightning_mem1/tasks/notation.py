@@ -1,12 +1,16 @@
 """How a researcher's internal state keeps its answers: written by the scripted one, and read again by it.
 
-    every    1 by odo lin; 2 ?; 3 ?                 every question has its place from the first turn on
-    next     1: by odo lin; 2 who leads vex foods?  what is answered, and the question that is searched for now
+    every    the red door by odo lin; 1 by odo lin; 2 ?; 3 ?                every question has its place from the start
+    next     the red door by odo lin | 1 odo lin 2 who leads vex foods?     what is answered, and what is searched for
 
 In `every` the first turn has to know how many questions there are, and each later one has to find an open place's
 question in the prompt. In `next` every step is local: what is copied stands in the turn before, only the question that
-follows the last one is looked up in the prompt, and where none follows the answer is due. The colon keeps an answer
-apart from a question: behind ``1 in`` a small model that copies would go on with ``which year ...?`` from the prompt.
+follows the last one is looked up in the prompt, and where none follows the answer is due.
+
+What `next` leaves out, a small model would trip over. It copies by finding the last two tokens again: behind
+``; 4 in`` it cannot tell which of the answers that begin with "in" is meant, behind ``haven;`` which number is due.
+Without links and separators nearly any two neighbours stand once in a list, and the bar parts it from the note, which
+ends in an answer too.
 """
 
 from __future__ import annotations
@@ -19,6 +23,7 @@ from lightning_mem1.tasks.lookup import GIVEN_UP, LINK, UNKNOWN, Memory
 
 Notation = Literal["every", "next"]
 NOTATIONS = ("every", "next")
+BAR = " | "  # between note and list, in `next`
 
 
 def check_notation(notation: str, key: str) -> None:
@@ -27,8 +32,8 @@ def check_notation(notation: str, key: str) -> None:
         raise ValueError(f"unknown notation: expected {' or '.join(NOTATIONS)}, got '{notation}'; set {key}")
 
 
-def entries(memory: Memory, questions: Sequence[str], notation: str, final: bool) -> list[str]:
-    """The answers as the state lists them.
+def write_state(memory: Memory, questions: Sequence[str], notation: str, final: bool) -> str:
+    """The internal state.
 
     Args:
         memory: What is known.
@@ -36,20 +41,20 @@ def entries(memory: Memory, questions: Sequence[str], notation: str, final: bool
         notation: See above.
         final: Whether the turn answers; `next` then lists no open question.
     """
-    open_ones = [number for number, answer in enumerate(memory.answers) if answer == UNKNOWN]
-    shown = list(range(len(questions)))
-    if notation == "next":
-        shown = shown[: open_ones[0] + (not final)] if open_ones else shown
-    return [_entry(memory, number, questions[number], notation) for number in shown]
+    if notation == "every":
+        return "; ".join([memory.note, *(_place(memory, number) for number in range(len(questions)))])
+    known = memory.answers.index(UNKNOWN) if UNKNOWN in memory.answers else len(questions)
+    listed = [f"{number} {answer}" for number, answer in enumerate(memory.answers[:known], memory.first)]
+    if known < len(questions) and not final:
+        listed.append(f"{memory.first + known} {questions[known].lower()}")
+    return f"{memory.note}{BAR}{' '.join(listed)}".rstrip()
 
 
-def _entry(memory: Memory, number: int, question: str, notation: str) -> str:
+def _place(memory: Memory, number: int) -> str:
     """An answer with the word before it; an open question with what is searched for next, if that was just read."""
     known, link, told = memory.answers[number], memory.links.get(number, LINK), memory.first + number
     if known != UNKNOWN:
-        return f"{told}{':' if notation == 'next' else ''} {link} {known}"
-    if notation == "next":
-        return f"{told} {question.lower()}"
+        return f"{told} {link} {known}"
     just_read = number == memory.answers.index(UNKNOWN) and memory.note.endswith(f" {link} {memory.query}")
     return f"{told} {UNKNOWN} {link} {memory.query}" if just_read else f"{told} {UNKNOWN}"
 
@@ -61,9 +66,28 @@ def final_answers(memory: Memory, notation: str) -> list[str]:
     return memory.answers[: memory.answers.index(UNKNOWN)] or [GIVEN_UP]
 
 
-def read_entries(listed: Sequence[str], memory: Memory) -> None:
-    """Fill in the answers that a state lists, in either notation."""
-    for number, entry in enumerate(listed[: len(memory.answers)]):
-        known = re.fullmatch(r"\d+:? ([^?]\S*) (.*[^?])", entry)
+def read_state(text: str, num_questions: int, first: int) -> Memory:
+    """What a state in either notation says; `first` is the number of the first question."""
+    note, bar, listed = text.partition(BAR)
+    if bar:
+        memory = Memory(note, [UNKNOWN] * num_questions, first=first)
+        _read_next(listed, memory)
+        return memory
+    note, *places = text.split("; ")
+    memory = Memory(note, [UNKNOWN] * num_questions, first=first)
+    for number, place in enumerate(places[:num_questions]):
+        known = re.fullmatch(r"\d+ ([^?]\S*) (.*[^?])", place)
         if known:
             memory.links[number], memory.answers[number] = known.groups()
+    return memory
+
+
+def _read_next(listed: str, memory: Memory) -> None:
+    """Fill in the answers of a list ``1 odo lin 2 in which year ...?``: its numbers count up."""
+    rest = f" {listed}"
+    for place in range(len(memory.answers)):
+        _, found, rest = rest.partition(f" {memory.first + place} ")
+        answer = rest.partition(f" {memory.first + place + 1} ")[0]
+        if not found or answer.endswith("?"):
+            return
+        memory.answers[place], rest = answer, rest[len(answer) :]

@@ -36,7 +36,7 @@ from lightning_mem1.tasks.lookup import (
     resolve,
     year_in,
 )
-from lightning_mem1.tasks.notation import Notation, entries, final_answers, read_entries
+from lightning_mem1.tasks.notation import Notation, final_answers, read_state, write_state
 from lightning_mem1.tasks.quiz import Asked, read_question
 from lightning_mem1.text import QA_TAGS, Tags, parse_turn
 from lightning_mem1.types import Env, Task
@@ -175,17 +175,15 @@ class Researcher:
         if previous is None:
             return Memory(START, [UNKNOWN] * num_questions, first=self.first)
         parsed = parse_turn(previous, self.tags)
-        note, *listed = parsed.internal_state.split("; ")
-        memory = Memory(note, [UNKNOWN] * num_questions, first=self.first)
-        read_entries(listed, memory)
+        memory = read_state(parsed.internal_state, num_questions, self.first)
         found = re.fullmatch(r"\w+\[(.*)\]", parsed.action or "", re.DOTALL)
         memory.query = found[1] if found else ""
         return memory
 
     def _write(self, memory: Memory, questions: Sequence[str], final: bool) -> str:
         search, answer = self.tags.names[0], self.tags.names[-1]
-        listed = "; ".join([memory.note, *entries(memory, questions, self.notation, final)])
-        think = f"<{self.tags.internal_state}> {listed}</{self.tags.internal_state}>"
+        state = write_state(memory, questions, self.notation, final)
+        think = f"<{self.tags.internal_state}> {state}</{self.tags.internal_state}>"
         if not final:
             return f"{think}<{search}> {memory.query}</{search}>"
         return f"{think}<{answer}> {'; '.join(final_answers(memory, self.notation))}</{answer}>"
