@@ -2,10 +2,11 @@
 
     every    the red door by odo lin; 1 by odo lin; 2 ?; 3 ?                every question has its place from the start
     next     the red door by odo lin | 1 odo lin 2 who leads vex foods?     what is answered, and what is searched for
+             vex foods led by ivan kor | 1 odo lin 2 ivan kor 3             at the end the number that no question has
 
 In `every` the first turn has to know how many questions there are, and each later one has to find an open place's
-question in the prompt. In `next` every step is local: what is copied stands in the turn before, only the question that
-follows the last one is looked up in the prompt, and where none follows the answer is due.
+question in the prompt. In `next` every step is local: what is copied stands in the turn before, only the question of
+the number that was just written is looked up in the prompt, and where there is none the answer is due.
 
 What `next` leaves out, a small model would trip over. It copies by finding the last two tokens again: behind
 ``; 4 in`` it cannot tell which of the answers that begin with "in" is meant, behind ``haven;`` which number is due.
@@ -39,15 +40,14 @@ def write_state(memory: Memory, questions: Sequence[str], notation: str, final: 
         memory: What is known.
         questions: The questions, without their numbers.
         notation: See above.
-        final: Whether the turn answers; `next` then lists no open question.
+        final: Whether the turn answers; `next` then spells out no open question.
     """
     if notation == "every":
         return "; ".join([memory.note, *(_place(memory, number) for number in range(len(questions)))])
     known = memory.answers.index(UNKNOWN) if UNKNOWN in memory.answers else len(questions)
     listed = [f"{number} {answer}" for number, answer in enumerate(memory.answers[:known], memory.first)]
-    if known < len(questions) and not final:
-        listed.append(f"{memory.first + known} {questions[known].lower()}")
-    return f"{memory.note}{BAR}{' '.join(listed)}".rstrip()
+    due = "" if final else f" {questions[known].lower()}"
+    return f"{memory.note}{BAR}{' '.join([*listed, str(memory.first + known)])}{due}"
 
 
 def _place(memory: Memory, number: int) -> str:
@@ -84,10 +84,10 @@ def read_state(text: str, num_questions: int, first: int) -> Memory:
 
 def _read_next(listed: str, memory: Memory) -> None:
     """Fill in the answers of a list ``1 odo lin 2 in which year ...?``: its numbers count up."""
-    rest = f" {listed}"
+    rest = f" {listed} "
     for place in range(len(memory.answers)):
         _, found, rest = rest.partition(f" {memory.first + place} ")
-        answer = rest.partition(f" {memory.first + place + 1} ")[0]
-        if not found or answer.endswith("?"):
+        answer, more, _ = rest.partition(f" {memory.first + place + 1} ")
+        if not found or not more:
             return
         memory.answers[place], rest = answer, rest[len(answer) :]

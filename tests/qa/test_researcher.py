@@ -130,12 +130,12 @@ def test_in_the_other_notation_it_lists_what_is_answered_and_spells_out_the_ques
     third = write(QUESTIONS, second, ADA, 4)
     assert third == f"<think> ada kesh married jan lin | 7 odo lin {due}</think><search> jan lin</search>"
     fourth = write(QUESTIONS, third, JAN, 3)
-    assert fourth == "<think> jan lin from trier | 7 odo lin 8 trier</think><answer> odo lin; trier</answer>"
+    assert fourth == "<think> jan lin from trier | 7 odo lin 8 trier 9</think><answer> odo lin; trier</answer>"
     assert (
         write(QUESTIONS, first, DOOR, 1)
-        == "<think> the red door by odo lin | 7 odo lin</think><answer> odo lin</answer>"
+        == "<think> the red door by odo lin | 7 odo lin 8</think><answer> odo lin</answer>"
     )
-    assert write(QUESTIONS, None, "", 1) == "<think> start |</think><answer> none</answer>"
+    assert write(QUESTIONS, None, "", 1) == "<think> start | 7</think><answer> none</answer>"
 
 
 @pytest.mark.parametrize("compose", ["mixed", "interdependent"])
