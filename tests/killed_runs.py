@@ -120,7 +120,7 @@ def main(config: str, store: str, num_kills: int, seed: int) -> None:
             # a new run is killed late, mostly after its first checkpoint; one that goes on has less before it
             part = rng.uniform(0, 1 / 2) if goes_on else rng.uniform(1 / 3, 1)
             if moment == BY_THE_CLOCK:
-                done = attempt(argv, None, part * seconds)
+                done = attempt(argv, Calls(moment), part * seconds)  # counted too: `seconds` is of a run that was
             else:
                 done = attempt(argv, Calls(moment, 1 + int(part * counts[moment])) if moment else None)
             kills += [] if done else [moment]
