@@ -143,11 +143,29 @@ def test_a_faultless_researcher_needs_less_context_where_older_turns_are_dropped
 def test_a_turn_is_followed_when_every_token_is_the_first_choice_and_the_first_slip_is_told():
     policy = Policy.load("bundled").eval()
     one, other, third = (policy.tokenizer.encode(f" {word}", add_special_tokens=False)[-1] for word in ("1", "2", "3"))
-    assert claim_forced.agreement(policy, [one, other], [one, other]) == claim_forced.Followed(2, 2)
+    all_right = claim_forced.agreement(policy, [one, other], [one, other])
+    assert (all_right.tokens, all_right.right, all_right.slip, all_right.wrong) == (2, 2, "", {})
     slipped = claim_forced.agreement(policy, [one, other, one], [one, third, one])
     assert (slipped.tokens, slipped.right) == (3, 2) and re.fullmatch("' ?1' expected ' ?2', got ' ?3'", slipped.slip)
     found = claim_forced.turns(policy, "mem1", 1, 4, "every")  # what it was made for
     assert len(found) == 8 and sum(not each.slip for each in found) >= 6
+
+
+def test_departures_are_told_by_the_part_of_the_turn_they_are_in():
+    policy = Policy.load("bundled").eval()
+    turn = "<think> start | 1 who?</think><search> x</search>"
+    ids = policy.tokenizer.encode(turn, add_special_tokens=False)
+    texts = [policy.tokenizer.decode([token]) for token in ids]
+    list_begins, turn_parts = texts.index("|") + 1, texts.index("</think>") + 1
+    never = policy.tokenizer.encode("lamp", add_special_tokens=False)[-1]
+    chosen = [*ids[:list_begins], never, *ids[list_begins + 1 : -1], never]
+    told = claim_forced.agreement(policy, ids, chosen)
+    query = len(ids) - turn_parts
+    assert told.parts == {"note": list_begins, "list": turn_parts - list_begins, "query": query}
+    assert told.wrong == {"list": 1, "query": 1}
+    assert [claim_forced.part_of(text) for text in ("<think> a", "a; 1", "a</think>", "</think><answer> a")] == [
+        "note", "list", "query", "answers"
+    ]  # fmt: skip
 
 
 def test_what_is_followed_is_what_the_policy_would_write():

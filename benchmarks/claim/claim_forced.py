@@ -4,16 +4,18 @@
     python benchmarks/claim/claim_forced.py runs/claim/policies/mem1
 
 Every turn is scored in the context that the faultless researcher left behind, so that one mistake does not hide the
-next; a turn counts when each of its tokens is the policy's first choice. The first token that is not, with the words
-before it, is told. Some seconds on one thread: a look before hours of training, no measure of episodes.
+next; a turn counts when each of its tokens is the policy's first choice. Told are how many tokens of each part of a
+turn are not, and the first one that is not, with the words before it. Some seconds on one thread: a look before hours
+of training, no measure of episodes.
 """
 
 from __future__ import annotations
 
 import argparse
 import sys
+from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
@@ -29,11 +31,16 @@ from lightning_mem1.tasks.notation import NOTATIONS, Notation
 
 @dataclass(frozen=True)
 class Followed:
-    """How a turn was followed: its tokens, how many of them were the first choice, and what went wrong first."""
+    """How a turn was followed: its tokens, how many of them were the first choice, and what went wrong first.
+
+    `parts` and `wrong` count the tokens of each part of the turn, and those that were not the first choice.
+    """
 
     tokens: int
     right: int
     slip: str = ""
+    parts: Counter[str] = field(default_factory=Counter)
+    wrong: Counter[str] = field(default_factory=Counter)
 
 
 def followed(policy: Policy, context: Sequence[int], written: Sequence[int]) -> Followed:
@@ -52,12 +59,24 @@ def followed(policy: Policy, context: Sequence[int], written: Sequence[int]) -> 
 
 def agreement(policy: Policy, written: Sequence[int], chosen: Sequence[int]) -> Followed:
     """Compare what was written with what the policy would have chosen, token by token."""
+    decode = policy.tokenizer.decode
     wrong = [place for place, (one, other) in enumerate(zip(written, chosen, strict=True)) if one != other]
-    if not wrong:
-        return Followed(len(written), len(written))
-    decode, first = policy.tokenizer.decode, wrong[0]
-    before, due, got = decode(written[max(0, first - 6) : first]), decode([written[first]]), decode([chosen[first]])
-    return Followed(len(written), len(written) - len(wrong), f"'{before}' expected '{due}', got '{got}'")
+    parts = [part_of(decode(written[:place])) for place in range(len(written))]
+    slip = ""
+    if wrong:
+        first = wrong[0]
+        before, due, got = decode(written[max(0, first - 6) : first]), decode([written[first]]), decode([chosen[first]])
+        slip = f"'{before}' expected '{due}', got '{got}'"
+    return Followed(
+        len(written), len(written) - len(wrong), slip, Counter(parts), Counter(parts[place] for place in wrong)
+    )
+
+
+def part_of(before: str) -> str:
+    """The part of a turn that goes on behind some text: note, list (of answers and what is due), query or answers."""
+    if "</think>" not in before:
+        return "list" if "|" in before or ";" in before else "note"
+    return "answers" if "<answer>" in before else "query"
 
 
 def turns(policy: Policy, mode: str, objectives: int, num_tasks: int, notation: Notation) -> list[Followed]:
@@ -80,8 +99,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--questions", type=int, default=16, help="of each number of objectives, over all its tasks")
     options = parser.parse_args(argv)
     policy = Policy.load(options.policy).eval()
-    print("| objectives | turns followed | tokens followed | first slips |")
-    print("| --- | --- | --- | --- |")
+    print("| objectives | turns followed | tokens followed | departures by part of the turn | first slips |")
+    print("| --- | --- | --- | --- | --- |")
     for k in map(int, options.objectives.split(",")):
         each = turns(policy, options.memory, k, max(1, options.questions // k), options.notation)
         whole, share = (
@@ -89,7 +108,9 @@ def main(argv: Sequence[str] | None = None) -> None:
             sum(one.right for one in each) / sum(one.tokens for one in each),
         )
         slips = "; ".join([one.slip for one in each if one.slip][:3])
-        print(f"| {k} | {whole} of {len(each)} | {share:.3f} | {slips} |", flush=True)
+        parts, wrong = (sum((getattr(one, name) for one in each), Counter()) for name in ("parts", "wrong"))
+        told = ", ".join(f"{part} {wrong[part]}/{count}" for part, count in parts.items())
+        print(f"| {k} | {whole} of {len(each)} | {share:.3f} | {told} | {slips} |", flush=True)
 
 
 if __name__ == "__main__":
