@@ -40,7 +40,8 @@ def state(path):
     content = torch.load(path, weights_only=True)
     content.pop("mlflow", None)
     content.pop("epoch")
-    content["batches"] = content.pop("loops")["fit_loop"]["epoch_loop.batch_progress"]
+    loop = content.pop("loops")["fit_loop"]
+    content["batches"] = [loop["epoch_loop.batch_progress"], loop["epoch_loop.state_dict"]]
     content["lightning_mem1"] = {k: v for k, v in content["lightning_mem1"].items() if k in ("rl_step", "base", "rng")}
     return content
 
