@@ -3,6 +3,7 @@
 import json
 import os
 import resource
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -40,8 +41,7 @@ def state(path):
     content = torch.load(path, weights_only=True)
     content.pop("mlflow", None)
     content.pop("epoch")
-    loop = content.pop("loops")["fit_loop"]
-    content["batches"] = [loop["epoch_loop.batch_progress"], loop["epoch_loop.state_dict"]]
+    content["batches"] = content.pop("loops")["fit_loop"]["epoch_loop.batch_progress"]
     content["lightning_mem1"] = {k: v for k, v in content["lightning_mem1"].items() if k in ("rl_step", "base", "rng")}
     return content
 
@@ -161,6 +161,32 @@ def test_a_disk_that_fills_up_keeps_what_was_written_and_the_run_goes_on_from_th
         "rl_step_000002.ckpt",
         "rl_step_000003.ckpt",
     }
+
+
+class CopyBeforeValidation(Callback):
+    """Keeps the checkpoint that the last rl_step leaves before its validation is over."""
+
+    def __init__(self, checkpoint, target):
+        self.checkpoint, self.target = checkpoint, target
+
+    def on_validation_start(self, trainer, pl_module):
+        if self.checkpoint.last_path.exists():
+            shutil.copy(self.checkpoint.last_path, self.target)
+
+
+def test_a_run_that_goes_on_behind_its_last_rl_step_counts_its_batches_as_the_uninterrupted_one(
+    make_module, make_data, fit, tmp_path
+):
+    often = {"enable_checkpointing": True, "val_check_interval": 1}
+    whole = RLCheckpoint(str(tmp_path / "whole"), save_adapter=False)
+    before = tmp_path / "before.ckpt"
+    fit(make_module(), make_data(), Rising(), whole, CopyBeforeValidation(whole, before), **often)
+    resumed = RLCheckpoint(str(tmp_path / "resumed"), save_adapter=False)
+    fit(make_module(), make_data(), Rising(), resumed, ckpt_path=str(before), **often)
+    kept, expected, found = map(state, (before, whole.last_path, resumed.last_path))
+    assert kept["lightning_mem1"]["rl_step"] == expected["lightning_mem1"]["rl_step"] == 3
+    assert kept["batches"]["total"]["completed"] == 2 and expected["batches"]["total"]["completed"] == 3
+    assert found["batches"] == expected["batches"]
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full, a disk without room")
