@@ -61,7 +61,7 @@ def test_the_memory_modes_of_the_claim_differ_from_each_other_in_the_mode_alone(
     base, start, cloning = (warm_start(f"claim/{name}") for name in ("warmstart_base", "warmstart", "cloning"))
     assert base.data.qa == start.data.qa == cloning.data.qa
     assert {k for stage in base.stages for k in stage.objectives} == {1}  # where `mem1` and `full` see the same
-    assert max(k for stage in start.stages for k in stage.objectives) == 4
+    assert max(k for stage in start.stages for k in stage.objectives) == 6  # tested on up to 32
     episodes = sum(stage.steps * stage.qa_episodes for stage in cloning.stages)
     data = rl["data"]["init_args"]
     assert episodes == data["num_rl_steps"] * data["tasks_per_step"] * data["group_size"]
