@@ -30,6 +30,7 @@ from baseline import Ratios, arguments, finish, surroundings
 
 ROOT = Path(__file__).parents[1]
 ALGORITHMS = ("grpo", "dr_grpo", "rloo", "reinforce_pp", "dapo", "gspo", "gigpo", "ppo", "raft")
+THREADS = "1"  # of each run
 TOLERANCE = 0.1  # rewards, which vary from seed to seed
 VALIDATION = re.compile(r"^val\s+(\d+)\s+reward ([\d.]+)\s+success ([\d.]+)", re.MULTILINE)
 
@@ -49,7 +50,7 @@ def run(
         command += [str(part) for pair in chosen.items() for part in pair] + list(overrides)
         begun = time.perf_counter()
         done = subprocess.run(
-            command, cwd=folder, capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"}
+            command, cwd=folder, capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": THREADS}
         )
     if logs:
         name = "-".join([experiment, algorithm, str(seed), str(rl_steps), *overrides]).replace("/", "_")
@@ -131,12 +132,13 @@ def main() -> int:
     options = parser.parse_args()
     output = Path(options.output) if options.output else None
     known: list[dict[str, Any]] = json.loads(output.read_text())["runs"] if output and output.exists() else []
+    found_so_far = {"threads": THREADS, "jobs": options.jobs, "runs": known}
 
     def keep(found: dict[str, Any]) -> None:
         known.append(found)
         known.sort(key=lambda r: (r["experiment"], ALGORITHMS.index(r["algorithm"]), r["overrides"], r["seed"]))
         if output:
-            output.write_text(json.dumps({**surroundings(), "jobs": options.jobs, "runs": known}, indent=1) + "\n")
+            output.write_text(json.dumps({**surroundings(), **found_so_far}, indent=1) + "\n")
 
     names = ("experiment", "algorithm", "seed", "rl_steps", "overrides")
     done = {json.dumps([each[name] for name in names]) for each in known}
@@ -151,7 +153,7 @@ def main() -> int:
             keep(found)
             print(table([found])[-1], flush=True)
     print("\n".join(table(known)))
-    return finish({"jobs": options.jobs, "runs": known}, ratios, options, TOLERANCE)
+    return finish(found_so_far, ratios, options, TOLERANCE)
 
 
 if __name__ == "__main__":
