@@ -50,7 +50,6 @@ class RLCheckpoint(Checkpoint):
         self.given_folder, self.every_n_rl_steps = folder, every_n_rl_steps
         self.monitor, self.save_adapter, self.num_kept = monitor, save_adapter, num_kept
         self.best: float | None = None
-        self.between_batches = False
         self.folder = Path(folder or ".")
         self.sigterm = Sigterm()
 
@@ -87,7 +86,6 @@ class RLCheckpoint(Checkpoint):
         self, trainer: Trainer, pl_module: Mem1Module, outputs: Any, batch: TaskBatch, batch_idx: int
     ) -> None:
         """Renew `last.ckpt`, also when the scheduler wants the machine back."""
-        self.between_batches = False
         connector = trainer._logger_connector  # Lightning logs after this hook: too late for the checkpoint
         if connector.should_update_logs:
             numbers = {key: float(value) for key, value in connector.metrics["log"].items() if key != "step"}
@@ -104,7 +102,7 @@ class RLCheckpoint(Checkpoint):
         """
         if trainer.sanity_checking or trainer.state.fn != "fit":
             return
-        self.between_batches = True
+        _count_to_the_end(trainer)
         score = trainer.callback_metrics.get(self.monitor)
         better = score is not None and (self.best is None or float(score) > self.best)
         if score is not None and better:
@@ -119,7 +117,7 @@ class RLCheckpoint(Checkpoint):
 
     def on_train_end(self, trainer: Trainer, pl_module: Mem1Module) -> None:  # type: ignore[override]
         """Write the final state."""
-        self.between_batches = True
+        _count_to_the_end(trainer)
         if pl_module.rl_step:
             self._save_last(trainer, pl_module)
         if self.save_adapter and trainer.is_global_zero:
@@ -136,8 +134,6 @@ class RLCheckpoint(Checkpoint):
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: Mem1Module, checkpoint: dict[str, Any]) -> None:  # type: ignore[override]
         """Keep the run, and the numbers that it does not have yet."""
-        if self.between_batches:
-            _count_to_the_end(checkpoint["loops"]["fit_loop"])
         for logger in _runs(trainer)[:1]:
             checkpoint[RUN] = logger.state()
 
@@ -159,15 +155,15 @@ class RLCheckpoint(Checkpoint):
             logger.send()
 
 
-def _count_to_the_end(loop: dict[str, Any]) -> None:
+def _count_to_the_end(trainer: Trainer) -> None:
     """Let Lightning's counts of batches say that the last one is over.
 
     They do already, but for a run that goes on behind its last rl_step: it plays no batch that would be counted.
     """
-    progress = loop["epoch_loop.batch_progress"]
-    for counts in (progress["current"], progress["total"]):
-        counts["completed"] = counts["processed"]
-    loop["epoch_loop.state_dict"]["_batches_that_stepped"] = progress["total"]["processed"]
+    loop: Any = trainer.fit_loop.epoch_loop
+    for counts in (loop.batch_progress.current, loop.batch_progress.total):
+        counts.completed = counts.processed
+    loop._batches_that_stepped = loop.batch_progress.total.processed
 
 
 class WholeFileIO(TorchCheckpointIO):
