@@ -15,7 +15,8 @@ import argparse
 import sys
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from itertools import accumulate
 from pathlib import Path
 
 import torch
@@ -31,16 +32,21 @@ from lightning_mem1.tasks.notation import NOTATIONS, Notation
 
 @dataclass(frozen=True)
 class Followed:
-    """How a turn was followed: its tokens, how many of them were the first choice, and what went wrong first.
+    """How a turn was followed: its tokens and those that were not the first choice, by part; what went wrong first."""
 
-    `parts` and `wrong` count the tokens of each part of the turn, and those that were not the first choice.
-    """
-
-    tokens: int
-    right: int
+    parts: Counter[str]
+    wrong: Counter[str]
     slip: str = ""
-    parts: Counter[str] = field(default_factory=Counter)
-    wrong: Counter[str] = field(default_factory=Counter)
+
+    @property
+    def tokens(self) -> int:
+        """Tokens of the turn."""
+        return self.parts.total()
+
+    @property
+    def right(self) -> int:
+        """Those of them that were the first choice."""
+        return self.tokens - self.wrong.total()
 
 
 def followed(policy: Policy, context: Sequence[int], written: Sequence[int]) -> Followed:
@@ -61,15 +67,14 @@ def agreement(policy: Policy, written: Sequence[int], chosen: Sequence[int]) -> 
     """Compare what was written with what the policy would have chosen, token by token."""
     decode = policy.tokenizer.decode
     wrong = [place for place, (one, other) in enumerate(zip(written, chosen, strict=True)) if one != other]
-    parts = [part_of(decode(written[:place])) for place in range(len(written))]
+    before = accumulate((decode([token]) for token in written[:-1]), initial="")
+    parts = [part_of(text) for text in before]
     slip = ""
     if wrong:
         first = wrong[0]
-        before, due, got = decode(written[max(0, first - 6) : first]), decode([written[first]]), decode([chosen[first]])
-        slip = f"'{before}' expected '{due}', got '{got}'"
-    return Followed(
-        len(written), len(written) - len(wrong), slip, Counter(parts), Counter(parts[place] for place in wrong)
-    )
+        left, due, got = decode(written[max(0, first - 6) : first]), decode([written[first]]), decode([chosen[first]])
+        slip = f"'{left}' expected '{due}', got '{got}'"
+    return Followed(Counter(parts), Counter(parts[place] for place in wrong), slip)
 
 
 def part_of(before: str) -> str:

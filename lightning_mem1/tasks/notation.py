@@ -68,18 +68,19 @@ def final_answers(memory: Memory, notation: str) -> list[str]:
 
 def read_state(text: str, num_questions: int, first: int) -> Memory:
     """What a state in either notation says; `first` is the number of the first question."""
-    note, bar, listed = text.partition(BAR)
-    if bar:
-        memory = Memory(note, [UNKNOWN] * num_questions, first=first)
-        _read_next(listed, memory)
-        return memory
-    note, *places = text.split("; ")
+    read, separator = (_read_next, BAR) if BAR in text else (_read_every, "; ")
+    note, _, listed = text.partition(separator)
     memory = Memory(note, [UNKNOWN] * num_questions, first=first)
-    for number, place in enumerate(places[:num_questions]):
+    read(listed, memory)
+    return memory
+
+
+def _read_every(listed: str, memory: Memory) -> None:
+    """Fill in the answers of a list ``1 by odo lin; 2 ?``: a question's place tells which it is."""
+    for number, place in enumerate(listed.split("; ")[: len(memory.answers)]):
         known = re.fullmatch(r"\d+ ([^?]\S*) (.*[^?])", place)
         if known:
             memory.links[number], memory.answers[number] = known.groups()
-    return memory
 
 
 def _read_next(listed: str, memory: Memory) -> None:
