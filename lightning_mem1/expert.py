@@ -109,7 +109,13 @@ def shop_play(
 def qa_play(config: WarmStart, stage: Stage, seed: int, num_passages: int = 5400) -> Play:
     """An encyclopedia and the researcher who reads it."""
     data, settings = config.data.qa, replace(config.rollout, wire="qa")
-    asked_as = {"objectives": stage.objectives, "compose": stage.compose, "top_k": stage.passages}
+    variant = "numbered" if data.notation == "next" else "fixed"
+    asked_as = {
+        "objectives": stage.objectives,
+        "compose": stage.compose,
+        "top_k": stage.passages,
+        "variant": variant,
+    }
     source = NumberedTasks(data.largest_first, seed, num_passages, stage.hops, **asked_as)
 
     def writer(rng: random.Random, env: Env, task: Task) -> Writer:

@@ -42,7 +42,8 @@ class QAData(TaskDataModule):
         top_k: Passages of a reply.
         style: compact, or release for published checkpoints (questions and documents as MEM1's code writes them).
         reward: What an answer pays: em (number of right answers), f1, em_mean or f1_mean.
-        variant: How answers are compared: fixed (SQuAD) or official (the public MEM1 code).
+        variant: How answers are compared: fixed (SQuAD), official (the public MEM1 code) or numbered (fixed, where the
+                agent may write an answer's number before it, ``1 odo lin 2 trier``).
         max_question_chars: Longer questions are left out.
         tasks_per_step: Different tasks in one rl_step, over all ranks.
         group_size: Episodes of each task.

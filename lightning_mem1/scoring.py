@@ -1,15 +1,19 @@
 """Exact match and token F1 of an answer, per objective, with aliases.
 
 The task's score is the *sum* over its objectives, as in the MEM1 paper (arXiv 2506.15841); the mean is reported beside
-it. Two variants: ``fixed`` (default) follows SQuAD, ``official`` repeats the public evaluation code to the letter.
+it. Three variants: ``fixed`` (default) follows SQuAD, ``official`` repeats the public evaluation code to the letter,
+``numbered`` is ``fixed`` for agents that write the number of a question before its answer.
 
-| | fixed | official |
-| --- | --- | --- |
-| case | ignored | ignored |
-| punctuation | dropped | becomes a space |
-| a, an, the | dropped | kept |
-| F1 counts | every token | different tokens |
-| wrong number of answers | the missing ones are wrong, the rest stand | everything is wrong |
+| | fixed | numbered | official |
+| --- | --- | --- | --- |
+| answers | ``odo lin; trier`` | ``1 odo lin 2 trier``, or as fixed | ``odo lin; trier`` |
+| case | ignored | ignored | ignored |
+| punctuation | dropped | dropped | becomes a space |
+| a, an, the | dropped | dropped | kept |
+| F1 counts | every token | every token | different tokens |
+| wrong number of answers | the missing ones are wrong, the rest stand | the same | everything is wrong |
+
+``numbered`` is meant for worlds where no answer is a small number.
 """
 
 from __future__ import annotations
@@ -19,12 +23,12 @@ import string
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 from lightning_mem1.types import Objective, StepResult
 
 RewardKind = Literal["em", "f1", "em_mean", "f1_mean"]
-Variant = Literal["fixed", "official"]
+Variant = Literal["fixed", "official", "numbered"]
 
 _ARTICLES = re.compile(r"\b(a|an|the)\b")
 _DROP_PUNCTUATION = str.maketrans("", "", string.punctuation)
@@ -59,7 +63,7 @@ class Score:
         return self.f1_sum / len(self.f1)
 
 
-def score(answer: str | None, targets: Sequence[Sequence[str]], variant: Variant = "fixed") -> Score:
+def score(answer: str | None, targets: Sequence[Sequence[str]], variant: Variant = "fixed", first: int = 1) -> Score:
     """Score the answer to a task of one or more objectives.
 
     ```
@@ -70,7 +74,8 @@ def score(answer: str | None, targets: Sequence[Sequence[str]], variant: Variant
     Args:
         answer: ``answer1; answer2; ...`` in the order of the objectives; None when the agent gave none.
         targets: The accepted answers of each objective.
-        variant: ``"fixed"`` or ``"official"``.
+        variant: ``"fixed"``, ``"official"`` or ``"numbered"``.
+        first: Number of the first objective, of use in ``numbered``.
 
     Returns:
         Exact match and F1 of each objective, the best over its aliases.
@@ -79,7 +84,7 @@ def score(answer: str | None, targets: Sequence[Sequence[str]], variant: Variant
         ValueError: There is no objective, an objective has no accepted answer, or `variant` is unknown.
     """
     _check(targets, variant)
-    answers = split_answers(answer, len(targets), variant)
+    answers = split_answers(answer, len(targets), variant, first)
     if variant == "official" and len(answers) != len(targets):
         return Score((0.0,) * len(targets), (0.0,) * len(targets))
     answers += [""] * (len(targets) - len(answers))
@@ -91,7 +96,11 @@ def score(answer: str | None, targets: Sequence[Sequence[str]], variant: Variant
 
 
 def final_answer(
-    answer: str, objectives: Sequence[Objective], reward: RewardKind = "em", variant: Variant = "fixed"
+    answer: str,
+    objectives: Sequence[Objective],
+    reward: RewardKind = "em",
+    variant: Variant = "fixed",
+    first: int = 1,
 ) -> StepResult:
     """The end of an episode of questions: what an environment returns for its last action.
 
@@ -100,24 +109,50 @@ def final_answer(
         objectives: What was asked.
         reward: What the episode pays: ``em`` (number of right answers, as in the paper), ``f1``, or a mean of them.
         variant: How answers are compared.
+        first: Number of the first objective.
 
     Returns:
         A finished step; its `info` holds ``success`` (1.0 when all is right), ``em``, ``f1`` (sums), ``em_mean``,
         ``f1_mean`` (per objective), ``em_<n>`` and ``f1_<n>`` of each objective, and ``answer``.
     """
-    result = score(answer, [objective.answers for objective in objectives], variant)
+    result = score(answer, [objective.answers for objective in objectives], variant, first)
     sums = {"em": result.em_sum, "f1": result.f1_sum, "em_mean": result.em_mean, "f1_mean": result.f1_mean}
     each = {f"em_{n}": em for n, em in enumerate(result.em, 1)} | {f"f1_{n}": f1 for n, f1 in enumerate(result.f1, 1)}
     success = float(result.em_mean == 1.0)
     return StepResult("", sums[reward], done=True, info={"success": success, **sums, **each, "answer": answer})
 
 
-def split_answers(answer: str | None, num_objectives: int, variant: Variant = "fixed") -> list[str]:
-    """Cut ``answer1; answer2`` into its parts; in ``fixed`` the answer to a single objective may hold semicolons."""
+def split_answers(answer: str | None, num_objectives: int, variant: Variant = "fixed", first: int = 1) -> list[str]:
+    """Cut ``answer1; answer2`` into its parts; a single objective's answer may hold semicolons, but in ``official``.
+
+    In ``numbered`` the numbers go up from `first`; an answer whose number does not come is empty.
+    """
     if answer is None:
         return []
-    whole = variant == "fixed" and num_objectives == 1
+    if variant == "numbered" and (told := _numbered(answer, range(first, first + num_objectives))):
+        return told
+    whole = variant != "official" and num_objectives == 1
     return [answer] if whole else [part.strip() for part in answer.split(";")]
+
+
+def _numbered(answer: str, numbers: range) -> list[str]:
+    """The answers of ``1 odo lin 3. trier`` by their numbers, ``["odo lin", "", "trier"]``; nothing without numbers."""
+    words: dict[int, list[str]] = {}
+    last = numbers.start - 1
+    for word in answer.split():
+        if (number := _number(word)) in numbers and number > last:
+            words[last := number] = []
+        elif not words:
+            return []
+        else:
+            words[last].append(word)
+    return [" ".join(words.get(number, [])).strip(" ;,") for number in numbers]
+
+
+def _number(word: str) -> int:
+    """``7``, ``7.``, ``7:`` and ``7)`` are 7, anything else is -1."""
+    found = re.fullmatch(r"(\d{1,9})[.:)]?", word, re.ASCII)
+    return int(found[1]) if found else -1
 
 
 def exact_match(given: str, accepted: str, variant: Variant = "fixed") -> float:
@@ -149,8 +184,8 @@ def normalise(text: str, variant: Variant = "fixed") -> list[str]:
 
 
 def _check(targets: Sequence[Sequence[str]], variant: str) -> None:
-    if variant not in ("fixed", "official"):
-        raise ValueError(f"scoring variant must be 'fixed' or 'official', got {variant!r}")
+    if variant not in get_args(Variant):
+        raise ValueError(f"scoring variant must be one of {', '.join(get_args(Variant))}, got {variant!r}")
     if not targets:
         raise ValueError("a scored task must have at least one objective, got none")
     for number, aliases in enumerate(targets):

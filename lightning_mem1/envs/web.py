@@ -49,7 +49,9 @@ class WebEnv:
             result = StepResult("", done=True, valid=False, info={"invalid": "the episode is over"})
         elif name == "answer":
             self.over = True
-            result = final_answer(argument, self.task.objectives, self.reward, self.variant)
+            result = final_answer(
+                argument, self.task.objectives, self.reward, self.variant, self.task.data.get("first", 1)
+            )
         elif not name:
             result = StepResult("Nothing was searched.", valid=False)
         elif self.num_steps >= self.task.max_turns:

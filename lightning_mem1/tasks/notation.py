@@ -1,17 +1,18 @@
 """How a researcher's internal state keeps its answers: written by the scripted one, and read again by it.
 
     every    the red door by odo lin; 1 by odo lin; 2 ?; 3 ?                every question has its place from the start
-    next     the red door by odo lin | 1 odo lin 2 who leads vex foods?     what is answered, and what is searched for
-             vex foods led by ivan kor | 1 odo lin 2 ivan kor 3             at the end the number that no question has
+    next     the red door by odo lin | 2 who leads vex foods?; 1 odo lin    what is searched for, and what is answered
+             vex foods led by ivan kor | 3; 1 odo lin 2 ivan kor            at the end the number that no question has
 
 In `every` the first turn has to know how many questions there are, and each later one has to find an open place's
-question in the prompt. In `next` every step is local: what is copied stands in the turn before, only the question of
-the number that was just written is looked up in the prompt, and where there is none the answer is due.
+question in the prompt. In `next` every step is local: the number goes up by one from where it stood in the turn before,
+the question of that number is looked up in the prompt, the list is copied and one entry longer; where no question has
+the number the answer is due, which is the list again (scoring `numbered`).
 
-What `next` leaves out, a small model would trip over. It copies by finding the last two tokens again: behind
-``; 4 in`` it cannot tell which of the answers that begin with "in" is meant, behind ``haven;`` which number is due.
-Without links and separators nearly any two neighbours stand once in a list, and the bar parts it from the note, which
-ends in an answer too.
+A small model copies by finding the last two tokens again. Hence no links and no separators in the list: behind
+``; 4 in`` it could not tell which of the answers that begin with "in" is meant, behind ``haven;`` which number is due.
+And each number that is due stands right behind a sign that its state has once, the bar or the semicolon: behind a list
+of answers it would be the last of many, and a policy that has seen four looks at all of sixteen.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from lightning_mem1.tasks.lookup import GIVEN_UP, LINK, UNKNOWN, Memory
 
 Notation = Literal["every", "next"]
 NOTATIONS = ("every", "next")
-BAR = " | "  # between note and list, in `next`
+BAR, LISTED = " | ", ";"  # in `next`: before the question that is searched for, and before the list
 
 
 def check_notation(notation: str, key: str) -> None:
@@ -44,10 +45,19 @@ def write_state(memory: Memory, questions: Sequence[str], notation: str, final: 
     """
     if notation == "every":
         return "; ".join([memory.note, *(_place(memory, number) for number in range(len(questions)))])
-    known = memory.answers.index(UNKNOWN) if UNKNOWN in memory.answers else len(questions)
-    listed = [f"{number} {answer}" for number, answer in enumerate(memory.answers[:known], memory.first)]
+    known = _known(memory)
     due = "" if final else f" {questions[known].lower()}"
-    return f"{memory.note}{BAR}{' '.join([*listed, str(memory.first + known)])}{due}"
+    return f"{memory.note}{BAR}{memory.first + known}{due}{LISTED} {_listed(memory)}".rstrip()
+
+
+def _known(memory: Memory) -> int:
+    """How many answers are known before the first that is not."""
+    return memory.answers.index(UNKNOWN) if UNKNOWN in memory.answers else len(memory.answers)
+
+
+def _listed(memory: Memory) -> str:
+    """The answers so far behind their numbers."""
+    return " ".join(f"{n} {answer}" for n, answer in enumerate(memory.answers[: _known(memory)], memory.first))
 
 
 def _place(memory: Memory, number: int) -> str:
@@ -59,11 +69,11 @@ def _place(memory: Memory, number: int) -> str:
     return f"{told} {UNKNOWN} {link} {memory.query}" if just_read else f"{told} {UNKNOWN}"
 
 
-def final_answers(memory: Memory, notation: str) -> list[str]:
-    """The answers as they are given; in `next` those behind the last known one are left out."""
-    if notation == "every" or UNKNOWN not in memory.answers:
-        return [GIVEN_UP if each == UNKNOWN else each for each in memory.answers]
-    return memory.answers[: memory.answers.index(UNKNOWN)] or [GIVEN_UP]
+def final_answer(memory: Memory, notation: str) -> str:
+    """The answers as they are given; in `next` the list as it stands in the state."""
+    if notation == "next":
+        return _listed(memory) or GIVEN_UP
+    return "; ".join(GIVEN_UP if each == UNKNOWN else each for each in memory.answers)
 
 
 def read_state(text: str, num_questions: int, first: int) -> Memory:
@@ -83,12 +93,12 @@ def _read_every(listed: str, memory: Memory) -> None:
             memory.links[number], memory.answers[number] = known.groups()
 
 
-def _read_next(listed: str, memory: Memory) -> None:
-    """Fill in the answers of a list ``1 odo lin 2 in which year ...?``: its numbers count up."""
-    rest = f" {listed} "
+def _read_next(state: str, memory: Memory) -> None:
+    """Fill in the answers of ``3 in which year ...?; 1 odo lin 2 trier``: the numbers of the list count up."""
+    rest = f" {state.rpartition(LISTED)[2].strip()} "
     for place in range(len(memory.answers)):
         _, found, rest = rest.partition(f" {memory.first + place} ")
-        answer, more, _ = rest.partition(f" {memory.first + place + 1} ")
-        if not found or not more:
+        answer, _, _ = rest.partition(f" {memory.first + place + 1} ")
+        if not found or not answer.strip():
             return
-        memory.answers[place], rest = answer, rest[len(answer) :]
+        memory.answers[place], rest = answer.strip(), rest[len(answer) :]
