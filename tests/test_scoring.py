@@ -52,8 +52,39 @@ def test_answers_count_in_the_order_of_the_questions():
     assert score("Albert Einstein; Paris", TARGETS).em == (0.0, 0.0)
 
 
+@pytest.mark.parametrize(
+    ("answer", "right"),
+    [
+        ("1 odo lin 2 trier 3 1843", (1, 1, 1)),
+        ("1. Odo Lin; 2. Trier; 3. 1843", (1, 1, 1)),
+        ("1 odo lin 3 1843", (1, 0, 1)),  # a missing answer moves no other
+        ("2 trier", (0, 1, 0)),
+        ("1 odo lin 3 1843 2 trier", (1, 0, 0)),  # numbers go up: what follows 3 belongs to it
+        ("1 odo lin 4 trier", (0, 0, 0)),  # no question has this number
+        ("odo lin; trier; 1843", (1, 1, 1)),  # without numbers as in fixed
+        ("2; trier; 1843", (0, 1, 1)),
+        ("so 1 odo lin", (0, 0, 0)),
+    ],
+)
+def test_an_answer_may_stand_behind_its_number(answer, right):
+    assert score(answer, [["Odo Lin"], ["Trier"], ["1843"]], "numbered").em == right
+
+
+def test_numbers_begin_where_the_prompts_begin():
+    targets = [["Odo Lin"], ["Trier"]]
+    assert score("11 odo lin 12 trier", targets, "numbered", first=11).em == (1, 1)
+    assert score("11 odo lin 12 trier", targets, "numbered").em == (0, 0)
+    assert score("1 odo lin 2 trier", targets).em == (0, 0)  # fixed takes the numbers for words
+
+
+@given(st.text(alphabet="12.; ab", max_size=30))
+def test_numbered_answers_give_each_objective_one_score(answer):
+    result = score(answer, [["a"], ["b"]], "numbered")
+    assert len(result.em) == len(result.f1) == 2 and all(0 <= each <= 1 for each in (*result.em, *result.f1))
+
+
 @pytest.mark.parametrize("answer", [None, "", " ; "])
-@pytest.mark.parametrize("variant", ["fixed", "official"])
+@pytest.mark.parametrize("variant", ["fixed", "official", "numbered"])
 def test_no_answer_scores_nothing(answer, variant):
     result = score(answer, TARGETS, variant)
     assert (result.em, result.f1) == ((0.0, 0.0), (0.0, 0.0))
@@ -83,7 +114,7 @@ def test_f1_is_symmetric_bounded_and_one_for_an_exact_match(left, right):
         ([], "fixed", "at least one objective"),
         ([["Paris"], []], "fixed", r"objective 1 must have a list of accepted answers, got \[\]"),
         (["Paris"], "fixed", "objective 0 must have a list of accepted answers, got 'Paris'"),
-        ([["Paris"]], "squad", "'fixed' or 'official', got 'squad'"),
+        ([["Paris"]], "squad", "one of fixed, official, numbered, got 'squad'"),
     ],
 )
 def test_targets_that_cannot_be_scored_are_refused(targets, variant, message):

@@ -78,10 +78,12 @@ def agreement(policy: Policy, written: Sequence[int], chosen: Sequence[int]) -> 
 
 
 def part_of(before: str) -> str:
-    """The part of a turn that goes on behind some text: note, list (of answers and what is due), query or answers."""
-    if "</think>" not in before:
-        return "list" if "|" in before or ";" in before else "note"
-    return "answers" if "<answer>" in before else "query"
+    """The part of a turn that goes on behind some text: note, question (that is due), list, query or answers."""
+    if "</think>" in before:
+        return "answers" if "<answer>" in before else "query"
+    if ";" in before:
+        return "list"
+    return "question" if "|" in before else "note"
 
 
 def turns(policy: Policy, mode: str, objectives: int, num_tasks: int, notation: Notation) -> list[Followed]:
