@@ -132,7 +132,10 @@ def qa_play(config: WarmStart, stage: Stage, seed: int, num_passages: int = 5400
 
 
 class NumberedTasks(EncyclopediaTasks):
-    """Training tasks numbered from a number between 1 and `largest_first` on, which ``data["first"]`` tells."""
+    """Training tasks, half of them numbered from a number between 1 and `largest_first` on, told in ``data["first"]``.
+
+    The other half begin at 1, as tasks do that are scored: a reply numbers its passages 1, 2, 3 as well.
+    """
 
     def __init__(self, largest_first: int, seed: int, num_passages: int, hops: Sequence[int], **settings: Any) -> None:
         super().__init__(seed, num_passages, hops, **settings)
@@ -140,7 +143,8 @@ class NumberedTasks(EncyclopediaTasks):
 
     def task_of(self, split: Split, index: int, k: int) -> Task:
         task = super().task_of(split, index, k)
-        first = random.Random(f"{self.seed}/{task.id}").randint(1, self.largest_first)
+        rng = random.Random(f"{self.seed}/{task.id}")
+        first = rng.choice((1, rng.randint(1, self.largest_first)))
         if split != "train" or first == 1:
             return task
         objectives = tuple(replace(each, question=_shifted(each.question, first)) for each in task.objectives)

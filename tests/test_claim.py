@@ -153,20 +153,19 @@ def test_a_turn_is_followed_when_every_token_is_the_first_choice_and_the_first_s
 
 def test_departures_are_told_by_the_part_of_the_turn_they_are_in():
     policy = Policy.load("bundled").eval()
-    turn = "<think> start | 2 who?; 1 x</think><search> x</search>"
+    turn = "<think> start; 1 x | 2 who?</think><search> x</search>"
     ids = policy.tokenizer.encode(turn, add_special_tokens=False)
     texts = [policy.tokenizer.decode([token]) for token in ids]
-    question, listed, query = texts.index("|") + 1, texts.index(";") + 1, texts.index("</think>") + 1
+    listed, question, query = texts.index(";") + 1, texts.index("|") + 1, texts.index("</think>") + 1
     never = policy.tokenizer.encode("lamp", add_special_tokens=False)[-1]
-    chosen = [*ids[:question], never, *ids[question + 1 : listed], never, *ids[listed + 1 : -1], never]
+    chosen = [*ids[:listed], never, *ids[listed + 1 : question], never, *ids[question + 1 : -1], never]
     told = claim_forced.agreement(policy, ids, chosen)
     assert told.parts == {
-        "note": question, "question": listed - question, "list": query - listed, "query": len(ids) - query
+        "note": listed, "list": question - listed, "question": query - question, "query": len(ids) - query
     }  # fmt: skip
-    assert told.wrong == {"question": 1, "list": 1, "query": 1}
-    assert [claim_forced.part_of(text) for text in ("<think> a", "a; 1", "a</think>", "</think><answer> a; b")] == [
-        "note", "list", "query", "answers"
-    ]  # fmt: skip
+    assert told.wrong == {"list": 1, "question": 1, "query": 1}
+    texts = ("<think> a", "a; 1", "a; 1 x | 2", "a</think>", "</think><answer> a; b")
+    assert [claim_forced.part_of(text) for text in texts] == ["note", "list", "question", "query", "answers"]
 
 
 def test_what_is_followed_is_what_the_policy_would_write():

@@ -78,12 +78,12 @@ def agreement(policy: Policy, written: Sequence[int], chosen: Sequence[int]) -> 
 
 
 def part_of(before: str) -> str:
-    """The part of a turn that goes on behind some text: note, question (that is due), list, query or answers."""
+    """The part of a turn that goes on behind some text: note, list, question (that is due), query or answers."""
     if "</think>" in before:
         return "answers" if "<answer>" in before else "query"
-    if ";" in before:
-        return "list"
-    return "question" if "|" in before else "note"
+    if "|" in before:
+        return "question"
+    return "list" if ";" in before else "note"
 
 
 def turns(policy: Policy, mode: str, objectives: int, num_tasks: int, notation: Notation) -> list[Followed]:

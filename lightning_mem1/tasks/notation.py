@@ -1,18 +1,18 @@
 """How a researcher's internal state keeps its answers: written by the scripted one, and read again by it.
 
     every    the red door by odo lin; 1 by odo lin; 2 ?; 3 ?                every question has its place from the start
-    next     the red door by odo lin | 2 who leads vex foods?; 1 odo lin    what is searched for, and what is answered
-             vex foods led by ivan kor | 3; 1 odo lin 2 ivan kor            at the end the number that no question has
+    next     the red door by odo lin; 1 odo lin | 2 who leads vex foods?    what is answered | what is searched for
+             vex foods led by ivan kor; 1 odo lin 2 ivan kor | 3            at the end the number that no question has
 
 In `every` the first turn has to know how many questions there are, and each later one has to find an open place's
-question in the prompt. In `next` every step is local: the number goes up by one from where it stood in the turn before,
-the question of that number is looked up in the prompt, the list is copied and one entry longer; where no question has
-the number the answer is due, which is the list again (scoring `numbered`).
+question in the prompt. In `next` every step is local: the list is copied and one entry longer, the number behind the
+bar goes up by one, its question is looked up in the prompt, and where no question has the number the answer is due,
+which is the list again (scoring `numbered`).
 
 A small model copies by finding the last two tokens again. Hence no links and no separators in the list: behind
 ``; 4 in`` it could not tell which of the answers that begin with "in" is meant, behind ``haven;`` which number is due.
-And each number that is due stands right behind a sign that its state has once, the bar or the semicolon: behind a list
-of answers it would be the last of many, and a policy that has seen four looks at all of sixteen.
+And the number of a new answer is the one behind the bar of the turn before, which stands there once: as the number
+after the last of the list it would be one of many, and a policy that has seen four of them looks at all of sixteen.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from lightning_mem1.tasks.lookup import GIVEN_UP, LINK, UNKNOWN, Memory
 
 Notation = Literal["every", "next"]
 NOTATIONS = ("every", "next")
-BAR, LISTED = " | ", ";"  # in `next`: before the question that is searched for, and before the list
+LISTED, BAR = ";", " | "  # in `next`: before the list, and before the question that is searched for
 
 
 def check_notation(notation: str, key: str) -> None:
@@ -47,7 +47,7 @@ def write_state(memory: Memory, questions: Sequence[str], notation: str, final: 
         return "; ".join([memory.note, *(_place(memory, number) for number in range(len(questions)))])
     known = _known(memory)
     due = "" if final else f" {questions[known].lower()}"
-    return f"{memory.note}{BAR}{memory.first + known}{due}{LISTED} {_listed(memory)}".rstrip()
+    return f"{f'{memory.note}{LISTED} {_listed(memory)}'.rstrip()}{BAR}{memory.first + known}{due}"
 
 
 def _known(memory: Memory) -> int:
@@ -78,10 +78,10 @@ def final_answer(memory: Memory, notation: str) -> str:
 
 def read_state(text: str, num_questions: int, first: int) -> Memory:
     """What a state in either notation says; `first` is the number of the first question."""
-    read, separator = (_read_next, BAR) if BAR in text else (_read_every, "; ")
-    note, _, listed = text.partition(separator)
+    note, _, listed = text.partition(LISTED)
     memory = Memory(note, [UNKNOWN] * num_questions, first=first)
-    read(listed, memory)
+    read = _read_next if BAR in text else _read_every
+    read(listed.strip(), memory)
     return memory
 
 
@@ -93,9 +93,9 @@ def _read_every(listed: str, memory: Memory) -> None:
             memory.links[number], memory.answers[number] = known.groups()
 
 
-def _read_next(state: str, memory: Memory) -> None:
-    """Fill in the answers of ``3 in which year ...?; 1 odo lin 2 trier``: the numbers of the list count up."""
-    rest = f" {state.rpartition(LISTED)[2].strip()} "
+def _read_next(listed: str, memory: Memory) -> None:
+    """Fill in the answers of ``1 odo lin 2 trier | 3 in which year ...?``: the numbers of the list count up."""
+    rest = f" {listed.partition('|')[0].strip()} "
     for place in range(len(memory.answers)):
         _, found, rest = rest.partition(f" {memory.first + place} ")
         answer, _, _ = rest.partition(f" {memory.first + place + 1} ")

@@ -123,19 +123,19 @@ def hand(researcher, env, task):
 def test_in_the_other_notation_it_lists_what_is_answered_and_spells_out_the_question_that_is_due():
     write = Researcher(random.Random(0), EXPERT, notation="next", first=7).turn
     first = write(QUESTIONS, None, "", 6)
-    assert first == "<think> start | 7 who made the red door?;</think><search> the red door</search>"
+    assert first == "<think> start; | 7 who made the red door?</think><search> the red door</search>"
     second = write(QUESTIONS, first, DOOR, 5)
     due = "8 which town is the spouse of ada kesh from?"
-    assert second == f"<think> the red door by odo lin | {due}; 7 odo lin</think><search> ada kesh</search>"
+    assert second == f"<think> the red door by odo lin; 7 odo lin | {due}</think><search> ada kesh</search>"
     third = write(QUESTIONS, second, ADA, 4)
-    assert third == f"<think> ada kesh married jan lin | {due}; 7 odo lin</think><search> jan lin</search>"
+    assert third == f"<think> ada kesh married jan lin; 7 odo lin | {due}</think><search> jan lin</search>"
     fourth = write(QUESTIONS, third, JAN, 3)
-    assert fourth == "<think> jan lin from trier | 9; 7 odo lin 8 trier</think><answer> 7 odo lin 8 trier</answer>"
+    assert fourth == "<think> jan lin from trier; 7 odo lin 8 trier | 9</think><answer> 7 odo lin 8 trier</answer>"
     assert (
         write(QUESTIONS, first, DOOR, 1)
-        == "<think> the red door by odo lin | 8; 7 odo lin</think><answer> 7 odo lin</answer>"
+        == "<think> the red door by odo lin; 7 odo lin | 8</think><answer> 7 odo lin</answer>"
     )
-    assert write(QUESTIONS, None, "", 1) == "<think> start | 7;</think><answer> none</answer>"
+    assert write(QUESTIONS, None, "", 1) == "<think> start; | 7</think><answer> none</answer>"
 
 
 @pytest.mark.parametrize("compose", ["mixed", "interdependent"])
