@@ -32,8 +32,8 @@ class QAData(TaskDataModule):
         web: How the web is searched.
         dense_model: Model of the dense retriever: a folder or a name of the hub.
         objectives: Questions per task: a number, a list (by turns), or a curriculum ``{rl_step: number}``.
-        compose: mixed, paper (consecutive rows of one set), interdependent (question 2 needs answer 1) or alike
-            (questions that begin alike).
+        compose: mixed, paper (consecutive rows of one set), interdependent (question 2 needs answer 1), alike
+            (questions that begin alike) or paired (pairs of questions with the same answer).
         weights: Share of each set in a mixed composition, by file name without its ending; null takes everything.
         hops: Facts to be put together in a question of the encyclopedia.
         num_passages: Size of the encyclopedia.

@@ -54,7 +54,7 @@ class Stage:
         passages: Passages in the reply to a search.
         objectives: Questions per task, by turns.
         hops: Which questions: how many facts have to be put together.
-        compose: How questions are put together, see `tasks.compose`: mixed, interdependent or alike.
+        compose: How questions are put together, see `tasks.compose`: mixed, interdependent, alike or paired.
         marketplace_episodes: Episodes per step in a shop whose listings are as untidy as real ones.
     """
 

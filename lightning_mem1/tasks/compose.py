@@ -8,17 +8,18 @@ before all have come.
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Literal, get_args
+from typing import Literal, TypeVar, get_args
 
 from lightning_mem1.tasks.question import Question
 from lightning_mem1.types import Objective
 
-Preset = Literal["mixed", "paper", "interdependent", "alike"]
+Preset = Literal["mixed", "paper", "interdependent", "alike", "paired"]
 PRESETS: tuple[Preset, ...] = get_args(Preset)
 BEFORE = "{before}"
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -43,6 +44,8 @@ class Composer:
     * ``interdependent``: questions stand behind the ones they need: "Which town is the answer to question 1 from?".
     * ``alike``: questions that begin with the same two words: "Who made X?", "Who made Y?". Who takes one for the other
       gets both wrong, so they teach (and test) to keep objectives apart.
+    * ``paired``: pairs of questions that have the same answer, in any order, and one more question when k is odd. Who
+      finds a place in a list of answers by the answer before it goes wrong, so they teach to go by the numbers.
 
     Args:
         sources: Name -> questions.
@@ -98,6 +101,8 @@ class Composer:
             return _chained(pool, k, rng)
         singles = [question for question in pool if not question.needs]
         rng.shuffle(singles)
+        if self.preset == "paired":
+            return _paired(singles, k, rng)
         return _alike(singles, k, rng) if self.preset == "alike" else _rows(singles, k)
 
 
@@ -139,18 +144,39 @@ def check_schedule(schedule: int | Mapping[int, int] | Sequence[int]) -> None:
         raise ValueError(f"a curriculum must begin at rl_step 1, got {dict(schedule)}; set data.objectives")
 
 
-def _rows(questions: Sequence[Question], k: int) -> list[tuple[Question, ...]]:
+def _rows(questions: Sequence[T], k: int) -> list[tuple[T, ...]]:
     return [tuple(questions[start : start + k]) for start in range(0, len(questions) - k + 1, k)]
 
 
 def _alike(singles: Sequence[Question], k: int, rng: random.Random) -> list[tuple[Question, ...]]:
     """Tasks of questions that begin with the same two words; what is left of each beginning is left out."""
-    begun: dict[tuple[str, ...], list[Question]] = {}
-    for question in singles:
-        begun.setdefault(tuple(question.text.lower().split()[:2]), []).append(question)
-    tasks = [task for questions in begun.values() for task in _rows(questions, k)]
-    rng.shuffle(tasks)
+    return _rows_of_groups(singles, k, rng, lambda question: tuple(question.text.lower().split()[:2]))
+
+
+def _paired(singles: Sequence[Question], k: int, rng: random.Random) -> list[tuple[Question, ...]]:
+    """Tasks of pairs with the same first accepted answer; what is left of each answer fills up where k is odd."""
+    pairs = _rows_of_groups(singles, 2, rng, lambda question: question.answers[0].lower())
+    in_pairs = {question.id for pair in pairs for question in pair}
+    left = [question for question in singles if question.id not in in_pairs]
+    tasks = []
+    for chosen in _rows(pairs, k // 2) if k > 1 else [() for _ in left]:
+        if k % 2 and not left:
+            break
+        task = [question for pair in chosen for question in pair] + ([left.pop()] if k % 2 else [])
+        rng.shuffle(task)
+        tasks.append(tuple(task))
     return tasks
+
+
+def _rows_of_groups(
+    singles: Sequence[Question], k: int, rng: random.Random, key: Callable[[Question], Hashable]
+) -> list[tuple[Question, ...]]:
+    groups: dict[Hashable, list[Question]] = {}
+    for question in singles:
+        groups.setdefault(key(question), []).append(question)
+    rows = [row for questions in groups.values() for row in _rows(questions, k)]
+    rng.shuffle(rows)
+    return rows
 
 
 def _shares(

@@ -33,7 +33,7 @@ class QATasks:
         retriever: What the agent searches.
         objectives: Questions per task: a number; a list (by turns); or a curriculum ``{rl_step: number}``. Validation
             takes the last number of a curriculum.
-        compose: ``mixed``, ``paper``, ``interdependent`` or ``alike``, see `Composer`.
+        compose: ``mixed``, ``paper``, ``interdependent``, ``alike`` or ``paired``, see `Composer`.
         weights: Share of each set in ``mixed``.
         max_turns: Turns per task; None for three per objective and one for the answer, at least 6.
         top_k: Passages of a reply.
