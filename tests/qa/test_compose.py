@@ -87,6 +87,19 @@ def test_questions_that_begin_alike_are_dealt_together_and_what_is_left_of_a_beg
     assert ids(Composer(asked, "alike"), 2) == tasks != ids(Composer(asked, "alike", seed=3), 2)
 
 
+@pytest.mark.parametrize(("k", "singles"), [(1, 1), (2, 0), (3, 1), (4, 0)])
+def test_paired_questions_have_the_same_answer_and_an_odd_one_is_filled_up(k, singles):
+    answers = ["Ulm", "ulm", "Jena", "Jena", "Jena", "Rome", "1843"]
+    questions = {f"q{n}": Question(f"q{n}", f"question {n}?", (each,)) for n, each in enumerate(answers)}
+    tasks = ids(Composer({"x": list(questions.values())}, "paired"), k)
+    assert tasks and all(len(set(task)) == k for task in tasks)
+    for task in tasks:
+        told = [questions[each].answers[0].lower() for each in task]
+        assert sorted(told.count(each) for each in set(told)) == sorted([1] * singles + [2] * (k // 2))
+    asked = [each for task in tasks for each in task]
+    assert len(asked) == len(set(asked)), "no question comes twice before all have come"
+
+
 def test_the_number_of_objectives_follows_the_schedule():
     assert [num_objectives(2, step) for step in (1, 99)] == [2, 2]
     assert [num_objectives([1, 2, 4], 1, position) for position in range(4)] == [1, 2, 4, 1]
@@ -103,7 +116,7 @@ def test_a_schedule_that_leaves_a_step_without_questions_is_refused(schedule):
     ("arguments", "message"),
     [
         (({"a": []},), "no questions: expected at least 1 in a, got 0"),
-        ((SOURCES, "official"), "expected mixed, paper, interdependent, alike, got 'official'"),
+        ((SOURCES, "official"), "expected mixed, paper, interdependent, alike, paired, got 'official'"),
         ((SOURCES, "mixed", {"c": 1.0}), "weights name no source: expected a, b, got c"),
         ((SOURCES, "mixed", {"a": -1.0}), "weights must be positive numbers"),
         ((SOURCES, "paper", {"a": 1.0}), "weights belong to the composition 'mixed', got 'paper'"),
