@@ -89,7 +89,7 @@ def test_questions_that_begin_alike_are_dealt_together_and_what_is_left_of_a_beg
 
 @pytest.mark.parametrize(("k", "singles"), [(1, 1), (2, 0), (3, 1), (4, 0)])
 def test_paired_questions_have_the_same_answer_and_an_odd_one_is_filled_up(k, singles):
-    answers = ["Ulm", "ulm", "Jena", "Jena", "Jena", "Rome", "1843"]
+    answers = ["Ulm", "ulm", "Jena", "Jena", "Rome", "1843"]
     questions = {f"q{n}": Question(f"q{n}", f"question {n}?", (each,)) for n, each in enumerate(answers)}
     tasks = ids(Composer({"x": list(questions.values())}, "paired"), k)
     assert tasks and all(len(set(task)) == k for task in tasks)
