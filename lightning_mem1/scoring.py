@@ -25,7 +25,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-from lightning_mem1.types import Objective, StepResult
+from lightning_mem1.types import StepResult, Task
 
 RewardKind = Literal["em", "f1", "em_mean", "f1_mean"]
 Variant = Literal["fixed", "official", "numbered"]
@@ -95,27 +95,21 @@ def score(answer: str | None, targets: Sequence[Sequence[str]], variant: Variant
     )
 
 
-def final_answer(
-    answer: str,
-    objectives: Sequence[Objective],
-    reward: RewardKind = "em",
-    variant: Variant = "fixed",
-    first: int = 1,
-) -> StepResult:
+def final_answer(answer: str, task: Task, reward: RewardKind = "em", variant: Variant = "fixed") -> StepResult:
     """The end of an episode of questions: what an environment returns for its last action.
 
     Args:
         answer: ``answer1; answer2; ...``
-        objectives: What was asked.
+        task: What was asked; ``data["first"]`` is the number of the first objective, 1 when it says nothing.
         reward: What the episode pays: ``em`` (number of right answers, as in the paper), ``f1``, or a mean of them.
         variant: How answers are compared.
-        first: Number of the first objective.
 
     Returns:
         A finished step; its `info` holds ``success`` (1.0 when all is right), ``em``, ``f1`` (sums), ``em_mean``,
         ``f1_mean`` (per objective), ``em_<n>`` and ``f1_<n>`` of each objective, and ``answer``.
     """
-    result = score(answer, [objective.answers for objective in objectives], variant, first)
+    targets = [objective.answers for objective in task.objectives]
+    result = score(answer, targets, variant, task.data.get("first", 1))
     sums = {"em": result.em_sum, "f1": result.f1_sum, "em_mean": result.em_mean, "f1_mean": result.f1_mean}
     each = {f"em_{n}": em for n, em in enumerate(result.em, 1)} | {f"f1_{n}": f1 for n, f1 in enumerate(result.f1, 1)}
     success = float(result.em_mean == 1.0)

@@ -92,8 +92,8 @@ class QAExpert:
         num_passages: Passages of each encyclopedia.
         skill: How good the researcher's decisions are.
         notation: How its state lists the answers, see `tasks.notation`.
-        largest_first: The questions of each task are numbered from a number drawn between 1 and this on; above 1 a
-            policy learns which number follows which without ever seeing a task of so many questions.
+        largest_first: Half of the tasks are numbered from a number drawn between 1 and this on, others from 1; above
+            1 a policy learns which number follows which without ever seeing a task of so many questions.
     """
 
     num_passages: int = 300

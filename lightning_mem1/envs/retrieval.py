@@ -67,9 +67,7 @@ class RetrievalEnv:
         name, argument = named
         if name == FINAL:
             self.over = True
-            return final_answer(
-                argument, self.task.objectives, self.reward, self.variant, self.task.data.get("first", 1)
-            )
+            return final_answer(argument, self.task, self.reward, self.variant)
         if self.num_steps >= self.task.max_turns:
             return StepResult("", valid=False, info={"invalid": "a search in the last turn"})
         (passages,) = self.retriever.search([argument], self.top_k)

@@ -49,9 +49,7 @@ class WebEnv:
             result = StepResult("", done=True, valid=False, info={"invalid": "the episode is over"})
         elif name == "answer":
             self.over = True
-            result = final_answer(
-                argument, self.task.objectives, self.reward, self.variant, self.task.data.get("first", 1)
-            )
+            result = final_answer(argument, self.task, self.reward, self.variant)
         elif not name:
             result = StepResult("Nothing was searched.", valid=False)
         elif self.num_steps >= self.task.max_turns:

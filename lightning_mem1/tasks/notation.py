@@ -69,7 +69,7 @@ def _place(memory: Memory, number: int) -> str:
     return f"{told} {UNKNOWN} {link} {memory.query}" if just_read else f"{told} {UNKNOWN}"
 
 
-def final_answer(memory: Memory, notation: str) -> str:
+def write_answers(memory: Memory, notation: str) -> str:
     """The answers as they are given; in `next` the list as it stands in the state."""
     if notation == "next":
         return _listed(memory) or GIVEN_UP
@@ -81,13 +81,13 @@ def read_state(text: str, num_questions: int, first: int) -> Memory:
     note, _, listed = text.partition(LISTED)
     memory = Memory(note, [UNKNOWN] * num_questions, first=first)
     read = _read_next if BAR in text else _read_every
-    read(listed.strip(), memory)
+    read(listed, memory)
     return memory
 
 
 def _read_every(listed: str, memory: Memory) -> None:
     """Fill in the answers of a list ``1 by odo lin; 2 ?``: a question's place tells which it is."""
-    for number, place in enumerate(listed.split("; ")[: len(memory.answers)]):
+    for number, place in enumerate(listed.strip().split("; ")[: len(memory.answers)]):
         known = re.fullmatch(r"\d+ ([^?]\S*) (.*[^?])", place)
         if known:
             memory.links[number], memory.answers[number] = known.groups()
@@ -95,7 +95,7 @@ def _read_every(listed: str, memory: Memory) -> None:
 
 def _read_next(listed: str, memory: Memory) -> None:
     """Fill in the answers of ``1 odo lin 2 trier | 3 in which year ...?``: the numbers of the list count up."""
-    rest = f" {listed.partition('|')[0].strip()} "
+    rest = f" {listed.partition(BAR)[0].strip()} "
     for place in range(len(memory.answers)):
         _, found, rest = rest.partition(f" {memory.first + place} ")
         answer, _, _ = rest.partition(f" {memory.first + place + 1} ")

@@ -36,7 +36,7 @@ from lightning_mem1.tasks.lookup import (
     resolve,
     year_in,
 )
-from lightning_mem1.tasks.notation import Notation, final_answer, read_state, write_state
+from lightning_mem1.tasks.notation import Notation, read_state, write_answers, write_state
 from lightning_mem1.tasks.quiz import Asked, read_question
 from lightning_mem1.text import QA_TAGS, Tags, parse_turn
 from lightning_mem1.types import Env, Task
@@ -186,7 +186,7 @@ class Researcher:
         think = f"<{self.tags.internal_state}> {state}</{self.tags.internal_state}>"
         if not final:
             return f"{think}<{search}> {memory.query}</{search}>"
-        return f"{think}<{answer}> {final_answer(memory, self.notation)}</{answer}>"
+        return f"{think}<{answer}> {write_answers(memory, self.notation)}</{answer}>"
 
 
 @dataclass
