@@ -115,6 +115,7 @@ def qa_play(config: WarmStart, stage: Stage, seed: int, num_passages: int = 5400
         "compose": stage.compose,
         "top_k": stage.passages,
         "variant": variant,
+        "wording": data.wording,
     }
     source = NumberedTasks(data.largest_first, seed, num_passages, stage.hops, **asked_as)
 

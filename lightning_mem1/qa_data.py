@@ -12,6 +12,7 @@ from lightning_mem1.retrieval.web import Web, WebSettings
 from lightning_mem1.scoring import RewardKind, Variant
 from lightning_mem1.settings import check_least
 from lightning_mem1.tasks.compose import Preset
+from lightning_mem1.tasks.quiz import Wording, check_wording
 from lightning_mem1.types import TaskSource
 
 
@@ -36,6 +37,7 @@ class QAData(TaskDataModule):
             (questions that begin alike) or paired (pairs of questions with the same answer).
         weights: Share of each set in a mixed composition, by file name without its ending; null takes everything.
         hops: Facts to be put together in a question of the encyclopedia.
+        wording: How the encyclopedia asks: question, or topic ("Odo Lin home town?").
         num_passages: Size of the encyclopedia.
         world_seed: Draws the encyclopedia.
         turns_per_task: Turns the agent has; null for three per objective and one for the answer, at least 6.
@@ -67,6 +69,7 @@ class QAData(TaskDataModule):
         compose: Preset = "mixed",
         weights: dict[str, float] | None = None,
         hops: list[int] | None = None,
+        wording: Wording = "question",
         num_passages: int = 5400,
         world_seed: int = 0,
         turns_per_task: int | None = None,
@@ -90,6 +93,9 @@ class QAData(TaskDataModule):
             raise ValueError(
                 "val_questions, test_questions and corpus belong to data.questions, got none: give it or drop them"
             )
+        check_wording(wording, "data.wording")
+        if questions is not None and wording != "question":
+            raise ValueError(f"data.wording belongs to the generated encyclopedia, got '{wording}'; drop it")
         if retriever not in ("bm25", "dense", "web") and not retriever.startswith(("http://", "https://")):
             raise ValueError(
                 f"unknown retriever: expected bm25, dense, web or an address, got '{retriever}'; set data.retriever"
@@ -98,6 +104,7 @@ class QAData(TaskDataModule):
         self.val_questions = None if val_questions is None else _paths(val_questions)
         self.test_questions = None if test_questions is None else _paths(test_questions)
         self.retriever, self.web, self.dense_model = retriever, web, dense_model
+        self.wording = wording
         self.hops, self.num_passages, self.world_seed = hops or [1, 2], num_passages, world_seed
         self.max_question_chars = max_question_chars
         self.settings = {
@@ -123,7 +130,8 @@ class QAData(TaskDataModule):
 
         if not self.questions:
             server = self._server() if self.retriever != "bm25" else None
-            return EncyclopediaTasks(self.world_seed, self.num_passages, self.hops, server, **self.settings)
+            made = self.world_seed, self.num_passages, self.hops, server, self.wording
+            return EncyclopediaTasks(*made, **self.settings)  # type: ignore[arg-type]
         splits = split_questions(self.questions, self.val_questions, self.test_questions, self.max_question_chars)
         return QATasks(splits, self._server(), seed=self.seed, **self.settings)  # type: ignore[arg-type]
 

@@ -10,6 +10,7 @@ from lightning_mem1.settings import check_least
 from lightning_mem1.tasks.compose import Preset
 from lightning_mem1.tasks.notation import Notation, check_notation
 from lightning_mem1.tasks.novice import Skill as Shopping
+from lightning_mem1.tasks.quiz import Wording, check_wording
 from lightning_mem1.tasks.researcher import Skill as Research
 
 
@@ -94,15 +95,18 @@ class QAExpert:
         notation: How its state lists the answers, see `tasks.notation`.
         largest_first: Half of the tasks are numbered from a number drawn between 1 and this on, others from 1; above
             1 a policy learns which number follows which without ever seeing a task of so many questions.
+        wording: How the encyclopedia asks, see `tasks.quiz`: question or topic.
     """
 
     num_passages: int = 300
     skill: Research = field(default_factory=Research)
     notation: Notation = "every"
     largest_first: int = 1
+    wording: Wording = "question"
 
     def __post_init__(self) -> None:
         check_notation(self.notation, "warmstart.data.qa.notation")
+        check_wording(self.wording, "warmstart.data.qa.wording")
         check_least("warmstart.data.qa.largest_first", self.largest_first, 1)
 
 

@@ -20,6 +20,7 @@ from lightning_mem1.policy.loading import BUNDLED, load_tokenizer
 from lightning_mem1.reports.measures import measures
 from lightning_mem1.rollout import Episode, collect
 from lightning_mem1.tasks.notation import Notation
+from lightning_mem1.tasks.quiz import Wording
 from lightning_mem1.tasks.researcher import EXPERT
 from lightning_mem1.text import Tags
 from lightning_mem1.types import Trajectory
@@ -29,10 +30,15 @@ MODES = ("mem1", "full", "summary")
 
 
 def faultless(
-    mode: str, objectives: int, num_tasks: int, tokenizer: Any, notation: Notation = "next"
+    mode: str,
+    objectives: int,
+    num_tasks: int,
+    tokenizer: Any,
+    notation: Notation = "next",
+    wording: Wording = "topic",
 ) -> tuple[list[Trajectory], Tags]:
     """Play some test tasks without a mistake, and the names of the blocks."""
-    config = WarmStart("", memory=mode, data=ExpertData(qa=QAExpert(skill=EXPERT, notation=notation)))
+    config = WarmStart("", memory=mode, data=ExpertData(qa=QAExpert(skill=EXPERT, notation=notation, wording=wording)))
     config.rollout.max_new_tokens, config.rollout.max_information_tokens = 1024, 384
     source, settings, writer = qa_play(config, Stage(1, objectives=[objectives], hops=[1]), 0)
     tasks = [source.task("test", index) for index in range(min(num_tasks, source.size("test")))]

@@ -45,6 +45,11 @@ class Relation:
     question: str
     target: str = ""
 
+    @property
+    def topic(self) -> str:
+        """The question as one types it into a search box."""
+        return f"{{}} {self.noun}?"
+
 
 RELATIONS = (
     Relation("person", "home", "from", "home town", "Which town is {} from?", "town"),

@@ -15,6 +15,7 @@ from lightning_mem1.scoring import RewardKind, Variant
 from lightning_mem1.tasks.compose import Composer, Preset, check_schedule, num_objectives
 from lightning_mem1.tasks.encyclopedia import Encyclopedia
 from lightning_mem1.tasks.question import Question
+from lightning_mem1.tasks.quiz import Wording
 from lightning_mem1.tasks.quiz import questions as quiz
 from lightning_mem1.tasks.researcher import EXPERT, play
 from lightning_mem1.types import Env, Objective, Split, Task
@@ -125,14 +126,15 @@ class EncyclopediaTasks(QATasks):
         seed: Draws world, questions and composition.
         num_passages: Size of the world.
         hops: Which questions: 1, 2 or 3 facts that have to be put together.
+        wording: ``question``, or ``topic`` ("Odo Lin home town?"), see `tasks.quiz`.
         settings: As for `QATasks`.
     """
 
     def __init__(
         self, seed: int = 0, num_passages: int = 5400, hops: Sequence[int] = (1, 2), retriever: Retriever | None = None,
-        **settings: object,
+        wording: Wording = "question", **settings: object,
     ) -> None:  # fmt: skip
-        world, questions = _world(seed, num_passages, tuple(hops))
+        world, questions = _world(seed, num_passages, tuple(hops), wording)
         super().__init__(questions, retriever or world, seed=seed, **settings)  # type: ignore[arg-type]
 
     def baselines(self, split: Split, indices: Sequence[int]) -> dict[str, float]:
@@ -142,9 +144,11 @@ class EncyclopediaTasks(QATasks):
 
 
 @lru_cache(maxsize=2)
-def _world(seed: int, num_passages: int, hops: tuple[int, ...]) -> tuple[BM25, dict[Split, dict[str, list[Question]]]]:
+def _world(
+    seed: int, num_passages: int, hops: tuple[int, ...], wording: Wording
+) -> tuple[BM25, dict[Split, dict[str, list[Question]]]]:
     world = Encyclopedia(seed, num_passages)
-    return BM25(world.passages), {split: {"encyclopedia": quiz(world, split, hops)} for split in SPLITS}
+    return BM25(world.passages), {split: {"encyclopedia": quiz(world, split, hops, wording)} for split in SPLITS}
 
 
 def turn_budget(k: int) -> int:

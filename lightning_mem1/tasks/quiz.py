@@ -3,6 +3,9 @@
 One hop asks for a fact of a named thing. A bridge names a thing only as "the maker of The Silent Harbor", so that its
 own passage cannot be found before the first one is read; a comparison needs two passages that are both named. Splits
 are parted by the thing that a question names first, so that validation asks about things that training never named.
+
+The wording ``topic`` asks as one types into a search box, "Odo Lin home town?": questions then differ from their first
+words on, and a small model that copies one by looking back two tokens does not slip from it into another.
 """
 
 from __future__ import annotations
@@ -13,12 +16,15 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Literal, get_args
 
 from lightning_mem1.tasks.compose import BEFORE
 from lightning_mem1.tasks.encyclopedia import RELATIONS, Encyclopedia, Relation, Thing
 from lightning_mem1.tasks.question import Question
 from lightning_mem1.types import Split
 
+Wording = Literal["question", "topic"]
+WORDINGS: tuple[Wording, ...] = get_args(Wording)
 OF_KIND = {kind: [r for r in RELATIONS if r.kind == kind] for kind in ("person", "town", "work", "company", "event")}
 COMPARED = {
     "person": ("born", "Who was born first, {} or {}?"),
@@ -35,34 +41,49 @@ def split_of(name: str) -> Split:
     return "val" if tenth == 8 else "test" if tenth == 9 else "train"
 
 
-def questions(world: Encyclopedia, split: Split, hops: Sequence[int] = (1, 2, 3)) -> list[Question]:
-    """All questions of a split, in a fixed order; those with `needs` are follow-ups for interdependent tasks."""
+def check_wording(wording: str, setting: str) -> None:
+    """Raise ValueError for a wording that does not exist."""
+    if wording not in WORDINGS:
+        raise ValueError(f"unknown wording: expected {' or '.join(WORDINGS)}, got '{wording}'; set {setting}")
+
+
+def questions(
+    world: Encyclopedia, split: Split, hops: Sequence[int] = (1, 2, 3), wording: Wording = "question"
+) -> list[Question]:
+    """All questions of a split, in a fixed order; those with `needs` are follow-ups for interdependent tasks.
+
+    Comparisons have names at their end only and are worded as questions always.
+    """
     rng = random.Random(f"quiz/{world.seed}/{split}")
     asked: list[Question] = []
     for thing in world.things.values():
         if split_of(thing.name) == split:
-            asked += _about(world, thing, rng)
+            asked += _about(world, thing, rng, wording)
     return [question for question in asked if question.hops in hops]
 
 
-def _about(world: Encyclopedia, thing: Thing, rng: random.Random) -> Iterator[Question]:
+def _about(world: Encyclopedia, thing: Thing, rng: random.Random, wording: Wording) -> Iterator[Question]:
     relations = OF_KIND[thing.kind]
     for relation in relations:
-        yield _one_hop(world, thing, relation)
+        yield _one_hop(thing, relation, wording)
     bridges = [(first, second) for first in relations if first.target for second in OF_KIND[first.target]]
     for chain in rng.sample(bridges, min(3, len(bridges))):
-        yield from _bridge(world, thing, chain)
+        yield from _bridge(world, thing, chain, wording)
     first, second = rng.choice([pair for pair in bridges if pair[1].target])
-    yield from _bridge(world, thing, (first, second, rng.choice(OF_KIND[second.target])))
+    yield from _bridge(world, thing, (first, second, rng.choice(OF_KIND[second.target])), wording)
     if thing.kind in COMPARED and (other := _rival(world, thing, rng)):
         yield _comparison(thing, other)
 
 
-def _one_hop(world: Encyclopedia, thing: Thing, relation: Relation) -> Question:
+def _asks(relation: Relation, name: str, wording: Wording) -> str:
+    return relation.topic.format(name) if wording == "topic" else relation.question.format(name)
+
+
+def _one_hop(thing: Thing, relation: Relation, wording: Wording) -> Question:
     name = thing.nickname or thing.name
     return Question(
         f"{thing.name}/{relation.name}",
-        relation.question.format(name),
+        _asks(relation, name, wording),
         accepted(thing.facts[relation.name], relation),
         hops=1,
         kind="alias" if thing.nickname else "fact",
@@ -70,7 +91,7 @@ def _one_hop(world: Encyclopedia, thing: Thing, relation: Relation) -> Question:
     )
 
 
-def _bridge(world: Encyclopedia, thing: Thing, chain: Sequence[Relation]) -> Iterator[Question]:
+def _bridge(world: Encyclopedia, thing: Thing, chain: Sequence[Relation], wording: Wording) -> Iterator[Question]:
     """The question over all relations of the chain, and for two relations the same as a follow-up."""
     support = [thing.name]
     for relation in chain[:-1]:
@@ -83,10 +104,10 @@ def _bridge(world: Encyclopedia, thing: Thing, chain: Sequence[Relation]) -> Ite
         noun = f"the {relation.noun} of {noun}"
     name, last = "/".join([thing.name, *(relation.name for relation in chain)]), chain[-1]
     answers, hops = accepted(value, last), len(chain)
-    yield Question(name, last.question.format(noun), answers, hops=hops, kind="bridge", support=tuple(support))
+    yield Question(name, _asks(last, noun, wording), answers, hops=hops, kind="bridge", support=tuple(support))
     if hops == 2:
         head = f"{thing.name}/{chain[0].name}"
-        text = last.question.format(BEFORE)
+        text = _asks(last, BEFORE, wording)
         yield Question(f"{name}/after", text, answers, "", 1, "follow-up", tuple(support[1:]), needs=head)
 
 
@@ -133,6 +154,8 @@ def read_question(text: str) -> Asked | None:
 
     >>> read_question("Which town is the maker of The Red Door from?").names
     ('The Red Door',)
+    >>> read_question("Odo Lin home town?").names
+    ('Odo Lin',)
     """
     for kind, (name, template) in COMPARED.items():
         if found := _match(template, text):
@@ -140,6 +163,9 @@ def read_question(text: str) -> Asked | None:
             return Asked(found, (relation,))
     for relation in RELATIONS:
         if found := _match(relation.question, text):
+            return _unfold(found[0], (relation,))
+    for relation in sorted(RELATIONS, key=lambda each: -len(each.noun)):  # "opening year" before "year"
+        if found := _match(relation.topic, text):
             return _unfold(found[0], (relation,))
     return None
 
