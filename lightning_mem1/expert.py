@@ -155,7 +155,9 @@ class NumberedTasks(EncyclopediaTasks):
 
 def _shifted(question: str, first: int) -> str:
     """A question that names an earlier one, where the first one's number is `first`."""
-    return re.sub(r"(?<=the answer to question )\d+", lambda found: str(int(found[0]) + first - 1), question)
+    return re.sub(
+        r"(?<=^answer )\d+|(?<=the answer to question )\d+", lambda found: str(int(found[0]) + first - 1), question
+    )
 
 
 class _Hand:

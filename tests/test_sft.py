@@ -189,9 +189,10 @@ def test_a_missing_config_is_one_clear_line(capsys):
     assert "did you mean 'experiments/warmstart.yaml'" in capsys.readouterr().err
 
 
-def test_training_tasks_are_numbered_from_anywhere_on_and_others_from_one(tmp_path):
+@pytest.mark.parametrize(("wording", "named"), [("question", "the answer to question"), ("topic", "answer")])
+def test_training_tasks_are_numbered_from_anywhere_on_and_others_from_one(tmp_path, wording, named):
     config = warm_start(tmp_path)
-    config.data.qa = QAExpert(60, EXPERT, notation="next", largest_first=9)
+    config.data.qa = QAExpert(60, EXPERT, notation="next", largest_first=9, wording=wording)
     stage = Stage(1, 0, 1, objectives=[3], hops=[1], compose="interdependent")
     source, settings, writer = qa_play(config, stage, 1000, 60)
     tasks = [source.task("train", index) for index in range(20)]
@@ -200,8 +201,8 @@ def test_training_tasks_are_numbered_from_anywhere_on_and_others_from_one(tmp_pa
     assert all(source.task("val", index).prompt.startswith("1 ") for index in range(source.size("val")))
     task = next(task for task in tasks if not task.prompt.startswith("1 "))
     numbers = [int(line.split()[0]) for line in task.prompt.split("\n")]
-    named = [int(found) for found in re.findall(r"the answer to question (\d+)", task.prompt)]
-    assert numbers == list(range(numbers[0], numbers[0] + 3)) and named and set(named) < set(numbers)
+    needed = [int(found) for found in re.findall(rf"{named} (\d+)", task.prompt)]
+    assert numbers == list(range(numbers[0], numbers[0] + 3)) and needed and set(needed) < set(numbers)
     config.stages = [Stage(3, 0, 4, objectives=[3], hops=[1], compose="interdependent")]
     played = [t for step in ExpertStream(config, tiny_tokenizer()) for t in step]
     assert len(played) == 12 and sum(t.reward for t in played) >= 33  # of 36 answers

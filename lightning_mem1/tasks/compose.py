@@ -18,7 +18,7 @@ from lightning_mem1.types import Objective
 
 Preset = Literal["mixed", "paper", "interdependent", "alike", "paired"]
 PRESETS: tuple[Preset, ...] = get_args(Preset)
-BEFORE = "{before}"
+BEFORE, NUMBER = "{before}", "{number}"  # in a question that needs another one: "the answer to question 1", "1"
 T = TypeVar("T")
 
 
@@ -113,7 +113,8 @@ def as_asked(questions: Sequence[Question]) -> Composed:
     for question in questions:
         text = question.text
         if question.needs:
-            text = text.replace(BEFORE, f"the answer to question {place[question.needs]}")
+            number = place[question.needs]
+            text = text.replace(BEFORE, f"the answer to question {number}").replace(NUMBER, str(number))
         objectives.append(Objective(text, question.answers))
     return Composed(tuple(questions), tuple(objectives))
 

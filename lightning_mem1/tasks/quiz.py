@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Literal, get_args
 
-from lightning_mem1.tasks.compose import BEFORE
+from lightning_mem1.tasks.compose import BEFORE, NUMBER
 from lightning_mem1.tasks.encyclopedia import RELATIONS, Encyclopedia, Relation, Thing
 from lightning_mem1.tasks.question import Question
 from lightning_mem1.types import Split
@@ -32,7 +32,7 @@ COMPARED = {
     "work": ("year", "Which is dated first, {} or {}?"),
     "company": ("opened", "Which opened first, {} or {}?"),
 }
-FOLLOW_UP = re.compile(r"the answer to question (\d+)$", re.IGNORECASE)
+FOLLOW_UP = re.compile(r"(?:the answer to question|answer) (\d+)", re.IGNORECASE)
 
 
 def split_of(name: str) -> Split:
@@ -107,7 +107,7 @@ def _bridge(world: Encyclopedia, thing: Thing, chain: Sequence[Relation], wordin
     yield Question(name, _asks(last, noun, wording), answers, hops=hops, kind="bridge", support=tuple(support))
     if hops == 2:
         head = f"{thing.name}/{chain[0].name}"
-        text = _asks(last, BEFORE, wording)
+        text = _asks(last, f"answer {NUMBER}" if wording == "topic" else BEFORE, wording)
         yield Question(f"{name}/after", text, answers, "", 1, "follow-up", tuple(support[1:]), needs=head)
 
 

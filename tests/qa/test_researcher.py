@@ -138,8 +138,9 @@ def test_in_the_other_notation_it_lists_what_is_answered_and_spells_out_the_ques
     assert write(QUESTIONS, None, "", 1) == "<think> start; | 7</think><answer> none</answer>"
 
 
+@pytest.mark.parametrize("wording", ["question", "topic"])
 @pytest.mark.parametrize("compose", ["mixed", "interdependent"])
-def test_in_the_other_notation_it_answers_as_many_questions(compose):
-    source = EncyclopediaTasks(3, 600, (1,), objectives=4, compose=compose, variant="numbered")
+def test_in_the_other_notation_it_answers_as_many_questions(compose, wording):
+    source = EncyclopediaTasks(3, 600, (1,), objectives=4, compose=compose, variant="numbered", wording=wording)
     tasks = [source.task("val", index) for index in range(10)]
     assert fmean(play(source.env(task), task, EXPERT, notation="next").info["em_mean"] for task in tasks) >= 0.9
