@@ -24,7 +24,7 @@ from lightning_mem1.tasks.qa import EncyclopediaTasks, ask
 from lightning_mem1.tasks.researcher import Researcher
 from lightning_mem1.tasks.webshop import ShopTasks
 from lightning_mem1.text import Tags, information_block
-from lightning_mem1.types import Env, Split, Task, TaskSource, Trajectory
+from lightning_mem1.types import Env, Split, Task, TaskSource, Trajectory, Turn
 from lightning_mem1.warmstart import Stage, WarmStart
 from lightning_mem1.wire import PRESETS
 
@@ -73,12 +73,22 @@ class ExpertStream(IterableDataset[list[Trajectory]]):
             episodes.append(Episode(task, env := source.env(task), group))
             writers.append(writer(random.Random(rng.random()), env, task))
         engine = ScriptedEngine(self.tokenizer, writers)
-        return collect(episodes, engine, self.tokenizer, settings, self.config.memory)
+        played = collect(episodes, engine, self.tokenizer, settings, self.config.memory)
+        for trajectory in played:
+            if "carried" in trajectory.task.data:
+                _first_state(trajectory, self.config.memory).valid = False
+        return played
 
 
 def _worth_cloning(trajectory: Trajectory, min_reward: float | None) -> bool:
     reached = min_reward is None or trajectory.reward >= min_reward
     return reached and any(turn.valid for turn in trajectory.turns)
+
+
+def _first_state(trajectory: Trajectory, memory: str) -> Turn:
+    """The turn that writes the first internal state."""
+    kind = "memory" if memory in STAGED else "act"
+    return next(turn for turn in trajectory.turns if turn.kind == kind)
 
 
 def shop_play(
@@ -117,11 +127,11 @@ def qa_play(config: WarmStart, stage: Stage, seed: int, num_passages: int = 5400
         "variant": variant,
         "wording": data.wording,
     }
-    source = NumberedTasks(data.largest_first, seed, num_passages, stage.hops, **asked_as)
+    source = NumberedTasks(data.largest_first, data.carried, seed, num_passages, stage.hops, **asked_as)
 
     def writer(rng: random.Random, env: Env, task: Task) -> Writer:
-        first = task.data.get("first", 1)
-        reader = Researcher(rng, data.skill, settings.tags, data.notation, first)
+        first, carried = task.data.get("first", 1), task.data.get("carried", "")
+        reader = Researcher(rng, data.skill, settings.tags, data.notation, first, carried)
         asked = [each.question for each in task.objectives]
 
         def turn(previous: str | None, left: int) -> str:
@@ -135,12 +145,23 @@ def qa_play(config: WarmStart, stage: Stage, seed: int, num_passages: int = 5400
 class NumberedTasks(EncyclopediaTasks):
     """Training tasks, half of them numbered from a number between 1 and `largest_first` on, told in ``data["first"]``.
 
-    The other half begin at 1, as tasks do that are scored: a reply numbers its passages 1, 2, 3 as well.
+    The other half begin at 1, as tasks do that are scored: a reply numbers its passages 1, 2, 3 as well. A part of the
+    first half, `carried`, names in ``data["carried"]`` answers to the smaller numbers.
     """
 
-    def __init__(self, largest_first: int, seed: int, num_passages: int, hops: Sequence[int], **settings: Any) -> None:
+    def __init__(
+        self,
+        largest_first: int,
+        carried: float,
+        seed: int,
+        num_passages: int,
+        hops: Sequence[int],
+        **settings: Any,
+    ) -> None:
         super().__init__(seed, num_passages, hops, **settings)
-        self.largest_first, self.seed = largest_first, seed
+        self.largest_first, self.carried, self.seed = largest_first, carried, seed
+        asked = self.composers["train"].sources["encyclopedia"]
+        self.things = [question.answers[0].lower() for question in asked if not question.needs]
 
     def task_of(self, split: Split, index: int, k: int) -> Task:
         task = super().task_of(split, index, k)
@@ -149,8 +170,10 @@ class NumberedTasks(EncyclopediaTasks):
         if split != "train" or first == 1:
             return task
         objectives = tuple(replace(each, question=_shifted(each.question, first)) for each in task.objectives)
-        prompt = ask(objectives, first=first)
-        return replace(task, prompt=prompt, objectives=objectives, data={**task.data, "first": first})
+        data: dict[str, Any] = {**task.data, "first": first}
+        if rng.random() < self.carried:
+            data["carried"] = " ".join(f"{number} {rng.choice(self.things)}" for number in range(1, first))
+        return replace(task, prompt=ask(objectives, first=first), objectives=objectives, data=data)
 
 
 def _shifted(question: str, first: int) -> str:

@@ -119,7 +119,8 @@ def final_answer(answer: str, task: Task, reward: RewardKind = "em", variant: Va
 def split_answers(answer: str | None, num_objectives: int, variant: Variant = "fixed", first: int = 1) -> list[str]:
     """Cut ``answer1; answer2`` into its parts; a single objective's answer may hold semicolons, but in ``official``.
 
-    In ``numbered`` the numbers go up from `first`; an answer whose number does not come is empty.
+    In ``numbered`` the numbers go up from `first`; an answer whose number does not come is empty, and what stands under
+    smaller numbers before it is left out.
     """
     if answer is None:
         return []
@@ -132,8 +133,10 @@ def split_answers(answer: str | None, num_objectives: int, variant: Variant = "f
 def _numbered(answer: str, numbers: range) -> list[str]:
     """The answers of ``1 odo lin 3. trier`` by their numbers, ``["odo lin", "", "trier"]``; nothing without numbers."""
     words: dict[int, list[str]] = {}
-    last = numbers.start - 1
-    for word in answer.split():
+    last, given = numbers.start - 1, answer.split()
+    if given and 0 <= _number(given[0]) < numbers.start:
+        given = given[next((n for n, word in enumerate(given) if _number(word) in numbers), 0) :]
+    for word in given:
         if (number := _number(word)) in numbers and number > last:
             words[last := number] = []
         elif not words:

@@ -96,6 +96,9 @@ class QAExpert:
         largest_first: Half of the tasks are numbered from a number drawn between 1 and this on, others from 1; above
             1 a policy learns which number follows which without ever seeing a task of so many questions.
         wording: How the encyclopedia asks, see `tasks.quiz`: question or topic.
+        carried: Part of the tasks numbered from above 1 whose first state lists answers to all smaller numbers (things
+            out of the encyclopedia); that state is shown and not cloned. So a policy learns to keep and to lengthen a
+            list of `largest_first` answers without a task of so many questions. Notation `next` only.
     """
 
     num_passages: int = 300
@@ -103,10 +106,18 @@ class QAExpert:
     notation: Notation = "every"
     largest_first: int = 1
     wording: Wording = "question"
+    carried: float = 0.0
 
     def __post_init__(self) -> None:
         check_notation(self.notation, "warmstart.data.qa.notation")
         check_wording(self.wording, "warmstart.data.qa.wording")
+        if not 0.0 <= self.carried <= 1.0:
+            raise ValueError(f"warmstart.data.qa.carried must lie in [0, 1], got {self.carried}")
+        if self.carried and (self.notation != "next" or self.largest_first == 1):
+            raise ValueError(
+                "warmstart.data.qa.carried needs notation next and largest_first above 1, got "
+                f"{self.notation} and {self.largest_first}; set both or drop it"
+            )
         check_least("warmstart.data.qa.largest_first", self.largest_first, 1)
 
 

@@ -21,7 +21,8 @@ _AFTER = r"(.+?)(?:,? (?:and|who|known as|born in|worked for|married|on the rive
 class Memory:
     """What the previous turn says: the note, the answers so far with the words before them, and the query.
 
-    `first` is the number of the first question, as the prompt has it.
+    `first` is the number of the first question, as the prompt has it; `carried` the entries before it, of questions
+    that are no longer asked.
     """
 
     note: str
@@ -29,6 +30,7 @@ class Memory:
     query: str = ""
     links: dict[int, str] = field(default_factory=dict)
     first: int = 1
+    carried: str = ""
 
 
 def due(asked: Asked, memory: Memory) -> tuple[str, Relation, bool]:

@@ -57,7 +57,8 @@ def _known(memory: Memory) -> int:
 
 def _listed(memory: Memory) -> str:
     """The answers so far behind their numbers."""
-    return " ".join(f"{n} {answer}" for n, answer in enumerate(memory.answers[: _known(memory)], memory.first))
+    known = enumerate(memory.answers[: _known(memory)], memory.first)
+    return " ".join([*([memory.carried] if memory.carried else []), *(f"{n} {answer}" for n, answer in known)])
 
 
 def _place(memory: Memory, number: int) -> str:
@@ -96,6 +97,8 @@ def _read_every(listed: str, memory: Memory) -> None:
 def _read_next(listed: str, memory: Memory) -> None:
     """Fill in the answers of ``1 odo lin 2 trier | 3 in which year ...?``: the numbers of the list count up."""
     rest = f" {listed.partition(BAR)[0].strip()} "
+    if memory.first > 1:
+        memory.carried = rest.partition(f" {memory.first} ")[0].strip()
     for place in range(len(memory.answers)):
         _, found, rest = rest.partition(f" {memory.first + place} ")
         answer, _, _ = rest.partition(f" {memory.first + place + 1} ")

@@ -71,6 +71,7 @@ class Researcher:
         tags: Names of the blocks.
         notation: How its state lists the answers, see `tasks.notation`.
         first: Number of the first question.
+        carried: Entries that the list of the first state has before it, ``1 odo lin 2 trier``; notation `next` only.
     """
 
     def __init__(
@@ -80,8 +81,10 @@ class Researcher:
         tags: Tags = QA_TAGS,
         notation: Notation = "every",
         first: int = 1,
+        carried: str = "",
     ) -> None:
-        self.rng, self.skill, self.tags, self.notation, self.first = rng, skill or Skill(), tags, notation, first
+        self.rng, self.skill, self.tags, self.notation = rng, skill or Skill(), tags, notation
+        self.first, self.carried = first, carried
 
     def turn(self, questions: Sequence[str], previous: str | None, information: str, turns_left: int) -> str:
         """Write the next turn.
@@ -97,6 +100,8 @@ class Researcher:
         """
         lost = previous is None or parse_turn(previous, self.tags).action is None  # nothing was searched: begin again
         memory = self._remember(None if lost else previous, len(questions))
+        if previous is None:
+            memory.carried = self.carried
         query = ""
         if not lost and UNKNOWN in memory.answers:
             query = self._read(questions, memory, information)
