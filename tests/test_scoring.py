@@ -74,6 +74,8 @@ def test_numbers_begin_where_the_prompts_begin():
     targets = [["Odo Lin"], ["Trier"]]
     assert score("11 odo lin 12 trier", targets, "numbered", first=11).em == (1, 1)
     assert score("11 odo lin 12 trier", targets, "numbered").em == (0, 0)
+    assert score("1 ulm 2 1843 11 odo lin 12 trier", targets, "numbered", first=11).em == (1, 1)
+    assert score("1 ulm 2 1843", targets, "numbered", first=11).em == (0, 0)
     assert score("1 odo lin 2 trier", targets).em == (0, 0)  # fixed takes the numbers for words
 
 

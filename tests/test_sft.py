@@ -208,6 +208,34 @@ def test_training_tasks_are_numbered_from_anywhere_on_and_others_from_one(tmp_pa
     assert len(played) == 12 and sum(t.reward for t in played) >= 33  # of 36 answers
 
 
+@pytest.mark.parametrize("mode", ["mem1", "full", "summary"])
+def test_a_list_to_be_carried_on_is_shown_and_only_carrying_it_on_is_cloned(tmp_path, mode):
+    config = warm_start(tmp_path, memory=mode)
+    config.data.qa = QAExpert(60, EXPERT, notation="next", largest_first=9, carried=1.0)
+    config.stages = [Stage(4, 0, 4, objectives=[3], hops=[1])]
+    tokenizer = tiny_tokenizer()
+    played = [t for step in ExpertStream(config, tokenizer) for t in step]
+    carried = [t for t in played if "carried" in t.task.data]
+    assert {"carried" in t.task.data for t in played} == {"first" in t.task.data for t in played} == {True, False}
+    for t in carried:
+        states = [turn for turn in t.turns if turn.kind == ("memory" if mode == "summary" else "act")]
+        assert [turn.valid for turn in states] == [False] + [True] * (len(states) - 1)
+        assert all(t.task.data["carried"] in " ".join(tokenizer.decode(turn.action_ids).split()) for turn in states)
+    assert sum(t.reward for t in played) >= 0.9 * 3 * len(played)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"carried": 1.5, "notation": "next", "largest_first": 4}, r"carried must lie in \[0, 1\], got 1.5"),
+        ({"carried": 0.5}, "needs notation next and largest_first above 1, got every and 1"),
+    ],
+)
+def test_carried_lists_need_numbers_to_stand_behind(settings, message):
+    with pytest.raises(ValueError, match=message):
+        QAExpert(**settings)
+
+
 def test_a_warm_start_without_the_shop_tells_of_research_alone(tmp_path):
     config = warm_start(tmp_path / "policy", tokenizer=str(tmp_path))
     config.stages = [Stage(1, 0, 2, objectives=[1])]

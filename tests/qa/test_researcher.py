@@ -138,6 +138,17 @@ def test_in_the_other_notation_it_lists_what_is_answered_and_spells_out_the_ques
     assert write(QUESTIONS, None, "", 1) == "<think> start; | 7</think><answer> none</answer>"
 
 
+def test_entries_of_questions_that_are_no_longer_asked_are_carried_on_until_a_turn_is_lost():
+    write = Researcher(random.Random(0), EXPERT, notation="next", first=3, carried="1 ulm 2 1843").turn
+    asked = ["The Red Door maker?"]
+    first = write(asked, None, "", 6)
+    assert first == "<think> start; 1 ulm 2 1843 | 3 the red door maker?</think><search> the red door</search>"
+    second = write(asked, first, DOOR, 5)
+    listed = "1 ulm 2 1843 3 odo lin"
+    assert second == f"<think> the red door by odo lin; {listed} | 4</think><answer> {listed}</answer>"
+    assert write(asked, "<think> start; 1 ulm 1 ulm 1", "", 4).startswith("<think> start; | 3 the red door maker?")
+
+
 @pytest.mark.parametrize("wording", ["question", "topic"])
 @pytest.mark.parametrize("compose", ["mixed", "interdependent"])
 def test_in_the_other_notation_it_answers_as_many_questions(compose, wording):
