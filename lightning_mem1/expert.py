@@ -24,7 +24,7 @@ from lightning_mem1.tasks.qa import EncyclopediaTasks, ask
 from lightning_mem1.tasks.researcher import Researcher
 from lightning_mem1.tasks.webshop import ShopTasks
 from lightning_mem1.text import Tags, information_block
-from lightning_mem1.types import Env, Split, Task, TaskSource, Trajectory, Turn
+from lightning_mem1.types import Env, Split, Task, TaskSource, Trajectory
 from lightning_mem1.warmstart import Stage, WarmStart
 from lightning_mem1.wire import PRESETS
 
@@ -76,7 +76,7 @@ class ExpertStream(IterableDataset[list[Trajectory]]):
         played = collect(episodes, engine, self.tokenizer, settings, self.config.memory)
         for trajectory in played:
             if "carried" in trajectory.task.data:
-                _first_state(trajectory, self.config.memory).valid = False
+                _leave_out_first_state(trajectory, self.config.memory)
         return played
 
 
@@ -85,10 +85,11 @@ def _worth_cloning(trajectory: Trajectory, min_reward: float | None) -> bool:
     return reached and any(turn.valid for turn in trajectory.turns)
 
 
-def _first_state(trajectory: Trajectory, memory: str) -> Turn:
-    """The turn that writes the first internal state."""
+def _leave_out_first_state(trajectory: Trajectory, memory: str) -> None:
+    """Do not clone the turn, if there is one, that tells what no policy could know: it is shown only."""
     kind = "memory" if memory in STAGED else "act"
-    return next(turn for turn in trajectory.turns if turn.kind == kind)
+    for turn in [turn for turn in trajectory.turns if turn.kind == kind][:1]:
+        turn.valid = False
 
 
 def shop_play(
