@@ -19,12 +19,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from typing import Literal
+from typing import Literal, get_args
 
 from lightning_mem1.tasks.lookup import GIVEN_UP, LINK, UNKNOWN, Memory
 
 Notation = Literal["every", "next"]
-NOTATIONS = ("every", "next")
+NOTATIONS: tuple[Notation, ...] = get_args(Notation)
 LISTED, BAR = ";", " | "  # in `next`: before the list, and before the question that is searched for
 
 
