@@ -147,7 +147,7 @@ def test_a_turn_is_followed_when_every_token_is_the_first_choice_and_the_first_s
     assert (all_right.tokens, all_right.right, all_right.slip, all_right.wrong) == (2, 2, "", {})
     slipped = claim_forced.agreement(policy, [one, other, one], [one, third, one])
     assert (slipped.tokens, slipped.right) == (3, 2) and re.fullmatch("' ?1' expected ' ?2', got ' ?3'", slipped.slip)
-    found = claim_forced.turns(policy, "mem1", 1, 4, "every")  # what it was made for
+    found = claim_forced.turns(policy, "mem1", 1, 4, "every", "question")  # what it was made for
     assert len(found) == 8 and sum(not each.slip for each in found) >= 6
 
 
@@ -170,7 +170,7 @@ def test_departures_are_told_by_the_part_of_the_turn_they_are_in():
 
 def test_what_is_followed_is_what_the_policy_would_write():
     policy = Policy.load("bundled").eval()
-    (trajectory,), _ = claim_bound.faultless("mem1", 1, 1, policy.tokenizer, "every")
+    (trajectory,), _ = claim_bound.faultless("mem1", 1, 1, policy.tokenizer, "every", "question")
     (context, written), *_ = zip(contexts(trajectory), [turn.action_ids for turn in trajectory.turns], strict=False)
     batch = collate([trajectory])
     told = claim_forced.followed(policy, context, written)

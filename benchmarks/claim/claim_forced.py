@@ -1,6 +1,6 @@
 """How far a policy follows a faultless researcher, turn by turn: what fails beyond the horizon it was trained on.
 
-    python benchmarks/claim/claim_forced.py bundled --notation every
+    python benchmarks/claim/claim_forced.py bundled --notation every --wording question
     python benchmarks/claim/claim_forced.py runs/claim/policies/mem1
 
 Every turn is scored in the context that the faultless researcher left behind, so that one mistake does not hide the
@@ -28,6 +28,7 @@ from claim_bound import MODES, faultless
 from lightning_mem1.memory import contexts
 from lightning_mem1.policy.policy import Policy
 from lightning_mem1.tasks.notation import NOTATIONS, Notation
+from lightning_mem1.tasks.quiz import WORDINGS, Wording
 
 
 @dataclass(frozen=True)
@@ -86,9 +87,11 @@ def part_of(before: str) -> str:
     return "list" if ";" in before else "note"
 
 
-def turns(policy: Policy, mode: str, objectives: int, num_tasks: int, notation: Notation) -> list[Followed]:
+def turns(
+    policy: Policy, mode: str, objectives: int, num_tasks: int, notation: Notation, wording: Wording
+) -> list[Followed]:
     """Every turn of some test tasks."""
-    found, _ = faultless(mode, objectives, num_tasks, policy.tokenizer, notation)
+    found, _ = faultless(mode, objectives, num_tasks, policy.tokenizer, notation, wording)
     return [
         followed(policy, context, turn.action_ids)
         for trajectory in found
@@ -102,6 +105,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("policy", help="folder, or bundled")
     parser.add_argument("--memory", choices=MODES, default="mem1")
     parser.add_argument("--notation", choices=NOTATIONS, default="next")
+    parser.add_argument("--wording", choices=WORDINGS, default="topic")
     parser.add_argument("--objectives", default="1,2,4,8,16")
     parser.add_argument("--questions", type=int, default=16, help="of each number of objectives, over all its tasks")
     options = parser.parse_args(argv)
@@ -109,7 +113,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     print("| objectives | turns followed | tokens followed | departures by part of the turn | first slips |")
     print("| --- | --- | --- | --- | --- |")
     for k in map(int, options.objectives.split(",")):
-        each = turns(policy, options.memory, k, max(1, options.questions // k), options.notation)
+        each = turns(policy, options.memory, k, max(1, options.questions // k), options.notation, options.wording)
         whole, share = (
             sum(not one.slip for one in each),
             sum(one.right for one in each) / sum(one.tokens for one in each),
