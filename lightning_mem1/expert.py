@@ -10,6 +10,7 @@ import random
 import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from functools import cached_property
 from typing import Any
 
 from torch.utils.data import IterableDataset
@@ -161,8 +162,12 @@ class NumberedTasks(EncyclopediaTasks):
     ) -> None:
         super().__init__(seed, num_passages, hops, **settings)
         self.largest_first, self.carried, self.seed = largest_first, carried, seed
+
+    @cached_property
+    def things(self) -> list[str]:
+        """What the lists that are carried on are made of."""
         asked = self.composers["train"].sources["encyclopedia"]
-        self.things = [question.answers[0].lower() for question in asked if not question.needs]
+        return [question.answers[0].lower() for question in asked if not question.needs]
 
     def task_of(self, split: Split, index: int, k: int) -> Task:
         task = super().task_of(split, index, k)

@@ -130,8 +130,9 @@ class QAData(TaskDataModule):
 
         if not self.questions:
             server = self._server() if self.retriever != "bm25" else None
-            made = self.world_seed, self.num_passages, self.hops, server, self.wording
-            return EncyclopediaTasks(*made, **self.settings)  # type: ignore[arg-type]
+            return EncyclopediaTasks(
+                self.world_seed, self.num_passages, self.hops, server, self.wording, **self.settings
+            )
         splits = split_questions(self.questions, self.val_questions, self.test_questions, self.max_question_chars)
         return QATasks(splits, self._server(), seed=self.seed, **self.settings)  # type: ignore[arg-type]
 

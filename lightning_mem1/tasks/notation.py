@@ -58,7 +58,7 @@ def _known(memory: Memory) -> int:
 def _listed(memory: Memory) -> str:
     """The answers so far behind their numbers."""
     known = enumerate(memory.answers[: _known(memory)], memory.first)
-    return " ".join([*([memory.carried] if memory.carried else []), *(f"{n} {answer}" for n, answer in known)])
+    return f"{memory.carried} {' '.join(f'{n} {answer}' for n, answer in known)}".strip()
 
 
 def _place(memory: Memory, number: int) -> str:
