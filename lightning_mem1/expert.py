@@ -25,7 +25,7 @@ from lightning_mem1.tasks.qa import EncyclopediaTasks, ask
 from lightning_mem1.tasks.researcher import Researcher
 from lightning_mem1.tasks.webshop import ShopTasks
 from lightning_mem1.text import Tags, information_block
-from lightning_mem1.types import Env, Split, Task, TaskSource, Trajectory
+from lightning_mem1.types import Env, Objective, Split, Task, TaskSource, Trajectory
 from lightning_mem1.warmstart import Stage, WarmStart
 from lightning_mem1.wire import PRESETS
 
@@ -148,7 +148,8 @@ class NumberedTasks(EncyclopediaTasks):
     """Training tasks, half of them numbered from a number between 1 and `largest_first` on, told in ``data["first"]``.
 
     The other half begin at 1, as tasks do that are scored: a reply numbers its passages 1, 2, 3 as well. A part of the
-    first half, `carried`, names in ``data["carried"]`` answers to the smaller numbers.
+    first half, `carried`, names in ``data["carried"]`` answers to the smaller numbers; every other prompt of these has
+    their questions too.
     """
 
     def __init__(
@@ -164,10 +165,10 @@ class NumberedTasks(EncyclopediaTasks):
         self.largest_first, self.carried, self.seed = largest_first, carried, seed
 
     @cached_property
-    def things(self) -> list[str]:
-        """What the lists that are carried on are made of."""
+    def singles(self) -> list[Objective]:
+        """What the lists that are carried on answer."""
         asked = self.composers["train"].sources["encyclopedia"]
-        return [question.answers[0].lower() for question in asked if not question.needs]
+        return [Objective(question.text, question.answers) for question in asked if not question.needs]
 
     def task_of(self, split: Split, index: int, k: int) -> Task:
         task = super().task_of(split, index, k)
@@ -177,9 +178,12 @@ class NumberedTasks(EncyclopediaTasks):
             return task
         objectives = tuple(replace(each, question=_shifted(each.question, first)) for each in task.objectives)
         data: dict[str, Any] = {**task.data, "first": first}
+        prompt = ask(objectives, first=first)
         if rng.random() < self.carried:
-            data["carried"] = " ".join(f"{number} {rng.choice(self.things)}" for number in range(1, first))
-        return replace(task, prompt=ask(objectives, first=first), objectives=objectives, data=data)
+            earlier = rng.choices(self.singles, k=first - 1)
+            data["carried"] = " ".join(f"{number} {each.answers[0].lower()}" for number, each in enumerate(earlier, 1))
+            prompt = rng.choice((prompt, ask((*earlier, *objectives))))
+        return replace(task, prompt=prompt, objectives=objectives, data=data)
 
 
 def _shifted(question: str, first: int) -> str:

@@ -96,9 +96,10 @@ class QAExpert:
         largest_first: Half of the tasks are numbered from a number drawn between 1 and this on, others from 1; above
             1 a policy learns which number follows which without ever seeing a task of so many questions.
         wording: How the encyclopedia asks, see `tasks.quiz`: question or topic.
-        carried: Part of the tasks numbered from above 1 whose first state lists answers to all smaller numbers (things
-            out of the encyclopedia); that state is shown and not cloned. So a policy learns to keep and to lengthen a
-            list of `largest_first` answers without a task of so many questions. Notation `next` only.
+        carried: Part of the tasks numbered from above 1 whose first state lists answers to all smaller numbers; that
+            state is shown and not cloned. Every other prompt of them has the answered questions too. So a policy
+            learns to keep and to lengthen a list of `largest_first` answers, and to find its place among as many
+            questions, in a few turns. Notation `next` only.
     """
 
     num_passages: int = 300

@@ -221,6 +221,9 @@ def test_a_list_to_be_carried_on_is_shown_and_only_carrying_it_on_is_cloned(tmp_
         states = [turn for turn in t.turns if turn.kind == ("memory" if mode == "summary" else "act")]
         assert [turn.valid for turn in states] == [False] + [True] * (len(states) - 1)
         assert all(t.task.data["carried"] in " ".join(tokenizer.decode(turn.action_ids).split()) for turn in states)
+        numbers = [int(line.split()[0]) for line in t.task.prompt.split("\n")]
+        assert numbers == list(range(numbers[0], t.task.data["first"] + 3)) and numbers[0] in (1, t.task.data["first"])
+    assert {t.task.prompt.startswith("1 ") for t in carried} == {True, False}
     assert sum(t.reward for t in played) >= 0.9 * 3 * len(played)
 
 

@@ -7,6 +7,7 @@ import sys
 import threading
 import time
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -23,12 +24,13 @@ from lightning_mem1.types import Objective, StopReason, Task
 from tiny import tiny_tokenizer
 
 QUICK = Patience(timeout_s=0.3, num_retries=1, pause_s=0.01)
+PATIENT = Patience(timeout_s=60.0, num_retries=1, pause_s=0.01)  # a busy machine may need more than QUICK gives
 HIT = {"document": {"contents": '"Ulm"\nA town.'}, "score": 1.5}
 GOOD = whole({"result": [[HIT]]})
 
 
-def remote(server):
-    return RemoteRetriever(f"{server.origin}/retrieve", QUICK)
+def remote(server, patience=PATIENT):
+    return RemoteRetriever(f"{server.origin}/retrieve", patience)
 
 
 def test_a_question_and_its_reply_are_those_of_the_protocol(server):
@@ -58,12 +60,14 @@ def test_a_question_and_its_reply_are_those_of_the_protocol(server):
     ],
 )
 def test_a_bad_reply_is_asked_for_again_and_then_told(server, fault, reason):
+    patience = QUICK if fault in (slow, drip) else PATIENT
     server.replies = [fault]
     with pytest.raises(RetrievalError, match=rf"(?s)no good reply from .*{reason}.* after 2 tries"):
-        remote(server).search(["ulm"])
+        remote(server, patience).search(["ulm"])
     assert len(server.questions) == 2
     server.replies = [fault, GOOD]
-    assert remote(server).search(["ulm"]) == [[Passage("Ulm", "A town.", score=1.5)]]
+    again_and_again = replace(patience, num_retries=20)  # what is good may be late as well where there is little time
+    assert remote(server, again_and_again).search(["ulm"]) == [[Passage("Ulm", "A town.", score=1.5)]]
 
 
 def test_a_server_that_failed_for_good_is_tried_once_per_search_until_it_answers(server):
@@ -93,13 +97,13 @@ def test_a_redirect_is_not_followed(server):
 def test_a_reply_without_end_is_cut_off(server):
     server.replies = [whole("x" * 10_000)]
     with pytest.raises(RetrievalError, match="reply too long: expected at most 100 bytes"):
-        ask(server.origin, {}, lambda reply: reply, Patience(0.5, 0, max_bytes=100))
+        ask(server.origin, {}, lambda reply: reply, Patience(60.0, 0, max_bytes=100))
 
 
 def test_pauses_grow(server):
     server.replies, pauses = [whole({}, status=500)], []
     with pytest.raises(RetrievalError):
-        ask(server.origin, {}, lambda reply: reply, Patience(0.5, 3, 0.25), sleep=pauses.append)
+        ask(server.origin, {}, lambda reply: reply, Patience(60.0, 3, 0.25), sleep=pauses.append)
     assert pauses == [0.25, 0.5, 1.0]
 
 
@@ -108,7 +112,7 @@ def test_nobody_at_the_address_is_told():
         free.bind(("127.0.0.1", 0))
         address = f"http://127.0.0.1:{free.getsockname()[1]}/retrieve"
     with pytest.raises(RetrievalError, match="Connection refused.* is the server up"):
-        RemoteRetriever(address, QUICK).search(["ulm"])
+        RemoteRetriever(address, PATIENT).search(["ulm"])
 
 
 def test_a_dead_retriever_ends_the_trajectory_and_invents_nothing(server):
@@ -146,13 +150,13 @@ def test_our_server_speaks_the_protocol_that_our_client_speaks(own, library):
 )  # fmt: skip
 def test_our_server_refuses_what_is_not_the_protocol(own, question):
     with pytest.raises(RetrievalError, match="status 400 after 1 tries"):
-        ask(f"{own}/retrieve", question, lambda reply: reply, QUICK)
+        ask(f"{own}/retrieve", question, lambda reply: reply, PATIENT)
 
 
 @pytest.mark.parametrize("question", [[], {"q": 5}, {"q": "a", "num": 1000}])
 def test_our_server_refuses_a_web_search_that_is_none(own, question):
     with pytest.raises(RetrievalError, match="status 400 after 1 tries"):
-        ask(f"{own}/search", question, lambda reply: reply, QUICK)
+        ask(f"{own}/search", question, lambda reply: reply, PATIENT)
 
 
 def test_our_server_outlives_a_retriever_that_fails():
@@ -167,7 +171,7 @@ def test_our_server_outlives_a_retriever_that_fails():
     try:
         for _ in range(2):
             with pytest.raises(RetrievalError, match="status 500 after 2 tries"):
-                RemoteRetriever(f"http://127.0.0.1:{running.server_port}/retrieve", QUICK).search(["a"])
+                RemoteRetriever(f"http://127.0.0.1:{running.server_port}/retrieve", PATIENT).search(["a"])
     finally:
         running.shutdown()
         running.server_close()
@@ -175,7 +179,7 @@ def test_our_server_outlives_a_retriever_that_fails():
 
 def test_our_server_has_nothing_at_other_addresses(own):
     with pytest.raises(RetrievalError, match="status 404"):
-        ask(f"{own}/etc/passwd", {"queries": ["a"]}, lambda reply: reply, QUICK)
+        ask(f"{own}/etc/passwd", {"queries": ["a"]}, lambda reply: reply, PATIENT)
 
 
 def test_without_scores_documents_stand_alone(own):
