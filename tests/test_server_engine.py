@@ -21,7 +21,7 @@ from lightning_mem1.types import GenerationRequest, StopReason
 from tiny import WordEnv, random_ids, task, tiny_policy, tiny_tokenizer, turns
 
 BASE = tiny_policy()
-QUICK = ServerSettings(timeout_s=0.3, num_retries=1, pause_s=0.01)
+PATIENT = ServerSettings(timeout_s=60.0, num_retries=1, pause_s=0.01)  # a busy machine may need a while
 LOCAL = EngineSettings(num_slots=4, max_context_tokens=160)
 OFFERED = whole({"data": [{"id": "adapter", "parent": "tiny"}, {"id": "tiny", "max_model_len": 160}]})
 
@@ -37,14 +37,9 @@ def served():
 
 
 def engine_of(*urls, policy=BASE, training=False, told=None, version=lambda: 0, **changes):
-    server = replace(QUICK, urls=list(urls), **changes)
+    server = replace(PATIENT, urls=list(urls), **changes)
     settings = replace(LOCAL, kind="server", server=server)
     return ServerEngine(policy, settings, version, training, tell=(told if told is not None else []).append)
-
-
-def patient(*urls, **changes):
-    """An engine that gives a busy machine time."""
-    return engine_of(*urls, **{"timeout_s": 60.0, **changes})
 
 
 def requests(count=6, seed=3, **changes):
@@ -73,7 +68,7 @@ def offering(*replies):
 @pytest.mark.parametrize("temperature", [0.0, 0.7])
 def test_a_server_gives_the_same_ids_and_log_probs_as_the_engine_in_this_process(served, temperature):
     asked = requests(temperature=temperature)
-    there, here = turns(patient(served), asked), turns(LocalEngine(BASE, LOCAL), asked)
+    there, here = turns(engine_of(served), asked), turns(LocalEngine(BASE, LOCAL), asked)
     assert [each.ids for each in there] == [each.ids for each in here]
     assert len({len(each.ids) for each in here}) > 1  # some were stopped, others were cut off
     for a, b in zip(there, here, strict=True):
@@ -82,7 +77,7 @@ def test_a_server_gives_the_same_ids_and_log_probs_as_the_engine_in_this_process
 
 def test_an_adapter_is_handed_over_and_acts_and_the_old_one_goes(served):
     policy, version = tiny_policy(LoraSettings(r=4, alpha=8)), [1]
-    engine, asked = patient(served, policy=policy, version=lambda: version[0]), requests()
+    engine, asked = engine_of(served, policy=policy, version=lambda: version[0]), requests()
     first = turns(engine, asked)
     assert [each.ids for each in first] == [each.ids for each in turns(LocalEngine(policy, LOCAL), asked)]
     assert [each.ids for each in first] != [each.ids for each in turns(LocalEngine(BASE, LOCAL), asked)]
@@ -100,7 +95,7 @@ def test_an_adapter_is_handed_over_and_acts_and_the_old_one_goes(served):
 
 def test_weights_may_lag_behind_as_far_as_the_bound_and_no_further(served):
     policy, version = tiny_policy(LoraSettings(r=4, alpha=8), seed=1), [1]
-    engine = patient(served, policy=policy, version=lambda: version[0], max_staleness=2)
+    engine = engine_of(served, policy=policy, version=lambda: version[0], max_staleness=2)
     seen = []
     for version[0] in (1, 2, 3, 4, 5):
         for name, parameter in policy.named_parameters():
@@ -116,14 +111,14 @@ def test_an_untrained_adapter_is_the_base(served, tmp_path):
     for name, parameter in policy.named_parameters():
         if "lora_B" in name:
             parameter.data.zero_()
-    engine = patient(served, policy=policy, adapter_folder=str(tmp_path))
+    engine = engine_of(served, policy=policy, adapter_folder=str(tmp_path))
     assert [e.ids for e in turns(engine, requests(2))] == [e.ids for e in turns(LocalEngine(BASE, LOCAL), requests(2))]
     assert list(tmp_path.iterdir()) == []
 
 
 def test_a_server_that_was_started_anew_gets_its_adapter_again(served):
     policy = tiny_policy(LoraSettings(r=4, alpha=8), seed=2)
-    engine, asked = patient(served, policy=policy, version=lambda: 1), requests(2)
+    engine, asked = engine_of(served, policy=policy, version=lambda: 1), requests(2)
     first, (server,) = turns(engine, asked), engine.fleet.servers
     engine.fleet.call(server, "/v1/unload_lora_adapter", {"lora_name": server.adapter})
     assert [each.ids for each in turns(engine, asked)] == [each.ids for each in first]
@@ -132,14 +127,14 @@ def test_a_server_that_was_started_anew_gets_its_adapter_again(served):
 
 def test_whole_models_cannot_be_handed_over(served):
     with pytest.raises(ValueError, match="servers cannot be given whole models: .* set model.lora"):
-        patient(served, version=lambda: 1).reset()
+        engine_of(served, version=lambda: 1).reset()
 
 
 def test_a_server_without_runtime_adapters_says_how_to_start_it():
     serving = endpoint(tiny_policy(), LOCAL, "tiny")
     threading.Thread(target=serving.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
     policy = tiny_policy(LoraSettings(r=4, alpha=8))
-    engine = patient(f"http://127.0.0.1:{serving.server_port}", policy=policy, version=lambda: 1, num_retries=0)
+    engine = engine_of(f"http://127.0.0.1:{serving.server_port}", policy=policy, version=lambda: 1, num_retries=0)
     with pytest.raises(ConnectionError, match="status 404 .* for the adapter; vLLM takes adapters with --enable-lora"):
         engine.reset()
     serving.shutdown()
@@ -156,10 +151,14 @@ FAULTS = [
 ]
 
 
+def waits(fault):
+    return 1.0 if fault is slow else PATIENT.timeout_s
+
+
 @pytest.mark.parametrize(("fault", "reason"), FAULTS)
 def test_a_fault_is_tried_again_and_the_second_reply_counts(server, fault, reason):
     server.replies, told = [offering(fault, choice())], []
-    engine = engine_of(server.origin, told=told)
+    engine = engine_of(server.origin, told=told, timeout_s=waits(fault))
     (turn,) = turns(engine, requests(1))
     assert (turn.ids, turn.logprobs, turn.error) == ([5, 6], [-0.5, -0.25], "")
     assert engine.counts == {"retries": 1, "nonsense": int("nonsense" in reason), "failed_turns": 0}
@@ -170,7 +169,7 @@ def test_a_fault_is_tried_again_and_the_second_reply_counts(server, fault, reaso
 def test_a_server_that_never_gave_a_turn_ends_the_run_with_one_line(server, fault, reason):
     server.replies = [offering(fault)]
     with pytest.raises(ConnectionError, match=f"no server left: expected turns from {server.origin}, got .*{reason}"):
-        turns(engine_of(server.origin), requests(1))
+        turns(engine_of(server.origin, timeout_s=waits(fault)), requests(1))
 
 
 def test_nobody_there_is_one_line_before_any_episode_begins():
@@ -223,7 +222,7 @@ def test_turns_are_spread_over_servers_and_others_take_over_from_one_that_died(s
             offering(waiting)(handler, question)
 
         server.replies, second.replies = [send], [send]
-        engine = patient(server.origin, second.origin)
+        engine = engine_of(server.origin, second.origin)
         assert all(turn.ids == [5, 6] for turn in turns(engine, requests(8)))
         assert len(counted(server)) >= 2 and len(counted(second)) >= 2
 
@@ -315,13 +314,13 @@ def test_no_more_turns_are_under_way_than_there_are_slots(server):
         choice()(handler, question)
 
     server.replies = [offering(send)]
-    turns(patient(server.origin), requests(10))
+    turns(engine_of(server.origin), requests(10))
     assert most[0] <= 4
 
 
 def test_a_reset_forgets_what_is_under_way(server):
     server.replies = [offering(choice())]
-    engine = patient(server.origin)
+    engine = engine_of(server.origin)
     engine.reset()
     for request in requests(3):
         engine.submit(request)
@@ -331,7 +330,7 @@ def test_a_reset_forgets_what_is_under_way(server):
 
 
 def test_the_endpoint_refuses_what_it_cannot_do(served):
-    engine = patient(served, num_retries=0)
+    engine = engine_of(served, num_retries=0)
     (server,) = engine.fleet.servers
 
     def refused(path, body):
@@ -354,7 +353,7 @@ def test_an_adapter_that_does_not_fit_is_refused_and_the_base_stays_as_it_was(se
     tiny_policy(LoraSettings(r=4, alpha=8)).save_adapter(tmp_path)
     config = tmp_path / "policy" / "adapter_config.json"
     config.write_text(json.dumps({**json.loads(config.read_text()), "r": 8}))
-    engine = patient(served, num_retries=0)
+    engine = engine_of(served, num_retries=0)
     body = {"lora_name": "misfit", "lora_path": str(tmp_path / "policy")}
     with pytest.raises(Exception, match="status 400 .*does not fit what is served"):
         engine.fleet.call(engine.fleet.servers[0], "/v1/load_lora_adapter", body)
@@ -366,8 +365,8 @@ def test_an_endpoint_with_a_key_wants_it(monkeypatch):
     threading.Thread(target=serving.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
     origin = f"http://127.0.0.1:{serving.server_port}"
     with pytest.raises(ValueError, match="server wants another key"):
-        patient(origin).reset()
+        engine_of(origin).reset()
     monkeypatch.setenv("OTHER_KEY", "s3cret")
-    assert turns(patient(origin, key_variable="OTHER_KEY"), requests(1))[0].ids
+    assert turns(engine_of(origin, key_variable="OTHER_KEY"), requests(1))[0].ids
     serving.shutdown()
     serving.server_close()

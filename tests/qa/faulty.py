@@ -48,7 +48,7 @@ def dead(handler: BaseHTTPRequestHandler, question: Any) -> None:
 
 def slow(handler: BaseHTTPRequestHandler, question: Any) -> None:
     """Says nothing for longer than anybody waits here."""
-    time.sleep(1.0)
+    time.sleep(2.5)
     with contextlib.suppress(OSError):
         whole({"result": [[]]})(handler, question)
 

@@ -23,7 +23,7 @@ from lightning_mem1.rollout import Episode, RolloutSettings, collect
 from lightning_mem1.types import Objective, StopReason, Task
 from tiny import tiny_tokenizer
 
-QUICK = Patience(timeout_s=0.3, num_retries=1, pause_s=0.01)
+QUICK = Patience(timeout_s=1.0, num_retries=1, pause_s=0.01)
 PATIENT = Patience(timeout_s=60.0, num_retries=1, pause_s=0.01)  # a busy machine may need more than QUICK gives
 HIT = {"document": {"contents": '"Ulm"\nA town.'}, "score": 1.5}
 GOOD = whole({"result": [[HIT]]})
