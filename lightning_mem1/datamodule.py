@@ -15,7 +15,7 @@ import torch
 from lightning.pytorch import LightningDataModule
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
-from lightning_mem1.settings import check_least
+from lightning_mem1.checks import check_least
 from lightning_mem1.snapshot import resolve_seed
 from lightning_mem1.types import Task, TaskSource, Trajectory
 

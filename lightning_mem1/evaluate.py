@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from lightning_mem1 import command, errors
+from lightning_mem1.checks import check_choice
 
 if TYPE_CHECKING:
     from rich.progress import Progress
@@ -80,8 +81,7 @@ def memory_modes(given: str) -> list[str]:
 
     modes = list(dict.fromkeys(name.strip() for name in given.split(",")))
     for mode in modes:
-        if mode not in MODES:
-            raise ValueError(f"unknown memory mode: expected some of {', '.join(MODES)}, got '{mode}'; set --memory")
+        check_choice("memory mode", mode, MODES, "--memory")
     return modes
 
 

@@ -26,6 +26,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
+from lightning_mem1.checks import check_choice
 from lightning_mem1.memory import contexts
 from lightning_mem1.places import context_places, single_copy
 from lightning_mem1.types import Trajectory
@@ -37,8 +38,7 @@ StateEnd = Callable[[Sequence[int]], int]  # a turn's action ids -> how many of 
 
 def check_layout(layout: str, mode: str = "mem1") -> None:
     """Raise ValueError when `layout` is not a layout, or not one of memory mode `mode`."""
-    if layout not in LAYOUTS:
-        raise ValueError(f"unknown layout: expected one of {', '.join(LAYOUTS)}, got '{layout}'; set model.layout")
+    check_choice("layout", layout, LAYOUTS, "model.layout")
     if layout == "official" and mode != "mem1":
         raise ValueError(
             f"layout official knows one memory mode: expected mem1, got '{mode}'; set model.memory or model.layout"

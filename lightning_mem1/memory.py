@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from itertools import chain
 
+from lightning_mem1.checks import check_choice
 from lightning_mem1.notes import dots, nearest, related
 from lightning_mem1.types import Trajectory, Turn
 
@@ -82,8 +83,7 @@ STAGED = frozenset({"summary"})  # modes in which a turn of its own writes the m
 
 def check_mode(mode: str, window: int = 2, key: str = "model.memory") -> None:
     """Raise ValueError when `mode`, found under `key`, is not a memory mode or `window` is not a positive number."""
-    if mode not in MODES:
-        raise ValueError(f"unknown memory mode: expected one of {', '.join(MODES)}, got '{mode}'; set {key}")
+    check_choice("memory mode", mode, MODES, key)
     if window < 1:
         raise ValueError(f"window too small: expected at least 1 turn, got {window}; set model.window")
 

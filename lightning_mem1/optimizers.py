@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from lightning_mem1.checks import check_choice
 from lightning_mem1.policy.quantization import import_bitsandbytes
 
 # name -> class of bitsandbytes; "paged": the state lies where the CPU can take it over when the GPU's memory is short
@@ -30,8 +31,7 @@ def make_optimizer(
     """
     if name == "adamw":
         return torch.optim.AdamW(groups, lr=lr, weight_decay=weight_decay)
-    if name not in OPTIMIZERS:
-        raise ValueError(f"unknown optimizer: expected {', '.join(OPTIMIZERS)}, got '{name}'; set model.optimizer")
+    check_choice("optimizer", name, OPTIMIZERS, "model.optimizer")
     kind = getattr(import_bitsandbytes(f"model.optimizer {name}").optim, BITSANDBYTES[name])
     optimizer: torch.optim.Optimizer = kind(list(groups), lr=lr, weight_decay=weight_decay)
     return optimizer

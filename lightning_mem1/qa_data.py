@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import chain
 
+from lightning_mem1.checks import check_choice, check_least
 from lightning_mem1.datamodule import TaskDataModule
 from lightning_mem1.retrieval.bm25 import BM25, built
 from lightning_mem1.retrieval.passage import Retriever, Style
 from lightning_mem1.retrieval.web import Web, WebSettings
 from lightning_mem1.scoring import RewardKind, Variant
-from lightning_mem1.settings import check_least
 from lightning_mem1.tasks.compose import Preset
-from lightning_mem1.tasks.quiz import Wording, check_wording
+from lightning_mem1.tasks.quiz import WORDINGS, Wording
 from lightning_mem1.types import TaskSource
 
 
@@ -93,7 +93,7 @@ class QAData(TaskDataModule):
             raise ValueError(
                 "val_questions, test_questions and corpus belong to data.questions, got none: give it or drop them"
             )
-        check_wording(wording, "data.wording")
+        check_choice("wording", wording, WORDINGS, "data.wording")
         if questions is not None and wording != "question":
             raise ValueError(f"data.wording belongs to the generated encyclopedia, got '{wording}'; drop it")
         if retriever not in ("bm25", "dense", "web") and not retriever.startswith(("http://", "https://")):

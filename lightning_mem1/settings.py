@@ -6,11 +6,13 @@ from collections.abc import Mapping
 from typing import Any
 
 from lightning_mem1.algorithms import Algorithm
+from lightning_mem1.checks import check_choice, check_least
 from lightning_mem1.engine.vllm import check_installed
 from lightning_mem1.layouts import check_layout
 from lightning_mem1.memory import check_mode
 from lightning_mem1.optimizers import OPTIMIZERS
 from lightning_mem1.policy.quantization import QUANTIZATIONS
+from lightning_mem1.text import PROMPT_STYLES
 
 LEAST: Mapping[str, int] = {  # keys below model, and the least that each may be
     "num_epochs": 1,
@@ -69,17 +71,11 @@ def check_settings(settings: Mapping[str, Any], algorithms: Mapping[str, Algorit
     """
     check_mode(settings["memory"], settings["window"])
     check_layout(settings["layout"], settings["memory"])
-    if settings["algorithm"] not in algorithms:
-        raise ValueError(
-            f"unknown algorithm: expected {', '.join(algorithms)}, got '{settings['algorithm']}'; set model.algorithm"
-        )
+    check_choice("algorithm", settings["algorithm"], algorithms, "model.algorithm")
     for key, least in LEAST.items():
         check_least(f"model.{key}", _get(settings, key), least)
     for key, choices in CHOICES.items():
-        if _get(settings, key) not in choices:
-            raise ValueError(
-                f"model.{key} unknown: expected {', '.join(choices)}, got '{_get(settings, key)}'; set model.{key}"
-            )
+        check_choice(key.split(".")[-1], _get(settings, key), choices, f"model.{key}")
     credit = settings["credit"]
     if settings["algorithm"] == "raft" and credit.keep is None and credit.threshold is None:
         raise ValueError(
@@ -102,12 +98,6 @@ def check_settings(settings: Mapping[str, Any], algorithms: Mapping[str, Algorit
         )
 
 
-def check_least(key: str, value: float | None, least: float) -> None:
-    """Raise ValueError when a number is below the least that it may be; None is no limit and passes."""
-    if value is not None and not value >= least:  # nan is below everything
-        raise ValueError(f"{key} too small: expected at least {least}, got {value}; set {key}")
-
-
 def _check_sampling(settings: Mapping[str, Any]) -> None:
     rollout, context = settings["rollout"], settings["engine"].max_context_tokens
     if rollout.temperature <= 0:
@@ -125,10 +115,7 @@ def _check_sampling(settings: Mapping[str, Any]) -> None:
             f"model.rollout.env_timeout_s too small: expected more than 0, got {rollout.env_timeout_s}; set it, or "
             "null for no limit"
         )
-    if rollout.prompt not in ("full", "brief"):
-        raise ValueError(
-            f"unknown prompt style: expected full or brief, got '{rollout.prompt}'; set model.rollout.prompt"
-        )
+    check_choice("prompt style", rollout.prompt, PROMPT_STYLES, "model.rollout.prompt")
     if context <= rollout.max_new_tokens:
         raise ValueError(
             f"no room for a context: expected more tokens than model.rollout.max_new_tokens, {rollout.max_new_tokens}, "
@@ -138,8 +125,7 @@ def _check_sampling(settings: Mapping[str, Any]) -> None:
 
 def _check_engine(settings: Mapping[str, Any]) -> None:
     engine = settings["engine"]
-    if engine.kind not in ("local", "server", "vllm"):
-        raise ValueError(f"unknown engine: expected local, server or vllm, got '{engine.kind}'; set model.engine.kind")
+    check_choice("engine", engine.kind, ("local", "server", "vllm"), "model.engine.kind")
     if engine.kind == "vllm":
         check_installed()
     if not 0 < engine.vllm.gpu_memory_utilization <= 1:

@@ -11,6 +11,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache
 
+from lightning_mem1.checks import check_choice
+
 
 @dataclass(frozen=True)
 class Tags:
@@ -51,6 +53,7 @@ class Tags:
 
 
 QA_TAGS = Tags("think", "answer", "information", ("search", "answer"))
+PROMPT_STYLES = ("full", "brief")
 
 
 @dataclass(frozen=True)
@@ -184,8 +187,7 @@ def render_prompt(
     Raises:
         ValueError: unknown `style`.
     """
-    if style not in ("full", "brief"):
-        raise ValueError(f"unknown prompt style: expected full or brief, got '{style}'; set model.rollout.prompt")
+    check_choice("prompt style", style, PROMPT_STYLES, "model.rollout.prompt")
     parts = [neutralise(task_prompt, tags), neutralise(observation, tags), turns_left_hint(turns)]
     if style == "full":
         action = " or ".join(f"<{name}>...</{name}>" for name in tags.names)

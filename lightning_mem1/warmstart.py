@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from lightning_mem1.checks import check_choice, check_least
 from lightning_mem1.memory import check_mode
 from lightning_mem1.rollout import RolloutSettings
-from lightning_mem1.settings import check_least
 from lightning_mem1.tasks.compose import Preset
-from lightning_mem1.tasks.notation import Notation, check_notation
+from lightning_mem1.tasks.notation import NOTATIONS, Notation
 from lightning_mem1.tasks.novice import Skill as Shopping
-from lightning_mem1.tasks.quiz import Wording, check_wording
+from lightning_mem1.tasks.quiz import WORDINGS, Wording
 from lightning_mem1.tasks.researcher import Skill as Research
 
 
@@ -110,8 +110,8 @@ class QAExpert:
     carried: float = 0.0
 
     def __post_init__(self) -> None:
-        check_notation(self.notation, "warmstart.data.qa.notation")
-        check_wording(self.wording, "warmstart.data.qa.wording")
+        check_choice("notation", self.notation, NOTATIONS, "warmstart.data.qa.notation")
+        check_choice("wording", self.wording, WORDINGS, "warmstart.data.qa.wording")
         if not 0.0 <= self.carried <= 1.0:
             raise ValueError(f"warmstart.data.qa.carried must lie in [0, 1], got {self.carried}")
         if self.carried and (self.notation != "next" or self.largest_first == 1):

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+from lightning_mem1.checks import check_choice
 from lightning_mem1.text import QA_TAGS, Tags, neutralise, render_prompt
 
 
@@ -125,9 +126,6 @@ def wire_format(name: str, tags: Tags, instructions: str = "") -> Wire:
     Raises:
         ValueError: unknown `name`.
     """
-    if name != "plain" and name not in PRESETS:
-        raise ValueError(
-            f"unknown wire format: expected plain, {', '.join(PRESETS)}, got '{name}'; set model.rollout.wire"
-        )
+    check_choice("wire format", name, ("plain", *PRESETS), "model.rollout.wire")
     wire = PRESETS.get(name) or Wire(tags)
     return replace(wire, instructions=instructions) if instructions else wire

@@ -104,7 +104,7 @@ def test_a_wrong_key_of_a_config_is_named_with_its_line(config, capsys, keys, va
             "--model.layout=bush",
             "unknown layout: expected one of tree, rows, stitched, official, got 'bush'; set model.layout",
         ),
-        ("--model.algorithm=ppo2", "unknown algorithm: expected grpo, dr_grpo, rloo, "),
+        ("--model.algorithm=ppo2", "unknown algorithm: expected one of grpo, dr_grpo, rloo, "),
         (
             "--model.dtype=int3",
             "unknown dtype: expected one of float32, bfloat16, float16, got 'int3'; set model.dtype",

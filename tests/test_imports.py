@@ -12,7 +12,7 @@ PACKAGE = Path(__file__).parents[1] / "lightning_mem1"
 
 # A room imports only from the lines above its own; rooms that share a line never import each other.
 ROOMS = """
-types http whole_file
+types http whole_file checks
 text notes
 memory guard
 wire places

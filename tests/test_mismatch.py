@@ -376,8 +376,8 @@ def test_a_correction_takes_an_inexact_layout_for_an_engine_that_is_off_with_a_c
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        (settings("tsi"), "model.mismatch.correction unknown: expected none, tis, mis, got 'tsi'; set model.mismatch"),
-        (settings(level="word"), "model.mismatch.level unknown: expected token, turn, trajectory, got 'word'"),
+        (settings("tsi"), "unknown correction: expected one of none, tis, mis, got 'tsi'; set model.mismatch"),
+        (settings(level="word"), "unknown level: expected one of token, turn, trajectory, got 'word'"),
         (settings(cap=0.5), "model.mismatch.cap too small: expected at least 1, got 0.5"),
     ],
 )

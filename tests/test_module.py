@@ -394,7 +394,10 @@ def test_the_weight_on_internal_state_tokens_shares_the_pull(make_module, make_d
             "unknown layout: expected one of tree, rows, stitched, official, got 'bush'; set model.layout",
         ),
         ({"layout": "official", "memory": "none"}, "layout official knows one memory mode: expected mem1, got 'none'"),
-        ({"algorithm": "ppo2"}, "unknown algorithm: expected grpo, dr_grpo, .*, got 'ppo2'; set model.algorithm"),
+        (
+            {"algorithm": "ppo2"},
+            "unknown algorithm: expected one of grpo, dr_grpo, .*, got 'ppo2'; set model.algorithm",
+        ),
         ({"num_epochs": 0}, "model.num_epochs too small: expected at least 1, got 0"),
         ({"lr": -1.0}, "model.lr too small: expected at least 0, got -1.0; set model.lr"),
         ({"lr": float("nan")}, "model.lr too small: expected at least 0, got nan; set model.lr"),
@@ -407,7 +410,10 @@ def test_the_weight_on_internal_state_tokens_shares_the_pull(make_module, make_d
         ({"rollout": RolloutSettings(max_information_tokens=15)}, "max_information_tokens too small: .* at least 16"),
         ({"rollout": RolloutSettings(top_p=0.0)}, "top_p out of range: expected above 0, at most 1, got 0.0; set"),
         ({"rollout": RolloutSettings(top_p=1.5)}, "top_p out of range: expected above 0, at most 1, got 1.5; set"),
-        ({"rollout": RolloutSettings(prompt="long")}, "unknown prompt style: expected full or brief, got 'long'; set"),
+        (
+            {"rollout": RolloutSettings(prompt="long")},
+            "unknown prompt style: expected one of full, brief, got 'long'; set",
+        ),
         ({"rollout": RolloutSettings(env_timeout_s=0)}, "env_timeout_s too small: expected more than 0, got 0; set it"),
         ({"rollout": RolloutSettings(temperature=0.0)}, "training needs sampling: expected a temperature above 0"),
         ({"beta": 0.1, "lora": None}, "no reference policy: expected an adapter"),

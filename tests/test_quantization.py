@@ -54,9 +54,9 @@ def test_every_optimizer_goes_downhill(name, request):
     [
         (
             {"quantization": "int3"},
-            "model.quantization unknown: expected none, nf4, got 'int3'; set model.quantization",
+            "unknown quantization: expected one of none, nf4, got 'int3'; set model.quantization",
         ),
-        ({"optimizer": "sgd"}, "model.optimizer unknown: expected adamw, adamw_8bit, .*, got 'sgd'"),
+        ({"optimizer": "sgd"}, "unknown optimizer: expected one of adamw, adamw_8bit, .*, got 'sgd'"),
         ({"quantization": "nf4", "lora": None}, "a base in 4 bits cannot train: expected an adapter on it"),
     ],
 )

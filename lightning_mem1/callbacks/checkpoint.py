@@ -17,10 +17,10 @@ from lightning.pytorch.callbacks import Checkpoint
 
 from lightning_mem1.callbacks.artifacts import log_artifact
 from lightning_mem1.callbacks.sigterm import Sigterm
+from lightning_mem1.checks import check_least
 from lightning_mem1.datamodule import TaskBatch
 from lightning_mem1.module import Mem1Module
 from lightning_mem1.run_logger import RunLogger
-from lightning_mem1.settings import check_least
 from lightning_mem1.whole_file import keep, write_whole
 
 RUN = "mlflow"  # this package's second entry of a checkpoint: its run, and the numbers that wait for it

@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from lightning_mem1 import command, errors
+from lightning_mem1.checks import check_least
 
 if TYPE_CHECKING:
     from lightning_mem1.command_line import CommandLine
@@ -120,7 +121,6 @@ def _add_options(add: Any) -> None:
 def _listen(policy: Policy, settings: Any, name: str, given: Any) -> int:
     from lightning_mem1.engine.endpoint import endpoint
     from lightning_mem1.engine.settings import ServerSettings
-    from lightning_mem1.settings import check_least
 
     check_least("num_slots", settings.num_slots, 1)
     check_least("max_context_tokens", settings.max_context_tokens, 2)

@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 
+from lightning_mem1.checks import check_choice
 from lightning_mem1.policy.attention import register
 from lightning_mem1.policy.quantization import check_quantization, play_as_it_trains, quantization_config
 
@@ -64,8 +65,7 @@ def load_model(folder: str, dtype: str = "float32", quantization: str = "none") 
             read, a hub that cannot be reached, an adapter that is no LoRA or does not fit its base, or a model whose
             layers use sliding windows (the segment table knows only full attention).
     """
-    if dtype not in DTYPES:
-        raise ValueError(f"unknown dtype: expected one of {', '.join(DTYPES)}, got '{dtype}'; set model.dtype")
+    check_choice("dtype", dtype, DTYPES, "model.dtype")
     check_quantization(quantization)
     base, adapters = _base_and_adapters(folder)
     if adapters and quantization != "none":

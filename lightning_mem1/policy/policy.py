@@ -15,6 +15,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
+from lightning_mem1.checks import check_choice
 from lightning_mem1.policy.attention import TreeTable
 from lightning_mem1.policy.loading import load_model, load_tokenizer, name_of_base, resolve
 from lightning_mem1.policy.logprobs import chunked_logprobs
@@ -76,10 +77,7 @@ class Policy(nn.Module):
         tree_kernel: str = "auto",
     ) -> None:
         super().__init__()
-        if tree_kernel not in ("auto", "segments", "flex"):
-            raise ValueError(
-                f"unknown attention: expected auto, segments or flex, got '{tree_kernel}'; set model.attention"
-            )
+        check_choice("attention", tree_kernel, ("auto", "segments", "flex"), "model.attention")
         self.causal_lm: Any = model
         self.tokenizer = tokenizer
         self.source = source

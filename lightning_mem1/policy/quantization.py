@@ -10,15 +10,14 @@ from typing import Any
 
 import torch
 
+from lightning_mem1.checks import check_choice
+
 QUANTIZATIONS = ("none", "nf4")
 
 
 def check_quantization(name: str) -> None:
     """Raise ValueError when there is no such quantisation, or bitsandbytes is not installed."""
-    if name not in QUANTIZATIONS:
-        raise ValueError(
-            f"unknown quantization: expected one of {', '.join(QUANTIZATIONS)}, got '{name}'; set model.quantization"
-        )
+    check_choice("quantization", name, QUANTIZATIONS, "model.quantization")
     if name != "none":
         import_bitsandbytes(f"model.quantization {name}")
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from lightning_mem1.checks import check_choice
 from lightning_mem1.retrieval.http import Patience, ask
 from lightning_mem1.retrieval.page import Limits, read_page
 from lightning_mem1.retrieval.passage import Passage, RetrievalError
@@ -58,8 +59,7 @@ class Web:
     """
 
     def __init__(self, settings: WebSettings) -> None:
-        if settings.mode not in MODES:
-            raise ValueError(f"unknown mode: expected {', '.join(MODES)}, got '{settings.mode}'; set data.web.mode")
+        check_choice("mode", settings.mode, MODES, "data.web.mode")
         if settings.mode != "live" and not settings.folder:
             raise ValueError(f"no recordings: mode {settings.mode} needs a folder, got none; set data.web.folder")
         if settings.mode != "replay" and not os.environ.get(KEY):

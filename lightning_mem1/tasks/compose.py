@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Literal, TypeVar, get_args
 
+from lightning_mem1.checks import check_choice
 from lightning_mem1.tasks.question import Question
 from lightning_mem1.types import Objective
 
@@ -64,8 +65,7 @@ class Composer:
         weights: Mapping[str, float] | None = None,
         seed: int = 0,
     ) -> None:
-        if preset not in PRESETS:
-            raise ValueError(f"unknown composition: expected {', '.join(PRESETS)}, got '{preset}'; set data.compose")
+        check_choice("composition", preset, PRESETS, "data.compose")
         if weights and preset != "mixed":
             raise ValueError(f"weights belong to the composition 'mixed', got '{preset}'; drop data.weights")
         _check_weights(sources, weights)

@@ -28,12 +28,6 @@ NOTATIONS: tuple[Notation, ...] = get_args(Notation)
 LISTED, BAR = ";", " | "  # in `next`: before the list, and before the question that is searched for
 
 
-def check_notation(notation: str, key: str) -> None:
-    """Raise ValueError when `notation`, found under `key`, does not exist."""
-    if notation not in NOTATIONS:
-        raise ValueError(f"unknown notation: expected {' or '.join(NOTATIONS)}, got '{notation}'; set {key}")
-
-
 def write_state(memory: Memory, questions: Sequence[str], notation: str, final: bool) -> str:
     """The internal state.
 

@@ -41,12 +41,6 @@ def split_of(name: str) -> Split:
     return "val" if tenth == 8 else "test" if tenth == 9 else "train"
 
 
-def check_wording(wording: str, setting: str) -> None:
-    """Raise ValueError for a wording that does not exist."""
-    if wording not in WORDINGS:
-        raise ValueError(f"unknown wording: expected {' or '.join(WORDINGS)}, got '{wording}'; set {setting}")
-
-
 def questions(
     world: Encyclopedia, split: Split, hops: Sequence[int] = (1, 2, 3), wording: Wording = "question"
 ) -> list[Question]:

@@ -116,7 +116,7 @@ def test_a_schedule_that_leaves_a_step_without_questions_is_refused(schedule):
     ("arguments", "message"),
     [
         (({"a": []},), "no questions: expected at least 1 in a, got 0"),
-        ((SOURCES, "official"), "expected mixed, paper, interdependent, alike, paired, got 'official'"),
+        ((SOURCES, "official"), "expected one of mixed, paper, interdependent, alike, paired, got 'official'"),
         ((SOURCES, "mixed", {"c": 1.0}), "weights name no source: expected a, b, got c"),
         ((SOURCES, "mixed", {"a": -1.0}), "weights must be positive numbers"),
         ((SOURCES, "paper", {"a": 1.0}), "weights belong to the composition 'mixed', got 'paper'"),

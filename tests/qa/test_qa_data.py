@@ -186,7 +186,7 @@ def test_a_missing_key_is_told_before_anything_is_played(monkeypatch):
 def test_topics_ask_of_the_generated_encyclopedia_only(tmp_path):
     task = QAData(objectives=1, hops=[1], wording="topic", **SMALL).make_source().task("val", 0)
     assert task.prompt.endswith("?") and task.prompt.split()[1].lower() not in ("who", "what", "which", "where", "in")
-    with pytest.raises(ValueError, match=r"expected question or topic, got 'title'; set data\.wording"):
+    with pytest.raises(ValueError, match=r"expected one of question, topic, got 'title'; set data\.wording"):
         QAData(wording="title")
     with pytest.raises(ValueError, match="belongs to the generated encyclopedia, got 'topic'; drop it"):
         QAData(questions=str(tmp_path / "questions.jsonl"), wording="topic")

@@ -99,7 +99,7 @@ def test_what_was_recorded_is_played_back_without_key_and_server(server, key, mo
 def test_settings_that_cannot_be_are_refused(key):
     with pytest.raises(ValueError, match="mode replay needs a folder"):
         Web(WebSettings(mode="replay"))
-    with pytest.raises(ValueError, match="expected live, record, replay, got 'off'"):
+    with pytest.raises(ValueError, match="expected one of live, record, replay, got 'off'"):
         Web(WebSettings(mode="off"))
 
 
