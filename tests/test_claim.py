@@ -74,6 +74,8 @@ def test_one_command_goes_from_warm_starts_to_the_table_and_repeats_nothing(tmp_
 def test_the_shop_plays_every_test_goal_in_each_mode_of_both_catalogues():
     options = claim.parsed(["--catalogue", "/files", "--seeds", "0,1"])
     jobs = {job.name: job.command for job in claim.Claim(options).jobs("shop_evaluate")}
+    trained = [" ".join(job.command) for job in claim.Claim(options).jobs("shop_rl")]
+    assert len(trained) == 2 * 3 * 2 and all("--model.engine.max_context_tokens 4096" in each for each in trained)
     assert len(jobs) == 2 * 3 * (1 + 2)
     command = " ".join(jobs["shop_evaluate/official/rl/full/1"])
     assert "evaluate experiments/webshop.yaml --memory full" in command and "--tasks 500" in command

@@ -34,6 +34,7 @@ STAGES = (
 ARMS = ("start", "rl", "raft", "cloning")  # how a policy was trained: not further, and the three ways further
 MODES = ("mem1", "full", "summary")
 LONGEST_TURN = "384"  # tokens: a turn that answers 32 questions has 267
+SHOP_ROOM = "4096"  # tokens, as many as the bundled policies have positions for: the history of ten pages is not cut
 
 
 class Claim:
@@ -100,7 +101,8 @@ class Claim:
         for seed in self.options.seeds:
             for mode in self.options.modes:
                 for shop, given in self._shops().items():
-                    yield self._trained(f"shop_rl/{shop}", "webshop", mode, seed, f"shop-{mode}", *given)
+                    room = ["--model.engine.max_context_tokens", SHOP_ROOM]
+                    yield self._trained(f"shop_rl/{shop}", "webshop", mode, seed, f"shop-{mode}", *room, *given)
 
     def _shop_evaluate(self) -> Iterator[Job]:
         for shop, given in self._shops().items():
@@ -244,7 +246,7 @@ def parsed(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--tasks", type=int, default=100, help="tasks of each number of objectives")
     parser.add_argument("--catalogue", help="folder of the official shop files: the shop's stages play there as well")
     parser.add_argument(
-        "--shop_policy", default="lightning_mem1/assets/policy", help="folder of the policy that the shop begins with"
+        "--shop_policy", default="lightning_mem1/assets/marketplace", help="the policy that the shop begins with"
     )
     parser.add_argument("--extra", action="append", default=[], help="STAGE:ARGUMENT, handed on to its commands")
     options = parser.parse_args(argv)
