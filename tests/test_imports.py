@@ -22,6 +22,7 @@ advantages losses
 algorithms screening shaping internal_state
 scoring metrics
 retrieval
+envs.retrieval
 envs
 tasks
 policy

@@ -5,7 +5,9 @@ What a retriever cannot find out it must not make up: when it fails for good the
 
 from __future__ import annotations
 
-from lightning_mem1.retrieval.passage import Retriever, Style, write_passages
+from collections.abc import Sequence
+
+from lightning_mem1.retrieval.passage import Passage, Retriever, Style, write_passages
 from lightning_mem1.scoring import RewardKind, Variant, final_answer
 from lightning_mem1.text import read_action
 from lightning_mem1.types import StepResult, Task
@@ -72,4 +74,8 @@ class RetrievalEnv:
             return StepResult("", valid=False, info={"invalid": "a search in the last turn"})
         (passages,) = self.retriever.search([argument], self.top_k)
         info = {"query": argument, "search": 1.0, "num_passages": float(len(passages))}
-        return StepResult(write_passages(passages, self.style), info=info)
+        return StepResult(self.write(passages), info=info)
+
+    def write(self, passages: Sequence[Passage]) -> str:
+        """What was found, as the agent reads it."""
+        return write_passages(passages, self.style)
