@@ -26,6 +26,7 @@ from lightning_mem1.policy.policy import Policy  # noqa: E402
 
 SIZES = {"hidden_size": 16, "num_layers": 4, "num_heads": 2, "num_kv_heads": 2, "intermediate_size": 16}
 SMALL = "--warmstart.data.qa.num_passages=60", "--warmstart.num_val_tasks=1"
+WARM = "base", "warmstart", "haste", "cloning"
 STAGES = [{"steps": 1, "shop_episodes": 0, "qa_episodes": 1, "objectives": [2]}]
 TRAINED = "--data.tasks_per_step=1", "--data.group_size=2", "--data.num_rl_steps=1", "--data.num_val_tasks=1"
 PLAYED = "--data.num_passages=300", "--model.rollout.max_new_tokens=12"
@@ -38,10 +39,10 @@ def here(command, log):
 
 
 def extra():
-    given = {stage: [*SMALL, f"--warmstart.stages={json.dumps(STAGES)}"] for stage in ("base", "warmstart", "cloning")}
+    given = {stage: [*SMALL, f"--warmstart.stages={json.dumps(STAGES)}"] for stage in WARM}
     given["base"] += [f"--warmstart.model.{name}={size}" for name, size in SIZES.items()]
     given["base"].append("--warmstart.model.induction_start=false")
-    for stage in ("warmstart", "cloning"):
+    for stage in WARM[1:]:
         given[stage].append("--warmstart.rollout.max_new_tokens=12")
     given |= {stage: [*TRAINED, *PLAYED] for stage in ("rl", "raft")}
     given |= {stage: [*PLAYED, "--data.turns_per_task=2"] for stage in ("evaluate", "interdependent")}
@@ -53,13 +54,17 @@ def test_one_command_goes_from_warm_starts_to_the_table_and_repeats_nothing(tmp_
     argv = ["--output", str(tmp_path), "--seeds", "0", "--objectives", "1,2", "--tasks", "2", *extra()]
     assert claim.main(argv, here) == 0, capsys.readouterr().err
     told = json.loads((tmp_path / "claim.json").read_text())
-    arms = [*(f"{arm}/{mode}" for arm in ("start", "rl") for mode in claim.MODES), "raft/mem1", "cloning/mem1"]
+    arms = [
+        *(f"{arm}/{mode}" for arm in ("careful", "start", "rl") for mode in claim.MODES),
+        "raft/mem1",
+        "cloning/mem1",
+    ]
     rows = told["evaluate"]["rows"]
     assert [(row["arm"], row["objectives"]) for row in rows] == [(arm, k) for arm in arms for k in (1, 2)]
     assert all(row["num_trajectories"] == 2 and row["measures"]["peak_tokens"]["mean"] > 10 for row in rows)
     assert [row["arm"] for row in told["interdependent"]["rows"]] == arms
     assert {stage: each["jobs"] for stage, each in told["cost"].items()} == {
-        "base": 1, "warmstart": 3, "rl": 3, "raft": 1, "cloning": 1, "evaluate": 8, "interdependent": 8
+        "base": 1, "warmstart": 3, "haste": 3, "rl": 3, "raft": 1, "cloning": 1, "evaluate": 11, "interdependent": 11
     }  # fmt: skip
     assert len(told["evaluate"]["ratios"]["rl/mem1 over rl/full"]) == 6  # three ratios at two lengths
     assert "| rl/summary | 2 |" in (tmp_path / "claim.md").read_text() and (tmp_path / "evaluate.png").exists()

@@ -28,10 +28,10 @@ from claim_table import Arm, Result
 from jobs import ROOT, Job, Start, cost, in_process_of_its_own, run_all
 
 STAGES = (
-    "base", "warmstart", "rl", "raft", "cloning", "evaluate", "interdependent", "shop_warmstart", "shop_rl",
+    "base", "warmstart", "haste", "rl", "raft", "cloning", "evaluate", "interdependent", "shop_warmstart", "shop_rl",
     "shop_evaluate",
 )  # fmt: skip
-ARMS = ("start", "rl", "raft", "cloning")  # how a policy was trained: not further, and the three ways further
+ARMS = ("careful", "start", "rl", "raft", "cloning")  # before and after the hasty expert, and three ways on from there
 MODES = ("mem1", "full", "summary")
 LONGEST_TURN = "384"  # tokens: a turn that answers 32 questions has 267
 SHOP_ROOM = "4096"  # tokens, as many as the bundled policies have positions for: the history of ten pages is not cut
@@ -65,19 +65,24 @@ class Claim:
         for mode in self.options.modes:
             yield self._cloned(f"warmstart/{mode}", "warmstart", mode, "base", "--warmstart.memory", mode)
 
+    def _haste(self) -> Iterator[Job]:
+        for mode in self.options.modes:
+            more = ["--warmstart.memory", mode]
+            yield self._cloned(f"haste/{mode}", "warmstart_hasty", f"hasty-{mode}", mode, *more)
+
     def _rl(self) -> Iterator[Job]:
         for seed in self.options.seeds:
             for mode in self.options.modes:
-                yield self._trained("rl", "claim/qa", mode, seed, mode)
+                yield self._trained("rl", "claim/qa", mode, seed, f"hasty-{mode}")
 
     def _raft(self) -> Iterator[Job]:
         for seed in self.options.seeds:
-            yield self._trained("raft", "claim/raft", "mem1", seed, "mem1")
+            yield self._trained("raft", "claim/raft", "mem1", seed, "hasty-mem1")
 
     def _cloning(self) -> Iterator[Job]:
         for seed in self.options.seeds:
             yield self._cloned(
-                f"cloning/mem1/{seed}", "cloning", f"cloning-{seed}", "mem1", "--warmstart.seed", str(10 + seed)
+                f"cloning/mem1/{seed}", "cloning", f"cloning-{seed}", "hasty-mem1", "--warmstart.seed", str(10 + seed)
             )
 
     def _evaluate(self) -> Iterator[Job]:
@@ -123,11 +128,14 @@ class Claim:
 
     def _players(self) -> Iterator[tuple[str, int, str, list[str]]]:
         """Every policy that is evaluated on questions: arm, seed, memory mode, and how it is loaded."""
-        for arm, modes in {"start": self.options.modes, "rl": self.options.modes, "raft": ["mem1"]}.items():
-            for mode in modes if arm in self.options.arms else ():
-                for seed in self.options.seeds if arm != "start" else [0]:
-                    last = ["--ckpt_path", self._last(arm, mode, seed)] if arm != "start" else []
-                    yield f"{arm}/{mode}", seed, mode, ["--model.policy", self._policy(mode), *last]
+        modes = self.options.modes
+        for arm, those in {"careful": modes, "start": modes, "rl": modes, "raft": ["mem1"]}.items():
+            trained = arm in ("rl", "raft")
+            for mode in those if arm in self.options.arms else ():
+                policy = self._policy(mode if arm == "careful" else f"hasty-{mode}")
+                for seed in self.options.seeds if trained else [0]:
+                    last = ["--ckpt_path", self._last(arm, mode, seed)] if trained else []
+                    yield f"{arm}/{mode}", seed, mode, ["--model.policy", policy, *last]
         for seed in self.options.seeds if "cloning" in self.options.arms else ():
             yield "cloning/mem1", seed, "mem1", ["--model.policy", self._policy(f"cloning-{seed}")]
 
