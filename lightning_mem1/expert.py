@@ -113,7 +113,7 @@ def shop_play(
         def turn(previous: str | None, left: int) -> str:
             return novice.turn(instruction, previous, env.observe(), left)
 
-        return _hand(config, tags, turn, rng, task.max_turns)
+        return _hand(config, tags, turn, rng, task.max_turns, config.data.slip)
 
     return source, config.rollout, writer
 
@@ -139,7 +139,8 @@ def qa_play(config: WarmStart, stage: Stage, seed: int, num_passages: int = 5400
         def turn(previous: str | None, left: int) -> str:
             return reader.turn(asked, previous, env.observe(), left)
 
-        return _hand(config, settings.tags, turn, rng, task.max_turns)
+        knows_start = task.prompt.startswith(f"{first} ")  # else a new start would be one that no policy can know
+        return _hand(config, settings.tags, turn, rng, task.max_turns, config.data.slip if knows_start else 0.0)
 
     return source, settings, writer
 
@@ -233,21 +234,28 @@ class _StagedHand(_Hand):
 
 
 def _hand(
-    config: WarmStart, tags: Tags, turn: Callable[[str | None, int], str], rng: random.Random, max_turns: int
+    config: WarmStart,
+    tags: Tags,
+    turn: Callable[[str | None, int], str],
+    rng: random.Random,
+    max_turns: int,
+    chance: float,
 ) -> Writer:
+    """An expert whose turns slip by chance."""
+
     def slip(text: str) -> str:
-        return _slip(text, rng, config.data.slip)
+        return _slip(text, rng, chance, config.data.longest_loop)
 
     return _StagedHand(turn, slip, max_turns, tags) if config.memory in STAGED else _Hand(turn, slip, max_turns)
 
 
-def _slip(text: str, rng: random.Random, chance: float) -> str:
+def _slip(text: str, rng: random.Random, chance: float, longest_loop: int) -> str:
     """Now and then break a turn off or run it into a loop, as a small policy does; such a turn is no valid one."""
     if rng.random() >= chance:
         return text
     words = text.rsplit("</", 1)[0].split(" ")
     kept = words[: rng.randint(1, len(words))]
-    repeated = kept[-rng.randint(1, 4) :] * rng.randint(0, 8)
+    repeated = kept[-rng.randint(1, 4) :] * rng.randint(0, longest_loop)
     return " ".join([*kept, *repeated])
 
 
