@@ -29,6 +29,8 @@ from lightning_mem1.types import Env, Objective, Split, Task, TaskSource, Trajec
 from lightning_mem1.warmstart import Stage, WarmStart
 from lightning_mem1.wire import PRESETS
 
+REPEATED = 0.3  # part of the entries of a list to carry on that are drawn again from it
+
 Play = tuple[TaskSource, RolloutSettings, Callable[[random.Random, Env, Task], Writer]]
 
 
@@ -166,10 +168,13 @@ class NumberedTasks(EncyclopediaTasks):
         self.largest_first, self.carried, self.seed = largest_first, carried, seed
 
     @cached_property
-    def singles(self) -> list[Objective]:
-        """What the lists that are carried on answer."""
-        asked = self.composers["train"].sources["encyclopedia"]
-        return [Objective(question.text, question.answers) for question in asked if not question.needs]
+    def by_answer(self) -> dict[str, list[Objective]]:
+        """Answer -> the questions that have it, of those that the lists that are carried on may answer."""
+        found: dict[str, list[Objective]] = {}
+        for question in self.composers["train"].sources["encyclopedia"]:
+            if not question.needs:
+                found.setdefault(question.answers[0].lower(), []).append(Objective(question.text, question.answers))
+        return found
 
     def task_of(self, split: Split, index: int, k: int) -> Task:
         task = super().task_of(split, index, k)
@@ -181,10 +186,18 @@ class NumberedTasks(EncyclopediaTasks):
         data: dict[str, Any] = {**task.data, "first": first}
         prompt = ask(objectives, first=first)
         if rng.random() < self.carried:
-            earlier = rng.choices(self.singles, k=first - 1)
-            data["carried"] = " ".join(f"{number} {each.answers[0].lower()}" for number, each in enumerate(earlier, 1))
+            answers = self._earlier(rng, first - 1, objectives)
+            data["carried"] = " ".join(f"{number} {answer}" for number, answer in enumerate(answers, 1))
+            earlier = [rng.choice(self.by_answer[answer]) for answer in answers]
             prompt = rng.choice((prompt, ask((*earlier, *objectives))))
         return replace(task, prompt=prompt, objectives=objectives, data=data)
+
+    def _earlier(self, rng: random.Random, number: int, objectives: Sequence[Objective]) -> list[str]:
+        """Answers to carry on, many of them twice: who goes on behind the first of two alike runs into a loop."""
+        due = [each.answers[0].lower() for each in objectives]
+        answers = rng.choices(list(self.by_answer), k=number)
+        again = [*answers, *(answer for answer in due if answer in self.by_answer)]
+        return [rng.choice(again) if rng.random() < REPEATED else answer for answer in answers]
 
 
 def _shifted(question: str, first: int) -> str:

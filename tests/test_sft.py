@@ -224,6 +224,8 @@ def test_a_list_to_be_carried_on_is_shown_and_only_carrying_it_on_is_cloned(tmp_
         numbers = [int(line.split()[0]) for line in t.task.prompt.split("\n")]
         assert numbers == list(range(numbers[0], t.task.data["first"] + 3)) and numbers[0] in (1, t.task.data["first"])
     assert {t.task.prompt.startswith("1 ") for t in carried} == {True, False}
+    listed = [re.split(r" ?\b\d\b ", t.task.data["carried"])[1:] for t in carried]
+    assert any(len(set(answers)) < len(answers) for answers in listed)
     assert sum(t.reward for t in played) >= 0.9 * 3 * len(played)
 
 
