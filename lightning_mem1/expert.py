@@ -257,18 +257,18 @@ def _hand(
     """An expert whose turns slip by chance."""
 
     def slip(text: str) -> str:
-        return _slip(text, rng, chance, config.data.longest_loop)
+        return _slip(text, rng, chance)
 
     return _StagedHand(turn, slip, max_turns, tags) if config.memory in STAGED else _Hand(turn, slip, max_turns)
 
 
-def _slip(text: str, rng: random.Random, chance: float, longest_loop: int) -> str:
+def _slip(text: str, rng: random.Random, chance: float) -> str:
     """Now and then break a turn off or run it into a loop, as a small policy does; such a turn is no valid one."""
     if rng.random() >= chance:
         return text
     words = text.rsplit("</", 1)[0].split(" ")
     kept = words[: rng.randint(1, len(words))]
-    repeated = kept[-rng.randint(1, 4) :] * rng.randint(0, longest_loop)
+    repeated = kept[-rng.randint(1, 4) :] * rng.randint(0, 8)
     return " ".join([*kept, *repeated])
 
 

@@ -132,7 +132,6 @@ class ExpertData:
         steps_per_world: Steps before the next ones are drawn.
         slip: Part of the turns that is broken off or loops. Such turns are not cloned; what is cloned is how the expert
             goes on behind them, which a policy that makes mistakes of its own has to know.
-        longest_loop: Most repetitions in a turn that loops; what a policy writes itself ends at `max_new_tokens`.
         min_reward: Expert trajectories with a reward below it are dropped, valid turns included; null keeps all.
         shop: The shopper.
         qa: The researcher.
@@ -141,7 +140,6 @@ class ExpertData:
     first_seed: int = 1000
     steps_per_world: int = 20
     slip: float = 0.0
-    longest_loop: int = 8
     min_reward: float | None = None
     shop: ShopExpert = field(default_factory=ShopExpert)
     qa: QAExpert = field(default_factory=QAExpert)

@@ -232,15 +232,13 @@ def test_a_list_to_be_carried_on_is_shown_and_only_carrying_it_on_is_cloned(tmp_
 def test_a_turn_slips_only_where_a_policy_can_tell_how_to_begin_again(tmp_path):
     config = warm_start(tmp_path)
     config.data.qa = QAExpert(60, EXPERT, notation="next", largest_first=9, carried=1.0)
-    config.data.slip, config.data.longest_loop = 0.5, 60
+    config.data.slip = 0.5
     config.stages = [Stage(8, 0, 4, objectives=[3], hops=[1])]
     played = [t for step in ExpertStream(config, tiny_tokenizer()) for t in step]
     behind_others = [t for t in played if not t.task.prompt.startswith(f"{t.task.data.get('first', 1)} ")]
     slipped = {id(t): [turn for turn in t.turns if "expected exactly one" in turn.information] for t in played}
     assert behind_others and not any(slipped[id(t)] for t in behind_others)
     assert sum(len(each) for each in slipped.values()) > 20
-    lengths = [len(turn.action_ids) for each in slipped.values() for turn in each]
-    assert max(lengths) > 2 * max(len(turn.action_ids) for t in behind_others for turn in t.turns)
 
 
 @pytest.mark.parametrize(
