@@ -96,5 +96,5 @@ def test_the_full_prompt_explains_each_tag():
 
 
 def test_an_unknown_prompt_style_is_refused():
-    with pytest.raises(ValueError, match="expected full or brief, got 'long'"):
+    with pytest.raises(ValueError, match="expected one of full, brief, got 'long'"):
         render_prompt("x", "", 1, SHOP, "long")

@@ -73,7 +73,7 @@ def test_instructions_can_be_given_in_the_very_words_of_a_checkpoint():
 
 
 def test_an_unknown_wire_format_is_refused():
-    with pytest.raises(ValueError, match="expected plain, qa, .*, got 'verl'; set model.rollout.wire"):
+    with pytest.raises(ValueError, match="expected one of plain, qa, .*, got 'verl'; set model.rollout.wire"):
         RolloutSettings(wire="verl")
 
 
