@@ -64,9 +64,8 @@ def test_the_memory_modes_of_the_claim_differ_from_each_other_in_the_mode_alone(
     assert base.data.qa == cloning.data.qa == replace(start.data.qa, carried=0.0)
     assert hasty.data.qa == replace(start.data.qa, skill=replace(start.data.qa.skill, early=0.6))
     assert {k for stage in base.stages for k in stage.objectives} == {1}  # where `mem1` and `full` see the same
-    assert (
-        max(k for each in (start, hasty) for stage in each.stages for k in stage.objectives) == 6
-    )  # tested on up to 32
+    stages = [*start.stages, *hasty.stages]
+    assert max(k for stage in stages for k in stage.objectives) == 6  # tested on up to 32
     episodes = sum(stage.steps * stage.qa_episodes for stage in cloning.stages)
     data = rl["data"]["init_args"]
     assert episodes == data["num_rl_steps"] * data["tasks_per_step"] * data["group_size"]

@@ -34,7 +34,8 @@ STAGES = (
 ARMS = ("careful", "start", "rl", "raft", "cloning")  # before and after the hasty expert, and three ways on from there
 MODES = ("mem1", "full", "summary")
 LONGEST_TURN = "384"  # tokens: a turn that answers 32 questions has 267
-SHOP_ROOM = "4096"  # tokens, as many as the bundled policies have positions for: the history of ten pages is not cut
+# tokens, as many as the bundled policies have positions for: the history of ten pages is not cut
+SHOP_ROOM = "--model.engine.max_context_tokens", "4096"
 
 
 class Claim:
@@ -106,8 +107,7 @@ class Claim:
         for seed in self.options.seeds:
             for mode in self.options.modes:
                 for shop, given in self._shops().items():
-                    room = ["--model.engine.max_context_tokens", SHOP_ROOM]
-                    yield self._trained(f"shop_rl/{shop}", "webshop", mode, seed, f"shop-{mode}", *room, *given)
+                    yield self._trained(f"shop_rl/{shop}", "webshop", mode, seed, f"shop-{mode}", *SHOP_ROOM, *given)
 
     def _shop_evaluate(self) -> Iterator[Job]:
         for shop, given in self._shops().items():
