@@ -2,6 +2,7 @@
 
     OMP_NUM_THREADS=1 python benchmarks/layout_speed.py --output benchmarks/layout_speed.json
     OMP_NUM_THREADS=1 python benchmarks/layout_speed.py --check benchmarks/layout_speed.json
+    python benchmarks/layout_speed.py --device cuda --dtype bfloat16 --policy FOLDER
 
 A pass is collating, log-probabilities of every action token, and the gradient of every LoRA weight (all linear layers).
 The three take turns on the same trajectories, so that whatever else the machine does falls on all of them; a figure is
@@ -66,19 +67,27 @@ def batch_of(arm: str, trajectories: Sequence[Trajectory]) -> Batch:
 def timed(policy: Policy, arm: str, trajectories: Sequence[Trajectory]) -> tuple[float, int, torch.Tensor]:
     """Seconds of a pass, its tokens, and the log-probabilities (N,)."""
     policy.zero_grad()
-    begun = time.perf_counter()
-    batch = batch_of(arm, trajectories)
+    begun = clock(policy.device)
+    batch = batch_of(arm, trajectories).to(policy.device)
     logprobs, _ = policy.logprobs(batch)
     logprobs.mean().backward()
-    return time.perf_counter() - begun, batch.num_tokens, logprobs.detach()
+    return clock(policy.device) - begun, batch.num_tokens, logprobs.detach()
+
+
+def clock(device: torch.device) -> float:
+    """Seconds, once the device has done what it was asked to."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return time.perf_counter()
 
 
 def measured(policy: Policy, prompt: int, turns: int, group: int, repeats: int) -> dict[str, Any]:
     """Tokens and milliseconds of every arm at one shape, and the ratios of `tree` to the others."""
     trajectories = made(random.Random(0), prompt, turns, group, policy.config.vocab_size)
     first = {arm: timed(policy, arm, trajectories) for arm in ARMS}  # also warms up
-    for arm in ARMS:
-        torch.testing.assert_close(first[arm][2], first["tree"][2], atol=1e-3, rtol=0)
+    gap = max(float((first[arm][2] - first["tree"][2]).abs().mean()) for arm in ARMS)
+    if gap > (1e-4 if policy.causal_lm.dtype == torch.float32 else 0.1):
+        raise RuntimeError(f"the layouts score differently, by {gap:.2g} nats a token")
     seconds: dict[str, list[float]] = {arm: [] for arm in ARMS}
     for _ in range(repeats):
         for arm in ARMS:
@@ -111,12 +120,15 @@ def main() -> int:
     """Measure, print a table, write, check."""
     parser = arguments("Compare the layouts' tokens and time.")
     parser.add_argument("--policy", default="bundled")
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--dtype", default="float32")
     parser.add_argument("--turns", default="2,4,8,16,32")
     parser.add_argument("--prompts", default="100,300,1000")
     parser.add_argument("--group", type=int, default=1, help="trajectories of one prompt in a pass")
     parser.add_argument("--repeats", type=int, default=7)
     options = parser.parse_args()
-    policy = Policy.load(options.policy, lora=LoraSettings(target_modules="all-linear"))
+    lora = LoraSettings(target_modules="all-linear")
+    policy = Policy.load(options.policy, lora=lora, dtype=options.dtype).to(options.device)
     found = []
     print("| prompt | turns | tokens to rows | time to rows | time to dense | tree ms | rows ms | dense ms |")
     print("| --- | --- | --- | --- | --- | --- | --- | --- |")

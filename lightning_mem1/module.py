@@ -114,6 +114,7 @@ class Mem1Module(LightningModule):
         quantization: none, or nf4 for a base in 4 bits (QLoRA; needs bitsandbytes).
         optimizer: adamw, or one of bitsandbytes: adamw_8bit, paged_adamw, paged_adamw_8bit.
         attention: Kernel of the tree layout: auto, segments or flex.
+        kernels: Of norms and MLPs: torch, or liger (Triton, for a GPU; needs liger-kernel).
         gradient_checkpointing: Trade time for memory in the backward pass.
         engine: Where turns are generated: in this process or by servers.
         rollout: How episodes are sampled.
@@ -156,6 +157,7 @@ class Mem1Module(LightningModule):
         quantization: str = "none",
         optimizer: str = "adamw",
         attention: str = "auto",
+        kernels: str = "torch",
         gradient_checkpointing: bool = False,
         engine: EngineSettings = EngineSettings(),  # noqa: B008
         rollout: RolloutSettings = RolloutSettings(),  # noqa: B008
@@ -184,6 +186,7 @@ class Mem1Module(LightningModule):
                 attention=attention,
                 gradient_checkpointing=gradient_checkpointing,
                 quantization=quantization,
+                kernels=kernels,
             )
             chosen = ALGORITHMS[algorithm]
             self.critic = Critic(self.policy, critic, gradient_checkpointing) if chosen.critic else None

@@ -11,6 +11,7 @@ from lightning_mem1.engine.vllm import check_installed
 from lightning_mem1.layouts import check_layout
 from lightning_mem1.memory import check_mode
 from lightning_mem1.optimizers import OPTIMIZERS
+from lightning_mem1.policy.kernels import KERNELS
 from lightning_mem1.policy.quantization import QUANTIZATIONS
 from lightning_mem1.text import PROMPT_STYLES
 
@@ -43,6 +44,7 @@ LEAST: Mapping[str, int] = {  # keys below model, and the least that each may be
     "critic.warmup_steps": 0,
     "engine.num_slots": 1,
     "engine.max_prefill_tokens": 1,
+    "engine.prefill_interval": 1,
     "engine.max_context_tokens": 2,
     "engine.server.num_retries": 0,
     "engine.server.pause_s": 0,
@@ -55,6 +57,7 @@ CHOICES: Mapping[str, tuple[str, ...]] = {  # keys below model, and what each ma
     "mismatch.correction": ("none", "tis", "mis"),
     "mismatch.level": ("token", "turn", "trajectory"),
     "quantization": QUANTIZATIONS,
+    "kernels": KERNELS,
     "optimizer": OPTIMIZERS,
 }
 

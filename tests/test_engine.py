@@ -198,6 +198,19 @@ def test_decode_steps_of_fixed_shapes_write_the_same_turns_and_compile_nothing_a
     assert graphs == [2, 2]  # one for each length
 
 
+def test_turns_that_start_in_bunches_are_the_same_turns():
+    rng = random.Random(2)
+    asked = [request(i, random_ids(rng, 10 + i), seed=i, n=3 + i % 4) for i in range(12)]
+    every = LocalEngine(POLICY, EngineSettings(num_slots=4, max_context_tokens=64))
+    bunches = LocalEngine(POLICY, EngineSettings(num_slots=4, max_context_tokens=64, prefill_interval=5))
+    started: list[int] = []
+    admit = bunches._admit
+    bunches._admit = lambda: started.append(len(found := admit())) or found
+    expected, got = run(every, asked), run(bunches, asked)
+    assert [got[i].ids for i in range(12)] == [expected[i].ids for i in range(12)]
+    assert any(a and not any(started[n + 1 : n + 5]) for n, a in enumerate(started[:-5]))
+
+
 def test_how_far_back_steps_look_takes_few_values():
     assert lengths(128) == [128]
     assert lengths(1536) == [384, 768, 1536]

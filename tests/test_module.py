@@ -403,6 +403,8 @@ def test_the_weight_on_internal_state_tokens_shares_the_pull(make_module, make_d
         ({"lr": float("nan")}, "model.lr too small: expected at least 0, got nan; set model.lr"),
         ({"lora": LoraSettings(r=0)}, "model.lora.r too small: expected at least 1, got 0; set model.lora.r"),
         ({"engine": EngineSettings(num_slots=0)}, "model.engine.num_slots too small: expected at least 1, got 0"),
+        ({"kernels": "cutlass"}, "unknown kernels: expected one of torch, liger, got 'cutlass'; set model.kernels"),
+        ({"engine": EngineSettings(prefill_interval=0)}, "model.engine.prefill_interval too small: expected at"),
         ({"engine": EngineSettings(max_prefill_tokens=0)}, "model.engine.max_prefill_tokens too small: expected at"),
         ({"engine": EngineSettings(max_context_tokens=0)}, "model.engine.max_context_tokens too small: expected at"),
         ({"engine": EngineSettings(max_context_tokens=256)}, "no room for a context: .*max_new_tokens, 256, got 256"),

@@ -1,4 +1,5 @@
 import json
+import sys
 
 import pytest
 import torch
@@ -136,3 +137,22 @@ def test_unknown_dtype_and_attention_are_refused(folder):
         Policy.load(str(folder), dtype="int3")
     with pytest.raises(ValueError, match="expected one of auto, segments, flex, got 'dense'"):
         Policy.load(str(folder), attention="dense")
+
+
+def test_on_a_base_of_16_bits_adapters_keep_their_float32_weights_and_compute_in_16():
+    policy = Policy.load("bundled", lora=LoraSettings(), dtype="bfloat16")
+    seen: set[torch.dtype] = set()
+    for name, module in policy.named_modules():
+        if "lora_A.policy" in name:
+            module.register_forward_hook(lambda module, args, out: seen.update({args[0].dtype, out.dtype}))
+    logprobs, _ = policy.logprobs(BATCH)
+    logprobs.mean().backward()
+    assert seen == {torch.bfloat16}
+    trained = [p for p in policy.parameters() if p.requires_grad]
+    assert {p.dtype for p in trained} == {p.grad.dtype for p in trained} == {torch.float32}
+
+
+def test_fused_kernels_are_refused_without_what_they_need(monkeypatch):
+    monkeypatch.setitem(sys.modules, "liger_kernel", None)
+    with pytest.raises(ValueError, match="needs liger-kernel: expected it to be installed, got none; pip install"):
+        Policy.load("bundled", kernels="liger")

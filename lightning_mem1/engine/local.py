@@ -75,6 +75,7 @@ class LocalEngine:
         self.num_run = 0  # tokens that went through the model since; those whose keys were there did not
         self._queue: deque[GenerationRequest] = deque()
         self._running: list[_Running] = []
+        self._passes_since_start = 0
         self._held: dict[int, tuple[int, list[int]]] = {}  # free slot -> (its last session, ids with keys)
         self._free = list(range(self.settings.num_slots))
         if self._merged:
@@ -107,7 +108,8 @@ class LocalEngine:
         if not self._running and not starting:
             return []
         self._running.sort(key=lambda run: run.slot)
-        logits = self._logits(starting)
+        with self.policy.computing():
+            logits = self._logits(starting)
         self._running += starting
         for run in self._running:
             self.num_run += len(run.ids) - run.cached
@@ -179,6 +181,10 @@ class LocalEngine:
         return Completion(run.request.session, run.generated, run.logprobs)
 
     def _admit(self) -> list[_Running]:
+        self._passes_since_start += 1
+        if self._running and self._passes_since_start < self.settings.prefill_interval:
+            return []
+        self._passes_since_start = 0
         starting: list[_Running] = []
         waiting: list[GenerationRequest] = []
         room = self.settings.max_prefill_tokens

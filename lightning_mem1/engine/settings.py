@@ -57,6 +57,9 @@ class EngineSettings:
         num_slots: Turns generated at once.
         max_context_tokens: Most tokens of a context plus the turn generated in it.
         max_prefill_tokens: Most prompt tokens that the local engine runs in one pass, which bounds its memory.
+        prefill_interval: Passes of the local engine from one that starts waiting turns to the next. Above 1 they start
+            in bunches while others run: it pays on a GPU, where a pass that starts one turn takes as long as one that
+            starts ten.
         merge_lora: Whether the local engine decodes with the adapter in the weights, which takes a second copy of the
             adapted layers; null for where weights are float32, so that it changes no more than the last digits.
         compile: Backend of torch.compile for the local engine's decode steps, such as inductor or cudagraphs; they then
@@ -71,6 +74,7 @@ class EngineSettings:
     num_slots: int = 64
     max_context_tokens: int = 1024
     max_prefill_tokens: int = 8192
+    prefill_interval: int = 1
     merge_lora: bool | None = None
     compile: str = ""
     kind: Literal["local", "server", "vllm"] = "local"

@@ -1,12 +1,12 @@
 """Decode steps whose shapes never change, so that torch.compile and CUDA graphs have nothing to make again.
 
 Every slot takes part in every step, whether a turn runs in it or not. How far back a step looks is rounded up to one of
-a few lengths, each compiled once; buffers stay where they are, and the pool with them.
+a few lengths, each compiled or captured once; buffers stay where they are, and the pool with them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -25,20 +25,53 @@ class StaticDecode:
     Args:
         pool: The keys and values.
         model: A causal LM with this package's attention; its weights may change, its modules may not.
-        backend: Of torch.compile, such as inductor, cudagraphs, or eager.
+        backend: Of torch.compile, such as inductor or eager; "cudagraphs" on a GPU captures the plain kernels here,
+            because torch's backend of that name leaves out graphs that write to their inputs, such as the pool.
     """
 
     def __init__(self, pool: SlotPool, model: Any, backend: str) -> None:
         self.pool, self.model = pool, model
         self._steps = {reach: _Step(pool, reach) for reach in lengths(pool.keys.shape[3])}
-        self._forward = torch.compile(_forward, backend=backend, dynamic=False)
+        self._captured: dict[int, _Captured] = {}
+        self._captures = backend == "cudagraphs" and pool.keys.is_cuda
+        self._forward = _forward if self._captures else torch.compile(_forward, backend=backend, dynamic=False)
 
     def logits(self, decode: Sequence[Span], tokens: Sequence[int]) -> Tensor:
         """Logits (turns, vocabulary) after one new token of each running turn."""
-        reach = max(span.start for span in decode) + 1
-        step = self._steps[min(length for length in self._steps if length >= reach)]
+        needed = max(span.start for span in decode) + 1
+        reach = min(length for length in self._steps if length >= needed)
+        step = self._steps[reach]
         step.set(decode, tokens)
-        return self._forward(self.model, step)[[span.slot for span in decode]]
+        if not self._captures:
+            logits = self._forward(self.model, step)
+        else:
+            if reach not in self._captured:
+                self._captured[reach] = _Captured(lambda: self._forward(self.model, step))
+            logits = self._captured[reach].replay()
+        return logits[[span.slot for span in decode]]
+
+
+class _Captured:
+    """A step as a CUDA graph: its kernels start without a line of Python between them.
+
+    Args:
+        run: The step; it may be run again at any time, because it writes the same keys to the same places.
+    """
+
+    def __init__(self, run: Callable[[], Tensor]) -> None:
+        side = torch.cuda.Stream()
+        side.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(side):
+            run()  # what kernels make at their first call must not be made within the graph
+        torch.cuda.current_stream().wait_stream(side)
+        self._graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(self._graph):
+            self._logits = run()
+
+    def replay(self) -> Tensor:
+        """Run the step; the result stands until the next replay."""
+        self._graph.replay()
+        return self._logits
 
 
 class _Step:

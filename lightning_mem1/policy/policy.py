@@ -7,7 +7,7 @@ loaded may be the bundled policy, a folder or a hub id.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from lightning_mem1.checks import check_choice
 from lightning_mem1.policy.attention import TreeTable
+from lightning_mem1.policy.kernels import use_kernels
 from lightning_mem1.policy.loading import load_model, load_tokenizer, name_of_base, resolve
 from lightning_mem1.policy.logprobs import chunked_logprobs
 
@@ -98,6 +99,7 @@ class Policy(nn.Module):
         attention: str = "auto",
         gradient_checkpointing: bool = False,
         quantization: str = "none",
+        kernels: str = "torch",
     ) -> Policy:
         """Load a policy.
 
@@ -110,12 +112,14 @@ class Policy(nn.Module):
             attention: "auto", "segments" or "flex": the kernel of the tree layout.
             gradient_checkpointing: Trade time for memory in the backward pass.
             quantization: "none", or "nf4" for a base in 4 bits, which an adapter has to be put on.
+            kernels: "torch" or "liger", see `policy.kernels`.
 
         Raises:
             ValueError, FileNotFoundError: with one line that says what was expected and what to do.
         """
         folder = resolve(source)
         model = load_model(folder, dtype, quantization)
+        use_kernels(model, kernels)
         policy = cls(model, load_tokenizer(folder), lora, source=source, tree_kernel=attention)
         if gradient_checkpointing:
             model.gradient_checkpointing_enable({"use_reentrant": False})
@@ -132,10 +136,22 @@ class Policy(nn.Module):
         """The transformers config of the base."""
         return self.causal_lm.config
 
+    def computing(self) -> AbstractContextManager[Any]:
+        """Around a forward pass, in training as in a rollout: adapters compute in the base's dtype.
+
+        Their weights are float32 on a base of 16 bits too, so that small steps of the optimizer are not lost. Left to
+        themselves they would turn the activations of every adapted layer into float32 and multiply those.
+        """
+        dtype = self.causal_lm.dtype
+        if dtype == torch.float32:
+            return nullcontext()
+        return torch.autocast(self.device.type, dtype=dtype, cache_enabled=False)
+
     def hidden(self, input_ids: Tensor, position_ids: Tensor, **kwargs: Any) -> Tensor:
         """Last hidden states (B, L, width); `kwargs` reach the attention function."""
         backbone = self.causal_lm.model
-        return backbone(input_ids=input_ids, position_ids=position_ids, use_cache=False, **kwargs).last_hidden_state
+        with self.computing():
+            return backbone(input_ids=input_ids, position_ids=position_ids, use_cache=False, **kwargs).last_hidden_state
 
     def head(self, hidden: Tensor) -> Tensor:
         """Logits (n, vocabulary) of hidden states (n, width)."""
@@ -203,6 +219,7 @@ class Policy(nn.Module):
             raise ValueError(f"no adapter to put '{name}' beside: expected one, got full training; set model.lora")
         with self._same_trained():
             self.model.add_adapter(name, _lora_config(lora))
+        _leave_inputs(self.model)
         for own, parameter in self.named_parameters():
             if f".{name}." in own:
                 parameter.requires_grad_(True)
@@ -275,7 +292,16 @@ class Policy(nn.Module):
 def _with_adapter(model: nn.Module, lora: LoraSettings) -> nn.Module:
     from peft import get_peft_model
 
-    return get_peft_model(model, _lora_config(lora), adapter_name=ADAPTER)
+    adapted = get_peft_model(model, _lora_config(lora), adapter_name=ADAPTER)
+    _leave_inputs(adapted)
+    return adapted
+
+
+def _leave_inputs(model: nn.Module) -> None:
+    """Keep peft from turning the input of adapted layers into float32; see `Policy.computing`."""
+    for module in model.modules():
+        if hasattr(module, "cast_input_dtype_enabled"):
+            module.cast_input_dtype_enabled = False  # type: ignore[assignment]
 
 
 def _lora_config(lora: LoraSettings) -> Any:

@@ -1,0 +1,338 @@
+"""What one GPU makes of models of real size: training against its matrix rate, decoding against its memory's.
+
+    python benchmarks/gpu.py --output benchmarks/gpu.json --folder /tmp/shapes
+    python benchmarks/gpu.py --shapes 7B --sections train,decode --folder /tmp/shapes
+
+The models have the shapes of Qwen2.5 and random weights, which are made in the folder; speed does not depend on what a
+policy has learnt. Ceilings are measured first, on the same card: a large matrix product, and a large copy.
+
+- train: a pass over trees of about 8,192 tokens (log-probabilities, the gradient of every LoRA weight). MFU counts what
+  has to be computed (forward, and backward to activations: the base is frozen), nothing that is computed again.
+- layouts: `tree`, `rows` and the dense mask, as in layout_speed.py.
+- decode: steps of 64 running turns. The bound is the time in which the weights and the turns' keys and values, each
+  read once, come out of memory at the rate of the copy.
+- play: whole episodes (prefill included), with how far the engine's log-probabilities are from those of training.
+- profile: kernels of a training pass by their share of its time.
+"""
+
+from __future__ import annotations
+
+import gc
+import json
+import random
+import statistics
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+from baseline import GIB, Ratios, arguments, finish
+from horizon import ACTION, Endless, Told
+from layout_speed import clock, made
+from layout_speed import measured as layouts_measured
+
+from lightning_mem1.collator import collate
+from lightning_mem1.engine.local import LocalEngine
+from lightning_mem1.engine.settings import EngineSettings
+from lightning_mem1.policy.loading import BUNDLED, load_tokenizer
+from lightning_mem1.policy.policy import LoraSettings, Policy
+from lightning_mem1.rollout import Episode, RolloutSettings, collect
+from lightning_mem1.types import GenerationRequest, Task, Trajectory
+
+SHAPES = {  # of Qwen2.5 (arXiv 2412.15115); "tiny" is for trying the script out
+    "tiny": {"hidden_size": 896, "intermediate_size": 4864, "num_hidden_layers": 2, "num_attention_heads": 14},
+    "0.5B": {"hidden_size": 896, "intermediate_size": 4864, "num_hidden_layers": 24, "num_attention_heads": 14},
+    "1.5B": {"hidden_size": 1536, "intermediate_size": 8960, "num_hidden_layers": 28, "num_attention_heads": 12},
+    "7B": {"hidden_size": 3584, "intermediate_size": 18944, "num_hidden_layers": 28, "num_attention_heads": 28},
+}
+KEY_HEADS = {"7B": 4}  # 2 otherwise
+VOCABULARY = 151936
+SECTIONS = ("train", "layouts", "decode", "play", "profile")
+TREE = 8192  # tokens
+PROMPT, TURNS = 300, 8
+CONTEXT, NEW, SLOTS = 700, 100, 64  # tokens, tokens, turns
+TOLERANCE = 0.15
+DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")  # on a CPU the script can only be tried out
+
+
+def folder_of(shape: str, parent: Path) -> Path:
+    """A model of this shape with random weights, made on the GPU and kept; its tokenizer is the bundled one."""
+    folder = parent / shape
+    if not (folder / "config.json").is_file():
+        from transformers import Qwen2Config, Qwen2ForCausalLM
+
+        config = Qwen2Config(
+            **SHAPES[shape],
+            num_key_value_heads=KEY_HEADS.get(shape, 2),
+            vocab_size=VOCABULARY,
+            tie_word_embeddings=shape != "7B",
+            max_position_embeddings=32768,
+            rope_theta=1e6,
+            dtype="bfloat16",
+        )
+        with DEVICE:
+            torch.set_default_dtype(torch.bfloat16)
+            model = Qwen2ForCausalLM(config)
+            torch.set_default_dtype(torch.float32)
+        model.save_pretrained(folder, max_shard_size="20GB")
+        load_tokenizer(str(BUNDLED)).save_pretrained(folder)
+    return folder
+
+
+def loaded(folder: Path, quantization: str, **options: Any) -> Policy:
+    """A policy on the GPU."""
+    gc.collect()
+    torch.cuda.empty_cache()
+    policy = Policy.load(str(folder), lora=LoraSettings(), dtype="bfloat16", quantization=quantization, **options)
+    return policy.to(DEVICE)
+
+
+def ceilings() -> dict[str, float]:
+    """TFLOP/s of a bf16 product of 8192^3 (random numbers), and GB/s of a copy of 4 GiB, read and written."""
+    a, b = (torch.randn(8192, 8192, device=DEVICE, dtype=torch.bfloat16) for _ in range(2))
+    source = torch.randn(2 * GIB, device=DEVICE, dtype=torch.bfloat16)
+    target = torch.empty_like(source)
+    product, copy = seconds(lambda: a @ b), seconds(lambda: target.copy_(source))
+    return {"tflops": round(2 * 8192**3 / product / 1e12, 1), "gb_per_s": round(2 * source.nbytes / copy / 1e9)}
+
+
+def seconds(run: Callable[[], Any], repeats: int = 10) -> float:
+    """Median seconds of a call, after three to warm up."""
+    found = []
+    for _ in range(repeats + 3):
+        begun = clock(DEVICE)
+        run()
+        found.append(clock(DEVICE) - begun)
+    return statistics.median(found[3:])
+
+
+def trees(policy: Policy) -> list[Trajectory]:
+    """A group that shares its prompt and fills a tree of about `TREE` tokens."""
+    rng, group = random.Random(0), 1
+    while collate(made(rng, PROMPT, TURNS, group + 1, 1000), "tree").num_tokens <= TREE:
+        group += 1
+    return made(random.Random(1), PROMPT, TURNS, group, policy.config.vocab_size)
+
+
+def flops(policy: Policy, trajectories: list[Trajectory]) -> float:
+    """Of a pass, forward and backward, that trains nothing but adapters (whose own share is left out)."""
+    batch = collate(trajectories, "tree")
+    config, tokens = policy.config, batch.num_tokens
+    width = config.hidden_size
+    kv_width = width // config.num_attention_heads * config.num_key_value_heads
+    layer = 2 * width * width + 2 * width * kv_width + 3 * width * config.intermediate_size
+    assert batch.tree is not None
+    blocks = batch.tree.blocks
+    pairs = sum(
+        block.length * (block.length + 1) / 2 + (0 if block.root is None else block.length * blocks[block.root].length)
+        for block in blocks
+    )
+    linear = 2 * tokens * layer * config.num_hidden_layers + 2 * len(batch.action_ids) * width * config.vocab_size
+    attention = 4 * pairs * width * config.num_hidden_layers
+    return 2 * linear + 3 * attention
+
+
+def trained(policy: Policy, trajectories: list[Trajectory]) -> None:
+    """One pass, gradients included."""
+    policy.zero_grad()
+    logprobs, _ = policy.logprobs(collate(trajectories, "tree").to(DEVICE))
+    logprobs.mean().backward()
+
+
+def train(shape: str, folder: Path, peak: dict[str, float], base: str) -> Iterator[dict[str, Any]]:
+    """Kernels, and activations kept or computed again; the base in 4 bits with one of them."""
+    arms = [("torch", "segments", True), ("torch", "flex", True), ("liger", "flex", True), ("liger", "flex", False)]
+    for kernels, attention, again in arms if base == "none" else arms[2:3]:
+        told = {"shape": shape, "base": base, "kernels": kernels, "attention": attention, "checkpointing": again}
+        yield told | tried(_train, folder, peak, base, kernels, attention, again)
+
+
+def _train(
+    folder: Path, peak: dict[str, float], base: str, kernels: str, attention: str, again: bool
+) -> dict[str, Any]:
+    policy = loaded(folder, base, kernels=kernels, attention=attention, gradient_checkpointing=again).train()
+    trajectories = trees(policy)
+    tokens = collate(trajectories, "tree").num_tokens
+    torch.cuda.reset_peak_memory_stats()
+    taken = seconds(lambda: trained(policy, trajectories), repeats=5)
+    return {
+        "tokens": tokens,
+        "ms": round(1e3 * taken, 1),
+        "tokens_per_s": round(tokens / taken),
+        "mfu": round(flops(policy, trajectories) / taken / peak["tflops"] / 1e12, 3),
+        "peak_gib": round(torch.cuda.max_memory_allocated() / GIB, 1),
+    }
+
+
+def tried(arm: Callable[..., dict[str, Any]], *args: Any) -> dict[str, Any]:
+    """What an arm found, or why it failed: the others are to be measured all the same."""
+    try:
+        return arm(*args)
+    except Exception as error:
+        return {"failed": f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"}
+
+
+def layouts(folder: Path, turns: int) -> dict[str, Any]:
+    """As layout_speed.py, with groups of four."""
+    return layouts_measured(loaded(folder, "none"), PROMPT, turns, 4, 5)
+
+
+def bytes_read(policy: Policy, tokens: int) -> int:
+    """Of a decode step: every weight but the embedding's, and the keys and values of `tokens` tokens."""
+    embedding = policy.causal_lm.get_input_embeddings().weight
+    tied = embedding is policy.causal_lm.get_output_embeddings().weight
+    weights = sum(p.nbytes for p in policy.causal_lm.parameters() if tied or p is not embedding)
+    config = policy.config
+    width = config.hidden_size // config.num_attention_heads * config.num_key_value_heads
+    return weights + tokens * config.num_hidden_layers * 2 * width * 2
+
+
+def decode(shape: str, folder: Path, peak: dict[str, float], base: str) -> Iterator[dict[str, Any]]:
+    """Steps of plain kernels, of a captured graph, and of one with the adapter in the weights."""
+    policy = loaded(folder, base).eval()
+    for compiled, merged in (("", False), ("cudagraphs", False), ("cudagraphs", True)):
+        if merged and base != "none":
+            continue
+        told = {"shape": shape, "base": base, "compile": compiled, "merge_lora": merged}
+        yield told | tried(_decode, policy, peak, compiled, merged)
+
+
+def _decode(policy: Policy, peak: dict[str, float], compiled: str, merged: bool) -> dict[str, Any]:
+    rng = random.Random(0)
+    room = CONTEXT + NEW + 32
+    engine = Endless(
+        policy,
+        EngineSettings(SLOTS, room, max_prefill_tokens=SLOTS * CONTEXT, compile=compiled, merge_lora=merged),
+    )
+    for _ in range(2):  # the first round captures
+        engine.reset()
+        for session in range(SLOTS):
+            ids = [rng.randrange(1000) for _ in range(CONTEXT)]
+            engine.submit(GenerationRequest(session, ids, NEW, seed=session))
+        taken = steps(engine)
+    step = statistics.median(taken[NEW // 2 :])
+    floor = bytes_read(policy, SLOTS * (CONTEXT + NEW)) / peak["gb_per_s"] / 1e9
+    return {
+        "prefill_tokens_per_s": round(SLOTS * CONTEXT / taken[0]),
+        "step_ms": round(1e3 * step, 2),
+        "tokens_per_s": round(SLOTS / step),
+        "floor_ms": round(1e3 * floor, 2),
+        "of_bound": round(floor / step, 3),
+        "pool_gib": round(engine.pool.num_bytes / GIB, 2),
+    }
+
+
+def steps(engine: LocalEngine) -> list[float]:
+    """Seconds of every step until nothing is left to do."""
+    found = []
+    while engine.pending:
+        begun = clock(DEVICE)
+        engine.step()
+        found.append(clock(DEVICE) - begun)
+    return found
+
+
+def play(folder: Path, compiled: str, episodes: int = SLOTS, turns: int = 4) -> dict[str, Any]:
+    """Episodes in memory mode mem1; turns end at their limit, so that every policy plays alike."""
+    policy = loaded(folder, "none").eval()
+    settings = EngineSettings(SLOTS, 1024, max_prefill_tokens=32768, compile=compiled)
+    engine = Endless(policy, settings)
+    task = Task("benchmark/0", " ".join(["find"] * 100), (), turns)
+    rollout = RolloutSettings(prompt="brief", max_new_tokens=ACTION, max_information_tokens=150)
+    taken = []
+    for _ in range(2):  # the first round captures
+        begun = clock(policy.device)
+        found = collect([Episode(task, Told(), 0, i) for i in range(episodes)], engine, policy.tokenizer, rollout)
+        taken.append(clock(policy.device) - begun)
+    sampled = sum(len(turn.action_ids) for each in found for turn in each.turns)
+    gaps = []
+    with torch.no_grad():
+        for each in found[:4]:
+            scored, _ = policy.logprobs(collate([each], "tree").to(DEVICE))
+            then = torch.tensor([p for turn in each.turns for p in turn.action_logprobs], device=DEVICE)
+            gaps.append((scored - then).abs())
+    gap = torch.cat(gaps)
+    return {
+        "episodes": episodes,
+        "tokens_per_s": round(sampled / taken[-1]),
+        "gap_mean": float(gap.mean()),
+        "gap_max": float(gap.max()),
+    }
+
+
+def profile(folder: Path) -> dict[str, Any]:
+    """The kernels of a training pass that take most, in per cent of all kernels' time."""
+    from torch.profiler import ProfilerActivity
+    from torch.profiler import profile as profiling
+
+    policy = loaded(folder, "none", kernels="liger", gradient_checkpointing=True).train()
+    trajectories = trees(policy)
+    for _ in range(2):
+        trained(policy, trajectories)
+    with profiling(activities=[ProfilerActivity.CUDA]) as record:
+        trained(policy, trajectories)
+        torch.cuda.synchronize()
+    kernels = sorted(record.key_averages(), key=lambda each: -each.self_device_time_total)
+    total = sum(each.self_device_time_total for each in kernels)
+    shares = {each.key[:90]: round(100 * each.self_device_time_total / total, 1) for each in kernels[:25]}
+    return {"kernel_ms": round(total / 1e3, 1), "per_cent": shares}
+
+
+def ratios(found: dict[str, Any]) -> Ratios:
+    """MFU and the share of the bandwidth bound, of every arm that ran."""
+    higher = {}
+    for kind, name in (("train", "mfu"), ("decode", "of_bound")):
+        for each in found["runs"].get(kind, []):
+            if name in each:
+                arm = [str(v) for k, v in each.items() if k in ("shape", "base", "kernels", "attention", "compile")]
+                arm += [k for k in ("checkpointing", "merge_lora") if each.get(k)]
+                higher[f"{kind} {', '.join(filter(None, arm))}"] = each[name]
+    return Ratios(higher=higher)
+
+
+def main() -> int:
+    """Measure, print one line of JSON for each arm, write, check."""
+    parser = arguments("What one GPU makes of models of real size.")
+    parser.add_argument("--folder", required=True, help="where models are made, 16 GB for 7B")
+    parser.add_argument("--shapes", default="0.5B,1.5B,7B")
+    parser.add_argument("--sections", default=",".join(SECTIONS))
+    parser.add_argument("--bases", default="none,nf4")
+    options = parser.parse_args()
+    found: dict[str, Any] = {"gpu": torch.cuda.get_device_name(), "torch": torch.__version__, "ceilings": ceilings()}
+    print(json.dumps(found), flush=True)
+    runs: dict[str, list[dict[str, Any]]] = {section: [] for section in options.sections.split(",")}
+    begun = time.perf_counter()
+
+    def keep(section: str, told: dict[str, Any]) -> None:
+        runs[section].append(told)
+        print(f"{time.perf_counter() - begun:.0f} s, {section}: {json.dumps(told)}", flush=True)
+
+    for shape in options.shapes.split(","):
+        folder = folder_of(shape, Path(options.folder))
+        print(f"{time.perf_counter() - begun:.0f} s, {shape} is made", flush=True)
+        for base in options.bases.split(","):
+            if "train" in runs:
+                for told in train(shape, folder, found["ceilings"], base):
+                    keep("train", told)
+            if "decode" in runs:
+                for told in decode(shape, folder, found["ceilings"], base):
+                    keep("decode", told)
+        if "layouts" in runs and shape != "7B":
+            for turns in (8, 16):
+                keep("layouts", {"shape": shape} | tried(layouts, folder, turns))
+        if "play" in runs:
+            for compiled in ("", "cudagraphs"):
+                arm = {"shape": shape, "compile": compiled}
+                keep("play", arm | tried(play, folder, compiled))
+        if "profile" in runs:
+            keep("profile", {"shape": shape} | tried(profile, folder))
+    return finish({**found, "runs": runs}, ratios, options, TOLERANCE)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
