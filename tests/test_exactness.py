@@ -1,10 +1,11 @@
 """Promises 1-3: training sees exactly what the rollout saw, nothing leaks, ids in are ids out."""
 
+import copy
 import random
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from lightning_mem1.collator import collate
@@ -16,6 +17,7 @@ from tiny import WordEnv, random_ids, random_trajectory, task, tiny_policy
 
 LENGTHS = st.lists(st.tuples(st.integers(1, 6), st.integers(0, 9)), min_size=1, max_size=6)
 POLICY = tiny_policy(LoraSettings(r=4))
+DOUBLE = copy.deepcopy(POLICY).double()  # its log-probs are rounded to float32 in the end, on both sides
 
 
 def gradients(logprobs):
@@ -29,19 +31,32 @@ def gradients(logprobs):
 @given(
     plans=st.lists(st.lists(st.integers(0, 9), min_size=1, max_size=6), min_size=1, max_size=5), seed=st.integers(0, 99)
 )
+@example(
+    plans=[[0, 0, 0, 0], [0, 0], [0, 0], [0, 1, 0]], seed=26
+)  # the last token's norms are small: float32 is far off
 def test_training_log_probs_equal_those_of_the_rollout(mode, plans, seed):
-    engine = LocalEngine(POLICY, EngineSettings(num_slots=3, max_context_tokens=512))
+    trajectories = played(DOUBLE, mode, plans, seed)
+    for layout in ("tree", "rows"):
+        batch = collate(trajectories, layout, mode)
+        logprobs, _ = DOUBLE.logprobs(batch)
+        assert len(logprobs) == sum(len(turn.action_ids) for t in trajectories for turn in t.turns)
+        assert (logprobs - batch.rollout_logprobs).abs().max() <= 1e-6
+    trajectories = played(POLICY, mode, plans, seed)
+    for layout in ("tree", "rows"):  # in float32 a single token may be 1.2e-5 off the truth by rounding alone
+        batch = collate(trajectories, layout, mode)
+        assert (POLICY.logprobs(batch)[0] - batch.rollout_logprobs).abs().mean() <= 2e-6
+
+
+def played(policy, mode, plans, seed):
+    """Trajectories of environments that reply with so many words a turn."""
+    engine = LocalEngine(policy, EngineSettings(num_slots=3, max_context_tokens=512))
     episodes = [
         Episode(task(i % 2), WordEnv(["red " * n for n in plan]), i % 2, seed + i) for i, plan in enumerate(plans)
     ]
     settings_ = RolloutSettings(max_new_tokens=8, prompt="brief", max_information_tokens=24)
-    trajectories = collect(episodes, engine, POLICY.tokenizer, settings_, mode)
+    trajectories = collect(episodes, engine, policy.tokenizer, settings_, mode)
     assert [drift(t, mode) for t in trajectories] == [0] * len(plans)
-    for layout in ("tree", "rows"):
-        batch = collate(trajectories, layout, mode)
-        logprobs, _ = POLICY.logprobs(batch)
-        assert len(logprobs) == sum(len(turn.action_ids) for t in trajectories for turn in t.turns)
-        assert (logprobs - batch.rollout_logprobs).abs().max() <= 1e-5
+    return trajectories
 
 
 @pytest.mark.parametrize("mode", list(MODES))

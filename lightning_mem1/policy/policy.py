@@ -143,7 +143,7 @@ class Policy(nn.Module):
         themselves they would turn the activations of every adapted layer into float32 and multiply those.
         """
         dtype = self.causal_lm.dtype
-        if dtype == torch.float32:
+        if dtype not in (torch.bfloat16, torch.float16):
             return nullcontext()
         return torch.autocast(self.device.type, dtype=dtype, cache_enabled=False)
 
