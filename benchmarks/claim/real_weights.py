@@ -237,15 +237,15 @@ class Run:
         return self._evaluated("mem1", "--ckpt_path", str(self.folder / "rl" / "checkpoints" / "last.ckpt"))
 
     def _evaluated(self, mode: str, *more: str) -> dict[str, Any]:
-        """Greedy episodes of every number of objectives at once, the long ones apart."""
+        """Greedy episodes of all numbers of objectives at once, the long ones apart."""
         self._known(f"warm_{mode}")
         options = self.options
         cli = self._opened(str(self._policy(mode)), "--model.memory", mode, *options.evaluated, *more)
         player = Player(cli.loaded_module(), cli.datamodule.source, mode)
         deadline = time.perf_counter() + options.evaluate_seconds
         told: dict[str, Any] = {"rows": [], "unfinished": 0, "transcripts": []}
-        long, short = ([k for k in options.objectives if (k > SHORT) == long] for long in (True, False))
-        for numbers in filter(None, (long, short)):
+        short, long = ([k for k in options.objectives if (k > SHORT) == longer] for longer in (False, True))
+        for numbers in filter(None, (short, long)):
             tasks = [each for k in numbers for each in self._held_out(cli.datamodule.source, k)]
             settings = player.engine_settings(tasks)
             played, unfinished = play_until(deadline, player, tasks, player.engine(settings))
@@ -349,7 +349,8 @@ def report(folder: Path) -> list[str]:
         stage: {k: v for k, v in told.items() if k not in ("found", "transcripts")} for stage, told in done.items()
     }
     results["rl_curve"] = {"rows": curve(folder / "rl")}
-    results["hardware"] = hardware()
+    gpu = f", {torch.cuda.get_device_name()}" if torch.cuda.is_available() else ""
+    results["hardware"] = hardware() + gpu
     labels = {measure.name: measure for measure in MEASURES}
     lines = [f"| policy | objectives | tasks | {' | '.join(labels[name].label for name in SHOWN)} |"]
     lines.append("| --- " * (3 + len(SHOWN)) + "|")
@@ -398,7 +399,7 @@ def parsed(argv: Sequence[str] | None = None) -> argparse.Namespace:
         default=2000,
         help="most steps of a warm start; its rate falls with what is gone first",
     )
-    add("--warm_episodes", type=int, default=8, help="trajectories of a step")
+    add("--warm_episodes", type=int, default=12, help="trajectories of a step")
     add("--warm_objectives", type=_numbers, default=[1, 2, 4, 6], help="questions per task, by turns")
     add("--warm_lr", type=float, default=3e-4)
     add("--warm_tokens", type=int, default=16384, help="most tokens of a forward pass")
