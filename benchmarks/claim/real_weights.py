@@ -1,0 +1,441 @@
+"""Real pretrained weights: warm start, reinforcement on two questions, and tasks of 1 to 16 questions, on one GPU.
+
+    python benchmarks/claim/real_weights.py --gguf MODEL.gguf --data FOLDER            # one stage after the other
+    python benchmarks/claim/real_weights.py --policy HF_FOLDER --data FOLDER --stages questions,warm_mem1,rl,after &
+    python benchmarks/claim/real_weights.py --policy HF_FOLDER --data FOLDER --stages warm_full,full,before
+
+A stage that is done has a ``<stage>.json`` and is not repeated. Two processes may share the output folder, as above: a
+stage waits for what another process has to do first. The scripted reader of the warm start knows the answers: it asks
+every question as it stands and copies the answer out of the reply, of questions only where one search finds it. Without
+``--data`` the generated encyclopedia is asked about. What is compared: docs/results.md.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import gc
+import json
+import random
+import re
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import replace
+from math import cos, pi
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import torch
+from lightning.pytorch.loggers import CSVLogger
+from torch.utils.data import DataLoader, Dataset
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from baseline import hardware
+
+from lightning_mem1 import callbacks, command
+from lightning_mem1.callbacks.transcripts import readable, transcript
+from lightning_mem1.command_line import TRAINER_DEFAULTS, PlayingCommandLine
+from lightning_mem1.datamodule import spread_indices
+from lightning_mem1.engine.scripted import ScriptedEngine
+from lightning_mem1.player import Player
+from lightning_mem1.reports.ledger import Record
+from lightning_mem1.reports.measures import MEASURES, Measure, by_turn, measures
+from lightning_mem1.reports.published import published
+from lightning_mem1.reports.tables import as_json, row
+from lightning_mem1.rollout import Episode, collect, information_ids
+from lightning_mem1.sft import SftModule, save
+from lightning_mem1.tasks.qa import QATasks
+from lightning_mem1.tasks.question import Question
+from lightning_mem1.text import Tags
+from lightning_mem1.types import StopReason, Task, Trajectory, Turn
+from lightning_mem1.warmstart import Optimisation, Stage, WarmStart
+from lightning_mem1.whole_file import write_whole
+
+ROOT = Path(__file__).parents[2]
+STAGES = ("weights", "questions", "warm_mem1", "warm_full", "before", "full", "rl", "after")
+COLUMNS = {"before": "`mem1`, warm start", "after": "`mem1`, after RL", "full": "`full`, warm start"}
+SHOWN = (
+    "em", "em_mean", "f1", "peak_tokens", "peak_tokens_without_prompt", "dependency", "turns", "seconds"
+)  # fmt: skip
+SPARE = (
+    2  # turns beyond one for each question; the warm start plays with one to three, so that none of them says: answer
+)
+SHORT = 4  # objectives: longer tasks are played apart, in fewer and longer slots
+LEAST = 3  # characters of an answer that is looked for in a passage: "no" stands everywhere
+
+
+class Reader:
+    """Writes turns like ``<think>1 Rush; 2 Spurs | 3 who wrote it?</think><search>who wrote it?</search>``."""
+
+    def __init__(self, task: Task, tags: Tags) -> None:
+        self.objectives, self.tags = task.objectives, tags
+        self.found: list[str] = []
+        self.begun = False
+
+    def __call__(self, context: str) -> str:
+        if self.begun:
+            accepted = self.objectives[len(self.found)].answers
+            self.found.append(worded(context.rpartition(f"<{self.tags.information}>")[2], accepted) or accepted[0])
+        self.begun, due = True, len(self.found)
+        listed = "; ".join(f"{number} {answer}" for number, answer in enumerate(self.found, 1))
+        state, (search, answer) = f"{listed} | {due + 1}".strip(), self.tags.names
+        if due == len(self.objectives):
+            return f"<think>{state}</think><{answer}>{'; '.join(self.found)}</{answer}>"
+        question = self.objectives[due].question
+        return f"<think>{state} {question}</think><{search}>{question}</{search}>"
+
+
+def worded(text: str, answers: Sequence[str]) -> str | None:
+    """An accepted answer as it stands in a text, None when none of them does."""
+    patterns = (rf"(?<!\w){re.escape(each)}(?!\w)" for each in answers if len(each) >= LEAST and each.lower() != "yes")
+    found = (re.search(pattern, text, re.IGNORECASE) for pattern in patterns)
+    return next((each[0].replace(";", "") for each in found if each), None)
+
+
+class Cloned(Dataset[list[Trajectory]]):
+    """Step -> trajectories of the reader; what it plays follows from the step alone."""
+
+    def __init__(self, source: QATasks, tokenizer: Any, config: WarmStart, episodes: int) -> None:
+        self.source, self.tokenizer, self.config, self.episodes = source, tokenizer, config, episodes
+
+    def __len__(self) -> int:
+        return self.config.stages[0].steps
+
+    def __getitem__(self, step: int) -> list[Trajectory]:
+        rng, numbers, settings = random.Random(step), self.config.stages[0].objectives, self.config.rollout
+        played = []
+        for group in range(self.episodes):
+            k = numbers[group % len(numbers)]
+            task = self.source.task_of("train", rng.randrange(self.source.sized("train", k)), k)
+            task = replace(task, max_turns=k + rng.randint(1, SPARE + 1))
+            played.append(Episode(task, self.source.env(task), group))
+        engine = ScriptedEngine(self.tokenizer, [Reader(each.task, settings.tags) for each in played])
+        return collect(played, engine, self.tokenizer, settings, self.config.memory)
+
+
+class Timed(SftModule):
+    """The warm start within a budget of seconds: the learning rate falls with the time that is gone."""
+
+    def __init__(self, policy: Any, config: WarmStart, seconds: float) -> None:
+        super().__init__(policy, config)
+        self.seconds, self.first = seconds, 0.0
+
+    def configure_optimizers(self) -> Any:
+        optim, steps = self.config.optim, self.config.stages[0].steps
+
+        def rate(step: int) -> float:
+            self.first = self.first or time.perf_counter()
+            gone = max(step / steps, (time.perf_counter() - self.first) / self.seconds)
+            return min(1.0, (step + 1) / optim.warmup_steps) * (0.525 + 0.475 * cos(pi * min(1.0, gone)))
+
+        optimizer = torch.optim.AdamW(self.parameters(), optim.lr, betas=(0.9, 0.98), weight_decay=optim.weight_decay)
+        return [optimizer], [torch.optim.lr_scheduler.LambdaLR(optimizer, rate)]
+
+
+class Run:
+    """The stages, each a method.
+
+    Args:
+        options: The command line.
+    """
+
+    def __init__(self, options: argparse.Namespace) -> None:
+        self.options, self.folder = options, Path(options.output)
+        self.start = options.policy or str(self.folder / "policies" / "pretrained")
+        self.trainer = {**TRAINER_DEFAULTS, "enable_checkpointing": False, "logger": False}
+
+    def weights(self) -> dict[str, Any]:
+        """A folder with the weights of the GGUF file, dequantised."""
+        from transformers import AutoModelForCausalLM, AutoTokenizer
+
+        file = Path(self.options.gguf)
+        model = AutoModelForCausalLM.from_pretrained(str(file.parent), gguf_file=file.name, dtype=torch.float32)
+        model.hf_quantizer = None
+        del model.config.quantization_config
+        model.save_pretrained(self.start)
+        AutoTokenizer.from_pretrained(str(file.parent), gguf_file=file.name).save_pretrained(self.start)
+        return {}
+
+    def questions(self) -> dict[str, Any]:
+        """The ids of the training questions whose answer one search finds, as the policy would see the reply."""
+        cli = self._opened(self.start)
+        source, settings, tokenizer = cli.datamodule.source, cli.model.rollout_settings, cli.model.policy.tokenizer
+
+        def shown(question: Question) -> str:
+            found = source.retriever.search([question.text], source.top_k)[0]
+            told = source.env(source.task("train", 0)).write(found)
+            ids = information_ids(told, 10, lambda text: tokenizer.encode(text, add_special_tokens=False), settings)
+            return str(tokenizer.decode(ids))
+
+        asked = [each for those in source.composers["train"].sources.values() for each in those if not each.needs]
+        return {"asked": len(asked), "found": [each.id for each in asked if worded(shown(each), each.answers)]}
+
+    def warm_mem1(self) -> dict[str, Any]:
+        return self._warmed("mem1")
+
+    def warm_full(self) -> dict[str, Any]:
+        return self._warmed("full")
+
+    def _warmed(self, mode: str) -> dict[str, Any]:
+        options, found = self.options, set(self._known("questions")["found"])
+        cli = self._opened(self.start, "--model.lora", "null")
+        source, policy = cli.datamodule.source, cli.model.policy
+        kept = {n: [q for q in those if q.id in found] for n, those in source.composers["train"].sources.items()}
+        asked = QATasks({"train": kept, "val": {}, "test": {}}, source.retriever, top_k=source.top_k)
+        config = WarmStart(
+            output=str(self._policy(mode)),
+            stages=[Stage(options.warm_steps, objectives=options.warm_objectives)],
+            optim=Optimisation(options.warm_lr, warmup_steps=20, max_tokens=options.warm_tokens),
+            memory=mode,
+            rollout=cli.model.rollout_settings,
+            save_every=10**9,
+        )
+        module = Timed(policy, config, options.warm_seconds)
+        data = Cloned(asked, policy.tokenizer, config, options.warm_episodes)
+        many = {"num_workers": options.workers, "prefetch_factor": 8} if options.workers else {}
+        trainer = L.Trainer(**self.trainer | {"max_epochs": 1, "max_time": {"seconds": options.warm_seconds}})
+        begun = time.perf_counter()
+        trainer.fit(module, DataLoader(data, batch_size=None, **many))  # type: ignore[arg-type]
+        save(policy, config.output)
+        told = {"steps": trainer.global_step, "trajectories": module.num_trajectories, "tokens": module.num_tokens}
+        return told | {"train_seconds": round(time.perf_counter() - begun, 1)}
+
+    def rl(self) -> dict[str, Any]:
+        """LoRA and GRPO on two questions, from the warm start in `mem1`."""
+        self._known("warm_mem1")
+        cli = self._opened(str(self._policy("mem1")), "--data.turns_per_task", str(2 + SPARE), *self.options.rl)
+        ours = (
+            callbacks.RolloutCallback, callbacks.RewardCallback, callbacks.AnswerCallback,
+            callbacks.MemoryUsageCallback, callbacks.ProgressCallback, callbacks.RLCheckpoint,
+        )  # fmt: skip
+        last = self.folder / "rl" / "checkpoints" / "last.ckpt"
+        trainer = L.Trainer(
+            **TRAINER_DEFAULTS | {"val_check_interval": self.options.val_every},
+            default_root_dir=str(self.folder / "rl"),
+            max_time={"seconds": self.options.rl_seconds},
+            logger=CSVLogger(str(self.folder), "rl", flush_logs_every_n_steps=1),
+            callbacks=[each() for each in ours],
+        )
+        trainer.fit(cli.model, datamodule=cli.datamodule, ckpt_path=last if last.exists() else None)
+        return {"rl_steps": cli.model.rl_step}
+
+    def before(self) -> dict[str, Any]:
+        """The warm start in `mem1`."""
+        return self._evaluated("mem1")
+
+    def full(self) -> dict[str, Any]:
+        """The warm start in `full`."""
+        return self._evaluated("full")
+
+    def after(self) -> dict[str, Any]:
+        """The same in `mem1` after reinforcement."""
+        self._known("rl")
+        return self._evaluated("mem1", "--ckpt_path", str(self.folder / "rl" / "checkpoints" / "last.ckpt"))
+
+    def _evaluated(self, mode: str, *more: str) -> dict[str, Any]:
+        """Greedy episodes of all numbers of objectives at once, the long ones apart."""
+        self._known(f"warm_{mode}")
+        options = self.options
+        cli = self._opened(str(self._policy(mode)), "--model.memory", mode, *options.evaluated, *more)
+        player = Player(cli.loaded_module(), cli.datamodule.source, mode)
+        deadline = time.perf_counter() + options.evaluate_seconds
+        told: dict[str, Any] = {"rows": [], "unfinished": 0, "transcripts": []}
+        short, long = ([k for k in options.objectives if (k > SHORT) == longer] for longer in (False, True))
+        for numbers in filter(None, (short, long)):
+            tasks = [each for k in numbers for each in self._held_out(cli.datamodule.source, k)]
+            settings = player.engine_settings(tasks)
+            played, unfinished = play_until(deadline, player, tasks, player.engine(settings))
+            told["unfinished"] += unfinished
+            for k in numbers:
+                those = [each for each in played if len(each.task.objectives) == k]
+                told["rows"].append(row([record(each, player) for each in those], settings.max_context_tokens))
+                shown = (transcript(each, player.module) for each in those[: options.transcripts])
+                told["transcripts"] += [readable(each) for each in shown]
+        told["rows"] = as_json({}, sorted(told["rows"], key=lambda each: each.objectives), [], [])["rows"]
+        return told
+
+    def _held_out(self, source: QATasks, k: int) -> list[Task]:
+        dealt = source.with_objectives(k)
+        indices = spread_indices(self.options.tasks, dealt.size("test"))
+        return [replace(dealt.task("test", index), max_turns=k + SPARE) for index in indices]
+
+    def _opened(self, policy: str, *more: str) -> PlayingCommandLine:
+        """Module and data as the config has them, with another policy."""
+        given = ["--config", self.options.config, "--model.policy", policy]
+        if self.options.data:
+            files = Path(self.options.data)
+            asked = [str(files / f"{name}.jsonl.gz") for name in ("hotpotqa", "nq_open")]
+            given += ["--data.questions", json.dumps(asked), "--data.corpus", str(files / "corpus.jsonl.gz")]
+            given += ["--data.index", str(self.folder / "index")]
+        argv, config = command.opened([*given, *self.options.set, *more])
+        cli: PlayingCommandLine = command.built(PlayingCommandLine, argv, config)
+        return cli
+
+    def _policy(self, mode: str) -> Path:
+        return self.folder / "policies" / mode
+
+    def _known(self, stage: str) -> dict[str, Any]:
+        """What a stage has told, waiting for the process that does it."""
+        path, begun = self.folder / f"{stage}.json", time.perf_counter()
+        while not path.exists():
+            if time.perf_counter() - begun > self.options.wait_seconds:
+                raise FileNotFoundError(f"expected '{path}' from stage {stage}, got none; run it, or wait longer")
+            time.sleep(0.2)
+        told: dict[str, Any] = json.loads(path.read_text())
+        return told
+
+    def do(self, stage: str) -> None:
+        """Run a stage that is not done, and write down what came of it."""
+        path = self.folder / f"{stage}.json"
+        if path.exists():
+            return
+        begun = time.perf_counter()
+        told = getattr(self, stage)()
+        told["seconds"] = round(time.perf_counter() - begun, 1)
+        write_whole(path, (json.dumps(told, indent=1) + "\n").encode())
+        print(f"{time.strftime('%H:%M:%S')}  {stage}: {told['seconds']} s", flush=True)
+        gc.collect()
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+
+
+class _Late(Exception):
+    pass
+
+
+def play_until(deadline: float, player: Player, tasks: Sequence[Task], engine: Any) -> tuple[list[Trajectory], int]:
+    """Trajectories, and how many of them a deadline (of `time.perf_counter`) left as they stood, without an answer."""
+    played = [Trajectory(task, [], [], StopReason.MAX_TURNS) for task in tasks]
+    ended = set()
+
+    def on_turn(trajectory: Trajectory, turn: Turn) -> None:
+        played[trajectory.group] = trajectory
+        if time.perf_counter() > deadline:
+            raise _Late
+
+    def on_end(place: int, trajectory: Trajectory) -> None:
+        played[place] = trajectory
+        ended.add(place)
+
+    with suppress(_Late):
+        player.play(tasks, engine, on_turn, on_end)
+    return played, len(tasks) - len(ended)
+
+
+def record(trajectory: Trajectory, player: Player) -> Record:
+    """A trajectory in numbers."""
+    task, told = trajectory.task, (trajectory, player.decode, player.settings.tags, player.mode)
+    index = int(task.id.rsplit("/", 1)[1])
+    reason, error = str(trajectory.stop_reason), trajectory.error
+    return Record(player.mode, len(task.objectives), index, task.id, reason, error, measures(*told), by_turn(*told))
+
+
+def curve(folder: Path) -> list[dict[str, float]]:
+    """Rewards by rl_step: of the episodes that train, and in validation."""
+    names = ("step", "rollout/reward", "val/reward", "memory/peak_tokens_mean")
+    rows = [each for path in sorted(folder.glob("version_*/metrics.csv")) for each in csv.DictReader(path.open())]
+    kept = ({name: float(each[name]) for name in names if each.get(name)} for each in rows)
+    return [each for each in kept if len(each) > 1]
+
+
+def report(folder: Path) -> list[str]:
+    """Put together what is done so far; writes ``results.json`` and ``results.md``, whose lines it returns."""
+    done = {stage: json.loads(path.read_text()) for stage in STAGES if (path := folder / f"{stage}.json").exists()}
+    results = {
+        stage: {k: v for k, v in told.items() if k not in ("found", "transcripts")} for stage, told in done.items()
+    }
+    results["rl_curve"] = {"rows": curve(folder / "rl")}
+    gpu = f", {torch.cuda.get_device_name()}" if torch.cuda.is_available() else ""
+    results["hardware"] = hardware() + gpu
+    labels = {measure.name: measure for measure in MEASURES}
+    lines = [f"| policy | objectives | tasks | {' | '.join(labels[name].label for name in SHOWN)} |"]
+    lines.append("| --- " * (3 + len(SHOWN)) + "|")
+    for stage, name in COLUMNS.items():
+        for each in done.get(stage, {}).get("rows", []):
+            cells = [cell(each["measures"][shown], labels[shown]) for shown in SHOWN]
+            lines.append(f"| {name} | {each['objectives']} | {each['num_trajectories']} | {' | '.join(cells)} |")
+    for k in sorted({each["objectives"] for stage in COLUMNS for each in done.get(stage, {}).get("rows", [])}):
+        for paper in published("qa", k):
+            numbers = (getattr(paper, name, None) for name in SHOWN)
+            cells = [
+                "-" if number is None else f"{number:,.{labels[n].digits}f}"
+                for n, number in zip(SHOWN, numbers, strict=True)
+            ]
+            lines.append(f"| {paper.model} ({paper.source}) | {k} | | {' | '.join(cells)} |")
+    write_whole(folder / "results.json", (json.dumps(results, indent=1) + "\n").encode())
+    write_whole(folder / "results.md", ("\n".join(lines) + "\n").encode())
+    return lines
+
+
+def cell(interval: Mapping[str, float], measure: Measure) -> str:
+    """``0.51 [0.42, 0.60]`` in the measure's unit."""
+    mean, low, high = (f"{interval[n] / measure.unit:,.{measure.digits}f}" for n in ("mean", "low", "high"))
+    return f"{mean} [{low}, {high}]"
+
+
+def _numbers(given: str) -> list[int]:
+    return [int(part) for part in given.split(",")]
+
+
+def parsed(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(description="Real pretrained weights on real questions.")
+    add = parser.add_argument
+    add("--output", default="runs/real", help="folder of everything")
+    add("--stages", default=",".join(STAGES), help="which, in this order")
+    add("--gguf", help="the pretrained weights as a GGUF file (needs the package gguf)")
+    add("--policy", help="the pretrained weights as a folder, in place of --gguf")
+    add("--data", help="folder with hotpotqa, nq_open and corpus (.jsonl.gz); left out: the generated encyclopedia")
+    add("--config", default=str(ROOT / "experiments" / "claim" / "smollm2.yaml"))
+    add("--set", action="append", default=[], help="a setting of the config: --set=--model.lr=1e-4")
+    add("--warm_seconds", type=float, default=600, help="of each warm start")
+    add(
+        "--warm_steps",
+        type=int,
+        default=2000,
+        help="most steps of a warm start; its rate falls with what is gone first",
+    )
+    add("--warm_episodes", type=int, default=12, help="trajectories of a step")
+    add("--warm_objectives", type=_numbers, default=[1, 2, 4, 6], help="questions per task, by turns")
+    add("--warm_lr", type=float, default=3e-4)
+    add("--warm_tokens", type=int, default=16384, help="most tokens of a forward pass")
+    add("--workers", type=int, default=4, help="processes in which the reader plays")
+    add("--rl_seconds", type=float, default=600)
+    add("--val_every", type=int, default=5, help="rl_steps between validations")
+    add("--rl", action="append", default=[], help="the same, of reinforcement alone")
+    add("--objectives", type=_numbers, default=[1, 2, 4, 8, 16])
+    add("--tasks", type=int, default=96, help="held-out tasks of each number of objectives, all where there are fewer")
+    add("--evaluate_seconds", type=float, default=600, help="of one evaluation; what runs then has no answer")
+    add("--evaluated", action="append", default=[], help="the same, of evaluation alone")
+    add("--transcripts", type=int, default=3, help="of each number of objectives")
+    add("--wait_seconds", type=float, default=600, help="for a stage of another process")
+    options = parser.parse_args(argv)
+    options.stages = options.stages.split(",")
+    if unknown := set(options.stages) - set(STAGES):
+        parser.error(f"unknown stage: expected some of {', '.join(STAGES)}, got {', '.join(sorted(unknown))}")
+    if options.policy:
+        options.stages = [stage for stage in options.stages if stage != "weights"]
+    return options
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run what is missing, stage by stage, and tell what has come of it."""
+    options = parsed(argv)
+    torch.set_float32_matmul_precision("high")  # TF32 where there is a GPU: training and rollout alike
+    folder = Path(options.output)
+    folder.mkdir(parents=True, exist_ok=True)
+    run = Run(options)
+    with command.quiet():
+        for stage in options.stages:
+            run.do(stage)
+            report(folder)
+    print("\n".join(report(folder)))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
