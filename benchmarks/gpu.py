@@ -203,18 +203,10 @@ def decode(shape: str, folder: Path, peak: dict[str, float], base: str) -> Itera
 
 
 def _decode(policy: Policy, peak: dict[str, float], compiled: str, merged: bool) -> dict[str, Any]:
-    rng = random.Random(0)
-    room = CONTEXT + NEW + 32
-    engine = Endless(
-        policy,
-        EngineSettings(SLOTS, room, max_prefill_tokens=SLOTS * CONTEXT, compile=compiled, merge_lora=merged),
-    )
-    for _ in range(2):  # the first round captures
-        engine.reset()
-        for session in range(SLOTS):
-            ids = [rng.randrange(1000) for _ in range(CONTEXT)]
-            engine.submit(GenerationRequest(session, ids, NEW, seed=session))
-        taken = steps(engine)
+    engine = decoding(policy, compiled, merged)
+    steps(engine)  # captures
+    fill(engine)
+    taken = steps(engine)
     step = statistics.median(taken[NEW // 2 :])
     floor = bytes_read(policy, SLOTS * (CONTEXT + NEW)) / peak["gb_per_s"] / 1e9
     return {
@@ -225,6 +217,23 @@ def _decode(policy: Policy, peak: dict[str, float], compiled: str, merged: bool)
         "of_bound": round(floor / step, 3),
         "pool_gib": round(engine.pool.num_bytes / GIB, 2),
     }
+
+
+def decoding(policy: Policy, compiled: str, merged: bool) -> LocalEngine:
+    """An engine in which every slot has a turn to write."""
+    room, prefill = CONTEXT + NEW + 32, SLOTS * CONTEXT
+    engine = Endless(policy, EngineSettings(SLOTS, room, prefill, compile=compiled, merge_lora=merged))
+    fill(engine)
+    return engine
+
+
+def fill(engine: LocalEngine) -> None:
+    """Give every slot a turn in a context of its own."""
+    rng = random.Random(0)
+    engine.reset()
+    for session in range(SLOTS):
+        ids = [rng.randrange(1000) for _ in range(CONTEXT)]
+        engine.submit(GenerationRequest(session, ids, NEW, seed=session))
 
 
 def steps(engine: LocalEngine) -> list[float]:
@@ -266,21 +275,31 @@ def play(folder: Path, compiled: str, episodes: int = SLOTS, turns: int = 4) -> 
 
 
 def profile(folder: Path) -> dict[str, Any]:
-    """The kernels of a training pass that take most, in per cent of all kernels' time."""
-    from torch.profiler import ProfilerActivity
-    from torch.profiler import profile as profiling
-
+    """The kernels that take most, in per cent of all kernels' time: of a training pass, and of decode steps."""
     policy = loaded(folder, "none", kernels="liger", gradient_checkpointing=True).train()
     trajectories = trees(policy)
     for _ in range(2):
         trained(policy, trajectories)
+    told = {"train": kernels_of(lambda: trained(policy, trajectories))}
+    engine = decoding(policy.eval(), "cudagraphs", False)
+    for _ in range(NEW // 2):
+        engine.step()
+    return told | {"decode": kernels_of(engine.step)}
+
+
+def kernels_of(run: Callable[[], Any]) -> dict[str, Any]:
+    """Milliseconds by the clock and in kernels, and the share of the largest kernels."""
+    from torch.profiler import ProfilerActivity
+    from torch.profiler import profile as profiling
+
     with profiling(activities=[ProfilerActivity.CUDA]) as record:
-        trained(policy, trajectories)
-        torch.cuda.synchronize()
+        begun = clock(DEVICE)
+        run()
+        taken = clock(DEVICE) - begun
     kernels = sorted(record.key_averages(), key=lambda each: -each.self_device_time_total)
     total = sum(each.self_device_time_total for each in kernels)
     shares = {each.key[:90]: round(100 * each.self_device_time_total / total, 1) for each in kernels[:25]}
-    return {"kernel_ms": round(total / 1e3, 1), "per_cent": shares}
+    return {"ms": round(1e3 * taken, 1), "kernel_ms": round(total / 1e3, 1), "per_cent": shares}
 
 
 def ratios(found: dict[str, Any]) -> Ratios:

@@ -231,6 +231,21 @@ def test_sampled_frequencies_follow_the_distribution():
     assert logprobs[0].exp().item() == pytest.approx([0.5, 0.3, 0.2][int(ids[0])], abs=1e-6)
 
 
+def test_a_draw_inverts_the_cumulative_distribution_and_never_lands_on_an_impossible_id():
+    generator = torch.Generator().manual_seed(0)
+    for vocabulary in (1, 2, 3, 17, 320, 5003):
+        logits = 4 * torch.randn(64, vocabulary, generator=generator)
+        logits[:, torch.rand(vocabulary, generator=generator) < 0.6] = -torch.inf
+        logits[:, vocabulary // 2] = 0.0
+        uniforms = torch.rand(64, dtype=torch.float64, generator=generator)
+        uniforms[0], uniforms[1] = 0.0, 1 - 2.0**-53
+        ids, _ = sample(logits, torch.ones(64), torch.ones(64).double(), uniforms)
+        cumulative = torch.softmax(logits, -1).double().cumsum(-1)
+        expected = torch.searchsorted(cumulative, uniforms[:, None] * cumulative[:, -1:], right=True)[:, 0]
+        assert ids[2:].tolist() == expected[2:].tolist()
+        assert torch.isfinite(logits.gather(1, ids[:, None])).all()
+
+
 def test_top_p_never_draws_outside_the_nucleus_but_stores_the_whole_distributions_log_prob():
     logits = torch.log(torch.tensor([0.2, 0.5, 0.3])).repeat(1000, 1)
     uniforms = torch.linspace(0, 0.999, 1000, dtype=torch.float64)

@@ -7,7 +7,10 @@ renormalised, slightly sharper distribution, and the gradient is biased by that 
 
 from __future__ import annotations
 
+import math
+
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 
@@ -44,7 +47,20 @@ def _nucleus(probs: Tensor, top_ps: Tensor) -> Tensor:
 
 
 def _invert(probs: Tensor, uniforms: Tensor) -> Tensor:
-    cumulative = probs.cumsum(-1, dtype=torch.float64)  # in float32 the tail of a large vocabulary would be lost
-    target = uniforms[:, None] * cumulative[:, -1:]
-    ids = torch.searchsorted(cumulative, target, right=True)[:, 0]
-    return ids.clamp(max=probs.shape[1] - 1)
+    """The block of ids that a uniform number falls into, then the id: a whole vocabulary is summed, never scanned."""
+    width = math.isqrt(probs.shape[1] - 1) + 1
+    blocks = F.pad(probs, (0, -probs.shape[1] % width)).unflatten(1, (-1, width))
+    # in float32 the tail of a large vocabulary would be lost
+    until = blocks.sum(-1, dtype=torch.float64).cumsum(-1)
+    target = uniforms[:, None] * until[:, -1:]
+    block = _first_above(until, target)
+    before = F.pad(until, (1, 0)).gather(1, block)
+    inside = blocks.gather(1, block[..., None].expand(-1, -1, width))[:, 0].cumsum(-1, dtype=torch.float64)
+    return (block * width + _first_above(inside, target - before))[:, 0]
+
+
+def _first_above(cumulative: Tensor, target: Tensor) -> Tensor:
+    """Where a row (n, m) first exceeds its target (n, 1), which rounding may have put outside: never where it rests."""
+    zero = torch.zeros_like(target)
+    highest = torch.nextafter(cumulative[:, -1:], zero)
+    return torch.searchsorted(cumulative, target.clamp(min=zero, max=highest), right=True)
