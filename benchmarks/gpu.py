@@ -144,18 +144,19 @@ def trained(policy: Policy, trajectories: list[Trajectory]) -> None:
     logprobs.mean().backward()
 
 
-def train(shape: str, folder: Path, peak: dict[str, float], base: str) -> Iterator[dict[str, Any]]:
-    """Kernels, and activations kept or computed again; the base in 4 bits with one of them."""
-    arms = [("torch", "segments", True), ("torch", "flex", True), ("liger", "flex", True), ("liger", "flex", False)]
-    for kernels, attention, again in arms if base == "none" else arms[2:3]:
-        told = {"shape": shape, "base": base, "kernels": kernels, "attention": attention, "checkpointing": again}
-        yield told | tried(_train, folder, peak, base, kernels, attention, again)
+def train(policy: Policy, peak: dict[str, float]) -> Iterator[dict[str, Any]]:
+    """Kernels of attention, and activations kept or computed again."""
+    policy.train()
+    for attention, again in (("segments", True), ("flex", True), ("varlen", True), ("varlen", False)):
+        policy.tree_kernel = attention
+        if again:
+            policy.causal_lm.gradient_checkpointing_enable({"use_reentrant": False})
+        else:
+            policy.causal_lm.gradient_checkpointing_disable()
+        yield {"attention": attention, "checkpointing": again} | tried(_train, policy, peak)
 
 
-def _train(
-    folder: Path, peak: dict[str, float], base: str, kernels: str, attention: str, again: bool
-) -> dict[str, Any]:
-    policy = loaded(folder, base, kernels=kernels, attention=attention, gradient_checkpointing=again).train()
+def _train(policy: Policy, peak: dict[str, float]) -> dict[str, Any]:
     trajectories = trees(policy)
     tokens = collate(trajectories, "tree").num_tokens
     torch.cuda.reset_peak_memory_stats()
@@ -177,9 +178,10 @@ def tried(arm: Callable[..., dict[str, Any]], *args: Any) -> dict[str, Any]:
         return {"failed": f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"}
 
 
-def layouts(folder: Path, turns: int) -> dict[str, Any]:
+def layouts(policy: Policy, turns: int) -> dict[str, Any]:
     """As layout_speed.py, with groups of four."""
-    return layouts_measured(loaded(folder, "none"), PROMPT, turns, 4, 5)
+    policy.tree_kernel = "auto"
+    return layouts_measured(policy, PROMPT, turns, 4, 5)
 
 
 def bytes_read(policy: Policy, tokens: int) -> int:
@@ -192,14 +194,12 @@ def bytes_read(policy: Policy, tokens: int) -> int:
     return weights + tokens * config.num_hidden_layers * 2 * width * 2
 
 
-def decode(shape: str, folder: Path, peak: dict[str, float], base: str) -> Iterator[dict[str, Any]]:
+def decode(policy: Policy, peak: dict[str, float], base: str) -> Iterator[dict[str, Any]]:
     """Steps of plain kernels, of a captured graph, and of one with the adapter in the weights."""
-    policy = loaded(folder, base).eval()
+    policy.eval()
     for compiled, merged in (("", False), ("cudagraphs", False), ("cudagraphs", True)):
-        if merged and base != "none":
-            continue
-        told = {"shape": shape, "base": base, "compile": compiled, "merge_lora": merged}
-        yield told | tried(_decode, policy, peak, compiled, merged)
+        if base == "none" or not merged:
+            yield {"compile": compiled, "merge_lora": merged} | tried(_decode, policy, peak, compiled, merged)
 
 
 def _decode(policy: Policy, peak: dict[str, float], compiled: str, merged: bool) -> dict[str, Any]:
@@ -246,11 +246,13 @@ def steps(engine: LocalEngine) -> list[float]:
     return found
 
 
-def play(folder: Path, compiled: str, episodes: int = SLOTS, turns: int = 4) -> dict[str, Any]:
+def play(policy: Policy, compiled: str, merged: bool, episodes: int = SLOTS, turns: int = 4) -> dict[str, Any]:
     """Episodes in memory mode mem1; turns end at their limit, so that every policy plays alike."""
-    policy = loaded(folder, "none").eval()
-    settings = EngineSettings(SLOTS, 1024, max_prefill_tokens=32768, compile=compiled)
-    engine = Endless(policy, settings)
+    policy.eval()
+    for name, parameter in policy.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(parameter, std=1e-3)  # an adapter that does something
+    engine = Endless(policy, EngineSettings(SLOTS, 1024, 32768, compile=compiled, merge_lora=merged))
     task = Task("benchmark/0", " ".join(["find"] * 100), (), turns)
     rollout = RolloutSettings(prompt="brief", max_new_tokens=ACTION, max_information_tokens=150)
     taken = []
@@ -274,14 +276,14 @@ def play(folder: Path, compiled: str, episodes: int = SLOTS, turns: int = 4) -> 
     }
 
 
-def profile(folder: Path) -> dict[str, Any]:
+def profile(policy: Policy) -> dict[str, Any]:
     """The kernels that take most, in per cent of all kernels' time: of a training pass, and of decode steps."""
-    policy = loaded(folder, "none", kernels="liger", gradient_checkpointing=True).train()
+    policy.train()
     trajectories = trees(policy)
     for _ in range(2):
         trained(policy, trajectories)
     told = {"train": kernels_of(lambda: trained(policy, trajectories))}
-    engine = decoding(policy.eval(), "cudagraphs", False)
+    engine = decoding(policy.eval(), "cudagraphs", True)
     for _ in range(NEW // 2):
         engine.step()
     return told | {"decode": kernels_of(engine.step)}
@@ -321,6 +323,7 @@ def main() -> int:
     parser.add_argument("--shapes", default="0.5B,1.5B,7B")
     parser.add_argument("--sections", default=",".join(SECTIONS))
     parser.add_argument("--bases", default="none,nf4")
+    parser.add_argument("--kernels", default="liger", help="of norms and MLPs: liger or torch")
     options = parser.parse_args()
     found: dict[str, Any] = {"gpu": torch.cuda.get_device_name(), "torch": torch.__version__, "ceilings": ceilings()}
     print(json.dumps(found), flush=True)
@@ -335,21 +338,24 @@ def main() -> int:
         folder = folder_of(shape, Path(options.folder))
         print(f"{time.perf_counter() - begun:.0f} s, {shape} is made", flush=True)
         for base in options.bases.split(","):
+            arm = {"shape": shape, "base": base, "kernels": options.kernels}
+            policy = loaded(folder, base, kernels=options.kernels, gradient_checkpointing=True)
             if "train" in runs:
-                for told in train(shape, folder, found["ceilings"], base):
-                    keep("train", told)
+                for told in train(policy, found["ceilings"]):
+                    keep("train", arm | told)
             if "decode" in runs:
-                for told in decode(shape, folder, found["ceilings"], base):
-                    keep("decode", told)
-        if "layouts" in runs and shape != "7B":
-            for turns in (8, 16):
-                keep("layouts", {"shape": shape} | tried(layouts, folder, turns))
-        if "play" in runs:
-            for compiled in ("", "cudagraphs"):
-                arm = {"shape": shape, "compile": compiled}
-                keep("play", arm | tried(play, folder, compiled))
-        if "profile" in runs:
-            keep("profile", {"shape": shape} | tried(profile, folder))
+                for told in decode(policy, found["ceilings"], base):
+                    keep("decode", arm | told)
+            if base == "none" and "layouts" in runs and shape != "7B":
+                for turns in (8, 16):
+                    keep("layouts", arm | tried(layouts, policy, turns))
+            if base == "none" and "play" in runs:
+                for compiled, merged in (("", False), ("cudagraphs", False), ("cudagraphs", True)):
+                    told = {"compile": compiled, "merge_lora": merged}
+                    keep("play", arm | told | tried(play, policy, compiled, merged))
+            if base == "none" and "profile" in runs and shape == "7B":
+                keep("profile", arm | tried(profile, policy))
+            del policy
     return finish({**found, "runs": runs}, ratios, options, TOLERANCE)
 
 

@@ -113,7 +113,7 @@ class Mem1Module(LightningModule):
         dtype: float32, bfloat16 or float16.
         quantization: none, or nf4 for a base in 4 bits (QLoRA; needs bitsandbytes).
         optimizer: adamw, or one of bitsandbytes: adamw_8bit, paged_adamw, paged_adamw_8bit.
-        attention: Kernel of the tree layout: auto, segments or flex.
+        attention: Kernel of the tree layout: auto, segments, flex or varlen, see `policy.attention`.
         kernels: Of norms and MLPs: torch, or liger (Triton, for a GPU; needs liger-kernel).
         gradient_checkpointing: Trade time for memory in the backward pass.
         engine: Where turns are generated: in this process or by servers.

@@ -7,6 +7,7 @@ from lightning_mem1.policy.attention import (
     block_mask,
     flex_tree_attention,
     segment_attention,
+    sequences,
     tree_table,
     visible_tiles,
 )
@@ -102,3 +103,25 @@ def test_flex_attention_equals_segment_attention_over_many_tiles():
     table = tree_table(blocks)
     flex = flex_tree_attention(query, key, value, table, None)
     torch.testing.assert_close(flex, segment_attention(query, key, value, table, None), atol=1e-5, rtol=0)
+
+
+def test_the_sequences_of_flash_attention_see_what_the_mask_shows():
+    blocks = [*BLOCKS, Block(10, 0, 0), Block(10, 3, 1)]
+    table = tree_table(blocks)
+    index, ends_q, ends_k, longest_q, longest_k = sequences(table)
+    seen = torch.zeros(13, 13, dtype=torch.bool)
+    lengths = []
+    for (q, q_end), (k, k_end) in torch.stack([ends_q, ends_k], 1).unfold(0, 2, 1).tolist():
+        lengths.append((q_end - q, k_end - k))
+        for query in range(q, q_end):  # causal from the right: the last query sees every key
+            seen[query, index[k : k_end - (q_end - 1 - query)]] = True
+    places = torch.arange(13)
+    assert torch.equal(seen, table.visible(places[:, None], places[None, :]))
+    assert (longest_q, longest_k) == tuple(max(each) for each in zip(*lengths, strict=True))
+
+
+def test_flash_attention_over_blocks_says_where_it_runs():
+    with pytest.raises(ValueError, match="model.attention varlen runs in 16 bits on a GPU, got torch.float32 on cpu"):
+        attention_forward(
+            torch.nn.Module(), *torch.zeros(3, 1, 2, 10, 8), None, tree=tree_table(BLOCKS), tree_kernel="varlen"
+        )

@@ -135,7 +135,7 @@ def test_truncated_weights_are_refused(folder, tmp_path):
 def test_unknown_dtype_and_attention_are_refused(folder):
     with pytest.raises(ValueError, match="expected one of float32, bfloat16, float16, got 'int3'"):
         Policy.load(str(folder), dtype="int3")
-    with pytest.raises(ValueError, match="expected one of auto, segments, flex, got 'dense'"):
+    with pytest.raises(ValueError, match="expected one of auto, segments, flex, varlen, got 'dense'"):
         Policy.load(str(folder), attention="dense")
 
 

@@ -114,10 +114,10 @@ class LocalEngine:
         for run in self._running:
             self.num_run += len(run.ids) - run.cached
             run.cached = len(run.ids)
-        ids, logprobs = sample(logits, *self._sampling(logits.device))
+        ids, logprobs = torch.stack([each.double() for each in sample(logits, *self._sampling())]).tolist()
         finished = [
             run
-            for run, token, logprob in zip(self._running, ids.tolist(), logprobs.tolist(), strict=True)
+            for run, token, logprob in zip(self._running, map(int, ids), logprobs, strict=True)
             if self._append(run, token, logprob)
         ]
         return [self._finish(run) for run in finished]
@@ -144,11 +144,11 @@ class LocalEngine:
         ).last_hidden_state
         return self._model.lm_head(hidden[0, ends])
 
-    def _sampling(self, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
+    def _sampling(self) -> tuple[Tensor, Tensor, Tensor]:
         requests = [run.request for run in self._running]
-        temperatures = torch.tensor([r.temperature for r in requests], device=device)
-        top_ps = torch.tensor([r.top_p for r in requests], dtype=torch.float64, device=device)
-        uniforms = torch.tensor([run.rng.random() for run in self._running], dtype=torch.float64, device=device)
+        temperatures = torch.tensor([r.temperature for r in requests])
+        top_ps = torch.tensor([r.top_p for r in requests], dtype=torch.float64)
+        uniforms = torch.tensor([run.rng.random() for run in self._running], dtype=torch.float64)
         return temperatures, top_ps, uniforms
 
     def _append(self, run: _Running, token: int, logprob: float) -> bool:

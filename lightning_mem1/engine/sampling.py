@@ -18,7 +18,7 @@ def sample(logits: Tensor, temperatures: Tensor, top_ps: Tensor, uniforms: Tenso
     """Draw one id per row by inverting the cumulative distribution at a given uniform number.
 
     Args:
-        logits: (n, vocabulary).
+        logits: (n, vocabulary), on any device; the rest is on the CPU, where looking at it does not wait for a GPU.
         temperatures: (n,); 0 takes the largest logit, and its log-prob is that at temperature 1.
         top_ps: (n,) nucleus sizes; 1 for no cut.
         uniforms: (n,) float64 in [0, 1): each row's own randomness, so that the batch around it does not matter.
@@ -26,19 +26,21 @@ def sample(logits: Tensor, temperatures: Tensor, top_ps: Tensor, uniforms: Tenso
     Returns:
         ids (n,) and log-probs (n,) in nats.
     """
+    any_greedy, any_cut = bool((temperatures == 0).any()), bool((top_ps < 1).any())
+    settings = torch.stack([temperatures.double(), top_ps.double(), uniforms])
+    temperatures, top_ps, uniforms = settings.to(logits.device)
     greedy = temperatures == 0
-    scale = torch.where(greedy, torch.ones_like(temperatures), temperatures)
+    scale = torch.where(greedy, 1.0, temperatures).float()
     logps = torch.log_softmax(logits.float() / scale[:, None], dim=-1)
-    ids = _invert(_nucleus(logps.exp(), top_ps), uniforms)
-    if bool(greedy.any()):
+    probs = logps.exp()
+    ids = _invert(_nucleus(probs, top_ps) if any_cut else probs, uniforms)
+    if any_greedy:
         ids = torch.where(greedy, logits.argmax(-1), ids)
     return ids, logps.gather(1, ids[:, None])[:, 0]
 
 
 def _nucleus(probs: Tensor, top_ps: Tensor) -> Tensor:
     """Zero every id outside the smallest set whose probability reaches top_p (the most likely one always stays)."""
-    if bool((top_ps >= 1).all()):
-        return probs
     probs = probs.double()
     ordered, order = probs.sort(dim=-1, descending=True)
     before = ordered.cumsum(-1) - ordered

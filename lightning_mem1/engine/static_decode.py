@@ -48,7 +48,8 @@ class StaticDecode:
             if reach not in self._captured:
                 self._captured[reach] = _Captured(lambda: self._forward(self.model, step))
             logits = self._captured[reach].replay()
-        return logits[[span.slot for span in decode]]
+        slots = [span.slot for span in decode]
+        return logits[: len(slots)] if slots == list(range(len(slots))) else logits[slots]
 
 
 class _Captured:
@@ -82,8 +83,8 @@ class _Step:
         self.pool, self.reach = pool, reach
         self.places = torch.arange(reach, device=device)
         self.slots = torch.arange(num_slots, device=device)
-        self.input_ids = torch.zeros(1, num_slots, dtype=torch.long, device=device)
-        self.positions = torch.zeros(num_slots, dtype=torch.long, device=device)
+        self.inputs = torch.zeros(2, num_slots, dtype=torch.long, device=device)  # filled in one transfer
+        self.input_ids, self.positions = self.inputs[:1], self.inputs[1]
         self.mask = torch.zeros(num_slots, 1, 1, reach, dtype=pool.keys.dtype, device=device)
 
     def set(self, decode: Sequence[Span], tokens: Sequence[int]) -> None:
@@ -92,8 +93,10 @@ class _Step:
         positions = [self.pool.keys.shape[3] - 1] * len(self.slots)
         for span, token in zip(decode, tokens, strict=True):
             ids[span.slot], positions[span.slot] = token, span.start
-        self.input_ids.copy_(torch.tensor([ids]))
-        self.positions.copy_(torch.tensor(positions))
+        self.inputs.copy_(torch.tensor([ids, positions]))
+
+    def look_back(self) -> None:
+        """Set the mask from the positions; a part of the step, so that it is captured with it."""
         last = torch.where(self.positions < self.reach, self.positions, 0)
         self.mask.zero_().masked_fill_((self.places > last[:, None])[:, None, None], -torch.inf)
 
@@ -108,6 +111,7 @@ class _Step:
 
 
 def _forward(model: Any, step: _Step) -> Any:
+    step.look_back()
     hidden = model.model(
         input_ids=step.input_ids,
         position_ids=step.positions[None],

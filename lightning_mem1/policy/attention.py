@@ -8,9 +8,11 @@ builds a dense (L, L) mask over a packed row: the largest mask is per segment.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import inspect
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
+from itertools import accumulate
 from typing import Any, Protocol
 
 import torch
@@ -179,6 +181,47 @@ def flex_tree_attention(query: Tensor, key: Tensor, value: Tensor, table: TreeTa
     return out.transpose(1, 2)
 
 
+def varlen_tree_attention(query: Tensor, key: Tensor, value: Tensor, table: TreeTable, scaling: float | None) -> Tensor:
+    """The same by FlashAttention over blocks of different lengths (CUDA, 16 bits).
+
+    Every block is a sequence of its own, whose keys are its root's and its own; causal attention then lets a query see
+    all keys but those behind its own token.
+    """
+    from torch.nn.attention.varlen import varlen_attn
+
+    if not query.is_cuda or query.dtype not in (torch.bfloat16, torch.float16):
+        raise ValueError(
+            f"model.attention varlen runs in 16 bits on a GPU, got {query.dtype} on {query.device.type}; set it to auto"
+        )
+    query, key, value = (each[0].transpose(0, 1) for each in (query, key, value))
+    index, ends_q, ends_k, longest_q, longest_k = sequences(table)
+    key, value = key[index], value[index]
+    more: dict[str, Any] = {"scale": scaling, "window_size": (-1, 0)}
+    if "enable_gqa" in inspect.signature(varlen_attn).parameters:
+        more["enable_gqa"] = True
+    else:  # torch 2.11
+        repeats = query.shape[1] // key.shape[1]
+        key, value = (each.repeat_interleave(repeats, dim=1) for each in (key, value))
+    out: Any = varlen_attn(query, key, value, ends_q, ends_k, longest_q, longest_k, **more)
+    return out[None]  # type: ignore[no-any-return]
+
+
+def sequences(table: TreeTable) -> tuple[Tensor, Tensor, Tensor, int, int]:
+    """Positions of all sequences' keys (K,), where queries and keys of each end (n + 1,), and the longest of both."""
+    cached = table.__dict__.get("_sequences")
+    if cached is None:
+        blocks = [block for block in table.blocks if block.length]
+        roots = [Block(0, 0) if block.root is None else table.blocks[block.root] for block in blocks]
+        runs = [torch.arange(b.start, b.start + b.length) for pair in zip(roots, blocks, strict=True) for b in pair]
+        queries = [block.length for block in blocks]
+        keys = [root.length + length for root, length in zip(roots, queries, strict=True)]
+        ends = [torch.tensor([0, *accumulate(lengths)], dtype=torch.int32) for lengths in (queries, keys)]
+        index, ends_q, ends_k = (each.to(table.own.device) for each in (torch.cat(runs), *ends))
+        cached = index, ends_q, ends_k, max(queries), max(keys)
+        object.__setattr__(table, "_sequences", cached)
+    return cached
+
+
 @cache
 def _flex_kernel(compiled: bool) -> Any:
     """Compiled once per process; `dynamic` keeps it from compiling again for every length of row."""
@@ -233,6 +276,13 @@ def _tiles_of(block: Block) -> range:
     return range(block.start // TILE, (block.start + block.length - 1) // TILE + 1)
 
 
+TREE_KERNELS: Mapping[str, Callable[[Tensor, Tensor, Tensor, TreeTable, float | None], Tensor]] = {
+    "segments": segment_attention,
+    "flex": flex_tree_attention,
+    "varlen": varlen_tree_attention,
+}
+
+
 def attention_forward(
     module: torch.nn.Module,
     query: Tensor,
@@ -247,8 +297,7 @@ def attention_forward(
 ) -> tuple[Tensor, Tensor | None]:
     """The function that transformers calls in every layer; shapes as in `segment_attention`."""
     if tree is not None:
-        kernel = flex_tree_attention if tree_kernel == "flex" else segment_attention
-        return kernel(query, key, value, tree, scaling), None
+        return TREE_KERNELS[tree_kernel](query, key, value, tree, scaling), None
     if slots is not None:
         layer: Any = module.layer_idx
         return slots.attend(int(layer), query, key, value, scaling), None

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from lightning_mem1.checks import check_choice
-from lightning_mem1.policy.attention import TreeTable
+from lightning_mem1.policy.attention import TREE_KERNELS, TreeTable
 from lightning_mem1.policy.kernels import use_kernels
 from lightning_mem1.policy.loading import load_model, load_tokenizer, name_of_base, resolve
 from lightning_mem1.policy.logprobs import chunked_logprobs
@@ -66,7 +66,7 @@ class Policy(nn.Module):
         tokenizer: Its tokenizer.
         lora: Adapter settings; None trains every weight (warm start).
         source: Where the base came from, stored in checkpoints.
-        tree_kernel: "segments", "flex", or "auto" (flex on CUDA).
+        tree_kernel: One of `attention.TREE_KERNELS`, or "auto": varlen where it runs (16 bits on a GPU), else segments.
     """
 
     def __init__(
@@ -78,7 +78,7 @@ class Policy(nn.Module):
         tree_kernel: str = "auto",
     ) -> None:
         super().__init__()
-        check_choice("attention", tree_kernel, ("auto", "segments", "flex"), "model.attention")
+        check_choice("attention", tree_kernel, ("auto", *TREE_KERNELS), "model.attention")
         self.causal_lm: Any = model
         self.tokenizer = tokenizer
         self.source = source
@@ -109,7 +109,7 @@ class Policy(nn.Module):
                 what the reference is.
             lora: Adapter settings, None for no adapter.
             dtype: "float32", "bfloat16" or "float16".
-            attention: "auto", "segments" or "flex": the kernel of the tree layout.
+            attention: The kernel of the tree layout: "auto", "segments", "flex" or "varlen".
             gradient_checkpointing: Trade time for memory in the backward pass.
             quantization: "none", or "nf4" for a base in 4 bits, which an adapter has to be put on.
             kernels: "torch" or "liger", see `policy.kernels`.
@@ -184,7 +184,8 @@ class Policy(nn.Module):
             return {}
         kernel = self.tree_kernel
         if kernel == "auto":
-            kernel = "flex" if self.device.type == "cuda" else "segments"
+            sixteen = self.causal_lm.dtype in (torch.bfloat16, torch.float16)
+            kernel = "varlen" if sixteen and self.device.type == "cuda" else "segments"
         return {"tree": table, "tree_kernel": kernel}
 
     @contextmanager
