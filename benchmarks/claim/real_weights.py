@@ -310,7 +310,7 @@ class _Late(Exception):
 def play_until(deadline: float, player: Player, tasks: Sequence[Task], engine: Any) -> tuple[list[Trajectory], int]:
     """Trajectories, and how many of them a deadline (of `time.perf_counter`) left as they stood, without an answer."""
     played = [Trajectory(task, [], [], StopReason.MAX_TURNS) for task in tasks]
-    ended = set()
+    ended, begun = set(), time.perf_counter()
 
     def on_turn(trajectory: Trajectory, turn: Turn) -> None:
         played[trajectory.group] = trajectory
@@ -323,6 +323,8 @@ def play_until(deadline: float, player: Player, tasks: Sequence[Task], engine: A
 
     with suppress(_Late):
         player.play(tasks, engine, on_turn, on_end)
+    for place in set(range(len(tasks))) - ended:
+        played[place].seconds = time.perf_counter() - begun
     return played, len(tasks) - len(ended)
 
 
