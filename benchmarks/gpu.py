@@ -55,7 +55,7 @@ VOCABULARY = 151936
 SECTIONS = ("train", "layouts", "decode", "play", "profile")
 TREE = 8192  # tokens
 PROMPT, TURNS = 300, 8
-CONTEXT, NEW, SLOTS = 700, 100, 64  # tokens, tokens, turns
+CONTEXT, NEW, SLOTS = 700, 60, 64  # tokens, tokens, turns
 TOLERANCE = 0.15
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")  # on a CPU the script can only be tried out
 
@@ -144,10 +144,10 @@ def trained(policy: Policy, trajectories: list[Trajectory]) -> None:
     logprobs.mean().backward()
 
 
-def train(policy: Policy, peak: dict[str, float]) -> Iterator[dict[str, Any]]:
-    """Kernels of attention, and activations kept or computed again."""
+def train(policy: Policy, peak: dict[str, float], kernels: list[str]) -> Iterator[dict[str, Any]]:
+    """Kernels of attention with activations computed again, and the last one with activations kept."""
     policy.train()
-    for attention, again in (("segments", True), ("flex", True), ("varlen", True), ("varlen", False)):
+    for attention, again in [*((each, True) for each in kernels), (kernels[-1], False)]:
         policy.tree_kernel = attention
         if again:
             policy.causal_lm.gradient_checkpointing_enable({"use_reentrant": False})
@@ -197,9 +197,9 @@ def bytes_read(policy: Policy, tokens: int) -> int:
 def decode(policy: Policy, peak: dict[str, float], base: str) -> Iterator[dict[str, Any]]:
     """Steps of plain kernels, of a captured graph, and of one with the adapter in the weights."""
     policy.eval()
-    for compiled, merged in (("", False), ("cudagraphs", False), ("cudagraphs", True)):
-        if base == "none" or not merged:
-            yield {"compile": compiled, "merge_lora": merged} | tried(_decode, policy, peak, compiled, merged)
+    arms = [("", False), ("cudagraphs", False), ("cudagraphs", True)]
+    for compiled, merged in arms if base == "none" else arms[1:2]:
+        yield {"compile": compiled, "merge_lora": merged} | tried(_decode, policy, peak, compiled, merged)
 
 
 def _decode(policy: Policy, peak: dict[str, float], compiled: str, merged: bool) -> dict[str, Any]:
@@ -246,7 +246,7 @@ def steps(engine: LocalEngine) -> list[float]:
     return found
 
 
-def play(policy: Policy, compiled: str, merged: bool, episodes: int = SLOTS, turns: int = 4) -> dict[str, Any]:
+def play(policy: Policy, compiled: str, merged: bool, episodes: int = SLOTS, turns: int = 3) -> dict[str, Any]:
     """Episodes in memory mode mem1; turns end at their limit, so that every policy plays alike."""
     policy.eval()
     for name, parameter in policy.named_parameters():
@@ -323,6 +323,7 @@ def main() -> int:
     parser.add_argument("--shapes", default="0.5B,1.5B,7B")
     parser.add_argument("--sections", default=",".join(SECTIONS))
     parser.add_argument("--bases", default="none,nf4")
+    parser.add_argument("--attention", default="segments,flex,varlen", help="kernels of training, the fastest last")
     parser.add_argument("--kernels", default="liger", help="of norms and MLPs: liger or torch")
     options = parser.parse_args()
     found: dict[str, Any] = {"gpu": torch.cuda.get_device_name(), "torch": torch.__version__, "ceilings": ceilings()}
@@ -341,7 +342,8 @@ def main() -> int:
             arm = {"shape": shape, "base": base, "kernels": options.kernels}
             policy = loaded(folder, base, kernels=options.kernels, gradient_checkpointing=True)
             if "train" in runs:
-                for told in train(policy, found["ceilings"]):
+                attention = options.attention.split(",")
+                for told in train(policy, found["ceilings"], attention if base == "none" else attention[-1:]):
                     keep("train", arm | told)
             if "decode" in runs:
                 for told in decode(policy, found["ceilings"], base):
@@ -350,7 +352,7 @@ def main() -> int:
                 for turns in (8, 16):
                     keep("layouts", arm | tried(layouts, policy, turns))
             if base == "none" and "play" in runs:
-                for compiled, merged in (("", False), ("cudagraphs", False), ("cudagraphs", True)):
+                for compiled, merged in (("cudagraphs", False), ("cudagraphs", True)):
                     told = {"compile": compiled, "merge_lora": merged}
                     keep("play", arm | told | tried(play, policy, compiled, merged))
             if base == "none" and "profile" in runs and shape == "7B":
