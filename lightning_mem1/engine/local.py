@@ -81,9 +81,15 @@ class LocalEngine:
         if self._merged:
             self._merged.update()
         model: Any = self._merged.model if self._merged else self.policy.causal_lm
-        if self.settings.compile and model is not self._model:
-            self._static = StaticDecode(self.pool, model, self.settings.compile)
+        if self._backend and model is not self._model:
+            self._static = StaticDecode(self.pool, model, self._backend)
         self._model = model
+
+    @property
+    def _backend(self) -> str:
+        if self.settings.compile is None:
+            return "cudagraphs" if self.pool.keys.is_cuda and not is_sharded(self.policy) else ""
+        return self.settings.compile
 
     def _merges(self) -> bool:
         if self.settings.merge_lora is False or is_sharded(self.policy):

@@ -66,7 +66,8 @@ class _Captured:
             run()  # what kernels make at their first call must not be made within the graph
         torch.cuda.current_stream().wait_stream(side)
         self._graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(self._graph):
+        # thread_local: one step off, another thread allocates while this one captures
+        with torch.cuda.graph(self._graph, capture_error_mode="thread_local"):
             self._logits = run()
 
     def replay(self) -> Tensor:

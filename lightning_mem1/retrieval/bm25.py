@@ -6,7 +6,9 @@ Titles count twice: a passage about a thing should stand before the passages tha
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Callable, Iterable, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -41,15 +43,13 @@ class BM25:
         Raises:
             FileNotFoundError: there is none.
         """
-        import bm25s
-
         path = Path(folder)
         if not (path / READY).is_file():
             raise FileNotFoundError(
                 f"no BM25 index: expected a folder with {READY}, got '{path}'; make it with BM25(...).save(folder)"
             )
         opened = cls.__new__(cls)
-        opened._index = bm25s.BM25.load(str(path), mmap=True)
+        opened._index = _bm25s().BM25.load(str(path), mmap=True)
         opened.passages = Lines(path)
         return opened
 
@@ -93,21 +93,32 @@ def built(kind: Any, passages: Callable[[], Sequence[Passage]], folder: str | Pa
     return kind.open(folder, **settings) if settings else kind.open(folder)
 
 
-def _build(passages: Sequence[Passage], title_weight: int) -> Any:
-    import bm25s
+@cache
+def _bm25s() -> Any:
+    """The library, kept from starting jax where that is installed: jax would take three quarters of a GPU's memory."""
+    unused = "jax" not in sys.modules
+    if unused:
+        sys.modules["jax"] = None  # type: ignore[assignment]
+    try:
+        import bm25s
+    finally:
+        if unused:
+            sys.modules.pop("jax", None)
+    return bm25s
 
+
+def _build(passages: Sequence[Passage], title_weight: int) -> Any:
     texts = [" ".join([p.title] * title_weight + [p.text]) for p in passages]
     if not any(map(str.strip, texts)):
         raise ValueError(f"nothing to index: expected passages with words, got {len(texts)} without")
+    bm25s = _bm25s()
     index = bm25s.BM25()
     index.index(bm25s.tokenize(texts, stopwords="en", show_progress=False), show_progress=False)
     return index
 
 
 def _tokens(texts: list[str]) -> list[list[str]]:
-    import bm25s
-
-    return list(bm25s.tokenize(texts, stopwords="en", show_progress=False, return_ids=False))
+    return list(_bm25s().tokenize(texts, stopwords="en", show_progress=False, return_ids=False))
 
 
 def scored(passage: Passage, score: float) -> Passage:

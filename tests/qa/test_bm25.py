@@ -1,5 +1,8 @@
 """BM25: what it finds, in memory and from disk."""
 
+import os
+import subprocess
+import sys
 import threading
 
 import pytest
@@ -76,3 +79,21 @@ def test_passages_are_written_compactly_or_as_the_public_code_does():
 def test_contents_are_taken_apart_as_they_were_put_together():
     assert from_contents(PASSAGES[0].contents) == PASSAGES[0]
     assert from_contents("no title") == Passage("", "no title")
+
+
+def test_a_search_does_not_start_jax(tmp_path):
+    (tmp_path / "jax").mkdir()
+    (tmp_path / "jax" / "__init__.py").write_text("raise SystemExit('jax was started')")
+    code = (
+        "import sys; from lightning_mem1.retrieval.bm25 import BM25, Passage;"
+        "print(BM25([Passage('red shoes', 'a pair')]).search(['red'], 1)[0][0].title, 'jax' in sys.modules)"
+    )
+    places = os.pathsep.join([str(tmp_path), *filter(None, [os.environ.get("PYTHONPATH")])])
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": places},
+        check=False,
+    )
+    assert done.stdout == "red shoes False\n", done.stderr
