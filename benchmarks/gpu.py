@@ -23,6 +23,7 @@ import random
 import statistics
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -298,10 +299,11 @@ def kernels_of(run: Callable[[], Any]) -> dict[str, Any]:
         begun = clock(DEVICE)
         run()
         taken = clock(DEVICE) - begun
-    kernels = sorted(record.key_averages(), key=lambda each: -each.self_device_time_total)
-    total = sum(each.self_device_time_total for each in kernels)
-    shares = {each.key[:90]: round(100 * each.self_device_time_total / total, 1) for each in kernels[:25]}
-    return {"ms": round(1e3 * taken, 1), "kernel_ms": round(total / 1e3, 1), "per_cent": shares}
+    times: Counter[str] = Counter()
+    for each in record.key_averages():
+        times[each.key[:90]] += each.self_device_time_total
+    shares = {name: round(100 * time / times.total(), 1) for name, time in times.most_common(25)}
+    return {"ms": round(1e3 * taken, 1), "kernel_ms": round(times.total() / 1e3, 1), "per_cent": shares}
 
 
 def ratios(found: dict[str, Any]) -> Ratios:

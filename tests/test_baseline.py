@@ -2,12 +2,16 @@ import argparse
 import ast
 import importlib
 import json
+import random
 import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 from benchmarks.baseline import Ratios, finish, worse
+from lightning_mem1.collator import collate
+from tiny import random_ids, random_trajectory, tiny_policy
 
 BENCHMARKS = sorted(path for path in Path("benchmarks").glob("*.py") if path.stem != "baseline")
 
@@ -79,3 +83,19 @@ def test_a_committed_baseline_can_be_read_by_its_benchmark(path, monkeypatch):
     module = importlib.import_module(f"benchmarks.{path.stem}")
     found = module.ratios(json.loads(path.with_suffix(".json").read_text()))
     assert {**found.higher, **found.lower}
+
+
+def test_the_gpu_benchmark_counts_the_products_of_a_pass_and_the_pairs_that_see_each_other(monkeypatch):
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    gpu = importlib.import_module("benchmarks.gpu")
+    policy, rng = tiny_policy(), random.Random(0)
+    prompt = random_ids(rng, 7)
+    played = [random_trajectory(rng, [(3, 4), (2, 0)], prompt, number) for number in range(2)]
+    batch = collate(played, "tree")
+    places = torch.arange(batch.num_tokens)
+    pairs = int(batch.tree.visible(places[:, None], places[None, :]).sum())
+    linear = sum(m.weight.numel() for m in policy.causal_lm.model.modules() if isinstance(m, torch.nn.Linear))
+    head = policy.config.vocab_size * policy.config.hidden_size
+    forward = 2 * linear * batch.num_tokens + 2 * head * len(batch.action_ids)
+    attention = 2 * 2 * pairs * policy.config.hidden_size * policy.config.num_hidden_layers
+    assert gpu.flops(policy, played) == 2 * forward + 3 * attention
