@@ -1,7 +1,7 @@
 """``python -m lightning_mem1.evaluate CONFIG [--ckpt_path PATH] [--objectives 1,2,4] [--memory mem1,full]``: measure.
 
-Every memory mode plays the same tasks greedily at every number of objectives. Each finished trajectory is written down
-at once, so a run that was stopped goes on with the same command.
+Every memory mode plays the same tasks at every number of objectives, greedily unless a temperature is given. Each
+finished trajectory is written down at once, so a run that was stopped goes on with the same command.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from lightning_mem1 import command, errors
-from lightning_mem1.checks import check_choice
+from lightning_mem1.checks import check_choice, check_least
 
 if TYPE_CHECKING:
     from rich.progress import Progress
@@ -49,7 +49,7 @@ def _command_line_class() -> type[PlayingCommandLine]:
 
     class EvaluatingCommandLine(PlayingCommandLine):
         command = "evaluate"
-        about = "Play tasks greedily in several memory modes and lengths, and write every metric with its interval."
+        about = "Play tasks in several memory modes and lengths, and write every metric with its interval."
 
         def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
             super().add_arguments_to_parser(parser)
@@ -57,6 +57,7 @@ def _command_line_class() -> type[PlayingCommandLine]:
             add("--objectives", type=str | None, default=None, help="E.g. 1,2,4,8; left out: as the config has it.")
             add("--memory", type=str | None, default=None, help="E.g. mem1,full,summary; left out: as in the config.")
             add("--tasks", type=int, default=100, help="Tasks of each number of objectives, spread over the split.")
+            add("--temperature", type=float, default=0.0, help="Of the sampling; 0 is greedy.")
             add("--split", type=Literal["test", "val"], default="test", help="Which tasks.")
             add("--output", type=str | None, default=None, help="Folder; null: runs/<experiment>/evaluate/<settings>.")
             add("--page", type=int, default=4, help="Trajectories of each row on the page; 0 for no page.")
@@ -66,10 +67,8 @@ def _command_line_class() -> type[PlayingCommandLine]:
         def before_instantiate_classes(self) -> None:
             self.modes = memory_modes(self.config.memory or self.config.model.memory)
             self.numbers = objective_numbers(self.config.objectives)
-            if self.config.tasks < 1:
-                raise ValueError(f"--tasks too small: expected at least 1, got {self.config.tasks}; set --tasks")
-            if self.config.page < 0:
-                raise ValueError(f"--page too small: expected at least 0, got {self.config.page}; set --page")
+            for name, least in (("tasks", 1), ("page", 0), ("temperature", 0)):
+                check_least(f"--{name}", self.config[name], least)
             super().before_instantiate_classes()
 
     return EvaluatingCommandLine
@@ -103,11 +102,12 @@ def _run(cli: Any) -> int:
 
     module, config = cli.loaded_module(), cli.config
     found = horizons(cli.datamodule.source, cli.numbers, config.split, config.tasks)
-    settings = played_with(cli.settings, module, cli.datamodule.seed, config.split)
+    settings = played_with(cli.settings, module, cli.datamodule.seed, config.split, config.temperature)
     folder = config.output or Path("runs") / cli.experiment / "evaluate" / settings_hash(settings)
     ledger = Ledger(folder, settings, config.fresh)
     try:
-        rows = [each for mode in cli.modes for each in _play(module, found, mode, ledger, config.page)]
+        how = config.temperature, config.page
+        rows = [each for mode in cli.modes for each in _play(module, found, mode, ledger, *how)]
     except KeyboardInterrupt:
         print(
             f"interrupted: {len(ledger.records)} finished trajectories are kept in '{folder}'; the same command goes "
@@ -125,7 +125,9 @@ def _run(cli: Any) -> int:
     return 0
 
 
-def played_with(settings: dict[str, Any], module: Mem1Module, seed: int, split: str) -> dict[str, Any]:
+def played_with(
+    settings: dict[str, Any], module: Mem1Module, seed: int, split: str, temperature: float = 0.0
+) -> dict[str, Any]:
     """What a trajectory depends on, of all dotted settings: its task, its policy and how the two talk."""
     from lightning_mem1.player import weights_fingerprint
 
@@ -140,6 +142,8 @@ def played_with(settings: dict[str, Any], module: Mem1Module, seed: int, split: 
     if module.engine_settings.kind == "server":  # its model plays; where it runs does not matter
         names = ("model.engine.kind", "model.engine.server.model", "model.engine.server.text")
         kept |= {name: settings.get(name) for name in names}
+    if temperature:
+        kept["temperature"] = temperature
     return {**kept, "split": split, "seed": seed, "weights": weights_fingerprint(module.policy)}
 
 
@@ -148,7 +152,9 @@ def _setting(key: str) -> str:
     return ".".join(key.split(".")[:3])
 
 
-def _play(module: Mem1Module, found: Sequence[Horizon], mode: str, ledger: Ledger, num_shown: int) -> list[Row]:
+def _play(
+    module: Mem1Module, found: Sequence[Horizon], mode: str, ledger: Ledger, temperature: float, num_shown: int
+) -> list[Row]:
     """Play what the ledger lacks in one memory mode; a row for each number of objectives."""
     from lightning_mem1.player import Player
     from lightning_mem1.reports.tables import row
@@ -156,7 +162,7 @@ def _play(module: Mem1Module, found: Sequence[Horizon], mode: str, ledger: Ledge
     rows = []
     with _progress() as bar:
         for horizon in found:
-            limit = _complete(Player(module, horizon.source, mode), horizon, ledger, bar, num_shown)
+            limit = _complete(Player(module, horizon.source, mode, temperature), horizon, ledger, bar, num_shown)
             records = [ledger.records[mode, horizon.objectives, index] for index in horizon.indices]
             rows.append(row(records, limit))
     return rows

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 from lightning_mem1 import command, errors
+from lightning_mem1.checks import check_least
 
 if TYPE_CHECKING:
     from lightning_mem1.command_line import PlayingCommandLine
@@ -50,10 +51,7 @@ def _command_line_class() -> type[PlayingCommandLine]:
             add("--human", action="store_true", help="Type the turns yourself.")
 
         def before_instantiate_classes(self) -> None:
-            if not self.config.temperature >= 0:
-                raise ValueError(
-                    f"--temperature too small: expected at least 0, got {self.config.temperature}; set --temperature"
-                )
+            check_least("--temperature", self.config.temperature, 0)
             super().before_instantiate_classes()
 
     return WatchingCommandLine

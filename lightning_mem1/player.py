@@ -7,6 +7,7 @@ the policy does not have cannot be given: an episode that needs them ends with `
 from __future__ import annotations
 
 import hashlib
+import zlib
 from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import replace
@@ -62,8 +63,11 @@ class Player:
         on_turn: Callable[[Trajectory, Turn], None] | None = None,
         on_end: Callable[[int, Trajectory], None] | None = None,
     ) -> list[Trajectory]:
-        """Play one episode of each task; the callbacks are those of `rollout.collect`."""
-        seeds = [trajectory_seed(self.module.seed, 0, position, 0) for position in range(len(tasks))]
+        """Play one episode of each task; the callbacks are those of `rollout.collect`.
+
+        What is sampled follows from the task, not from what is played beside it.
+        """
+        seeds = [trajectory_seed(self.module.seed, 0, zlib.crc32(task.id.encode()), 0) for task in tasks]
         episodes = [
             Episode(task, make_env(self.source, task), position, seeds[position]) for position, task in enumerate(tasks)
         ]

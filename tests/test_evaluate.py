@@ -92,8 +92,9 @@ def test_a_table_holds_the_means_of_the_trajectories_on_disk(config, counted, ca
     assert [float(row["reward"]) for row in rows[3:]] == [0.25, 1.0]
 
 
-def test_an_interrupted_run_goes_on_and_ends_as_if_it_never_stopped(config, counted, capsys):
-    options = [*COUNTED, "--memory=mem1,none", QUIET]
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+def test_an_interrupted_run_goes_on_and_ends_as_if_it_never_stopped(config, counted, capsys, temperature):
+    options = [*COUNTED, "--memory=mem1,none", f"--temperature={temperature}", QUIET]
     assert evaluate.main([config, *options, "--output=whole"]) == 0
     counted.ended.clear()
     counted.interrupted_after = 8
@@ -145,6 +146,15 @@ def test_other_settings_are_refused_unless_begun_anew(config, counted, capsys):
     # with six tasks the fourth of mem1 was not among the first, and nobody plays it again for show
     assert [each["task"] for each in pages("out")] == [f"ranked/val/{n}" for n in (1, 1, 4)]
     assert [row["num_trajectories"] for row in results()["rows"]] == [2, 2]
+
+
+def test_a_temperature_is_a_setting_of_the_trajectories(config, counted, capsys):
+    arguments = [config, *COUNTED, "--output=out", QUIET]
+    assert evaluate.main(arguments) == 0
+    greedy = timeless("out")
+    assert failure(capsys, *arguments[:-1], "--temperature=1").startswith("'out' holds trajectories of other settings")
+    assert evaluate.main([*arguments, "--temperature=1", "--fresh"]) == 0
+    assert timeless("out") != greedy and results()["settings"]["temperature"] == 1.0
 
 
 def test_without_an_output_each_setting_has_a_folder_of_its_own(config, counted):
