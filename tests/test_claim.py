@@ -133,6 +133,14 @@ def test_a_job_runs_once_tells_its_cost_and_goes_on_from_its_checkpoint(tmp_path
     assert told["rl"]["cpu_hours"] > 0
 
 
+def test_a_job_that_is_added_to_has_cost_what_all_its_commands_did(tmp_path):
+    for number in (1, 2):
+        job = Job("evaluate/rl/mem1/0", ("-m", "module", f"--objectives={number}"), extends=True)
+        run_all([job], tmp_path, start=lambda command, log: (0, 900.0))
+    assert cost(tmp_path)["evaluate"]["cpu_hours"] == pytest.approx(0.5)
+    assert cost(tmp_path)["evaluate"]["jobs"] == 1
+
+
 def test_a_failing_job_is_told_with_its_last_line_after_the_others_were_tried(tmp_path):
     jobs = [Job("rl/a", ("-c", "raise SystemExit('no such policy')")), Job("rl/b", ("-c", "print(1)"))]
     with pytest.raises(RuntimeError, match=r"rl/a failed with 1: no such policy \(all of it: .*rl\.a\.log\)"):

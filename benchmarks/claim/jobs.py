@@ -104,13 +104,15 @@ def _run(job: Job, folder: Path, start: Start) -> str:
     if code:
         last = log.read_text(errors="replace").strip().splitlines()[-1:]
         return f"{job.name} failed with {code}: {' '.join(last)} (all of it: {log})"
+    path = _place(job, folder, "jobs", "json")
+    before = json.loads(path.read_text()) if path.exists() else {"seconds": 0.0, "cpu_seconds": 0.0}  # it is added to
     told = {
         "stage": job.stage,
         "command": job.command,
-        "seconds": round(time.perf_counter() - begun, 1),
-        "cpu_seconds": round(cpu_seconds, 3),
+        "seconds": round(before["seconds"] + time.perf_counter() - begun, 1),
+        "cpu_seconds": round(before["cpu_seconds"] + cpu_seconds, 3),
     }
-    _place(job, folder, "jobs", "json").write_text(json.dumps(told, indent=1) + "\n")
+    path.write_text(json.dumps(told, indent=1) + "\n")
     return ""
 
 
