@@ -14,7 +14,7 @@ ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "benchmarks" / "claim"))
 
 import real_weights  # noqa: E402
-from real_weights import Reader, worded  # noqa: E402
+from reader import Reader, worded  # noqa: E402
 
 from lightning_mem1.sft import save  # noqa: E402
 from lightning_mem1.text import QA_TAGS  # noqa: E402
