@@ -139,8 +139,9 @@ def test_unknown_dtype_and_attention_are_refused(folder):
         Policy.load(str(folder), attention="dense")
 
 
-def test_on_a_base_of_16_bits_adapters_keep_their_float32_weights_and_compute_in_16():
-    policy = Policy.load("bundled", lora=LoraSettings(), dtype="bfloat16")
+@pytest.mark.parametrize("target", ["all-linear", ["q_proj", "lm_head"]])
+def test_on_a_base_of_16_bits_adapters_keep_their_float32_weights_and_compute_in_16(target):
+    policy = Policy.load("bundled", lora=LoraSettings(target_modules=target), dtype="bfloat16")
     seen: set[torch.dtype] = set()
     for name, module in policy.named_modules():
         if "lora_A.policy" in name:

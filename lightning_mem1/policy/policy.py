@@ -155,7 +155,8 @@ class Policy(nn.Module):
 
     def head(self, hidden: Tensor) -> Tensor:
         """Logits (n, vocabulary) of hidden states (n, width)."""
-        return self.causal_lm.lm_head(hidden)
+        with self.computing():
+            return self.causal_lm.lm_head(hidden)
 
     def logprobs(self, batch: ScoredBatch, temperature: float = 1.0) -> tuple[Tensor, Tensor]:
         """Score every action token of a batch in the context it was sampled in.
