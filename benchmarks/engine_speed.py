@@ -50,6 +50,7 @@ EXPERIMENTS = Path(__file__).parents[1] / "experiments"
 VLLM = os.environ.get("LIGHTNING_MEM1_VLLM", "")
 GROUP = 8
 SEQUENCES = 256  # most turns that vLLM runs at once
+PREFILL = 32768  # its tokens in one pass: a prompt in two parts ends its CPU engine when a turn has a seed of its own
 TOLERANCE = 0.2  # how much worse a ratio may be than the committed one, as a part of it
 
 
@@ -242,7 +243,7 @@ def main() -> int:
     if VLLM:
         with tempfile.TemporaryDirectory() as folder:
             save_padded(Policy.load(policy), Path(folder))
-            with serving(VLLM, Path(folder), f"--max-num-seqs {SEQUENCES}") as url:
+            with serving(VLLM, Path(folder), f"--max-num-seqs {SEQUENCES} --max-num-batched-tokens {PREFILL}") as url:
                 found = table(folder, url, options)
         policy += ", heads of 32"
     else:
