@@ -1,7 +1,7 @@
 """What one GPU makes of models of real size: training against its matrix rate, decoding against its memory's.
 
-    python benchmarks/gpu.py --output benchmarks/gpu.json --folder /tmp/shapes
-    python benchmarks/gpu.py --shapes 7B --sections train,decode --folder /tmp/shapes
+    python benchmarks/gpu.py --output benchmarks/gpu.json --folder FOLDER
+    python benchmarks/gpu.py --shapes 7B --sections train,decode --folder FOLDER
 
 The models have the shapes of Qwen2.5 and random weights, which are made in the folder; speed does not depend on what a
 policy has learnt. Ceilings are measured first, on the same card: a large matrix product, and a large copy.
@@ -185,14 +185,13 @@ def layouts(policy: Policy, turns: int) -> dict[str, Any]:
     return layouts_measured(policy, PROMPT, turns, 4, 5)
 
 
-def bytes_read(policy: Policy, tokens: int) -> int:
-    """Of a decode step: every weight but the embedding's, and the keys and values of `tokens` tokens."""
-    embedding = policy.causal_lm.get_input_embeddings().weight
-    tied = embedding is policy.causal_lm.get_output_embeddings().weight
-    weights = sum(p.nbytes for p in policy.causal_lm.parameters() if tied or p is not embedding)
-    config = policy.config
-    width = config.hidden_size // config.num_attention_heads * config.num_key_value_heads
-    return weights + tokens * config.num_hidden_layers * 2 * width * 2
+def bytes_read(engine: LocalEngine) -> float:
+    """Of a decode step at the end of every turn: all weights but the embedding's, and the part of the pool in use."""
+    model = engine.policy.causal_lm
+    embedding = model.get_input_embeddings().weight
+    tied = embedding is model.get_output_embeddings().weight
+    weights = sum(p.nbytes for p in model.parameters() if tied or p is not embedding)
+    return weights + engine.pool.num_bytes * (CONTEXT + NEW) / engine.max_context_tokens
 
 
 def decode(policy: Policy, peak: dict[str, float], base: str) -> Iterator[dict[str, Any]]:
@@ -209,7 +208,7 @@ def _decode(policy: Policy, peak: dict[str, float], compiled: str, merged: bool)
     fill(engine)
     taken = steps(engine)
     step = statistics.median(taken[NEW // 2 :])
-    floor = bytes_read(policy, SLOTS * (CONTEXT + NEW)) / peak["gb_per_s"] / 1e9
+    floor = bytes_read(engine) / peak["gb_per_s"] / 1e9
     return {
         "prefill_tokens_per_s": round(SLOTS * CONTEXT / taken[0]),
         "step_ms": round(1e3 * step, 2),

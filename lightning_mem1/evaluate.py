@@ -21,9 +21,10 @@ if TYPE_CHECKING:
     from lightning_mem1.horizon import Horizon
     from lightning_mem1.module import Mem1Module
     from lightning_mem1.player import Player
-    from lightning_mem1.reports.ledger import Key, Ledger
+    from lightning_mem1.reports.ledger import Key, Ledger, Record
     from lightning_mem1.reports.published import Published
     from lightning_mem1.reports.tables import Baseline, Row
+    from lightning_mem1.types import Trajectory
 
 # settings of the data that change no trajectory: the number of objectives stands in each record
 TRAINING_ONLY = ("tasks_per_step", "group_size", "num_rl_steps", "num_val_tasks", "val_batch_size", "objectives")
@@ -106,8 +107,7 @@ def _run(cli: Any) -> int:
     folder = config.output or Path("runs") / cli.experiment / "evaluate" / settings_hash(settings)
     ledger = Ledger(folder, settings, config.fresh)
     try:
-        how = config.temperature, config.page
-        rows = [each for mode in cli.modes for each in _play(module, found, mode, ledger, *how)]
+        rows = [each for mode in cli.modes for each in _play(module, found, mode, ledger, config)]
     except KeyboardInterrupt:
         print(
             f"interrupted: {len(ledger.records)} finished trajectories are kept in '{folder}'; the same command goes "
@@ -152,9 +152,7 @@ def _setting(key: str) -> str:
     return ".".join(key.split(".")[:3])
 
 
-def _play(
-    module: Mem1Module, found: Sequence[Horizon], mode: str, ledger: Ledger, temperature: float, num_shown: int
-) -> list[Row]:
+def _play(module: Mem1Module, found: Sequence[Horizon], mode: str, ledger: Ledger, config: Any) -> list[Row]:
     """Play what the ledger lacks in one memory mode; a row for each number of objectives."""
     from lightning_mem1.player import Player
     from lightning_mem1.reports.tables import row
@@ -162,7 +160,8 @@ def _play(
     rows = []
     with _progress() as bar:
         for horizon in found:
-            limit = _complete(Player(module, horizon.source, mode, temperature), horizon, ledger, bar, num_shown)
+            player = Player(module, horizon.source, mode, config.temperature)
+            limit = _complete(player, horizon, ledger, bar, config.page)
             records = [ledger.records[mode, horizon.objectives, index] for index in horizon.indices]
             rows.append(row(records, limit))
     return rows
@@ -171,11 +170,9 @@ def _play(
 def _complete(player: Player, horizon: Horizon, ledger: Ledger, bar: Progress, num_shown: int) -> int:
     """Play the tasks that the ledger lacks, as many at once as the engine has slots; returns its context limit."""
     from lightning_mem1.reports.episode import episode
-    from lightning_mem1.reports.ledger import Record
-    from lightning_mem1.reports.measures import by_turn, measures
     from lightning_mem1.reports.tables import objectives
 
-    k, mode, module = horizon.objectives, player.mode, player.module
+    k, mode = horizon.objectives, player.mode
     tasks = horizon.tasks()
     settings = player.engine_settings(list(tasks.values()))
     todo = [index for index in tasks if (mode, k, index) not in ledger.records]
@@ -184,15 +181,25 @@ def _complete(player: Player, horizon: Horizon, ledger: Ledger, bar: Progress, n
         chunk = todo[start : start + settings.num_slots]  # nobody waits for a slot, so that seconds mean something
 
         def note(place: int, trajectory: Any, chunk: list[int] = chunk) -> None:
-            told = (trajectory, player.decode, player.settings.tags, mode, module.window)
-            index, task, reason = chunk[place], trajectory.task.id, str(trajectory.stop_reason)
+            index = chunk[place]
             if index in horizon.indices[:num_shown]:
-                ledger.add_episode((mode, k, index), episode(*told, row=f"{mode}, {objectives(k)}"))
-            ledger.add(Record(mode, k, index, task, reason, trajectory.error, measures(*told), by_turn(*told)))
+                shown_as = f"{mode}, {objectives(k)}"
+                ledger.add_episode((mode, k, index), episode(*player.told(trajectory), row=shown_as))
+            ledger.add(record(player, k, index, trajectory))
             bar.advance(shown)
 
         player.play([tasks[index] for index in chunk], player.engine(settings), on_end=note)
     return settings.max_context_tokens
+
+
+def record(player: Player, objectives: int, index: int, trajectory: Trajectory) -> Record:
+    """A finished trajectory in numbers: task `index` among those of as many objectives."""
+    from lightning_mem1.reports.ledger import Record
+    from lightning_mem1.reports.measures import by_turn, measures
+
+    told, reason = player.told(trajectory), str(trajectory.stop_reason)
+    task, error = trajectory.task.id, trajectory.error
+    return Record(player.mode, objectives, index, task, reason, error, measures(*told), by_turn(*told))
 
 
 def _progress() -> Progress:

@@ -22,6 +22,7 @@ from lightning_mem1.memory import longest_context
 from lightning_mem1.module import Mem1Module
 from lightning_mem1.policy.policy import Policy
 from lightning_mem1.rollout import Episode, RolloutSettings, collect, prompt_ids
+from lightning_mem1.text import Tags
 from lightning_mem1.types import Engine, Task, TaskSource, Trajectory, Turn
 
 
@@ -78,6 +79,10 @@ class Player:
     def decode(self, ids: Sequence[int]) -> str:
         """Ids as the text that the policy wrote, tags included."""
         return str(self.module.policy.tokenizer.decode(ids, skip_special_tokens=False))
+
+    def told(self, trajectory: Trajectory) -> tuple[Trajectory, Callable[[Sequence[int]], str], Tags, str, int]:
+        """What reports on a trajectory take of it and of how it was played."""
+        return trajectory, self.decode, self.settings.tags, self.mode, self.module.window
 
     def observation(self, task: Task) -> str:
         """What a task's environment shows before the first turn; nothing when it fails, as its episode will tell."""

@@ -39,10 +39,10 @@ from reader import SPARE, Cloned, worded
 from lightning_mem1 import callbacks, command
 from lightning_mem1.callbacks.transcripts import readable, transcript
 from lightning_mem1.command_line import TRAINER_DEFAULTS, PlayingCommandLine
-from lightning_mem1.datamodule import spread_indices
+from lightning_mem1.evaluate import record
+from lightning_mem1.horizon import horizons
 from lightning_mem1.player import Player
-from lightning_mem1.reports.ledger import Record
-from lightning_mem1.reports.measures import MEASURES, Measure, by_turn, measures
+from lightning_mem1.reports.measures import MEASURES, Measure
 from lightning_mem1.reports.published import published
 from lightning_mem1.reports.tables import as_json, row
 from lightning_mem1.rollout import information_ids
@@ -191,22 +191,21 @@ class Run:
         told: dict[str, Any] = {"rows": [], "unfinished": 0, "transcripts": []}
         short, long = ([k for k in options.objectives if (k > SHORT) == longer] for longer in (False, True))
         for numbers in filter(None, (short, long)):
-            tasks = [each for k in numbers for each in self._held_out(cli.datamodule.source, k)]
-            settings = player.engine_settings(tasks)
-            played, unfinished = play_until(deadline, player, tasks, player.engine(settings))
+            asked = {
+                (each.objectives, index): replace(task, max_turns=each.objectives + SPARE)
+                for each in horizons(cli.datamodule.source, numbers, "test", options.tasks)
+                for index, task in each.tasks().items()
+            }
+            settings = player.engine_settings(list(asked.values()))
+            played, unfinished = play_until(deadline, player, list(asked.values()), player.engine(settings))
             told["unfinished"] += unfinished
-            for k in numbers:
-                those = [each for each in played if len(each.task.objectives) == k]
-                told["rows"].append(row([record(each, player) for each in those], settings.max_context_tokens))
-                shown = (transcript(each, player.module) for each in those[: options.transcripts])
+            for number in numbers:
+                those = [(k, index, each) for (k, index), each in zip(asked, played, strict=True) if k == number]
+                told["rows"].append(row([record(player, *each) for each in those], settings.max_context_tokens))
+                shown = (transcript(each, player.module) for *_, each in those[: options.transcripts])
                 told["transcripts"] += [readable(each) for each in shown]
         told["rows"] = as_json({}, sorted(told["rows"], key=lambda each: each.objectives), [], [])["rows"]
         return told
-
-    def _held_out(self, source: QATasks, k: int) -> list[Task]:
-        dealt = source.with_objectives(k)
-        indices = spread_indices(self.options.tasks, dealt.size("test"))
-        return [replace(dealt.task("test", index), max_turns=k + SPARE) for index in indices]
 
     def _opened(self, policy: str, *more: str) -> PlayingCommandLine:
         """Module and data as the config has them, with another policy."""
@@ -271,14 +270,6 @@ def play_until(deadline: float, player: Player, tasks: Sequence[Task], engine: A
     for place in set(range(len(tasks))) - ended:
         played[place].seconds = time.perf_counter() - begun
     return played, len(tasks) - len(ended)
-
-
-def record(trajectory: Trajectory, player: Player) -> Record:
-    """A trajectory in numbers."""
-    task, told = trajectory.task, (trajectory, player.decode, player.settings.tags, player.mode)
-    index = int(task.id.rsplit("/", 1)[1])
-    reason, error = str(trajectory.stop_reason), trajectory.error
-    return Record(player.mode, len(task.objectives), index, task.id, reason, error, measures(*told), by_turn(*told))
 
 
 def curve(folder: Path) -> list[dict[str, float]]:

@@ -32,48 +32,51 @@ class StaticDecode:
     def __init__(self, pool: SlotPool, model: Any, backend: str) -> None:
         self.pool, self.model = pool, model
         self._steps = {reach: _Step(pool, reach) for reach in lengths(pool.keys.shape[3])}
-        self._captured: dict[int, _Captured] = {}
-        self._captures = backend == "cudagraphs" and pool.keys.is_cuda
-        self._forward = _forward if self._captures else torch.compile(_forward, backend=backend, dynamic=False)
+        captures = backend == "cudagraphs" and pool.keys.is_cuda
+        self._forward: Callable[[Any, _Step], Tensor] = (
+            _Captured() if captures else torch.compile(_forward, backend=backend, dynamic=False)
+        )
 
     def logits(self, decode: Sequence[Span], tokens: Sequence[int]) -> Tensor:
         """Logits (turns, vocabulary) after one new token of each running turn."""
-        needed = max(span.start for span in decode) + 1
-        reach = min(length for length in self._steps if length >= needed)
-        step = self._steps[reach]
+        reach = max(span.start for span in decode) + 1
+        step = self._steps[min(length for length in self._steps if length >= reach)]
         step.set(decode, tokens)
-        if not self._captures:
-            logits = self._forward(self.model, step)
-        else:
-            if reach not in self._captured:
-                self._captured[reach] = _Captured(lambda: self._forward(self.model, step))
-            logits = self._captured[reach].replay()
+        logits = self._forward(self.model, step)
         slots = [span.slot for span in decode]
         return logits[: len(slots)] if slots == list(range(len(slots))) else logits[slots]
 
 
 class _Captured:
-    """A step as a CUDA graph: its kernels start without a line of Python between them.
+    """`_forward` of one model as CUDA graphs, one for each step: kernels start without a line of Python between them.
 
-    Args:
-        run: The step; it may be run again at any time, because it writes the same keys to the same places.
+    A step may be run again at any time, because it writes the same keys to the same places. What comes back stands
+    until its next call.
     """
 
-    def __init__(self, run: Callable[[], Tensor]) -> None:
-        side = torch.cuda.Stream()
-        side.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(side):
-            run()  # what kernels make at their first call must not be made within the graph
-        torch.cuda.current_stream().wait_stream(side)
-        self._graph = torch.cuda.CUDAGraph()
-        # thread_local: one step off, another thread allocates while this one captures
-        with torch.cuda.graph(self._graph, capture_error_mode="thread_local"):
-            self._logits = run()
+    def __init__(self) -> None:
+        self._graphs: dict[int, tuple[torch.cuda.CUDAGraph, Tensor]] = {}
 
-    def replay(self) -> Tensor:
-        """Run the step; the result stands until the next replay."""
-        self._graph.replay()
-        return self._logits
+    def __call__(self, model: Any, step: _Step) -> Tensor:
+        if step.reach not in self._graphs:
+            self._graphs[step.reach] = _captured(lambda: _forward(model, step))
+        graph, logits = self._graphs[step.reach]
+        graph.replay()
+        return logits
+
+
+def _captured(run: Callable[[], Tensor]) -> tuple[torch.cuda.CUDAGraph, Tensor]:
+    """A call as a graph, and where its result will stand."""
+    side = torch.cuda.Stream()
+    side.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(side):
+        run()  # what kernels make at their first call must not be made within the graph
+    torch.cuda.current_stream().wait_stream(side)
+    graph = torch.cuda.CUDAGraph()
+    # thread_local: one step off, another thread allocates while this one captures
+    with torch.cuda.graph(graph, capture_error_mode="thread_local"):
+        result = run()
+    return graph, result
 
 
 class _Step:

@@ -20,6 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 NAME = "lightning_mem1"
+SIXTEEN_BITS = (torch.bfloat16, torch.float16)
 TILE = 128  # FlexAttention's tile of queries and keys
 PADDING_LIMIT = 0.75  # a bucket takes segments down to this fraction of its longest, so little is padded
 
@@ -189,7 +190,7 @@ def varlen_tree_attention(query: Tensor, key: Tensor, value: Tensor, table: Tree
     """
     from torch.nn.attention.varlen import varlen_attn
 
-    if not query.is_cuda or query.dtype not in (torch.bfloat16, torch.float16):
+    if not query.is_cuda or query.dtype not in SIXTEEN_BITS:
         raise ValueError(
             f"model.attention varlen runs in 16 bits on a GPU, got {query.dtype} on {query.device.type}; set it to auto"
         )

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from lightning_mem1.checks import check_choice
-from lightning_mem1.policy.attention import TREE_KERNELS, TreeTable
+from lightning_mem1.policy.attention import SIXTEEN_BITS, TREE_KERNELS, TreeTable
 from lightning_mem1.policy.kernels import use_kernels
 from lightning_mem1.policy.loading import load_model, load_tokenizer, name_of_base, resolve
 from lightning_mem1.policy.logprobs import chunked_logprobs
@@ -143,7 +143,7 @@ class Policy(nn.Module):
         themselves they would turn the activations of every adapted layer into float32 and multiply those.
         """
         dtype = self.causal_lm.dtype
-        if dtype not in (torch.bfloat16, torch.float16):
+        if dtype not in SIXTEEN_BITS:
             return nullcontext()
         return torch.autocast(self.device.type, dtype=dtype, cache_enabled=False)
 
@@ -185,8 +185,8 @@ class Policy(nn.Module):
             return {}
         kernel = self.tree_kernel
         if kernel == "auto":
-            sixteen = self.causal_lm.dtype in (torch.bfloat16, torch.float16)
-            kernel = "varlen" if sixteen and self.device.type == "cuda" else "segments"
+            runs = self.device.type == "cuda" and self.causal_lm.dtype in SIXTEEN_BITS
+            kernel = "varlen" if runs else "segments"
         return {"tree": table, "tree_kernel": kernel}
 
     @contextmanager
