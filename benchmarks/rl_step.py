@@ -6,8 +6,8 @@
 Both train the same policy (LoRA as in experiments/webshop.yaml) by GRPO on `--tasks` tasks x 8 episodes a step, at most
 `--turns` turns, with the sampling settings of the experiment. TRL's `GRPOTrainer` gets a `rollout_func` that plays the
 episodes with transformers' padded `generate` in the full history, which is what its trainer takes: one growing row per
-episode, replies masked. Here `fit` plays in memory mode `mem1`, where some episodes end sooner: `times_trl_by_turns` is the
-ratio for as many turns. The first step of both is left out. Neither reports to MLflow; `tracked` is this package's
+episode, replies masked. Here `fit` plays in memory mode `mem1`, where some episodes end sooner: `times_trl_by_turns` is
+the ratio for as many turns. The first step of both is left out. Neither reports to MLflow; `tracked` is this package's
 step with its MLflow run, metrics and traces, as it is by default.
 The difference is that of two set-ups, engine, context and trainer together; no single part of it is isolated.
 """
