@@ -195,9 +195,9 @@ def bytes_read(engine: LocalEngine) -> float:
 
 
 def decode(policy: Policy, peak: dict[str, float], base: str) -> Iterator[dict[str, Any]]:
-    """Steps of plain kernels, of a captured graph, and of one with the adapter in the weights."""
+    """Steps of plain kernels, captured, captured with the adapter in the weights, and fused before the capture."""
     policy.eval()
-    arms = [("", False), ("cudagraphs", False), ("cudagraphs", True)]
+    arms = [("", False), ("cudagraphs", False), ("cudagraphs", True), ("inductor", True)]
     for compiled, merged in arms if base == "none" else arms[1:2]:
         yield {"compile": compiled, "merge_lora": merged} | tried(_decode, policy, peak, compiled, merged)
 

@@ -34,7 +34,7 @@ def gradients(policy: Policy, batch):
     return logprobs.detach(), torch.cat([p.grad.flatten() for p in policy.parameters() if p.requires_grad])
 
 
-@pytest.mark.parametrize("compiled", ["", "cudagraphs"])
+@pytest.mark.parametrize("compiled", ["", "cudagraphs", "inductor"])
 def test_decoding_writes_what_a_cpu_would_and_captured_steps_follow_the_weights(compiled):
     rng = random.Random(5)
     settings = EngineSettings(num_slots=4, max_context_tokens=600, prefill_interval=3 if compiled else 1)

@@ -68,8 +68,8 @@ class MemoryUsageCallback(Callback):
     per turn) and ``internal_state_copy_rate`` (0-1: share of a state's runs of 3 tokens that stood in the state before,
     so 1 is a memory that stands still; left out when no state was long enough); ``context_tokens_turn_<k>`` (mean
     context of turn k, or of the memory written after it where that is longer); and in training ``engine_kv_mib`` (the
-    local engine's pool), ``process_gib`` (resident memory), ``gpu_peak_gib`` (since the start). Where the memory is
-    written apart, the contexts that it is written in count like the others.
+    local engine's pool), ``process_gib`` (resident memory), ``gpu_peak_gib`` (since the start, this rl_step's update
+    included). Where the memory is written apart, the contexts that it is written in count like the others.
     """
 
     def __init__(self) -> None:
@@ -85,8 +85,13 @@ class MemoryUsageCallback(Callback):
     def on_train_batch_start(self, trainer: Trainer, pl_module: Mem1Module, batch: TaskBatch, batch_idx: int) -> None:  # type: ignore[override]
         """Log what the training episodes cost."""
         self._add(batch.trajectories, pl_module)
-        metrics = {**self._flush("memory"), **_bytes(pl_module)}
-        pl_module.log_dict(metrics, on_step=True, on_epoch=False, batch_size=1)
+        pl_module.log_dict(self._flush("memory"), on_step=True, on_epoch=False, batch_size=1)
+
+    def on_train_batch_end(  # type: ignore[override]
+        self, trainer: Trainer, pl_module: Mem1Module, outputs: Any, batch: TaskBatch, batch_idx: int
+    ) -> None:
+        """Log what this process holds, the update of this rl_step included."""
+        pl_module.log_dict(_bytes(pl_module), on_step=True, on_epoch=False, batch_size=1)
 
     def on_validation_batch_start(  # type: ignore[override]
         self, trainer: Trainer, pl_module: Mem1Module, batch: TaskBatch, batch_idx: int, dataloader_idx: int = 0

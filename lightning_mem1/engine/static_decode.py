@@ -16,6 +16,7 @@ from torch import Tensor
 from lightning_mem1.engine.slots import SlotPool, Span
 
 SHORTEST = 256  # tokens; looking back less far saves little
+Forward = Callable[[Any, "_Step"], Tensor]  # model and step -> logits (slots, vocabulary)
 MOST = 6  # lengths: torch.compile gives up on a function that it had to compile more often than eight times
 
 
@@ -25,17 +26,18 @@ class StaticDecode:
     Args:
         pool: The keys and values.
         model: A causal LM with this package's attention; its weights may change, its modules may not.
-        backend: Of torch.compile, such as inductor or eager; "cudagraphs" on a GPU captures the plain kernels here,
-            because torch's backend of that name leaves out graphs that write to their inputs, such as the pool.
+        backend: Of torch.compile, such as inductor or eager. On a GPU steps are captured as well, compiled or, with
+            "cudagraphs", as they are: torch's backend of that name leaves out graphs that write to their inputs, such
+            as the pool.
     """
 
     def __init__(self, pool: SlotPool, model: Any, backend: str) -> None:
         self.pool, self.model = pool, model
         self._steps = {reach: _Step(pool, reach) for reach in lengths(pool.keys.shape[3])}
-        captures = backend == "cudagraphs" and pool.keys.is_cuda
-        self._forward: Callable[[Any, _Step], Tensor] = (
-            _Captured() if captures else torch.compile(_forward, backend=backend, dynamic=False)
-        )
+        captures = pool.keys.is_cuda
+        as_it_is = captures and backend == "cudagraphs"
+        forward: Forward = _forward if as_it_is else torch.compile(_forward, backend=backend, dynamic=False)
+        self._forward = _Captured(forward) if captures else forward
 
     def logits(self, decode: Sequence[Span], tokens: Sequence[int]) -> Tensor:
         """Logits (turns, vocabulary) after one new token of each running turn."""
@@ -48,18 +50,19 @@ class StaticDecode:
 
 
 class _Captured:
-    """`_forward` of one model as CUDA graphs, one for each step: kernels start without a line of Python between them.
+    """A forward pass of one model as CUDA graphs, one for each step: kernels start without a line of Python between.
 
     A step may be run again at any time, because it writes the same keys to the same places. What comes back stands
     until its next call.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, forward: Forward) -> None:
+        self._run = forward
         self._graphs: dict[int, tuple[torch.cuda.CUDAGraph, Tensor]] = {}
 
     def __call__(self, model: Any, step: _Step) -> Tensor:
         if step.reach not in self._graphs:
-            self._graphs[step.reach] = _captured(lambda: _forward(model, step))
+            self._graphs[step.reach] = _captured(lambda: self._run(model, step))
         graph, logits = self._graphs[step.reach]
         graph.replay()
         return logits
@@ -70,7 +73,8 @@ def _captured(run: Callable[[], Tensor]) -> tuple[torch.cuda.CUDAGraph, Tensor]:
     side = torch.cuda.Stream()
     side.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(side):
-        run()  # what kernels make at their first call must not be made within the graph
+        for _ in range(2):  # what is compiled, or made by kernels, at a first call must not be made within the graph
+            run()
     torch.cuda.current_stream().wait_stream(side)
     graph = torch.cuda.CUDAGraph()
     # thread_local: one step off, another thread allocates while this one captures
