@@ -18,6 +18,7 @@ import gc
 import json
 import sys
 import time
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
@@ -188,7 +189,7 @@ class Run:
         cli = self._opened(str(self._policy(mode)), "--model.memory", mode, *options.evaluated, *more)
         player = Player(cli.loaded_module(), cli.datamodule.source, mode)
         deadline = time.perf_counter() + options.evaluate_seconds
-        told: dict[str, Any] = {"rows": [], "unfinished": 0, "transcripts": []}
+        rows, cut, transcripts = [], Counter[int](), []
         short, long = ([k for k in options.objectives if (k > SHORT) == longer] for longer in (False, True))
         for numbers in filter(None, (short, long)):
             asked = {
@@ -198,14 +199,18 @@ class Run:
             }
             settings = player.engine_settings(list(asked.values()))
             played, unfinished = play_until(deadline, player, list(asked.values()), player.engine(settings))
-            told["unfinished"] += unfinished
+            cut.update(number for place, (number, _) in enumerate(asked) if place in unfinished)
             for number in numbers:
                 those = [(k, index, each) for (k, index), each in zip(asked, played, strict=True) if k == number]
-                told["rows"].append(row([record(player, *each) for each in those], settings.max_context_tokens))
+                rows.append(row([record(player, *each) for each in those], settings.max_context_tokens))
                 shown = (transcript(each, player.module) for *_, each in those[: options.transcripts])
-                told["transcripts"] += [readable(each) for each in shown]
-        told["rows"] = as_json({}, sorted(told["rows"], key=lambda each: each.objectives), [], [])["rows"]
-        return told
+                transcripts += [readable(each) for each in shown]
+        found = as_json({}, sorted(rows, key=lambda each: each.objectives), [], [])["rows"]
+        return {
+            "rows": [each | {"unfinished": cut[each["objectives"]]} for each in found],
+            "unfinished": cut.total(),
+            "transcripts": transcripts,
+        }
 
     def _opened(self, policy: str, *more: str) -> PlayingCommandLine:
         """Module and data as the config has them, with another policy."""
@@ -251,8 +256,10 @@ class _Late(Exception):
     pass
 
 
-def play_until(deadline: float, player: Player, tasks: Sequence[Task], engine: Any) -> tuple[list[Trajectory], int]:
-    """Trajectories, and how many of them a deadline (of `time.perf_counter`) left as they stood, without an answer."""
+def play_until(
+    deadline: float, player: Player, tasks: Sequence[Task], engine: Any
+) -> tuple[list[Trajectory], set[int]]:
+    """Trajectories, and the places of those that a deadline (of `time.perf_counter`) left as they stood, unanswered."""
     played = [Trajectory(task, [], [], StopReason.MAX_TURNS) for task in tasks]
     ended, begun = set(), time.perf_counter()
 
@@ -267,9 +274,10 @@ def play_until(deadline: float, player: Player, tasks: Sequence[Task], engine: A
 
     with suppress(_Late):
         player.play(tasks, engine, on_turn, on_end)
-    for place in set(range(len(tasks))) - ended:
+    unfinished = set(range(len(tasks))) - ended
+    for place in unfinished:
         played[place].seconds = time.perf_counter() - begun
-    return played, len(tasks) - len(ended)
+    return played, unfinished
 
 
 def curve(folder: Path) -> list[dict[str, float]]:
@@ -290,12 +298,13 @@ def report(folder: Path) -> list[str]:
     gpu = f", {torch.cuda.get_device_name()}" if torch.cuda.is_available() else ""
     results["hardware"] = hardware() + gpu
     labels = {measure.name: measure for measure in MEASURES}
-    lines = [f"| policy | objectives | tasks | {' | '.join(labels[name].label for name in SHOWN)} |"]
-    lines.append("| --- " * (3 + len(SHOWN)) + "|")
+    lines = [f"| policy | objectives | tasks | cut by the clock | {' | '.join(labels[name].label for name in SHOWN)} |"]
+    lines.append("| --- " * (4 + len(SHOWN)) + "|")
     for stage, name in COLUMNS.items():
         for each in done.get(stage, {}).get("rows", []):
             cells = [cell(each["measures"][shown], labels[shown]) for shown in SHOWN]
-            lines.append(f"| {name} | {each['objectives']} | {each['num_trajectories']} | {' | '.join(cells)} |")
+            counts = f"{each['objectives']} | {each['num_trajectories']} | {each['unfinished']}"
+            lines.append(f"| {name} | {counts} | {' | '.join(cells)} |")
     for k in sorted({each["objectives"] for stage in COLUMNS for each in done.get(stage, {}).get("rows", [])}):
         for paper in published("qa", k):
             numbers = (getattr(paper, name, None) for name in SHOWN)
@@ -303,7 +312,7 @@ def report(folder: Path) -> list[str]:
                 "-" if number is None else f"{number:,.{labels[n].digits}f}"
                 for n, number in zip(SHOWN, numbers, strict=True)
             ]
-            lines.append(f"| {paper.model} ({paper.source}) | {k} | | {' | '.join(cells)} |")
+            lines.append(f"| {paper.model} ({paper.source}) | {k} | | | {' | '.join(cells)} |")
     write_whole(folder / "results.json", (json.dumps(results, indent=1) + "\n").encode())
     write_whole(folder / "results.md", ("\n".join(lines) + "\n").encode())
     return lines
