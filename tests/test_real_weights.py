@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import random
 import sys
 import time
 from pathlib import Path
@@ -14,11 +15,18 @@ ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "benchmarks" / "claim"))
 
 import real_weights  # noqa: E402
-from reader import Reader, worded  # noqa: E402
+from reader import Reader, carried_on, worded  # noqa: E402
 
+from lightning_mem1.retrieval.bm25 import BM25  # noqa: E402
+from lightning_mem1.retrieval.passage import Passage  # noqa: E402
+from lightning_mem1.rollout import RolloutSettings  # noqa: E402
+from lightning_mem1.scoring import final_answer  # noqa: E402
 from lightning_mem1.sft import save  # noqa: E402
+from lightning_mem1.tasks.qa import QATasks  # noqa: E402
+from lightning_mem1.tasks.question import Question  # noqa: E402
 from lightning_mem1.text import QA_TAGS  # noqa: E402
 from lightning_mem1.types import Objective, StopReason, Task  # noqa: E402
+from lightning_mem1.warmstart import Stage, WarmStart  # noqa: E402
 
 
 def test_the_reader_asks_each_question_copies_its_answer_and_lists_them_all():
@@ -31,6 +39,35 @@ def test_the_reader_asks_each_question_copies_its_answer_and_lists_them_all():
     assert reader("<information>2 turns left\n1 Ulm: in Swabia</information>") == (
         "<think>1 rush; 2 Swabia | 3</think><answer>rush; Swabia</answer>"
     )
+
+
+def test_a_list_that_is_carried_on_is_shown_kept_and_answered_by_its_numbers():
+    asked = Task("t", "1 where is Ulm", (Objective("where is Ulm", ("Germany",)),), 4)
+    others = [Question(f"q{n}", f"who is {n}?", (f"name {n}",)) for n in range(5)]
+    prompts = set()
+    for seed in range(8):
+        task = carried_on(asked, 4, others, random.Random(seed))
+        earlier = [f"{number} {answer}" for number, answer in enumerate(task.data["carried"], 1)]
+        reader = Reader(task, QA_TAGS, numbered=True)
+        assert reader("") == f"<think>{'; '.join(earlier)} | 4 where is Ulm</think><search>where is Ulm</search>"
+        turn = reader("<information>1 Ulm: in Germany</information>")
+        listed = "; ".join([*earlier, "4 Germany"])
+        assert turn == f"<think>{listed} | 5</think><answer>{listed}</answer>"
+        assert final_answer(listed, task, "em", "numbered").reward == 1
+        prompts.add(len(task.prompt.splitlines()))
+    assert prompts == {1, 4} and task.prompt.splitlines()[-1] == "4 where is Ulm"
+
+
+def test_what_nobody_could_know_is_not_cloned(tmp_path):
+    asked = [Question(f"q{n}", f"who is {n}?", (f"name {n}",)) for n in range(9)]
+    source = QATasks({"train": {"own": asked}, "val": {}, "test": {}}, BM25([Passage("Ulm", "a town")]))
+    config = WarmStart(output=str(tmp_path), stages=[Stage(6, objectives=[1, 2])], rollout=RolloutSettings(wire="qa"))
+    steps = real_weights.Cloned(source, tiny_policy().tokenizer, config, 4, largest_first=6)
+    played = [each for step in range(6) for each in steps[step]]
+    carried = [each for each in played if each.task.data.get("carried")]
+    assert 0 < len(carried) < len(played)
+    assert not any(each.turns[0].valid for each in carried)
+    assert all(turn.valid for each in played for turn in each.turns[each in carried :])
 
 
 @pytest.mark.parametrize(

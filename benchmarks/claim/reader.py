@@ -12,9 +12,10 @@ from torch.utils.data import Dataset
 
 from lightning_mem1.engine.scripted import ScriptedEngine
 from lightning_mem1.rollout import Episode, collect
-from lightning_mem1.tasks.qa import QATasks
+from lightning_mem1.tasks.qa import QATasks, ask
+from lightning_mem1.tasks.question import Question
 from lightning_mem1.text import Tags
-from lightning_mem1.types import Task, Trajectory
+from lightning_mem1.types import Objective, Task, Trajectory
 from lightning_mem1.warmstart import WarmStart
 
 # turns beyond one for each question; the warm start plays with one to three, so that none of them says: answer
@@ -23,10 +24,17 @@ LEAST = 3  # characters of an answer that is looked for in a passage: "no" stand
 
 
 class Reader:
-    """Writes turns like ``<think>1 Rush; 2 Spurs | 3 who wrote it?</think><search>who wrote it?</search>``."""
+    """Writes turns like ``<think>1 Rush; 2 Spurs | 3 who wrote it?</think><search>who wrote it?</search>``.
 
-    def __init__(self, task: Task, tags: Tags) -> None:
-        self.objectives, self.tags = task.objectives, tags
+    Args:
+        task: Its first question has the number 1, or ``data["first"]`` behind the answers of ``data["carried"]``.
+        tags: Names of the blocks.
+        numbered: Whether answers are given behind their numbers, as the state has them.
+    """
+
+    def __init__(self, task: Task, tags: Tags, numbered: bool = False) -> None:
+        self.objectives, self.tags, self.numbered = task.objectives, tags, numbered
+        self.earlier: Sequence[str] = task.data.get("carried", ())
         self.found: list[str] = []
         self.begun = False
 
@@ -35,12 +43,22 @@ class Reader:
             accepted = self.objectives[len(self.found)].answers
             self.found.append(worded(context.rpartition(f"<{self.tags.information}>")[2], accepted) or accepted[0])
         self.begun, due = True, len(self.found)
-        listed = "; ".join(f"{number} {answer}" for number, answer in enumerate(self.found, 1))
-        state, (search, answer) = f"{listed} | {due + 1}".strip(), self.tags.names
+        known = [*self.earlier, *self.found]
+        listed = "; ".join(f"{number} {answer}" for number, answer in enumerate(known, 1))
+        state, (search, answer) = f"{listed} | {len(known) + 1}".strip(), self.tags.names
         if due == len(self.objectives):
-            return f"<think>{state}</think><{answer}>{'; '.join(self.found)}</{answer}>"
+            return f"<think>{state}</think><{answer}>{listed if self.numbered else '; '.join(known)}</{answer}>"
         question = self.objectives[due].question
         return f"<think>{state} {question}</think><{search}>{question}</{search}>"
+
+
+def carried_on(task: Task, first: int, others: Sequence[Question], rng: random.Random) -> Task:
+    """The task numbered from `first` on, behind a list of answers to as many other questions; their questions stand in
+    every other prompt. So a policy keeps a list of 12 without a task of 12."""
+    earlier = [Objective(each.text, each.answers) for each in rng.sample(others, first - 1)]
+    prompt = ask([*earlier, *task.objectives]) if rng.random() < 0.5 else ask(task.objectives, first=first)
+    carried = [each.answers[0].replace(";", "") for each in earlier]
+    return replace(task, prompt=prompt, data={**task.data, "first": first, "carried": carried})
 
 
 def worded(text: str, answers: Sequence[str]) -> str | None:
@@ -51,10 +69,17 @@ def worded(text: str, answers: Sequence[str]) -> str | None:
 
 
 class Cloned(Dataset[list[Trajectory]]):
-    """Step -> trajectories of the reader; what it plays follows from the step alone."""
+    """Step -> trajectories of the reader; what it plays follows from the step alone.
 
-    def __init__(self, source: QATasks, tokenizer: Any, config: WarmStart, episodes: int) -> None:
+    Every other task is numbered from a number between 1 and `largest_first` on, behind a list of answers.
+    """
+
+    def __init__(
+        self, source: QATasks, tokenizer: Any, config: WarmStart, episodes: int, largest_first: int = 1
+    ) -> None:
         self.source, self.tokenizer, self.config, self.episodes = source, tokenizer, config, episodes
+        self.largest_first = largest_first
+        self.others = [each for those in source.composers["train"].sources.values() for each in those]
 
     def __len__(self) -> int:
         return self.config.stages[0].steps
@@ -66,6 +91,13 @@ class Cloned(Dataset[list[Trajectory]]):
             k = numbers[group % len(numbers)]
             task = self.source.task_of("train", rng.randrange(self.source.sized("train", k)), k)
             task = replace(task, max_turns=k + rng.randint(1, SPARE + 1))
+            if rng.random() < 0.5 and (first := rng.randint(1, self.largest_first)) > 1:
+                task = carried_on(task, first, self.others, rng)
             played.append(Episode(task, self.source.env(task), group))
-        engine = ScriptedEngine(self.tokenizer, [Reader(each.task, settings.tags) for each in played])
-        return collect(played, engine, self.tokenizer, settings, self.config.memory)
+        numbered = self.source.variant == "numbered"
+        engine = ScriptedEngine(self.tokenizer, [Reader(each.task, settings.tags, numbered) for each in played])
+        found = collect(played, engine, self.tokenizer, settings, self.config.memory)
+        for each in found:
+            if each.task.data.get("carried"):
+                each.turns[0].valid = False  # nobody could know its list: it is shown, and not cloned
+        return found

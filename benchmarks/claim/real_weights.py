@@ -131,7 +131,9 @@ class Run:
         cli = self._opened(self.start, "--model.lora", "null")
         source, policy = cli.datamodule.source, cli.model.policy
         kept = {n: [q for q in those if q.id in found] for n, those in source.composers["train"].sources.items()}
-        asked = QATasks({"train": kept, "val": {}, "test": {}}, source.retriever, top_k=source.top_k)
+        asked = QATasks(
+            {"train": kept, "val": {}, "test": {}}, source.retriever, top_k=source.top_k, variant=source.variant
+        )
         config = WarmStart(
             output=str(self._policy(mode)),
             stages=[Stage(options.warm_steps, objectives=options.warm_objectives)],
@@ -141,7 +143,7 @@ class Run:
             save_every=10**9,
         )
         module = Timed(policy, config, options.warm_seconds)
-        data = Cloned(asked, policy.tokenizer, config, options.warm_episodes)
+        data = Cloned(asked, policy.tokenizer, config, options.warm_episodes, options.warm_first)
         many = {"num_workers": options.workers, "prefetch_factor": 8} if options.workers else {}
         trainer = L.Trainer(**self.trainer | {"max_epochs": 1, "max_time": {"seconds": options.warm_seconds}})
         begun = time.perf_counter()
@@ -348,6 +350,7 @@ def parsed(argv: Sequence[str] | None = None) -> argparse.Namespace:
     )
     add("--warm_episodes", type=int, default=12, help="trajectories of a step")
     add("--warm_objectives", type=_numbers, default=[1, 2, 4, 6], help="questions per task, by turns")
+    add("--warm_first", type=int, default=1, help="largest number that a task of the warm start begins at")
     add("--warm_lr", type=float, default=3e-4)
     add("--warm_tokens", type=int, default=16384, help="most tokens of a forward pass")
     add("--workers", type=int, default=4, help="processes in which the reader plays")
