@@ -147,9 +147,10 @@ class StepPlan:
         counts = torch.tensor([[span.count] for span in prefill], device=device)
         starts = torch.tensor([[span.start] for span in prefill], device=device)
         self.prefill_slots = torch.tensor([span.slot for span in prefill], device=device)
-        self.prefill_valid = steps < counts
+        valid = steps < counts
+        self.prefill_places = valid.flatten().nonzero()[:, 0]  # found once: a mask would be waited for in every layer
         offsets = counts.cumsum(0) - counts + self.num_decode
-        self.prefill_index = torch.where(self.prefill_valid, offsets + steps, self.num_decode)
+        self.prefill_index = torch.where(valid, offsets + steps, self.num_decode)
         self.prefill_reach = int((starts + counts).max())
         reach = torch.arange(self.prefill_reach, device=device)
         self.prefill_mask = (reach <= (starts + steps)[..., None])[:, None]
@@ -196,7 +197,7 @@ class StepPlan:
         k = keys[self.prefill_slots, :, : self.prefill_reach].repeat_interleave(shared, dim=1)
         v = values[self.prefill_slots, :, : self.prefill_reach].repeat_interleave(shared, dim=1)
         out = F.scaled_dot_product_attention(q, k, v, attn_mask=self.prefill_mask, scale=scaling)
-        return [out.transpose(1, 2)[self.prefill_valid]]
+        return [out.transpose(1, 2).flatten(0, 1)[self.prefill_places]]
 
 
 def _ends_of_neighbours(spans: Sequence[Span]) -> list[int]:
