@@ -37,7 +37,7 @@ from lightning_mem1.tasks.lookup import (
     year_in,
 )
 from lightning_mem1.tasks.notation import Notation, read_state, write_answers, write_state
-from lightning_mem1.tasks.quiz import Asked, read_question
+from lightning_mem1.tasks.quiz import FOLLOW_UP, Asked, read_question
 from lightning_mem1.text import QA_TAGS, Tags, parse_turn
 from lightning_mem1.types import Env, Task
 
@@ -172,9 +172,19 @@ class Researcher:
             asked = read_question(questions[number])
             name = resolve(asked.names[0], memory) if asked else GIVEN_UP
             if name != GIVEN_UP:
-                return name if self.rng.random() < self.skill.query else questions[number].lower().rstrip("?")
+                return self._opening(questions[number], name)
             memory.answers[number] = GIVEN_UP
         return ""
+
+    def _opening(self, question: str, name: str) -> str:
+        """The first query of a question about `name`.
+
+        In `next` a question that needs an earlier answer is searched for by that answer's number and the answer,
+        ``answer 1 odo lin``: the number finds the entry of the list, so that this step is local as the others are.
+        """
+        if self.notation == "next" and (needed := FOLLOW_UP.search(question)):
+            return f"{needed[0].lower()} {name}"
+        return name if self.rng.random() < self.skill.query else question.lower().rstrip("?")
 
     def _remember(self, previous: str | None, num_questions: int) -> Memory:
         if previous is None:

@@ -138,6 +138,21 @@ def test_in_the_other_notation_it_lists_what_is_answered_and_spells_out_the_ques
     assert write(QUESTIONS, None, "", 1) == "<think> start; | 7</think><answer> none</answer>"
 
 
+@pytest.mark.parametrize("needed", ["answer 7", "the answer to question 7"])
+def test_a_question_that_needs_an_answer_is_searched_for_by_its_number_and_the_answer(needed):
+    asked = ["Who made The Red Door?", f"Which town is {needed} from?"]
+    write = Researcher(random.Random(0), Skill(1, 1, 0, query=0), notation="next", first=7).turn
+    first = write(asked, None, "", 6)
+    assert first.endswith("<search> who made the red door</search>")
+    second = write(asked, first, DOOR, 5)
+    assert second == (
+        f"<think> the red door by odo lin; 7 odo lin | 8 which town is {needed} from?</think>"
+        f"<search> {needed} odo lin</search>"
+    )
+    third = write(asked, second, "1 Odo Lin: A poet from Ulm, born in 1801.", 4)
+    assert third.startswith("<think> odo lin from ulm; 7 odo lin 8 ulm | 9</think>")
+
+
 def test_entries_of_questions_that_are_no_longer_asked_are_carried_on_until_a_turn_is_lost():
     write = Researcher(random.Random(0), EXPERT, notation="next", first=3, carried="1 ulm 2 1843").turn
     asked = ["The Red Door maker?"]
