@@ -26,7 +26,7 @@ from lightning_mem1.policy.policy import Policy  # noqa: E402
 
 SIZES = {"hidden_size": 16, "num_layers": 4, "num_heads": 2, "num_kv_heads": 2, "intermediate_size": 16}
 SMALL = "--warmstart.data.qa.num_passages=60", "--warmstart.num_val_tasks=1"
-WARM = "base", "warmstart", "haste", "cloning"
+WARM = "base", "warmstart", "chained", "haste", "cloning"
 STAGES = [{"steps": 1, "shop_episodes": 0, "qa_episodes": 1, "objectives": [2]}]
 TRAINED = "--data.tasks_per_step=1", "--data.group_size=2", "--data.num_rl_steps=1", "--data.num_val_tasks=1"
 PLAYED = "--data.num_passages=300", "--model.rollout.max_new_tokens=12"
@@ -64,7 +64,7 @@ def test_one_command_goes_from_warm_starts_to_the_table_and_repeats_nothing(tmp_
     assert all(row["num_trajectories"] == 2 and row["measures"]["peak_tokens"]["mean"] > 10 for row in rows)
     assert [row["arm"] for row in told["interdependent"]["rows"]] == arms
     assert {stage: each["jobs"] for stage, each in told["cost"].items()} == {
-        "base": 1, "warmstart": 3, "haste": 3, "rl": 3, "raft": 1, "cloning": 1, "evaluate": 11, "interdependent": 11
+        "base": 1, "warmstart": 3, "chained": 3, "haste": 3, "rl": 3, "raft": 1, "cloning": 1, "evaluate": 11, "interdependent": 11
     }  # fmt: skip
     assert len(told["evaluate"]["ratios"]["rl/mem1 over rl/full"]) == 6  # three ratios at two lengths
     assert "| rl/summary | 2 |" in (tmp_path / "claim.md").read_text() and (tmp_path / "evaluate.png").exists()

@@ -59,7 +59,7 @@ def test_the_memory_modes_of_the_claim_differ_from_each_other_in_the_mode_alone(
     assert raft["model"].pop("credit") == {"keep": 2, "threshold": 2.0}
     assert (rl["model"].pop("algorithm"), raft["model"].pop("algorithm")) == ("grpo", "raft")
     assert rl == raft
-    names = "warmstart_base", "warmstart", "warmstart_hasty", "cloning"
+    names = "warmstart_base", "warmstart", "warmstart_chained", "warmstart_hasty", "cloning"
     base, start, hasty, cloning = (warm_start(f"claim/{name}") for name in names)
     assert base.data.qa == cloning.data.qa == replace(start.data.qa, carried=0.0)
     assert hasty.data.qa == replace(start.data.qa, skill=replace(start.data.qa.skill, early=0.6))

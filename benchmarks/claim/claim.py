@@ -28,8 +28,8 @@ from claim_table import Arm, Result
 from jobs import ROOT, Job, Start, cost, in_process_of_its_own, run_all
 
 STAGES = (
-    "base", "warmstart", "haste", "rl", "raft", "cloning", "evaluate", "interdependent", "shop_warmstart", "shop_rl",
-    "shop_evaluate",
+    "base", "warmstart", "chained", "haste", "rl", "raft", "cloning", "evaluate", "interdependent", "shop_warmstart",
+    "shop_rl", "shop_evaluate",
 )  # fmt: skip
 ARMS = ("careful", "start", "rl", "raft", "cloning")  # before and after the hasty expert, and three ways on from there
 MODES = ("mem1", "full", "summary")
@@ -66,10 +66,15 @@ class Claim:
         for mode in self.options.modes:
             yield self._cloned(f"warmstart/{mode}", "warmstart", mode, "base", "--warmstart.memory", mode)
 
+    def _chained(self) -> Iterator[Job]:
+        for mode in self.options.modes:
+            more = ["--warmstart.memory", mode]
+            yield self._cloned(f"chained/{mode}", "warmstart_chained", f"chained-{mode}", mode, *more)
+
     def _haste(self) -> Iterator[Job]:
         for mode in self.options.modes:
             more = ["--warmstart.memory", mode]
-            yield self._cloned(f"haste/{mode}", "warmstart_hasty", f"hasty-{mode}", mode, *more)
+            yield self._cloned(f"haste/{mode}", "warmstart_hasty", f"hasty-{mode}", f"chained-{mode}", *more)
 
     def _rl(self) -> Iterator[Job]:
         for seed in self.options.seeds:
@@ -132,7 +137,7 @@ class Claim:
         for arm, those in {"careful": modes, "start": modes, "rl": modes, "raft": ["mem1"]}.items():
             trained = arm in ("rl", "raft")
             for mode in those if arm in self.options.arms else ():
-                policy = self._policy(mode if arm == "careful" else f"hasty-{mode}")
+                policy = self._policy(f"chained-{mode}" if arm == "careful" else f"hasty-{mode}")
                 for seed in self.options.seeds if trained else [0]:
                     last = ["--ckpt_path", self._last(arm, mode, seed)] if trained else []
                     yield f"{arm}/{mode}", seed, mode, ["--model.policy", policy, *last]
