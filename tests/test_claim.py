@@ -64,7 +64,8 @@ def test_one_command_goes_from_warm_starts_to_the_table_and_repeats_nothing(tmp_
     assert all(row["num_trajectories"] == 2 and row["measures"]["peak_tokens"]["mean"] > 10 for row in rows)
     assert [row["arm"] for row in told["interdependent"]["rows"]] == arms
     assert {stage: each["jobs"] for stage, each in told["cost"].items()} == {
-        "base": 1, "warmstart": 3, "chained": 3, "haste": 3, "rl": 3, "raft": 1, "cloning": 1, "evaluate": 11, "interdependent": 11
+        "base": 1, "warmstart": 3, "chained": 3, "haste": 3, "rl": 3, "raft": 1, "cloning": 1,
+        "evaluate": 11, "interdependent": 11,
     }  # fmt: skip
     assert len(told["evaluate"]["ratios"]["rl/mem1 over rl/full"]) == 6  # three ratios at two lengths
     assert "| rl/summary | 2 |" in (tmp_path / "claim.md").read_text() and (tmp_path / "evaluate.png").exists()
