@@ -63,8 +63,8 @@ class EngineSettings:
         merge_lora: Whether the local engine decodes with the adapter in the weights, which takes a second copy of the
             adapted layers; null for where weights are float32, so that it changes no more than the last digits.
         compile: Backend of torch.compile for the local engine's decode steps, such as inductor or cudagraphs; they then
-            have fixed shapes, in which idle slots take part. Empty for none, null for cudagraphs on a GPU and none on a
-            CPU.
+            have fixed shapes, in which idle slots take part, and on a GPU are captured whatever compiles them. Empty
+            for none, null for cudagraphs on a GPU and none on a CPU.
         kind: local (in this process), server, or vllm (in this process, for one GPU).
         server: Which servers, for kind server.
         vllm: For kind vllm.
