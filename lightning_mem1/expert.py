@@ -76,7 +76,7 @@ class ExpertStream(IterableDataset[list[Trajectory]]):
         played = collect(episodes, engine, self.tokenizer, settings, self.config.memory)
         for trajectory in played:
             if "carried" in trajectory.task.data:
-                _leave_out_first_state(trajectory, self.config.memory)
+                leave_out_first_state(trajectory, self.config.memory)
         return played
 
 
@@ -85,7 +85,7 @@ def _worth_cloning(trajectory: Trajectory, min_reward: float | None) -> bool:
     return reached and any(turn.valid for turn in trajectory.turns)
 
 
-def _leave_out_first_state(trajectory: Trajectory, memory: str) -> None:
+def leave_out_first_state(trajectory: Trajectory, memory: str) -> None:
     """Do not clone the turn, if there is one, that tells what no policy could know: it is shown only."""
     kind = "memory" if memory in STAGED else "act"
     for turn in [turn for turn in trajectory.turns if turn.kind == kind][:1]:

@@ -117,9 +117,8 @@ def test_one_command_goes_from_the_warm_start_to_the_table_and_repeats_nothing(t
             (mode, 1, 2),
             (mode, 2, 2),
         ]
-        assert all(row["measures"]["peak_tokens"]["mean"] > 10 for row in rows) and [
-            row["unfinished"] for row in rows
-        ] == [0, 0]
+        assert all(row["measures"]["peak_tokens"]["mean"] > 10 for row in rows) and told[stage]["unfinished"] == 0
+        assert [row["unfinished"] for row in rows] == [0, 0]
     assert {"rollout/reward", "val/reward"} <= {name for row in told["rl_curve"]["rows"] for name in row}
     table = (tmp_path / "out" / "results.md").read_text()
     assert "| `mem1`, after RL | 2 | 2 | 0 |" in table and "| MEM1-QA 7B, trained on 2" in table

@@ -64,17 +64,15 @@ class Claim:
 
     def _warmstart(self) -> Iterator[Job]:
         for mode in self.options.modes:
-            yield self._cloned(f"warmstart/{mode}", "warmstart", mode, "base", "--warmstart.memory", mode)
+            yield self._cloned_in(mode, "warmstart", "warmstart", mode, "base")
 
     def _chained(self) -> Iterator[Job]:
         for mode in self.options.modes:
-            more = ["--warmstart.memory", mode]
-            yield self._cloned(f"chained/{mode}", "warmstart_chained", f"chained-{mode}", mode, *more)
+            yield self._cloned_in(mode, "chained", "warmstart_chained", f"chained-{mode}", mode)
 
     def _haste(self) -> Iterator[Job]:
         for mode in self.options.modes:
-            more = ["--warmstart.memory", mode]
-            yield self._cloned(f"haste/{mode}", "warmstart_hasty", f"hasty-{mode}", f"chained-{mode}", *more)
+            yield self._cloned_in(mode, "haste", "warmstart_hasty", f"hasty-{mode}", f"chained-{mode}")
 
     def _rl(self) -> Iterator[Job]:
         for seed in self.options.seeds:
@@ -103,10 +101,8 @@ class Claim:
 
     def _shop_warmstart(self) -> Iterator[Job]:
         for mode in self.options.modes:
-            yield self._cloned(
-                f"shop_warmstart/{mode}", "warmstart_shop", f"shop-{mode}", self.options.shop_policy,
-                "--warmstart.memory", mode,
-            )  # fmt: skip
+            start = self.options.shop_policy
+            yield self._cloned_in(mode, "shop_warmstart", "warmstart_shop", f"shop-{mode}", start)
 
     def _shop_rl(self) -> Iterator[Job]:
         for seed in self.options.seeds:
@@ -150,6 +146,9 @@ class Claim:
         for job in self.jobs(stage):
             folders.setdefault(job.name.split("/", 1)[1].rsplit("/", 1)[0], []).append(ROOT / self.folder / job.name)
         return [Arm(name, tuple(those), name.split("/")[-1]) for name, those in folders.items()]
+
+    def _cloned_in(self, mode: str, stage: str, config: str, output: str, start: str) -> Job:
+        return self._cloned(f"{stage}/{mode}", config, output, start, "--warmstart.memory", mode)
 
     def _cloned(self, name: str, config: str, output: str, start: str | None = None, *more: str) -> Job:
         stage = name.split("/")[0]

@@ -11,6 +11,7 @@ from typing import Any
 from torch.utils.data import Dataset
 
 from lightning_mem1.engine.scripted import ScriptedEngine
+from lightning_mem1.expert import leave_out_first_state
 from lightning_mem1.rollout import Episode, collect
 from lightning_mem1.tasks.qa import QATasks, ask
 from lightning_mem1.tasks.question import Question
@@ -71,7 +72,7 @@ def worded(text: str, answers: Sequence[str]) -> str | None:
 class Cloned(Dataset[list[Trajectory]]):
     """Step -> trajectories of the reader; what it plays follows from the step alone.
 
-    Every other task is numbered from a number between 1 and `largest_first` on, behind a list of answers.
+    Every other task is numbered from a number between 2 and `largest_first` on, behind a list of answers.
     """
 
     def __init__(
@@ -91,13 +92,13 @@ class Cloned(Dataset[list[Trajectory]]):
             k = numbers[group % len(numbers)]
             task = self.source.task_of("train", rng.randrange(self.source.sized("train", k)), k)
             task = replace(task, max_turns=k + rng.randint(1, SPARE + 1))
-            if rng.random() < 0.5 and (first := rng.randint(1, self.largest_first)) > 1:
-                task = carried_on(task, first, self.others, rng)
+            if self.largest_first > 1 and rng.random() < 0.5:
+                task = carried_on(task, rng.randint(2, self.largest_first), self.others, rng)
             played.append(Episode(task, self.source.env(task), group))
         numbered = self.source.variant == "numbered"
         engine = ScriptedEngine(self.tokenizer, [Reader(each.task, settings.tags, numbered) for each in played])
         found = collect(played, engine, self.tokenizer, settings, self.config.memory)
         for each in found:
-            if each.task.data.get("carried"):
-                each.turns[0].valid = False  # nobody could know its list: it is shown, and not cloned
+            if "carried" in each.task.data:
+                leave_out_first_state(each, self.config.memory)
         return found

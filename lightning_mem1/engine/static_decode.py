@@ -16,8 +16,8 @@ from torch import Tensor
 from lightning_mem1.engine.slots import SlotPool, Span
 
 SHORTEST = 256  # tokens; looking back less far saves little
-Forward = Callable[[Any, "_Step"], Tensor]  # model and step -> logits (slots, vocabulary)
 MOST = 6  # lengths: torch.compile gives up on a function that it had to compile more often than eight times
+Forward = Callable[[Any, "_Step"], Tensor]  # model and step -> logits (slots, vocabulary)
 
 
 class StaticDecode:
@@ -35,8 +35,9 @@ class StaticDecode:
         self.pool, self.model = pool, model
         self._steps = {reach: _Step(pool, reach) for reach in lengths(pool.keys.shape[3])}
         captures = pool.keys.is_cuda
-        as_it_is = captures and backend == "cudagraphs"
-        forward: Forward = _forward if as_it_is else torch.compile(_forward, backend=backend, dynamic=False)
+        forward: Forward = _forward
+        if backend != "cudagraphs" or not captures:
+            forward = torch.compile(_forward, backend=backend, dynamic=False)
         self._forward = _Captured(forward) if captures else forward
 
     def logits(self, decode: Sequence[Span], tokens: Sequence[int]) -> Tensor:
