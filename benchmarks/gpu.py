@@ -53,6 +53,10 @@ SHAPES = {  # of Qwen2.5 (arXiv 2412.15115); "tiny" is for trying the script out
 }
 KEY_HEADS = {"7B": 4}  # 2 otherwise
 VOCABULARY = 151936
+STEPS = {  # kind of decode step -> engine.compile, engine.merge_lora
+    "plain": ("", False), "captured": ("cudagraphs", False), "merged": ("cudagraphs", True),
+    "fused": ("inductor", True),
+}  # fmt: skip
 SECTIONS = ("train", "layouts", "decode", "play", "profile")
 TREE = 8192  # tokens
 PROMPT, TURNS = 300, 8
@@ -194,11 +198,10 @@ def bytes_read(engine: LocalEngine) -> float:
     return weights + engine.pool.num_bytes * (CONTEXT + NEW) / engine.max_context_tokens
 
 
-def decode(policy: Policy, peak: dict[str, float], base: str) -> Iterator[dict[str, Any]]:
-    """Steps of plain kernels, captured, captured with the adapter in the weights, and fused before the capture."""
+def decode(policy: Policy, peak: dict[str, float], kinds: list[str]) -> Iterator[dict[str, Any]]:
+    """Decode steps of some of the kinds in `STEPS`."""
     policy.eval()
-    arms = [("", False), ("cudagraphs", False), ("cudagraphs", True), ("inductor", True)]
-    for compiled, merged in arms if base == "none" else arms[1:2]:
+    for compiled, merged in (STEPS[kind] for kind in kinds):
         yield {"compile": compiled, "merge_lora": merged} | tried(_decode, policy, peak, compiled, merged)
 
 
@@ -209,6 +212,10 @@ def _decode(policy: Policy, peak: dict[str, float], compiled: str, merged: bool)
     taken = steps(engine)
     step = statistics.median(taken[NEW // 2 :])
     floor = bytes_read(engine) / peak["gb_per_s"] / 1e9
+    fill(engine)
+    for _ in range(NEW // 2):
+        engine.step()
+    told = kernels_of(engine.step)
     return {
         "prefill_tokens_per_s": round(SLOTS * CONTEXT / taken[0]),
         "step_ms": round(1e3 * step, 2),
@@ -216,6 +223,8 @@ def _decode(policy: Policy, peak: dict[str, float], compiled: str, merged: bool)
         "floor_ms": round(1e3 * floor, 2),
         "of_bound": round(floor / step, 3),
         "pool_gib": round(engine.pool.num_bytes / GIB, 2),
+        "kernel_ms": told["kernel_ms"],
+        "per_cent": dict(list(told["per_cent"].items())[:12]),
     }
 
 
@@ -326,6 +335,7 @@ def main() -> int:
     parser.add_argument("--bases", default="none,nf4")
     parser.add_argument("--attention", default="segments,flex,varlen", help="kernels of training, the fastest last")
     parser.add_argument("--kernels", default="liger", help="of norms and MLPs: liger or torch")
+    parser.add_argument("--steps", default=",".join(STEPS), help="kinds of decode step; in 4 bits captured ones alone")
     options = parser.parse_args()
     found: dict[str, Any] = {"gpu": torch.cuda.get_device_name(), "torch": torch.__version__, "ceilings": ceilings()}
     print(json.dumps(found), flush=True)
@@ -347,7 +357,8 @@ def main() -> int:
                 for told in train(policy, found["ceilings"], attention if base == "none" else attention[-1:]):
                     keep("train", arm | told)
             if "decode" in runs:
-                for told in decode(policy, found["ceilings"], base):
+                kinds = options.steps.split(",") if base == "none" else ["captured"]
+                for told in decode(policy, found["ceilings"], kinds):
                     keep("decode", arm | told)
             if base == "none" and "layouts" in runs and shape != "7B":
                 for turns in (8, 16):

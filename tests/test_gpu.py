@@ -65,6 +65,27 @@ def test_flex_attention_and_segments_give_the_same_gradients_for_rows_of_any_len
         assert float((slope - other).norm() / slope.norm()) < 1e-2
 
 
+def test_segments_have_the_gradients_of_a_cpu():
+    batch = collate(grouped(), "tree")
+    here, there = (Policy.load("bundled", lora=LoraSettings(), attention="segments") for _ in range(2))
+    there.load_adapter_state(here.adapter_state())
+    slope = gradients(there.to("cuda"), batch)[1].cpu()
+    logprobs, _ = here.logprobs(batch)
+    (logprobs * torch.linspace(-1, 1, len(logprobs))).mean().backward()
+    expected = torch.cat([p.grad.flatten() for p in here.parameters() if p.requires_grad])
+    assert float((slope - expected).norm() / expected.norm()) < 1e-2
+
+
+def test_mixed_precision_attends_in_16_bits_and_scores_as_float32_but_for_rounding():
+    policy = Policy.load("bundled", lora=LoraSettings()).to("cuda")
+    batch = collate(grouped(), "tree")
+    truth, slope = gradients(policy, batch)
+    with torch.autocast("cuda", dtype=torch.bfloat16):
+        got, other = gradients(policy, batch)
+    assert float((got - truth).abs().mean()) < 0.05
+    assert float((other - slope).norm() / slope.norm()) < 0.1
+
+
 def test_flash_attention_over_blocks_gives_the_gradients_of_segments_but_for_rounding():
     segments = Policy.load("bundled", lora=LoraSettings(), dtype="bfloat16", attention="segments").to("cuda")
     varlen = Policy.load("bundled", lora=LoraSettings(), dtype="bfloat16", attention="varlen").to("cuda")

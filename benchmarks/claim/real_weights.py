@@ -145,7 +145,8 @@ class Run:
         module = Timed(policy, config, options.warm_seconds)
         data = Cloned(asked, policy.tokenizer, config, options.warm_episodes, options.warm_first)
         many = {"num_workers": options.workers, "prefetch_factor": 8} if options.workers else {}
-        trainer = L.Trainer(**self.trainer | {"max_epochs": 1, "max_time": {"seconds": options.warm_seconds}})
+        limits = {"max_epochs": 1, "max_time": {"seconds": options.warm_seconds}, "precision": options.warm_precision}
+        trainer = L.Trainer(**self.trainer | limits)
         begun = time.perf_counter()
         trainer.fit(module, DataLoader(data, batch_size=None, **many))  # type: ignore[arg-type]
         save(policy, config.output)
@@ -352,6 +353,7 @@ def parsed(argv: Sequence[str] | None = None) -> argparse.Namespace:
     add("--warm_objectives", type=_numbers, default=[1, 2, 4, 6], help="questions per task, by turns")
     add("--warm_first", type=int, default=1, help="largest number that a task of the warm start begins at")
     add("--warm_lr", type=float, default=3e-4)
+    add("--warm_precision", default="32-true", help="of the warm start, as Lightning's trainer names it: bf16-mixed")
     add("--warm_tokens", type=int, default=16384, help="most tokens of a forward pass")
     add("--workers", type=int, default=4, help="processes in which the reader plays")
     add("--rl_seconds", type=float, default=600)

@@ -28,7 +28,7 @@ def sample(logits: Tensor, temperatures: Tensor, top_ps: Tensor, uniforms: Tenso
     """
     any_greedy, any_cut = bool((temperatures == 0).any()), bool((top_ps < 1).any())
     settings = torch.stack([temperatures.double(), top_ps.double(), uniforms])
-    temperatures, top_ps, uniforms = settings.to(logits.device)
+    temperatures, top_ps, uniforms = settings.to(logits.device, non_blocking=True)  # nor does sending it
     greedy = temperatures == 0
     scale = torch.where(greedy, 1.0, temperatures).float()
     logps = torch.log_softmax(logits.float() / scale[:, None], dim=-1)

@@ -55,10 +55,7 @@ class SlotPool:
         Returns:
             The layer's keys and values (slots, heads, tokens, dim), views of the pool.
         """
-        keys, values = self.keys[layer], self.values[layer]
-        keys[slots, :, positions] = key[0].transpose(0, 1)
-        values[slots, :, positions] = value[0].transpose(0, 1)
-        return keys, values
+        return store(self.keys[layer], self.values[layer], slots, positions, key, value)
 
     def copy(self, source: int, target: int, count: int) -> None:
         """Give slot `target` the first `count` tokens of slot `source`."""
@@ -69,6 +66,15 @@ class SlotPool:
     def num_bytes(self) -> int:
         """Bytes that the pool holds, whatever the horizon."""
         return 2 * self.keys.numel() * self.keys.element_size()
+
+
+def store(
+    keys: Tensor, values: Tensor, slots: Tensor, positions: Tensor, key: Tensor, value: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Write into one layer's part of a pool and return it, see `SlotPool.store`."""
+    keys[slots, :, positions] = key[0].transpose(0, 1)
+    values[slots, :, positions] = value[0].transpose(0, 1)
+    return keys, values
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from lightning_mem1.engine.slots import SlotPool, Span
+from lightning_mem1.engine.slots import SlotPool, Span, store
 
 SHORTEST = 256  # tokens; looking back less far saves little
 MOST = 6  # lengths: torch.compile gives up on a function that it had to compile more often than eight times
@@ -102,7 +102,7 @@ class _Step:
         positions = [self.pool.keys.shape[3] - 1] * len(self.slots)
         for span, token in zip(decode, tokens, strict=True):
             ids[span.slot], positions[span.slot] = token, span.start
-        self.inputs.copy_(torch.tensor([ids, positions]))
+        self.inputs.copy_(torch.tensor([ids, positions]), non_blocking=True)  # a GPU that is busy is not waited for
 
     def look_back(self) -> None:
         """Set the mask from the positions; a part of the step, so that it is captured with it."""
@@ -111,12 +111,36 @@ class _Step:
 
     def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor, scaling: float | None) -> Tensor:
         """Store keys and values, attend, and return (1, slots, heads, dim)."""
-        keys, values = self.pool.store(layer, self.slots, self.positions, key, value)
-        heads, width = query.shape[1], query.shape[3]
-        q = query[0].transpose(0, 1).reshape(len(self.slots), keys.shape[1], -1, width)
-        k, v = keys[:, :, : self.reach], values[:, :, : self.reach]
-        out = F.scaled_dot_product_attention(q, k, v, attn_mask=self.mask, scale=scaling)
-        return out.reshape(1, len(self.slots), heads, width)
+        pool = self.pool
+        return _attend(pool.keys, pool.values, layer, self.slots, self.positions, self.mask, query, key, value, scaling)
+
+
+@torch.library.custom_op("lightning_mem1::attend", mutates_args=("keys", "values"))
+def _attend(
+    keys: Tensor,
+    values: Tensor,
+    layer: int,
+    slots: Tensor,
+    positions: Tensor,
+    mask: Tensor,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    scaling: float | None,
+) -> Tensor:
+    """One operator to torch.compile, which would otherwise copy the layer's keys and values for every token stored."""
+    own_keys, own_values = store(keys[layer], values[layer], slots, positions, key, value)
+    heads, width = query.shape[1], query.shape[3]
+    q = query[0].transpose(0, 1).reshape(len(slots), own_keys.shape[1], -1, width)
+    k, v = (pool[:, :, : mask.shape[-1]] for pool in (own_keys, own_values))
+    out = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=scaling)
+    return out.reshape(1, len(slots), heads, width)
+
+
+@_attend.register_fake
+def _(*args: Any) -> Tensor:
+    query = args[6]
+    return query.new_empty(1, query.shape[2], query.shape[1], query.shape[3])
 
 
 def _forward(model: Any, step: _Step) -> Any:

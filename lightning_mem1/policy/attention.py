@@ -50,13 +50,14 @@ class Bucket:
         query_index: (n, S) positions of the queries in the packed row; padding repeats position 0.
         key_index: (n, K) positions of the keys: the root's tokens, then the block's own.
         mask: (n, 1, S, K) True where a query sees a key.
-        valid: (n, S) False on padding.
+        places: (N,) where the queries stand among the n * S, padding left out. Found once: a mask would have to be
+            looked at in every layer, for which a GPU waits.
     """
 
     query_index: Tensor
     key_index: Tensor
     mask: Tensor
-    valid: Tensor
+    places: Tensor
 
 
 @dataclass(frozen=True)
@@ -111,7 +112,7 @@ def tree_table(blocks: Sequence[Block]) -> TreeTable:
         own += [number] * block.length
         root += [number if block.root is None else block.root] * block.length
     buckets = [_bucket([blocks[i] for i in group], blocks) for group in _similar(blocks)]
-    order = torch.cat([bucket.query_index[bucket.valid] for bucket in buckets])
+    order = torch.cat([bucket.query_index.flatten()[bucket.places] for bucket in buckets])
     restore = torch.empty_like(order)
     restore[order] = torch.arange(len(order))
     return TreeTable(buckets, restore, torch.tensor(own), torch.tensor(root), tuple(blocks))
@@ -147,7 +148,7 @@ def _bucket(group: Sequence[Block], blocks: Sequence[Block]) -> Bucket:
     sees_root = root_valid[:, None, :].expand(-1, len(step), -1)
     # padded queries keep their own diagonal, so that no softmax row is empty (their output is dropped)
     mask = torch.cat([sees_root, causal.expand(len(group), -1, -1)], dim=2)
-    return Bucket(query_index, key_index, mask[:, None], valid)
+    return Bucket(query_index, key_index, mask[:, None], valid.flatten().nonzero()[:, 0])
 
 
 def _column(blocks: Sequence[Block], name: str) -> Tensor:
@@ -167,12 +168,23 @@ def segment_attention(query: Tensor, key: Tensor, value: Tensor, table: TreeTabl
     repeats = query.shape[0] // key.shape[0]
     outputs = []
     for bucket in table.buckets:
-        q = query[:, bucket.query_index].transpose(0, 1)
-        k = key[:, bucket.key_index].transpose(0, 1).repeat_interleave(repeats, dim=1)
-        v = value[:, bucket.key_index].transpose(0, 1).repeat_interleave(repeats, dim=1)
+        q = _taken(query, 1, bucket.query_index).transpose(0, 1)
+        k = _taken(key, 1, bucket.key_index).transpose(0, 1).repeat_interleave(repeats, dim=1)
+        v = _taken(value, 1, bucket.key_index).transpose(0, 1).repeat_interleave(repeats, dim=1)
         out = F.scaled_dot_product_attention(q, k, v, attn_mask=bucket.mask, scale=scaling)
-        outputs.append(out.transpose(1, 2)[bucket.valid])
-    return torch.cat(outputs)[table.restore][None]
+        outputs.append(_taken(out.transpose(1, 2).flatten(0, 1), 0, bucket.places))
+    return _taken(torch.cat(outputs), 0, table.restore)[None]
+
+
+def _taken(source: Tensor, dim: int, index: Tensor) -> Tensor:
+    """The entries of a dimension that an index of any shape names, which takes the dimension's place.
+
+    Gradients are summed in the way that costs a device least: indexing sorts on a GPU, and `index_select` adds one
+    entry after the other on a CPU.
+    """
+    if source.is_cuda:
+        return source.index_select(dim, index.flatten()).unflatten(dim, index.shape)
+    return source[(slice(None),) * dim + (index,)]
 
 
 def flex_tree_attention(query: Tensor, key: Tensor, value: Tensor, table: TreeTable, scaling: float | None) -> Tensor:
@@ -190,13 +202,15 @@ def varlen_tree_attention(query: Tensor, key: Tensor, value: Tensor, table: Tree
     """
     from torch.nn.attention.varlen import varlen_attn
 
+    if torch.is_autocast_enabled(query.device.type):  # torch knows no rule for this kernel, as it does for SDPA
+        query, key, value = (each.to(torch.get_autocast_dtype(query.device.type)) for each in (query, key, value))
     if not query.is_cuda or query.dtype not in SIXTEEN_BITS:
         raise ValueError(
             f"model.attention varlen runs in 16 bits on a GPU, got {query.dtype} on {query.device.type}; set it to auto"
         )
     query, key, value = (each[0].transpose(0, 1) for each in (query, key, value))
     index, ends_q, ends_k, longest_q, longest_k = sequences(table)
-    key, value = key[index], value[index]
+    key, value = _taken(key, 0, index), _taken(value, 0, index)
     more: dict[str, Any] = {"scale": scaling, "window_size": (-1, 0)}
     if "enable_gqa" in inspect.signature(varlen_attn).parameters:
         more["enable_gqa"] = True

@@ -180,13 +180,16 @@ class Policy(nn.Module):
         )
         return hidden.flatten(0, 1)[batch.predict_index]
 
+    def _computes_in(self) -> torch.dtype:
+        device = self.device.type
+        return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else self.causal_lm.dtype
+
     def _tree(self, table: TreeTable | None) -> dict[str, Any]:
         if table is None:
             return {}
         kernel = self.tree_kernel
         if kernel == "auto":
-            runs = self.device.type == "cuda" and self.causal_lm.dtype in SIXTEEN_BITS
-            kernel = "varlen" if runs else "segments"
+            kernel = "varlen" if self.device.type == "cuda" and self._computes_in() in SIXTEEN_BITS else "segments"
         return {"tree": table, "tree_kernel": kernel}
 
     @contextmanager
