@@ -47,7 +47,10 @@ class StaticDecode:
         step.set(decode, tokens)
         logits = self._forward(self.model, step)
         slots = [span.slot for span in decode]
-        return logits[: len(slots)] if slots == list(range(len(slots))) else logits[slots]
+        if slots == list(range(len(slots))):
+            return logits[: len(slots)]
+        # a list would be sent to a GPU as an index that it waits for
+        return logits.index_select(0, torch.tensor(slots).to(logits.device, non_blocking=True))
 
 
 class _Captured:

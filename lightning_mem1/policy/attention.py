@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from functools import cache
+from dataclasses import dataclass, fields, replace
+from functools import cache, cached_property
 from itertools import accumulate
 from typing import Any, Protocol
 
@@ -65,29 +65,31 @@ class TreeTable:
     """Which token of a packed row sees which, without ever writing it as a dense matrix.
 
     Attributes:
-        buckets: The batched form, for `segment_attention`.
-        restore: (T,) where each token's output stands in the concatenated bucket outputs.
         own: (T,) number of the block that each token belongs to.
         root: (T,) number of the prompt block that each token may see besides its own.
         blocks: What the table was built from.
     """
 
-    buckets: list[Bucket]
-    restore: Tensor
     own: Tensor
     root: Tensor
     blocks: Sequence[Block]
 
     def to(self, device: torch.device | str) -> TreeTable:
         """The same table on another device."""
-        buckets = [Bucket(*(getattr(b, name).to(device) for name in Bucket.__dataclass_fields__)) for b in self.buckets]
-        return replace(
-            self,
-            buckets=buckets,
-            restore=self.restore.to(device),
-            own=self.own.to(device),
-            root=self.root.to(device),
-        )
+        return replace(self, own=self.own.to(device), root=self.root.to(device))
+
+    @cached_property
+    def buckets(self) -> list[Bucket]:
+        """The batched form, for `segment_attention`; other kernels do without, so it is made when it is asked for."""
+        made = [_bucket([self.blocks[i] for i in group], self.blocks) for group in _similar(self.blocks)]
+        device = self.own.device
+        return [Bucket(*(getattr(b, field.name).to(device) for field in fields(Bucket))) for b in made]
+
+    @cached_property
+    def restore(self) -> Tensor:
+        """(T,) where each token's output stands in the concatenated bucket outputs."""
+        order = torch.cat([bucket.query_index.flatten()[bucket.places] for bucket in self.buckets])
+        return torch.empty_like(order).scatter_(0, order, torch.arange(len(order), device=order.device))
 
     def visible(self, query: Tensor, key: Tensor) -> Tensor:
         """True where token `query` sees token `key` (any broadcastable index tensors); also FlexAttention's rule.
@@ -111,11 +113,7 @@ def tree_table(blocks: Sequence[Block]) -> TreeTable:
     for number, block in enumerate(blocks):
         own += [number] * block.length
         root += [number if block.root is None else block.root] * block.length
-    buckets = [_bucket([blocks[i] for i in group], blocks) for group in _similar(blocks)]
-    order = torch.cat([bucket.query_index.flatten()[bucket.places] for bucket in buckets])
-    restore = torch.empty_like(order)
-    restore[order] = torch.arange(len(order))
-    return TreeTable(buckets, restore, torch.tensor(own), torch.tensor(root), tuple(blocks))
+    return TreeTable(torch.tensor(own), torch.tensor(root), tuple(blocks))
 
 
 def _similar(blocks: Sequence[Block]) -> list[list[int]]:
