@@ -247,6 +247,14 @@ class Mem1Module(LightningModule):
             base_fingerprint(self.policy)  # while it is whole
             shard(self.policy, self.device_mesh["data_parallel"])
 
+    def on_fit_start(self) -> None:
+        """Refuse a precision that only updates would have: they would not see what the rollout saw."""
+        if self.trainer.precision != "32-true":
+            raise ValueError(
+                "trainer.precision is not for rollouts, which would stay in the base's dtype: expected 32-true, got "
+                f"{self.trainer.precision}; leave it out and set model.dtype, such as bfloat16"
+            )
+
     def training_step(self, batch: PlayedBatch, batch_idx: int) -> None:
         """One rl_step's update from the trajectories on the batch."""
         if not batch.trajectories:

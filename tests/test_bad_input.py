@@ -60,6 +60,13 @@ def test_a_wrong_option_is_named_with_the_nearest_right_one(config, capsys, opti
     assert failure(capsys, config, option) == message
 
 
+def test_a_precision_of_updates_alone_is_refused(config, capsys):
+    assert failure(capsys, config, "--trainer.precision=bf16-mixed") == (
+        "trainer.precision is not for rollouts, which would stay in the base's dtype: expected 32-true, got "
+        "bf16-mixed; leave it out and set model.dtype, such as bfloat16"
+    )
+
+
 @pytest.mark.parametrize(
     ("keys", "value", "message"),
     [
