@@ -213,9 +213,7 @@ def _decode(policy: Policy, peak: dict[str, float], compiled: str, merged: bool)
     step = statistics.median(taken[NEW // 2 :])
     floor = bytes_read(engine) / peak["gb_per_s"] / 1e9
     fill(engine)
-    for _ in range(NEW // 2):
-        engine.step()
-    told = kernels_of(engine.step)
+    told = step_kernels(engine)
     return {
         "prefill_tokens_per_s": round(SLOTS * CONTEXT / taken[0]),
         "step_ms": round(1e3 * step, 2),
@@ -292,10 +290,14 @@ def profile(policy: Policy) -> dict[str, Any]:
     for _ in range(2):
         trained(policy, trajectories)
     told = {"train": kernels_of(lambda: trained(policy, trajectories))}
-    engine = decoding(policy.eval(), "cudagraphs", True)
+    return told | {"decode": step_kernels(decoding(policy.eval(), "cudagraphs", True))}
+
+
+def step_kernels(engine: LocalEngine) -> dict[str, Any]:
+    """Of a decode step in the middle of the turns that an engine was filled with."""
     for _ in range(NEW // 2):
         engine.step()
-    return told | {"decode": kernels_of(engine.step)}
+    return kernels_of(engine.step)
 
 
 def kernels_of(run: Callable[[], Any]) -> dict[str, Any]:
