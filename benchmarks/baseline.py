@@ -10,7 +10,7 @@ import json
 import os
 import platform
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,18 @@ class Ratios:
 
     higher: dict[str, float] = field(default_factory=dict)
     lower: dict[str, float] = field(default_factory=dict)
+
+
+def some_of(known: Iterable[str]) -> Callable[[str], list[str]]:
+    """Reads names with commas between them; argparse tells which of them is not known."""
+
+    def names(given: str) -> list[str]:
+        found = given.split(",")
+        if unknown := [name for name in found if name not in known]:
+            raise argparse.ArgumentTypeError(f"expected some of {','.join(known)}, got {','.join(unknown)}")
+        return found
+
+    return names
 
 
 def arguments(description: str) -> argparse.ArgumentParser:

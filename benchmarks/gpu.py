@@ -32,7 +32,7 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from baseline import GIB, Ratios, arguments, finish
+from baseline import GIB, Ratios, arguments, finish, some_of
 from horizon import ACTION, Endless, Told
 from layout_speed import clock, made
 from layout_speed import measured as layouts_measured
@@ -57,6 +57,7 @@ STEPS = {  # kind of decode step -> engine.compile, engine.merge_lora
     "plain": ("", False), "captured": ("cudagraphs", False), "merged": ("cudagraphs", True),
     "fused": ("inductor", True),
 }  # fmt: skip
+ATTENTION = ("segments", "flex", "varlen")
 SECTIONS = ("train", "layouts", "decode", "play", "profile")
 TREE = 8192  # tokens
 PROMPT, TURNS = 300, 8
@@ -332,34 +333,44 @@ def main() -> int:
     """Measure, print one line of JSON for each arm, write, check."""
     parser = arguments("What one GPU makes of models of real size.")
     parser.add_argument("--folder", required=True, help="where models are made, 16 GB for 7B")
-    parser.add_argument("--shapes", default="0.5B,1.5B,7B")
-    parser.add_argument("--sections", default=",".join(SECTIONS))
-    parser.add_argument("--bases", default="none,nf4")
-    parser.add_argument("--attention", default="segments,flex,varlen", help="kernels of training, the fastest last")
-    parser.add_argument("--kernels", default="liger", help="of norms and MLPs: liger or torch")
-    parser.add_argument("--steps", default=",".join(STEPS), help="kinds of decode step; in 4 bits captured ones alone")
+    parser.add_argument("--shapes", type=some_of(SHAPES), default="0.5B,1.5B,7B")
+    parser.add_argument("--sections", type=some_of(SECTIONS), default=",".join(SECTIONS))
+    parser.add_argument("--bases", type=some_of(("none", "nf4")), default="none,nf4")
+    parser.add_argument(
+        "--attention",
+        type=some_of(ATTENTION),
+        default=",".join(ATTENTION),
+        help="kernels of training, the fastest last",
+    )
+    parser.add_argument("--kernels", choices=("liger", "torch"), default="liger", help="of norms and MLPs")
+    parser.add_argument(
+        "--steps",
+        type=some_of(STEPS),
+        default=",".join(STEPS),
+        help="kinds of decode step; in 4 bits captured ones alone",
+    )
     options = parser.parse_args()
     found: dict[str, Any] = {"gpu": torch.cuda.get_device_name(), "torch": torch.__version__, "ceilings": ceilings()}
     print(json.dumps(found), flush=True)
-    runs: dict[str, list[dict[str, Any]]] = {section: [] for section in options.sections.split(",")}
+    runs: dict[str, list[dict[str, Any]]] = {section: [] for section in options.sections}
     begun = time.perf_counter()
 
     def keep(section: str, told: dict[str, Any]) -> None:
         runs[section].append(told)
         print(f"{time.perf_counter() - begun:.0f} s, {section}: {json.dumps(told)}", flush=True)
 
-    for shape in options.shapes.split(","):
+    for shape in options.shapes:
         folder = folder_of(shape, Path(options.folder))
         print(f"{time.perf_counter() - begun:.0f} s, {shape} is made", flush=True)
-        for base in options.bases.split(","):
+        for base in options.bases:
             arm = {"shape": shape, "base": base, "kernels": options.kernels}
             policy = loaded(folder, base, kernels=options.kernels, gradient_checkpointing=True)
             if "train" in runs:
-                attention = options.attention.split(",")
-                for told in train(policy, found["ceilings"], attention if base == "none" else attention[-1:]):
+                attention = options.attention if base == "none" else options.attention[-1:]
+                for told in train(policy, found["ceilings"], attention):
                     keep("train", arm | told)
             if "decode" in runs:
-                kinds = options.steps.split(",") if base == "none" else ["captured"]
+                kinds = options.steps if base == "none" else ["captured"]
                 for told in decode(policy, found["ceilings"], kinds):
                     keep("decode", arm | told)
             if base == "none" and "layouts" in runs and shape != "7B":

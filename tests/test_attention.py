@@ -4,10 +4,8 @@ import torch
 from lightning_mem1.policy.attention import (
     Block,
     attention_forward,
-    block_mask,
     flex_tree_attention,
     segment_attention,
-    sequences,
     tree_table,
     visible_tiles,
 )
@@ -75,7 +73,7 @@ def test_flex_attention_follows_the_same_table():
 
 def test_the_block_mask_is_built_once_for_all_layers():
     table = tree_table(BLOCKS)
-    assert block_mask(table) is block_mask(table)
+    assert table.block_mask is table.block_mask
 
 
 @pytest.mark.parametrize("turns", [4, 32])
@@ -108,7 +106,7 @@ def test_flex_attention_equals_segment_attention_over_many_tiles():
 def test_the_sequences_of_flash_attention_see_what_the_mask_shows():
     blocks = [*BLOCKS, Block(10, 0, 0), Block(10, 3, 1)]
     table = tree_table(blocks)
-    index, ends_q, ends_k, longest_q, longest_k = sequences(table)
+    index, ends_q, ends_k, longest_q, longest_k = table.sequences
     seen = torch.zeros(13, 13, dtype=torch.bool)
     lengths = []
     for (q, q_end), (k, k_end) in torch.stack([ends_q, ends_k], 1).unfold(0, 2, 1).tolist():

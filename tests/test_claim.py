@@ -89,6 +89,13 @@ def test_the_shop_plays_every_test_goal_in_each_mode_of_both_catalogues():
     assert "--ckpt_path runs/claim/shop_rl/official/full/1/checkpoints/last.ckpt" in command
 
 
+@pytest.mark.parametrize("option, name", [("--modes", "mem2"), ("--only", "bse"), ("--arms", "rll")])
+def test_a_name_that_is_not_known_is_told_beside_those_that_are(option, name, capsys):
+    with pytest.raises(SystemExit):
+        claim.parsed([option, name])
+    assert re.search(rf"argument {option}: expected some of \w+,.*, got {name}", capsys.readouterr().err)
+
+
 def write(folder, mode, rows):
     folder.mkdir(parents=True)
     lines = [

@@ -127,7 +127,7 @@ def test_one_command_goes_from_the_warm_start_to_the_table_and_repeats_nothing(t
     assert real_weights.main(argv) == 0
     with pytest.raises(SystemExit):
         real_weights.main([*argv, "--stages=warm,rl"])
-    assert "unknown stage: expected some of weights" in capsys.readouterr().err
+    assert "argument --stages: expected some of weights" in capsys.readouterr().err
 
 
 def test_a_stage_waits_for_what_another_process_does_and_then_gives_up(tmp_path):

@@ -23,7 +23,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 sys.path.insert(0, str(Path(__file__).parent))
 
 import claim_table
-from baseline import hardware
+from baseline import hardware, some_of
 from claim_table import Arm, Result
 from jobs import ROOT, Job, Start, cost, in_process_of_its_own, run_all
 
@@ -241,19 +241,18 @@ def _numbers(given: str) -> list[int]:
     return [int(part) for part in given.split(",")]
 
 
-def _names(given: str) -> list[str]:
-    return given.split(",")
-
-
 def parsed(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(description="Compare memory modes that were trained alike.")
     parser.add_argument("--output", default="runs/claim", help="folder of everything")
     parser.add_argument("--jobs", type=int, default=1, help="jobs at once, each on one thread")
-    parser.add_argument("--only", help=f"stages, some of {','.join(STAGES)}; left out: all but the shop's")
+    everything = [stage for stage in STAGES if not stage.startswith("shop")]
+    told = f"stages, some of {','.join(STAGES)}; left out: all but the shop's"
+    parser.add_argument("--only", type=some_of(STAGES), default=everything, help=told)
     parser.add_argument("--seeds", type=_numbers, default=[0, 1, 2])
-    parser.add_argument("--modes", type=_names, default=list(MODES))
-    parser.add_argument("--arms", type=_names, default=list(ARMS), help=f"what is evaluated, some of {','.join(ARMS)}")
+    parser.add_argument("--modes", type=some_of(MODES), default=list(MODES))
+    arms = f"what is evaluated, some of {','.join(ARMS)}"
+    parser.add_argument("--arms", type=some_of(ARMS), default=list(ARMS), help=arms)
     parser.add_argument("--objectives", type=_numbers, default=[1, 2, 4, 8, 16, 32])
     parser.add_argument("--tasks", type=int, default=100, help="tasks of each number of objectives")
     parser.add_argument("--catalogue", help="folder of the official shop files: the shop's stages play there as well")
@@ -261,11 +260,7 @@ def parsed(argv: Sequence[str] | None = None) -> argparse.Namespace:
         "--shop_policy", default="lightning_mem1/assets/marketplace", help="the policy that the shop begins with"
     )
     parser.add_argument("--extra", action="append", default=[], help="STAGE:ARGUMENT, handed on to its commands")
-    options = parser.parse_args(argv)
-    options.only = options.only.split(",") if options.only else [s for s in STAGES if not s.startswith("shop")]
-    if unknown := set(options.only) - set(STAGES):
-        parser.error(f"unknown stage: expected some of {', '.join(STAGES)}, got {', '.join(sorted(unknown))}")
-    return options
+    return parser.parse_args(argv)
 
 
 def main(argv: Sequence[str] | None = None, start: Start = in_process_of_its_own) -> int:

@@ -34,7 +34,7 @@ from torch.utils.data import DataLoader
 sys.path.insert(0, str(Path(__file__).parents[1]))
 sys.path.insert(0, str(Path(__file__).parent))
 
-from baseline import hardware
+from baseline import hardware, some_of
 from reader import SPARE, Cloned, worded
 
 from lightning_mem1 import callbacks, command
@@ -336,7 +336,7 @@ def parsed(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Real pretrained weights on real questions.")
     add = parser.add_argument
     add("--output", default="runs/real", help="folder of everything")
-    add("--stages", default=",".join(STAGES), help="which, in this order")
+    add("--stages", type=some_of(STAGES), default=",".join(STAGES), help="which, in this order")
     add("--gguf", help="the pretrained weights as a GGUF file (needs the package gguf)")
     add("--policy", help="the pretrained weights as a folder, in place of --gguf")
     add("--data", help="folder with hotpotqa, nq_open and corpus (.jsonl.gz); left out: the generated encyclopedia")
@@ -366,9 +366,6 @@ def parsed(argv: Sequence[str] | None = None) -> argparse.Namespace:
     add("--transcripts", type=int, default=3, help="of each number of objectives")
     add("--wait_seconds", type=float, default=600, help="for a stage of another process")
     options = parser.parse_args(argv)
-    options.stages = options.stages.split(",")
-    if unknown := set(options.stages) - set(STAGES):
-        parser.error(f"unknown stage: expected some of {', '.join(STAGES)}, got {', '.join(sorted(unknown))}")
     if options.policy:
         options.stages = [stage for stage in options.stages if stage != "weights"]
     return options

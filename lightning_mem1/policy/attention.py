@@ -64,6 +64,8 @@ class Bucket:
 class TreeTable:
     """Which token of a packed row sees which, without ever writing it as a dense matrix.
 
+    What a kernel takes it as (`buckets`, `sequences`, `block_mask`) is made once for all layers, when it is asked for.
+
     Attributes:
         own: (T,) number of the block that each token belongs to.
         root: (T,) number of the prompt block that each token may see besides its own.
@@ -80,7 +82,7 @@ class TreeTable:
 
     @cached_property
     def buckets(self) -> list[Bucket]:
-        """The batched form, for `segment_attention`; other kernels do without, so it is made when it is asked for."""
+        """The batched form, for `segment_attention`."""
         made = [_bucket([self.blocks[i] for i in group], self.blocks) for group in _similar(self.blocks)]
         device = self.own.device
         return [Bucket(*(getattr(b, field.name).to(device) for field in fields(Bucket))) for b in made]
@@ -90,6 +92,41 @@ class TreeTable:
         """(T,) where each token's output stands in the concatenated bucket outputs."""
         order = torch.cat([bucket.query_index.flatten()[bucket.places] for bucket in self.buckets])
         return torch.empty_like(order).scatter_(0, order, torch.arange(len(order), device=order.device))
+
+    @cached_property
+    def sequences(self) -> tuple[Tensor, Tensor, Tensor, int, int]:
+        """For FlashAttention: positions of all keys (K,), where queries and keys end (n + 1,), the longest of both."""
+        blocks = [block for block in self.blocks if block.length]
+        roots = [Block(0, 0) if block.root is None else self.blocks[block.root] for block in blocks]
+        runs = [torch.arange(b.start, b.start + b.length) for pair in zip(roots, blocks, strict=True) for b in pair]
+        queries = [block.length for block in blocks]
+        keys = [root.length + length for root, length in zip(roots, queries, strict=True)]
+        ends = [torch.tensor([0, *accumulate(lengths)], dtype=torch.int32) for lengths in (queries, keys)]
+        index, ends_q, ends_k = (each.to(self.own.device) for each in (torch.cat(runs), *ends))
+        return index, ends_q, ends_k, max(queries), max(keys)
+
+    @cached_property
+    def block_mask(self) -> Any:
+        """FlexAttention's BlockMask, from the blocks alone.
+
+        torch's own `create_block_mask` evaluates the mask for every pair of tokens first, which is the dense matrix
+        that the layout is there to avoid; here only pairs of 128-token tiles that can see each other are listed.
+        """
+        from torch.nn.attention.flex_attention import BlockMask
+
+        tiles = visible_tiles(self.blocks)
+        width = max(map(len, tiles))
+        counts = torch.tensor([len(row) for row in tiles], dtype=torch.int32)
+        indices = torch.tensor([[*row, *([0] * (width - len(row)))] for row in tiles], dtype=torch.int32)
+        indices = torch.nn.functional.pad(indices, (0, len(tiles) - width))
+        device, size = self.own.device, len(self.own)
+        return BlockMask.from_kv_blocks(
+            counts[None, None].to(device),
+            indices[None, None].to(device),
+            BLOCK_SIZE=TILE,
+            mask_mod=lambda batch, head, q, kv: self.visible(q, kv),
+            seq_lengths=(size, size),
+        )
 
     def visible(self, query: Tensor, key: Tensor) -> Tensor:
         """True where token `query` sees token `key` (any broadcastable index tensors); also FlexAttention's rule.
@@ -188,7 +225,7 @@ def _taken(source: Tensor, dim: int, index: Tensor) -> Tensor:
 def flex_tree_attention(query: Tensor, key: Tensor, value: Tensor, table: TreeTable, scaling: float | None) -> Tensor:
     """The same by FlexAttention with a block mask made from the segment table (CUDA; no backward on CPU)."""
     kernel = _flex_kernel(query.is_cuda)
-    out = kernel(query, key, value, block_mask=block_mask(table), scale=scaling, enable_gqa=True)
+    out = kernel(query, key, value, block_mask=table.block_mask, scale=scaling, enable_gqa=True)
     return out.transpose(1, 2)
 
 
@@ -207,7 +244,7 @@ def varlen_tree_attention(query: Tensor, key: Tensor, value: Tensor, table: Tree
             f"model.attention varlen runs in 16 bits on a GPU, got {query.dtype} on {query.device.type}; set it to auto"
         )
     query, key, value = (each[0].transpose(0, 1) for each in (query, key, value))
-    index, ends_q, ends_k, longest_q, longest_k = sequences(table)
+    index, ends_q, ends_k, longest_q, longest_k = table.sequences
     key, value = _taken(key, 0, index), _taken(value, 0, index)
     more: dict[str, Any] = {"scale": scaling, "window_size": (-1, 0)}
     if "enable_gqa" in inspect.signature(varlen_attn).parameters:
@@ -219,55 +256,12 @@ def varlen_tree_attention(query: Tensor, key: Tensor, value: Tensor, table: Tree
     return out[None]  # type: ignore[no-any-return]
 
 
-def sequences(table: TreeTable) -> tuple[Tensor, Tensor, Tensor, int, int]:
-    """Positions of all sequences' keys (K,), where queries and keys of each end (n + 1,), and the longest of both."""
-    cached = table.__dict__.get("_sequences")
-    if cached is None:
-        blocks = [block for block in table.blocks if block.length]
-        roots = [Block(0, 0) if block.root is None else table.blocks[block.root] for block in blocks]
-        runs = [torch.arange(b.start, b.start + b.length) for pair in zip(roots, blocks, strict=True) for b in pair]
-        queries = [block.length for block in blocks]
-        keys = [root.length + length for root, length in zip(roots, queries, strict=True)]
-        ends = [torch.tensor([0, *accumulate(lengths)], dtype=torch.int32) for lengths in (queries, keys)]
-        index, ends_q, ends_k = (each.to(table.own.device) for each in (torch.cat(runs), *ends))
-        cached = index, ends_q, ends_k, max(queries), max(keys)
-        object.__setattr__(table, "_sequences", cached)
-    return cached
-
-
 @cache
 def _flex_kernel(compiled: bool) -> Any:
     """Compiled once per process; `dynamic` keeps it from compiling again for every length of row."""
     from torch.nn.attention.flex_attention import flex_attention
 
     return torch.compile(flex_attention, dynamic=True) if compiled else flex_attention
-
-
-def block_mask(table: TreeTable) -> Any:
-    """FlexAttention's BlockMask of a table, made once for all layers from the blocks alone.
-
-    torch's own `create_block_mask` evaluates the mask for every pair of tokens first, which is the dense matrix that
-    the layout is there to avoid; here only pairs of 128-token tiles that can see each other are listed.
-    """
-    cached = table.__dict__.get("_block_mask")
-    if cached is None:
-        from torch.nn.attention.flex_attention import BlockMask
-
-        tiles = visible_tiles(table.blocks)
-        width = max(map(len, tiles))
-        counts = torch.tensor([len(row) for row in tiles], dtype=torch.int32)
-        indices = torch.tensor([[*row, *([0] * (width - len(row)))] for row in tiles], dtype=torch.int32)
-        indices = torch.nn.functional.pad(indices, (0, len(tiles) - width))
-        device, size = table.own.device, len(table.own)
-        cached = BlockMask.from_kv_blocks(
-            counts[None, None].to(device),
-            indices[None, None].to(device),
-            BLOCK_SIZE=TILE,
-            mask_mod=lambda batch, head, q, kv: table.visible(q, kv),
-            seq_lengths=(size, size),
-        )
-        object.__setattr__(table, "_block_mask", cached)
-    return cached
 
 
 def visible_tiles(blocks: Sequence[Block]) -> list[list[int]]:
