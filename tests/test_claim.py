@@ -125,6 +125,10 @@ def test_a_row_is_the_mean_over_seeds_and_then_over_tasks_and_ratios_tell_whethe
         {"measure": "em", "objectives": 16, "ratio": 4.0, "intervals_touch": False},
         {"measure": "peak_tokens", "objectives": 16, "ratio": 0.25, "intervals_touch": False},
     ]
+    rows = [{"measure": name, "objectives": 16, "ratio": 4.0, "intervals_touch": False} for name in ("em", "reward")]
+    told = claim_table.ratio_table(rows, "rl/mem1 over rl/full")[2:]
+    assert told == ["| em | 16 | 4.000 | 3.50 | apart |", "| reward | 16 | 4.000 |  | apart |"]
+    assert claim_table.ratio_table(rows, "rl/mem1 over rl/summary")[2] == "| em | 16 | 4.000 |  | apart |"
     assert "| rl/mem1 | 16 | 6.000 [5.000, 7.000] | 110 [110, 110] |" in claim_table.table(found, names)
 
 

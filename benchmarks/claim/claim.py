@@ -202,12 +202,13 @@ def report(claim: Claim, folder: Path) -> list[str]:
         found = {arm.name: each for arm in claim.arms(stage) if (each := claim_table.results(arm, names))}
         if not found:
             continue
-        pairs = [(f"{shop}rl/mem1", f"{shop}rl/full") for shop in ("", "generated/", "official/")]
+        shops = "", "generated/", "official/"
+        pairs = [(f"{shop}rl/mem1", f"{shop}rl/{other}") for shop in shops for other in MODES[1:]]
         ratios = {" over ".join(pair): claim_table.ratios(found, *pair) for pair in pairs if set(pair) <= set(found)}
         told[stage] = {"rows": claim_table.as_json(found), "ratios": ratios, "baselines": _baselines(claim, stage)}
         lines += [f"## {stage}", "", *claim_table.table(found, names), ""]
-        for pair, each in ratios.items():
-            lines += [*claim_table.ratio_table(each, pair), ""]
+        for pair, rows in ratios.items():
+            lines += [*claim_table.ratio_table(rows, pair), ""]
         figures[stage] = plots.by_objectives(
             [result.row for each in found.values() for result in each], _shown(found, names)
         )
