@@ -18,6 +18,7 @@ from lightning_mem1.envs.webshop import WebShopEnv
 from lightning_mem1.memory import STAGED
 from lightning_mem1.rollout import Episode, RolloutSettings, collect
 from lightning_mem1.tasks import researcher, shoppers
+from lightning_mem1.tasks.notation import NUMBERED
 from lightning_mem1.tasks.novice import Novice
 from lightning_mem1.tasks.numbered import NumberedTasks
 from lightning_mem1.tasks.qa import EncyclopediaTasks
@@ -120,7 +121,7 @@ def shop_play(
 def qa_play(config: WarmStart, stage: Stage, seed: int, num_passages: int = 5400) -> Play:
     """An encyclopedia and the researcher who reads it."""
     data, settings = config.data.qa, replace(config.rollout, wire="qa")
-    variant = "numbered" if data.notation == "next" else "fixed"
+    variant = "numbered" if data.notation in NUMBERED else "fixed"
     asked_as = {
         "objectives": stage.objectives,
         "compose": stage.compose,
@@ -138,7 +139,8 @@ def qa_play(config: WarmStart, stage: Stage, seed: int, num_passages: int = 5400
         def turn(previous: str | None, left: int) -> str:
             return reader.turn(asked, previous, env.observe(), left)
 
-        knows_start = task.prompt.startswith(f"{first} ")  # else a new start would be one that no policy can know
+        # else what comes behind a broken first turn, a new start or in `react` the same, would be what no policy can know
+        knows_start = task.prompt.startswith(f"{first} ") and not (data.notation == "react" and carried)
         return _hand(config, settings.tags, turn, rng, task.max_turns, config.data.slip if knows_start else 0.0)
 
     return source, settings, writer

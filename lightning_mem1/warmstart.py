@@ -8,7 +8,7 @@ from lightning_mem1.checks import check_choice, check_least
 from lightning_mem1.memory import check_mode
 from lightning_mem1.rollout import RolloutSettings
 from lightning_mem1.tasks.compose import Preset
-from lightning_mem1.tasks.notation import NOTATIONS, Notation
+from lightning_mem1.tasks.notation import NOTATIONS, NUMBERED, Notation
 from lightning_mem1.tasks.novice import Skill as Shopping
 from lightning_mem1.tasks.quiz import WORDINGS, Wording
 from lightning_mem1.tasks.researcher import Skill as Research
@@ -99,7 +99,7 @@ class QAExpert:
         carried: Part of the tasks numbered from above 1 whose first state lists answers to all smaller numbers; that
             state is shown and not cloned. Every other prompt of them has the answered questions too. So a policy
             learns to keep and to lengthen a list of `largest_first` answers, and to find its place among as many
-            questions, in a few turns. Notation `next` only.
+            questions, in a few turns. Not in notation `every`.
     """
 
     num_passages: int = 300
@@ -114,9 +114,9 @@ class QAExpert:
         check_choice("wording", self.wording, WORDINGS, "warmstart.data.qa.wording")
         if not 0.0 <= self.carried <= 1.0:
             raise ValueError(f"warmstart.data.qa.carried must lie in [0, 1], got {self.carried}")
-        if self.carried and (self.notation != "next" or self.largest_first == 1):
+        if self.carried and (self.notation not in NUMBERED or self.largest_first == 1):
             raise ValueError(
-                "warmstart.data.qa.carried needs notation next and largest_first above 1, got "
+                "warmstart.data.qa.carried needs notation next or react and largest_first above 1, got "
                 f"{self.notation} and {self.largest_first}; set both or drop it"
             )
         check_least("warmstart.data.qa.largest_first", self.largest_first, 1)
@@ -204,3 +204,8 @@ class WarmStart:
 
     def __post_init__(self) -> None:
         check_mode(self.memory, key="warmstart.memory")
+        if self.data.qa.notation == "react" and self.memory != "full":
+            raise ValueError(
+                "warmstart.data.qa.notation react leaves the answers in the history, got warmstart.memory "
+                f"{self.memory}; set that to full, or take another notation"
+            )

@@ -245,7 +245,7 @@ def test_a_turn_slips_only_where_a_policy_can_tell_how_to_begin_again(tmp_path):
     ("settings", "message"),
     [
         ({"carried": 1.5, "notation": "next", "largest_first": 4}, r"carried must lie in \[0, 1\], got 1.5"),
-        ({"carried": 0.5}, "needs notation next and largest_first above 1, got every and 1"),
+        ({"carried": 0.5}, "needs notation next or react and largest_first above 1, got every and 1"),
     ],
 )
 def test_carried_lists_need_numbers_to_stand_behind(settings, message):

@@ -32,7 +32,12 @@ STAGES = (
     "shop_rl", "shop_evaluate",
 )  # fmt: skip
 ARMS = ("careful", "start", "rl", "raft", "cloning")  # before and after the hasty expert, and three ways on from there
-MODES = ("mem1", "full", "summary")
+MODES = ("mem1", "full", "summary", "react")
+# what a mode is called -> the memory mode it is trained and played in, where that has another name
+MEMORY = {"react": "full"}
+# react: the full history with nothing restated in it, as agents have it that append each thought and action; `full`
+# restates the list of answers in every turn, as `mem1` has to
+NOTATION = "--warmstart.data.qa.notation"
 LONGEST_TURN = "384"  # tokens: a turn that answers 32 questions has 267
 # tokens, as many as the bundled policies have positions for: the history of ten pages is not cut
 SHOP_ROOM = "--model.engine.max_context_tokens", "4096"
@@ -100,19 +105,19 @@ class Claim:
             yield self._played("interdependent", name, seed, mode, several, more)
 
     def _shop_warmstart(self) -> Iterator[Job]:
-        for mode in self.options.modes:
+        for mode in self._shop_modes():
             start = self.options.shop_policy
             yield self._cloned_in(mode, "shop_warmstart", "warmstart_shop", f"shop-{mode}", start)
 
     def _shop_rl(self) -> Iterator[Job]:
         for seed in self.options.seeds:
-            for mode in self.options.modes:
+            for mode in self._shop_modes():
                 for shop, given in self._shops().items():
                     yield self._trained(f"shop_rl/{shop}", "webshop", mode, seed, f"shop-{mode}", *SHOP_ROOM, *given)
 
     def _shop_evaluate(self) -> Iterator[Job]:
         for shop, given in self._shops().items():
-            for mode in self.options.modes:
+            for mode in self._shop_modes():
                 chosen = ["--model.policy", self._policy(f"shop-{mode}"), *given]
                 yield self._evaluated("shop_evaluate", f"{shop}/start/{mode}", 0, mode, "webshop", chosen, [])
                 for seed in self.options.seeds:
@@ -120,6 +125,10 @@ class Claim:
                     yield self._evaluated(
                         "shop_evaluate", f"{shop}/rl/{mode}", seed, mode, "webshop", [*chosen, *last], []
                     )
+
+    def _shop_modes(self) -> list[str]:
+        """A shopper's turns list nothing: there is one way to see the full history."""
+        return [mode for mode in self.options.modes if mode not in MEMORY]
 
     def _shops(self) -> dict[str, list[str]]:
         """Name of a shop -> what the commands are told of it."""
@@ -145,10 +154,14 @@ class Claim:
         folders: dict[str, list[Path]] = {}
         for job in self.jobs(stage):
             folders.setdefault(job.name.split("/", 1)[1].rsplit("/", 1)[0], []).append(ROOT / self.folder / job.name)
-        return [Arm(name, tuple(those), name.split("/")[-1]) for name, those in folders.items()]
+        modes = {name: name.split("/")[-1] for name in folders}
+        return [Arm(name, tuple(those), MEMORY.get(modes[name], modes[name])) for name, those in folders.items()]
 
     def _cloned_in(self, mode: str, stage: str, config: str, output: str, start: str) -> Job:
-        return self._cloned(f"{stage}/{mode}", config, output, start, "--warmstart.memory", mode)
+        restated = (NOTATION, mode) if mode in MEMORY else ()
+        return self._cloned(
+            f"{stage}/{mode}", config, output, start, "--warmstart.memory", MEMORY.get(mode, mode), *restated
+        )
 
     def _cloned(self, name: str, config: str, output: str, start: str | None = None, *more: str) -> Job:
         stage = name.split("/")[0]
@@ -160,7 +173,14 @@ class Claim:
     def _trained(self, name: str, config: str, mode: str, seed: int, policy: str, *more: str) -> Job:
         root = self._root(name, mode, seed)
         command = ["-m", "lightning_mem1.fit", f"experiments/{config}.yaml", "--model.policy", self._policy(policy)]
-        command += ["--model.memory", mode, "--seed_everything", str(seed), "--trainer.default_root_dir", str(root)]
+        command += [
+            "--model.memory",
+            MEMORY.get(mode, mode),
+            "--seed_everything",
+            str(seed),
+            "--trainer.default_root_dir",
+            str(root),
+        ]
         command += ["--trainer.logger", "false", *more, *self.extra[name.split("/")[0]]]
         return Job(f"{name}/{mode}/{seed}", tuple(command), root / "checkpoints" / "last.ckpt")
 
@@ -175,7 +195,14 @@ class Claim:
         self, stage: str, name: str, seed: int, mode: str, config: str, more: Sequence[str], chosen: Sequence[str]
     ) -> Job:
         full = f"{stage}/{name}/{seed}"
-        command = ["-m", "lightning_mem1.evaluate", f"experiments/{config}.yaml", "--memory", mode, *more]
+        command = [
+            "-m",
+            "lightning_mem1.evaluate",
+            f"experiments/{config}.yaml",
+            "--memory",
+            MEMORY.get(mode, mode),
+            *more,
+        ]
         command += chosen or ["--tasks", "500"]  # all test goals of the shop
         command += ["--output", str(self.folder / full), "--trainer.logger", "false", *self.extra[stage]]
         return Job(full, tuple(command), extends=True)

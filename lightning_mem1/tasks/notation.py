@@ -3,11 +3,15 @@
     every    the red door by odo lin; 1 by odo lin; 2 ?; 3 ?                every question has its place from the start
     next     the red door by odo lin; 1 odo lin | 2 who leads vex foods?    what is answered | what is searched for
              vex foods led by ivan kor; 1 odo lin 2 ivan kor | 3            at the end the number that no question has
+    react    the red door by odo lin | 2 who leads vex foods?               answers stay in the turns that found them
 
 In `every` the first turn has to know how many questions there are, and each later one has to find an open place's
 question in the prompt. In `next` every step is local: the list is copied and one entry longer, the number behind the
 bar goes up by one, its question is looked up in the prompt, and where no question has the number the answer is due,
 which is the list again (scoring `numbered`).
+
+`react` is for the full history alone: a turn is a thought and an action, as in ReAct (Yao et al. 2022, arXiv
+2210.03629), nothing is written down twice, and the final answer is put together from all turns, as `next` gives it.
 
 A small model copies by finding the last two tokens again. Hence no links and no separators in the list: behind
 ``; 4 in`` it could not tell which of the answers that begin with "in" is meant, behind ``haven;`` which number is due.
@@ -23,9 +27,10 @@ from typing import Literal, get_args
 
 from lightning_mem1.tasks.lookup import GIVEN_UP, LINK, UNKNOWN, Memory
 
-Notation = Literal["every", "next"]
+Notation = Literal["every", "next", "react"]
 NOTATIONS: tuple[Notation, ...] = get_args(Notation)
-LISTED, BAR = ";", " | "  # in `next`: before the list, and before the question that is searched for
+NUMBERED = ("next", "react")  # answers stand behind their numbers
+LISTED, BAR = ";", " | "  # in these: before the list, and before the question that is searched for
 
 
 def write_state(memory: Memory, questions: Sequence[str], notation: str, final: bool) -> str:
@@ -35,13 +40,16 @@ def write_state(memory: Memory, questions: Sequence[str], notation: str, final: 
         memory: What is known.
         questions: The questions, without their numbers.
         notation: See above.
-        final: Whether the turn answers; `next` then spells out no open question.
+        final: Whether the turn answers; no open question is spelled out then, but in `every`.
     """
     if notation == "every":
         return "; ".join([memory.note, *(_place(memory, number) for number in range(len(questions)))])
     known = _known(memory)
     due = "" if final else f" {questions[known].lower()}"
-    return f"{f'{memory.note}{LISTED} {_listed(memory)}'.rstrip()}{BAR}{memory.first + known}{due}"
+    listed = f"{LISTED} {_listed(memory)}".rstrip()
+    if notation == "react" and (known or not memory.carried):
+        listed = ""
+    return f"{memory.note}{listed}{BAR}{memory.first + known}{due}"
 
 
 def _known(memory: Memory) -> int:
@@ -66,13 +74,13 @@ def _place(memory: Memory, number: int) -> str:
 
 def write_answers(memory: Memory, notation: str) -> str:
     """The answers as they are given; in `next` the list as it stands in the state."""
-    if notation == "next":
+    if notation in NUMBERED:
         return _listed(memory) or GIVEN_UP
     return "; ".join(GIVEN_UP if each == UNKNOWN else each for each in memory.answers)
 
 
 def read_state(text: str, num_questions: int, first: int) -> Memory:
-    """What a state in either notation says; `first` is the number of the first question."""
+    """What a state in `every` or `next` says; `first` is the number of the first question."""
     note, _, listed = text.partition(LISTED)
     memory = Memory(note, [UNKNOWN] * num_questions, first=first)
     read = _read_next if BAR in text else _read_every

@@ -36,7 +36,7 @@ from lightning_mem1.tasks.lookup import (
     resolve,
     year_in,
 )
-from lightning_mem1.tasks.notation import Notation, read_state, write_answers, write_state
+from lightning_mem1.tasks.notation import NUMBERED, Notation, read_state, write_answers, write_state
 from lightning_mem1.tasks.quiz import FOLLOW_UP, Asked, read_question
 from lightning_mem1.text import QA_TAGS, Tags, parse_turn
 from lightning_mem1.types import Env, Task
@@ -63,7 +63,7 @@ EXPERT = Skill(choice=1.0, hop=1.0, early=0.0, query=1.0)
 
 
 class Researcher:
-    """Writes one turn at a time; keeps nothing between turns but its random generator.
+    """Writes one turn at a time; keeps nothing between turns but its random generator, and in `react` the answers.
 
     Args:
         rng: Draws its good and bad moments.
@@ -71,7 +71,7 @@ class Researcher:
         tags: Names of the blocks.
         notation: How its state lists the answers, see `tasks.notation`.
         first: Number of the first question.
-        carried: Entries that the list of the first state has before it, ``1 odo lin 2 trier``; notation `next` only.
+        carried: Entries that the list of the first state has before it, ``1 odo lin 2 trier``; not in `every`.
     """
 
     def __init__(
@@ -85,6 +85,8 @@ class Researcher:
     ) -> None:
         self.rng, self.skill, self.tags, self.notation = rng, skill or Skill(), tags, notation
         self.first, self.carried = first, carried
+        self.kept: Memory | None = None  # in `react`: what stands in all turns so far, and the last one as it was meant
+        self.meant = ""
 
     def turn(self, questions: Sequence[str], previous: str | None, information: str, turns_left: int) -> str:
         """Write the next turn.
@@ -99,6 +101,8 @@ class Researcher:
             ``<think>...</think>`` and a search or the answers, in the names of the tags.
         """
         lost = previous is None or parse_turn(previous, self.tags).action is None  # nothing was searched: begin again
+        if lost and self.meant and turns_left > 1:
+            return self.meant  # the history still has what it was read from
         memory = self._remember(None if lost else previous, len(questions))
         if previous is None:
             memory.carried = self.carried
@@ -182,11 +186,13 @@ class Researcher:
         In `next` a question that needs an earlier answer is searched for by that answer's number and the answer,
         ``answer 1 odo lin``: the number finds the entry of the list, so that this step is local as the others are.
         """
-        if self.notation == "next" and (needed := FOLLOW_UP.search(question)):
+        if self.notation in NUMBERED and (needed := FOLLOW_UP.search(question)):
             return f"{needed[0].lower()} {name}"
         return name if self.rng.random() < self.skill.query else question.lower().rstrip("?")
 
     def _remember(self, previous: str | None, num_questions: int) -> Memory:
+        if self.kept is not None:
+            return self.kept
         if previous is None:
             return Memory(START, [UNKNOWN] * num_questions, first=self.first)
         parsed = parse_turn(previous, self.tags)
@@ -198,10 +204,14 @@ class Researcher:
     def _write(self, memory: Memory, questions: Sequence[str], final: bool) -> str:
         search, answer = self.tags.names[0], self.tags.names[-1]
         state = write_state(memory, questions, self.notation, final)
-        think = f"<{self.tags.internal_state}> {state}</{self.tags.internal_state}>"
-        if not final:
-            return f"{think}<{search}> {memory.query}</{search}>"
-        return f"{think}<{answer}> {write_answers(memory, self.notation)}</{answer}>"
+        text = f"<{self.tags.internal_state}> {state}</{self.tags.internal_state}>"
+        if final:
+            text += f"<{answer}> {write_answers(memory, self.notation)}</{answer}>"
+        else:
+            text += f"<{search}> {memory.query}</{search}>"
+        if self.notation == "react":
+            self.kept, self.meant = memory, text
+        return text
 
 
 @dataclass
