@@ -139,7 +139,7 @@ def qa_play(config: WarmStart, stage: Stage, seed: int, num_passages: int = 5400
         def turn(previous: str | None, left: int) -> str:
             return reader.turn(asked, previous, env.observe(), left)
 
-        # else what comes behind a broken first turn, a new start or in `react` the same, would be what no policy can know
+        # else what comes behind a broken first turn (a new start, in `react` the same) is what no policy can know
         knows_start = task.prompt.startswith(f"{first} ") and not (data.notation == "react" and carried)
         return _hand(config, settings.tags, turn, rng, task.max_turns, config.data.slip if knows_start else 0.0)
 

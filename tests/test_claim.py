@@ -64,13 +64,13 @@ def test_one_command_goes_from_warm_starts_to_the_table_and_repeats_nothing(tmp_
     assert all(row["num_trajectories"] == 2 and row["measures"]["peak_tokens"]["mean"] > 10 for row in rows)
     assert [row["arm"] for row in told["interdependent"]["rows"]] == arms
     assert {stage: each["jobs"] for stage, each in told["cost"].items()} == {
-        "base": 1, "warmstart": 3, "chained": 3, "haste": 3, "rl": 3, "raft": 1, "cloning": 1,
-        "evaluate": 11, "interdependent": 11,
+        "base": 1, "warmstart": 4, "chained": 4, "haste": 4, "rl": 4, "raft": 1, "cloning": 1,
+        "evaluate": 14, "interdependent": 14,
     }  # fmt: skip
     assert len(told["evaluate"]["ratios"]["rl/mem1 over rl/full"]) == 6  # three ratios at two lengths
     assert "| rl/summary | 2 |" in (tmp_path / "claim.md").read_text() and (tmp_path / "evaluate.png").exists()
     out = capsys.readouterr().out
-    assert "CPU hours: base 0.00 (1 jobs)" in out and out.count("  rl/") == 3
+    assert "CPU hours: base 0.00 (1 jobs)" in out and out.count("  rl/") == 4
 
     assert claim.main(argv, lambda command, log: pytest.fail("nothing is left to do")) == 0
     assert claim.main([*argv, "--extra", "rl:--model.lr=1e-3", "--only", "rl"], here) == 1
@@ -82,7 +82,7 @@ def test_the_shop_plays_every_test_goal_in_each_mode_of_both_catalogues():
     jobs = {job.name: job.command for job in claim.Claim(options).jobs("shop_evaluate")}
     trained = [" ".join(job.command) for job in claim.Claim(options).jobs("shop_rl")]
     assert len(trained) == 2 * 3 * 2 and all("--model.engine.max_context_tokens 4096" in each for each in trained)
-    assert len(jobs) == 2 * 3 * (1 + 2)
+    assert len(jobs) == 2 * 3 * (1 + 2)  # no react: a shopper's turns restate nothing
     command = " ".join(jobs["shop_evaluate/official/rl/full/1"])
     assert "evaluate experiments/webshop.yaml --memory full" in command and "--tasks 500" in command
     assert "--data.catalogue /files" in command
@@ -94,6 +94,16 @@ def test_a_name_that_is_not_known_is_told_beside_those_that_are(option, name, ca
     with pytest.raises(SystemExit):
         claim.parsed([option, name])
     assert re.search(rf"argument {option}: expected some of \w+,.*, got {name}", capsys.readouterr().err)
+
+
+def test_the_history_that_restates_nothing_is_trained_and_played_in_the_memory_mode_full():
+    made = claim.Claim(claim.parsed(["--modes", "react", "--seeds", "0"]))
+    commands = {stage: " ".join(job.command) for stage in ("chained", "rl", "evaluate") for job in made.jobs(stage)}
+    assert commands["chained"].endswith(
+        "--warmstart.memory full --warmstart.data.qa.notation react --warmstart.init_from runs/claim/policies/react"
+    )
+    assert "--model.memory full" in commands["rl"] and "policies/hasty-react" in commands["rl"]
+    assert {arm.name: arm.mode for arm in made.arms("evaluate")}["rl/react"] == "full"
 
 
 def write(folder, mode, rows):

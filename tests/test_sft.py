@@ -208,10 +208,10 @@ def test_training_tasks_are_numbered_from_anywhere_on_and_others_from_one(tmp_pa
     assert len(played) == 12 and sum(t.reward for t in played) >= 33  # of 36 answers
 
 
-@pytest.mark.parametrize("mode", ["mem1", "full", "summary"])
-def test_a_list_to_be_carried_on_is_shown_and_only_carrying_it_on_is_cloned(tmp_path, mode):
+@pytest.mark.parametrize("mode, notation", [("mem1", "next"), ("full", "next"), ("summary", "next"), ("full", "react")])
+def test_a_list_to_be_carried_on_is_shown_and_only_carrying_it_on_is_cloned(tmp_path, mode, notation):
     config = warm_start(tmp_path, memory=mode)
-    config.data.qa = QAExpert(60, EXPERT, notation="next", largest_first=9, carried=1.0)
+    config.data.qa = QAExpert(60, EXPERT, notation=notation, largest_first=9, carried=1.0)
     config.stages = [Stage(4, 0, 4, objectives=[3], hops=[1])]
     tokenizer = tiny_tokenizer()
     played = [t for step in ExpertStream(config, tokenizer) for t in step]
@@ -220,7 +220,9 @@ def test_a_list_to_be_carried_on_is_shown_and_only_carrying_it_on_is_cloned(tmp_
     for t in carried:
         states = [turn for turn in t.turns if turn.kind == ("memory" if mode == "summary" else "act")]
         assert [turn.valid for turn in states] == [False] + [True] * (len(states) - 1)
-        assert all(t.task.data["carried"] in " ".join(tokenizer.decode(turn.action_ids).split()) for turn in states)
+        told = [" ".join(tokenizer.decode(turn.action_ids).split()) for turn in states]
+        lists = told if notation == "next" else [told[0], told[-1]]  # nothing is restated between
+        assert [t.task.data["carried"] in each for each in lists] == [True] * len(lists)
         numbers = [int(line.split()[0]) for line in t.task.prompt.split("\n")]
         assert numbers == list(range(numbers[0], t.task.data["first"] + 3)) and numbers[0] in (1, t.task.data["first"])
     assert {t.task.prompt.startswith("1 ") for t in carried} == {True, False}
@@ -239,6 +241,11 @@ def test_a_turn_slips_only_where_a_policy_can_tell_how_to_begin_again(tmp_path):
     slipped = {id(t): [turn for turn in t.turns if "expected exactly one" in turn.information] for t in played}
     assert behind_others and not any(slipped[id(t)] for t in behind_others)
     assert sum(len(each) for each in slipped.values()) > 20
+
+
+def test_answers_are_left_in_the_history_only_where_it_is_seen(tmp_path):
+    with pytest.raises(ValueError, match="react leaves the answers in the history, got warmstart.memory mem1"):
+        WarmStart(str(tmp_path), data=ExpertData(qa=QAExpert(notation="react")))
 
 
 @pytest.mark.parametrize(
