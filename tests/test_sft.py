@@ -243,51 +243,9 @@ def test_a_turn_slips_only_where_a_policy_can_tell_how_to_begin_again(tmp_path):
     assert sum(len(each) for each in slipped.values()) > 20
 
 
-@pytest.mark.parametrize("mode", ["mem1", "full", "summary"])
-def test_the_policy_writes_some_turns_which_are_shown_and_the_expert_goes_on_behind_them(tmp_path, mode):
-    config = own_turns(tmp_path, mode)
-    played, again = ([t for step in ExpertStream(config, tiny_tokenizer()) for t in step] for _ in range(2))
-    texts = [[tiny_tokenizer().decode(turn.action_ids) for turn in t.turns] for t in played]
-    assert texts == [[tiny_tokenizer().decode(turn.action_ids) for turn in t.turns] for t in again]
-    scripted = [turn for t in played for turn in t.turns if turn.valid]
-    own = [turn for t in played for turn in t.turns if not turn.valid]
-    assert all(t.turns[0].valid for t in played) and 5 < len(own) < len(scripted)
-    assert {value for turn in scripted for value in turn.action_logprobs} == {0.0}  # the script is certain
-    assert all(min(turn.action_logprobs) < 0 for turn in own)
-    assert sum(t.reward for t in played) >= 0.8 * 2 * len(played)  # what they broke off is begun again
-    assert [drift(t, mode) for t in played] == [0] * len(played)
-
-
-def own_turns(tmp_path, mode, share=0.25):
-    """Two questions and room for what is lost; the policy has random weights."""
-    torch.manual_seed(0)
-    policy = Policy(sft.make_model(SMALL, len(tiny_tokenizer())), tiny_tokenizer())
-    sft.save(policy, str(tmp_path / "start"))
-    config = warm_start(tmp_path / "policy", memory=mode, init_from=str(tmp_path / "start"))
-    config.data.qa = QAExpert(60, EXPERT, notation="next")
-    config.data.own_turns, config.rollout.max_new_tokens = share, 12
-    config.stages = [Stage(3, 0, 4, objectives=[2], hops=[1])]
-    return config
-
-
-@pytest.mark.parametrize(
-    ("settings", "message"),
-    [
-        ({"own_turns": 1.5}, r"own_turns must lie in \[0, 1\], got 1.5"),
-        ({"own_turns": 0.5}, "needs a policy that writes them, got warmstart.init_from null"),
-    ],
-)
-def test_turns_are_left_to_a_policy_that_is_there(tmp_path, settings, message):
-    with pytest.raises(ValueError, match=message):
-        WarmStart(str(tmp_path), data=ExpertData(**settings))
-
-
 def test_answers_are_left_in_the_history_only_where_it_is_seen(tmp_path):
     with pytest.raises(ValueError, match="react leaves the answers in the history, got warmstart.memory mem1"):
         WarmStart(str(tmp_path), data=ExpertData(qa=QAExpert(notation="react")))
-    with pytest.raises(ValueError, match="own_turns needs turns that say what is known, got .*notation react"):
-        data = ExpertData(own_turns=0.5, qa=QAExpert(notation="react"))
-        WarmStart(str(tmp_path), data=data, memory="full", init_from="somewhere")
 
 
 @pytest.mark.parametrize(
