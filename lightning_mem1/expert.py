@@ -9,18 +9,13 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from functools import cached_property
 from typing import Any
 
 from torch.utils.data import IterableDataset
 
-from lightning_mem1.engine.local import LocalEngine
-from lightning_mem1.engine.mixed import MixedEngine
-from lightning_mem1.engine.scripted import ScriptedEngine
-from lightning_mem1.engine.settings import EngineSettings
+from lightning_mem1.engine.scripted import ScriptedEngine, Writer
 from lightning_mem1.envs.webshop import WebShopEnv
 from lightning_mem1.memory import STAGED
-from lightning_mem1.policy.policy import Policy
 from lightning_mem1.rollout import Episode, RolloutSettings, collect
 from lightning_mem1.tasks import researcher, shoppers
 from lightning_mem1.tasks.notation import NUMBERED
@@ -34,9 +29,7 @@ from lightning_mem1.types import Env, Task, TaskSource, Trajectory
 from lightning_mem1.warmstart import Stage, WarmStart
 from lightning_mem1.wire import PRESETS
 
-OWN_CONTEXT = 8192  # tokens that a policy can see in the turns that are left to it
-
-Play = tuple[TaskSource, RolloutSettings, Callable[[random.Random, Env, Task], "_Hand"]]
+Play = tuple[TaskSource, RolloutSettings, Callable[[random.Random, Env, Task], Writer]]
 
 
 class ExpertStream(IterableDataset[list[Trajectory]]):
@@ -47,16 +40,6 @@ class ExpertStream(IterableDataset[list[Trajectory]]):
 
     def __init__(self, config: WarmStart, tokenizer: Any) -> None:
         self.config, self.tokenizer = config, tokenizer
-
-    @cached_property
-    def learner(self) -> LocalEngine | None:
-        """Writes the turns that are left to the policy that the warm start goes on from; None where none are."""
-        if not self.config.data.own_turns:
-            return None
-        policy = Policy.load(str(self.config.init_from)).eval()
-        most = max(max(s.shop_episodes, s.qa_episodes, s.marketplace_episodes) for s in self.config.stages)
-        room = min(OWN_CONTEXT, policy.config.max_position_embeddings)
-        return LocalEngine(policy, EngineSettings(num_slots=most, max_context_tokens=room))
 
     def __iter__(self) -> Iterator[list[Trajectory]]:
         data, step = self.config.data, 0
@@ -90,12 +73,9 @@ class ExpertStream(IterableDataset[list[Trajectory]]):
             task = source.task("train", rng.randrange(source.size("train")))
             episodes.append(Episode(task, env := source.env(task), group))
             writers.append(writer(random.Random(rng.random()), env, task))
-        script = ScriptedEngine(self.tokenizer, writers)
-        engine = MixedEngine(script, self.learner, writers) if self.learner else script
+        engine = ScriptedEngine(self.tokenizer, writers)
         played = collect(episodes, engine, self.tokenizer, settings, self.config.memory)
-        for trajectory, hand in zip(played, writers, strict=True):
-            for turn, own in zip(trajectory.turns, hand.own, strict=False):  # shown, not cloned
-                turn.valid = turn.valid and not own
+        for trajectory in played:
             if "carried" in trajectory.task.data:
                 leave_out_first_state(trajectory, self.config.memory)
         return played
@@ -126,7 +106,7 @@ def shop_play(
         marketplace=marketplace,
     )
 
-    def writer(rng: random.Random, env: Env, task: Task) -> _Hand:
+    def writer(rng: random.Random, env: Env, task: Task) -> Writer:
         assert isinstance(env, WebShopEnv)
         novice, instruction = Novice(rng, data.skill, tags), env.goal.instruction
 
@@ -151,7 +131,7 @@ def qa_play(config: WarmStart, stage: Stage, seed: int, num_passages: int = 5400
     }
     source = NumberedTasks(data.largest_first, data.carried, seed, num_passages, stage.hops, **asked_as)
 
-    def writer(rng: random.Random, env: Env, task: Task) -> _Hand:
+    def writer(rng: random.Random, env: Env, task: Task) -> Writer:
         first, carried = task.data.get("first", 1), task.data.get("carried", "")
         reader = Researcher(rng, data.skill, settings.tags, data.notation, first, carried)
         asked = [each.question for each in task.objectives]
@@ -167,32 +147,11 @@ def qa_play(config: WarmStart, stage: Stage, seed: int, num_passages: int = 5400
 
 
 class _Hand:
-    """Lets an expert write through a `ScriptedEngine`: it is given its previous turn and the number of turns left.
+    """Lets an expert write through a `ScriptedEngine`: it is given its previous turn and the number of turns left."""
 
-    Args:
-        turn: The expert: text of the previous turn, number of turns left -> text of the next turn.
-        slip: What is done to a text before it is said.
-        leave: Draws whether a turn is left to the policy; the first one never is.
-        max_turns: Turn budget.
-    """
-
-    def __init__(
-        self,
-        turn: Callable[[str | None, int], str],
-        slip: Callable[[str], str],
-        leave: Callable[[], bool],
-        max_turns: int,
-    ) -> None:
-        self.turn, self.slip, self.leave, self.max_turns = turn, slip, leave, max_turns
+    def __init__(self, turn: Callable[[str | None, int], str], slip: Callable[[str], str], max_turns: int) -> None:
+        self.turn, self.slip, self.max_turns = turn, slip, max_turns
         self.written: list[str] = []
-        self.own: list[bool] = []  # of each turn asked for, whether the policy writes it
-
-    def leaves(self, context: str) -> bool:
-        self.own.append(bool(self.written) and self.leave())
-        return self.own[-1]
-
-    def took(self, text: str) -> None:
-        self.written.append(text)
 
     def __call__(self, context: str) -> str:
         self.written.append(self.slip(self.next()))
@@ -209,29 +168,10 @@ class _StagedHand(_Hand):
     """
 
     def __init__(
-        self,
-        turn: Callable[[str | None, int], str],
-        slip: Callable[[str], str],
-        leave: Callable[[], bool],
-        max_turns: int,
-        tags: Tags,
+        self, turn: Callable[[str | None, int], str], slip: Callable[[str], str], max_turns: int, tags: Tags
     ) -> None:
-        super().__init__(turn, slip, leave, max_turns)
+        super().__init__(turn, slip, max_turns)
         self.tags, self.state, self.action = tags, "", ""
-        self.remembers = False  # whether a memory is asked for
-
-    def leaves(self, context: str) -> bool:
-        self.remembers = context.endswith(self.tags.state_opening)
-        if self.remembers:
-            return super().leaves(context)
-        self.own.append(bool(self.own) and self.own[-1])  # the same hand acts on a memory that wrote it
-        return self.own[-1]
-
-    def took(self, text: str) -> None:
-        if self.remembers:
-            self.state = self.tags.state_opening + text
-        else:
-            self.written.append(self.state + text)
 
     def __call__(self, context: str) -> str:
         asked_for_memory = context.endswith(self.tags.state_opening)
@@ -252,18 +192,13 @@ def _hand(
     rng: random.Random,
     max_turns: int,
     chance: float,
-) -> _Hand:
-    """An expert whose turns slip by chance, or are left to the policy."""
+) -> Writer:
+    """An expert whose turns slip by chance."""
 
     def slip(text: str) -> str:
         return _slip(text, rng, chance)
 
-    def leave() -> bool:
-        return bool(config.data.own_turns) and rng.random() < config.data.own_turns
-
-    if config.memory in STAGED:
-        return _StagedHand(turn, slip, leave, max_turns, tags)
-    return _Hand(turn, slip, leave, max_turns)
+    return _StagedHand(turn, slip, max_turns, tags) if config.memory in STAGED else _Hand(turn, slip, max_turns)
 
 
 def _slip(text: str, rng: random.Random, chance: float) -> str:

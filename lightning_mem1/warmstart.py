@@ -132,9 +132,6 @@ class ExpertData:
         steps_per_world: Steps before the next ones are drawn.
         slip: Part of the turns that is broken off or loops. Such turns are not cloned; what is cloned is how the expert
             goes on behind them, which a policy that makes mistakes of its own has to know.
-        own_turns: Part of the turns behind the first that the policy writes itself, as it was in `init_from`, with the
-            sampling of `rollout` (DAgger, Ross et al. 2011, arXiv 1011.0686). They are shown and not cloned; what is
-            cloned is how the expert goes on behind them.
         min_reward: Expert trajectories with a reward below it are dropped, valid turns included; null keeps all.
         shop: The shopper.
         qa: The researcher.
@@ -143,7 +140,6 @@ class ExpertData:
     first_seed: int = 1000
     steps_per_world: int = 20
     slip: float = 0.0
-    own_turns: float = 0.0
     min_reward: float | None = None
     shop: ShopExpert = field(default_factory=ShopExpert)
     qa: QAExpert = field(default_factory=QAExpert)
@@ -208,17 +204,6 @@ class WarmStart:
 
     def __post_init__(self) -> None:
         check_mode(self.memory, key="warmstart.memory")
-        if not 0.0 <= self.data.own_turns <= 1.0:
-            raise ValueError(f"warmstart.data.own_turns must lie in [0, 1], got {self.data.own_turns}")
-        if self.data.own_turns and not self.init_from:
-            raise ValueError(
-                "warmstart.data.own_turns needs a policy that writes them, got warmstart.init_from null; name a folder"
-            )
-        if self.data.own_turns and self.data.qa.notation == "react":
-            raise ValueError(
-                "warmstart.data.own_turns needs turns that say what is known, got warmstart.data.qa.notation react; "
-                "set it to next or every, or drop own_turns"
-            )
         if self.data.qa.notation == "react" and self.memory != "full":
             raise ValueError(
                 "warmstart.data.qa.notation react leaves the answers in the history, got warmstart.memory "
