@@ -35,8 +35,8 @@ ARMS = ("careful", "start", "rl", "raft", "cloning")  # before and after the has
 MODES = ("mem1", "full", "summary", "react")
 # what a mode is called -> the memory mode it is trained and played in, where that has another name
 MEMORY = {"react": "full"}
-# react: the full history with nothing restated in it, as agents have it that append each thought and action; `full`
-# restates the list of answers in every turn, as `mem1` has to
+# react: the full history with nothing restated in it, as agents have it that append each thought and action: an answer
+# stands in the turn that found it. `full` restates the list of answers in every turn, as `mem1` has to
 NOTATION = "--warmstart.data.qa.notation"
 LONGEST_TURN = "384"  # tokens: a turn that answers 32 questions has 267
 # tokens, as many as the bundled policies have positions for: the history of ten pages is not cut

@@ -22,7 +22,7 @@ class Memory:
     """What the previous turn says: the note, the answers so far with the words before them, and the query.
 
     `first` is the number of the first question, as the prompt has it; `carried` the entries before it, of questions
-    that are no longer asked.
+    that are no longer asked; `told` how many answers earlier turns have told.
     """
 
     note: str
@@ -31,6 +31,7 @@ class Memory:
     links: dict[int, str] = field(default_factory=dict)
     first: int = 1
     carried: str = ""
+    told: int = 0
 
 
 def due(asked: Asked, memory: Memory) -> tuple[str, Relation, bool]:

@@ -3,7 +3,8 @@
     every    the red door by odo lin; 1 by odo lin; 2 ?; 3 ?                every question has its place from the start
     next     the red door by odo lin; 1 odo lin | 2 who leads vex foods?    what is answered | what is searched for
              vex foods led by ivan kor; 1 odo lin 2 ivan kor | 3            at the end the number that no question has
-    react    the red door by odo lin | 2 who leads vex foods?               answers stay in the turns that found them
+    react    the red door by odo lin; 1 odo lin | 2 who leads vex foods?    answers stay in the turns that found them
+             vex foods led by ivan kor; 2 ivan kor | 3
 
 In `every` the first turn has to know how many questions there are, and each later one has to find an open place's
 question in the prompt. In `next` every step is local: the list is copied and one entry longer, the number behind the
@@ -11,7 +12,7 @@ bar goes up by one, its question is looked up in the prompt, and where no questi
 which is the list again (scoring `numbered`).
 
 `react` is for the full history alone: a turn is a thought and an action, as in ReAct (Yao et al. 2022, arXiv
-2210.03629), nothing is written down twice, and the final answer is put together from all turns, as `next` gives it.
+2210.03629), each answer is written down once, and the final one is put together from all turns, as `next` gives it.
 
 A small model copies by finding the last two tokens again. Hence no links and no separators in the list: behind
 ``; 4 in`` it could not tell which of the answers that begin with "in" is meant, behind ``haven;`` which number is due.
@@ -23,6 +24,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Literal, get_args
 
 from lightning_mem1.tasks.lookup import GIVEN_UP, LINK, UNKNOWN, Memory
@@ -46,10 +48,8 @@ def write_state(memory: Memory, questions: Sequence[str], notation: str, final: 
         return "; ".join([memory.note, *(_place(memory, number) for number in range(len(questions)))])
     known = _known(memory)
     due = "" if final else f" {questions[known].lower()}"
-    listed = f"{LISTED} {_listed(memory)}".rstrip()
-    if notation == "react" and (known or not memory.carried):
-        listed = ""
-    return f"{memory.note}{listed}{BAR}{memory.first + known}{due}"
+    listed = _told_now(memory) if notation == "react" else _listed(memory)
+    return f"{f'{memory.note}{LISTED} {listed}'.rstrip()}{BAR}{memory.first + known}{due}"
 
 
 def _known(memory: Memory) -> int:
@@ -61,6 +61,13 @@ def _listed(memory: Memory) -> str:
     """The answers so far behind their numbers."""
     known = enumerate(memory.answers[: _known(memory)], memory.first)
     return f"{memory.carried} {' '.join(f'{n} {answer}' for n, answer in known)}".strip()
+
+
+def _told_now(memory: Memory) -> str:
+    """What of the list no earlier turn has told: all that is carried on at first, then an answer at a time."""
+    if not _known(memory):
+        return memory.carried
+    return _listed(replace(memory, carried="", answers=memory.answers[memory.told :], first=memory.first + memory.told))
 
 
 def _place(memory: Memory, number: int) -> str:

@@ -211,6 +211,7 @@ class Researcher:
             text += f"<{search}> {memory.query}</{search}>"
         if self.notation == "react":
             self.kept, self.meant = memory, text
+            memory.told = sum(answer != UNKNOWN for answer in memory.answers)
         return text
 
 

@@ -164,22 +164,23 @@ def test_entries_of_questions_that_are_no_longer_asked_are_carried_on_until_a_tu
     assert write(asked, "<think> start; 1 ulm 1 ulm 1", "", 4).startswith("<think> start; | 3 the red door maker?")
 
 
-def test_with_the_whole_history_in_sight_nothing_is_written_down_twice_before_the_answer():
+def test_with_the_whole_history_in_sight_an_answer_is_written_down_once_before_the_last_turn():
     write = Researcher(random.Random(0), EXPERT, notation="react", first=3, carried="1 ulm 2 1843").turn
     asked = ["Who made The Red Door?", "Which town is answer 3 from?"]
     first = write(asked, None, "", 6)
     assert first == "<think> start; 1 ulm 2 1843 | 3 who made the red door?</think><search> the red door</search>"
     second = write(asked, first, DOOR, 5)
     assert second == (
-        "<think> the red door by odo lin | 4 which town is answer 3 from?</think><search> answer 3 odo lin</search>"
+        "<think> the red door by odo lin; 3 odo lin | 4 which town is answer 3 from?</think>"
+        "<search> answer 3 odo lin</search>"
     )
     assert write(asked, "<think> the red door by by by", "", 4) == second  # broken off: the history has what it needs
     third = write(asked, second, "1 Odo Lin: A poet from Ulm, born in 1801.", 3)
     listed = "1 ulm 2 1843 3 odo lin 4 ulm"
-    assert third == f"<think> odo lin from ulm | 5</think><answer> {listed}</answer>"
+    assert third == f"<think> odo lin from ulm; 4 ulm | 5</think><answer> {listed}</answer>"
     fresh = Researcher(random.Random(0), EXPERT, notation="react").turn
-    assert fresh(asked, None, "", 6).startswith("<think> start | 1 who made the red door?</think>")
-    assert fresh(asked, "<think> start st", "", 1) == "<think> start | 1</think><answer> none</answer>"
+    assert fresh(asked, None, "", 6).startswith("<think> start; | 1 who made the red door?</think>")
+    assert fresh(asked, "<think> start st", "", 1) == "<think> start; | 1</think><answer> none</answer>"
 
 
 @pytest.mark.parametrize("notation", ["next", "react"])
