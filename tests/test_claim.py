@@ -171,10 +171,12 @@ def test_a_failing_job_is_told_with_its_last_line_after_the_others_were_tried(tm
 
 
 def test_a_faultless_researcher_needs_less_context_where_older_turns_are_dropped():
-    rows = {mode: claim_bound.played(mode, 3, 1)[0] for mode in claim_bound.MODES}
-    assert [row["em"] for row in rows.values()] == [3.0, 3.0, 3.0]
+    rows = {arm: claim_bound.played(arm, 3, 1)[0] for arm in claim_bound.ARMS}
+    assert [row["em"] for row in rows.values()] == [3.0, 3.0, 3.0, 3.0]
     assert rows["summary"]["peak_tokens"] < rows["mem1"]["peak_tokens"] < rows["full"]["peak_tokens"]
     assert rows["mem1"]["longest_turn"] == rows["full"]["longest_turn"]
+    for name in ("peak_tokens", "dependency"):  # what is told once costs less than what is told in every turn
+        assert rows["mem1"][name] < rows["react"][name] < rows["full"][name]
 
 
 def test_a_turn_is_followed_when_every_token_is_the_first_choice_and_the_first_slip_is_told():
