@@ -40,6 +40,11 @@ def some_of(known: Iterable[str]) -> Callable[[str], list[str]]:
     return names
 
 
+def integers(given: str) -> list[int]:
+    """Reads integers with commas between them."""
+    return [int(part) for part in given.split(",")]
+
+
 def arguments(description: str) -> argparse.ArgumentParser:
     """A parser that knows the two options of every benchmark; the baseline stands beside the script."""
     parser = argparse.ArgumentParser(description=description)

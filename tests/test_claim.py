@@ -171,7 +171,7 @@ def test_a_failing_job_is_told_with_its_last_line_after_the_others_were_tried(tm
 
 
 def test_a_faultless_researcher_needs_less_context_where_older_turns_are_dropped():
-    rows = {arm: claim_bound.played(arm, 3, 1)[0] for arm in claim_bound.ARMS}
+    rows = {mode: claim_bound.played(mode, 3, 1)[0] for mode in claim.MODES}
     assert [row["em"] for row in rows.values()] == [3.0, 3.0, 3.0, 3.0]
     assert rows["summary"]["peak_tokens"] < rows["mem1"]["peak_tokens"] < rows["full"]["peak_tokens"]
     assert rows["mem1"]["longest_turn"] == rows["full"]["longest_turn"]

@@ -23,21 +23,23 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 sys.path.insert(0, str(Path(__file__).parent))
 
 import claim_table
-from baseline import hardware, some_of
+from baseline import hardware, integers, some_of
 from claim_table import Arm, Result
 from jobs import ROOT, Job, Start, cost, in_process_of_its_own, run_all
+
+from lightning_mem1.tasks.notation import Notation
 
 STAGES = (
     "base", "warmstart", "chained", "haste", "rl", "raft", "cloning", "evaluate", "interdependent", "shop_warmstart",
     "shop_rl", "shop_evaluate",
 )  # fmt: skip
 ARMS = ("careful", "start", "rl", "raft", "cloning")  # before and after the hasty expert, and three ways on from there
-MODES = ("mem1", "full", "summary", "react")
-# what a mode is called -> the memory mode it is trained and played in, where that has another name
-MEMORY = {"react": "full"}
-# react: the full history with nothing restated in it, as agents have it that append each thought and action: an answer
-# stands in the turn that found it. `full` restates the list of answers in every turn, as `mem1` has to
-NOTATION = "--warmstart.data.qa.notation"
+# what is compared -> the memory mode that it is trained and played in. react: the full history with nothing restated in
+# it, as agents have it that append each thought and action: an answer stands in the turn that found it. `full` restates
+# the list of answers in every turn, as `mem1` has to
+MEMORY = {"mem1": "mem1", "full": "full", "summary": "summary", "react": "full"}
+NOTATION: dict[str, Notation] = {"react": "react"}  # where it is not that of the configs, `next`
+MODES = tuple(MEMORY)
 LONGEST_TURN = "384"  # tokens: a turn that answers 32 questions has 267
 # tokens, as many as the bundled policies have positions for: the history of ten pages is not cut
 SHOP_ROOM = "--model.engine.max_context_tokens", "4096"
@@ -128,7 +130,7 @@ class Claim:
 
     def _shop_modes(self) -> list[str]:
         """A shopper's turns list nothing: there is one way to see the full history."""
-        return [mode for mode in self.options.modes if mode not in MEMORY]
+        return [mode for mode in self.options.modes if mode not in NOTATION]
 
     def _shops(self) -> dict[str, list[str]]:
         """Name of a shop -> what the commands are told of it."""
@@ -154,14 +156,12 @@ class Claim:
         folders: dict[str, list[Path]] = {}
         for job in self.jobs(stage):
             folders.setdefault(job.name.split("/", 1)[1].rsplit("/", 1)[0], []).append(ROOT / self.folder / job.name)
-        modes = {name: name.split("/")[-1] for name in folders}
-        return [Arm(name, tuple(those), MEMORY.get(modes[name], modes[name])) for name, those in folders.items()]
+        return [Arm(name, tuple(those), MEMORY[name.split("/")[-1]]) for name, those in folders.items()]
 
     def _cloned_in(self, mode: str, stage: str, config: str, output: str, start: str) -> Job:
-        restated = (NOTATION, mode) if mode in MEMORY else ()
-        return self._cloned(
-            f"{stage}/{mode}", config, output, start, "--warmstart.memory", MEMORY.get(mode, mode), *restated
-        )
+        more = ["--warmstart.memory", MEMORY[mode]]
+        more += ["--warmstart.data.qa.notation", NOTATION[mode]] if mode in NOTATION else []
+        return self._cloned(f"{stage}/{mode}", config, output, start, *more)
 
     def _cloned(self, name: str, config: str, output: str, start: str | None = None, *more: str) -> Job:
         stage = name.split("/")[0]
@@ -173,15 +173,15 @@ class Claim:
     def _trained(self, name: str, config: str, mode: str, seed: int, policy: str, *more: str) -> Job:
         root = self._root(name, mode, seed)
         command = ["-m", "lightning_mem1.fit", f"experiments/{config}.yaml", "--model.policy", self._policy(policy)]
+        command += ["--model.memory", MEMORY[mode], "--seed_everything", str(seed)]
         command += [
-            "--model.memory",
-            MEMORY.get(mode, mode),
-            "--seed_everything",
-            str(seed),
             "--trainer.default_root_dir",
             str(root),
+            "--trainer.logger",
+            "false",
+            *more,
+            *self.extra[name.split("/")[0]],
         ]
-        command += ["--trainer.logger", "false", *more, *self.extra[name.split("/")[0]]]
         return Job(f"{name}/{mode}/{seed}", tuple(command), root / "checkpoints" / "last.ckpt")
 
     def _played(
@@ -195,14 +195,7 @@ class Claim:
         self, stage: str, name: str, seed: int, mode: str, config: str, more: Sequence[str], chosen: Sequence[str]
     ) -> Job:
         full = f"{stage}/{name}/{seed}"
-        command = [
-            "-m",
-            "lightning_mem1.evaluate",
-            f"experiments/{config}.yaml",
-            "--memory",
-            MEMORY.get(mode, mode),
-            *more,
-        ]
+        command = ["-m", "lightning_mem1.evaluate", f"experiments/{config}.yaml", "--memory", MEMORY[mode], *more]
         command += chosen or ["--tasks", "500"]  # all test goals of the shop
         command += ["--output", str(self.folder / full), "--trainer.logger", "false", *self.extra[stage]]
         return Job(full, tuple(command), extends=True)
@@ -265,10 +258,6 @@ def _costs(stages: Mapping[str, Mapping[str, float]]) -> list[str]:
     return [f"CPU hours: {', '.join(told)}; together {total:.2f}"]
 
 
-def _numbers(given: str) -> list[int]:
-    return [int(part) for part in given.split(",")]
-
-
 def parsed(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(description="Compare memory modes that were trained alike.")
@@ -277,11 +266,11 @@ def parsed(argv: Sequence[str] | None = None) -> argparse.Namespace:
     everything = [stage for stage in STAGES if not stage.startswith("shop")]
     told = f"stages, some of {','.join(STAGES)}; left out: all but the shop's"
     parser.add_argument("--only", type=some_of(STAGES), default=everything, help=told)
-    parser.add_argument("--seeds", type=_numbers, default=[0, 1, 2])
+    parser.add_argument("--seeds", type=integers, default=[0, 1, 2])
     parser.add_argument("--modes", type=some_of(MODES), default=list(MODES))
     arms = f"what is evaluated, some of {','.join(ARMS)}"
     parser.add_argument("--arms", type=some_of(ARMS), default=list(ARMS), help=arms)
-    parser.add_argument("--objectives", type=_numbers, default=[1, 2, 4, 8, 16, 32])
+    parser.add_argument("--objectives", type=integers, default=[1, 2, 4, 8, 16, 32])
     parser.add_argument("--tasks", type=int, default=100, help="tasks of each number of objectives")
     parser.add_argument("--catalogue", help="folder of the official shop files: the shop's stages play there as well")
     parser.add_argument(

@@ -12,7 +12,9 @@ import argparse
 import random
 from collections.abc import Sequence
 from statistics import fmean
-from typing import Any, cast
+from typing import Any
+
+from claim import MEMORY, MODES, NOTATION
 
 from lightning_mem1.engine.scripted import ScriptedEngine
 from lightning_mem1.expert import qa_play
@@ -25,9 +27,6 @@ from lightning_mem1.tasks.researcher import EXPERT
 from lightning_mem1.text import Tags
 from lightning_mem1.types import Trajectory
 from lightning_mem1.warmstart import ExpertData, QAExpert, Stage, WarmStart
-
-MODES = ("mem1", "full", "summary")
-ARMS = (*MODES, "react")  # the last: the full history in the notation of that name
 
 
 def faultless(
@@ -48,12 +47,12 @@ def faultless(
     return collect(episodes, ScriptedEngine(tokenizer, writers), tokenizer, settings, mode), settings.tags
 
 
-def played(arm: str, objectives: int, num_tasks: int) -> list[dict[str, float]]:
+def played(mode: str, objectives: int, num_tasks: int) -> list[dict[str, float]]:
     """The measures of some tasks, and ``longest_turn``, in tokens."""
     tokenizer = load_tokenizer(str(BUNDLED))
-    mode, notation = ("full", "react") if arm == "react" else (arm, "next")
-    found, tags = faultless(mode, objectives, num_tasks, tokenizer, cast(Notation, notation))
-    return [measures(each, tokenizer.decode, tags, mode) | {"longest_turn": _longest(each)} for each in found]
+    memory = MEMORY[mode]
+    found, tags = faultless(memory, objectives, num_tasks, tokenizer, NOTATION.get(mode, "next"))
+    return [measures(each, tokenizer.decode, tags, memory) | {"longest_turn": _longest(each)} for each in found]
 
 
 def _longest(trajectory: Trajectory) -> float:
@@ -72,12 +71,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     print("| --- | --- | --- | --- | --- | --- | --- |")
     for k in map(int, options.objectives.split(",")):
         base: tuple[float, float] | None = None
-        for arm in ARMS:
-            rows = played(arm, k, options.tasks)
+        for mode in MODES:
+            rows = played(mode, k, options.tasks)
             em, peak, pairs = (fmean(row[name] for row in rows) for name in ("em", "peak_tokens", "dependency"))
             base = base or (peak, pairs)
             longest = max(row["longest_turn"] for row in rows)
-            cells = f"{k} | {arm} | {em:.2f} | {longest:.0f} | {peak:,.0f} | {pairs / 1e6:.3f}"
+            cells = f"{k} | {mode} | {em:.2f} | {longest:.0f} | {peak:,.0f} | {pairs / 1e6:.3f}"
             print(f"| {cells} | {peak / base[0]:.2f}, {pairs / base[1]:.2f} |", flush=True)
 
 

@@ -23,7 +23,8 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from claim_bound import MODES, faultless
+from claim import MEMORY
+from claim_bound import faultless
 
 from lightning_mem1.memory import contexts
 from lightning_mem1.policy.policy import Policy
@@ -103,7 +104,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Print a table."""
     parser = argparse.ArgumentParser(description="How far a policy follows a faultless researcher.")
     parser.add_argument("policy", help="folder, or bundled")
-    parser.add_argument("--memory", choices=MODES, default="mem1")
+    parser.add_argument("--memory", choices=tuple(dict.fromkeys(MEMORY.values())), default="mem1")
     parser.add_argument("--notation", choices=NOTATIONS, default="next")
     parser.add_argument("--wording", choices=WORDINGS, default="topic")
     parser.add_argument("--objectives", default="1,2,4,8,16")

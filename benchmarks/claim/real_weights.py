@@ -34,7 +34,7 @@ from torch.utils.data import DataLoader
 sys.path.insert(0, str(Path(__file__).parents[1]))
 sys.path.insert(0, str(Path(__file__).parent))
 
-from baseline import hardware, some_of
+from baseline import hardware, integers, some_of
 from reader import SPARE, Cloned, worded
 
 from lightning_mem1 import callbacks, command
@@ -327,10 +327,6 @@ def cell(interval: Mapping[str, float], measure: Measure) -> str:
     return f"{mean} [{low}, {high}]"
 
 
-def _numbers(given: str) -> list[int]:
-    return [int(part) for part in given.split(",")]
-
-
 def parsed(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(description="Real pretrained weights on real questions.")
@@ -350,7 +346,7 @@ def parsed(argv: Sequence[str] | None = None) -> argparse.Namespace:
         help="most steps of a warm start; its rate falls with what is gone first",
     )
     add("--warm_episodes", type=int, default=12, help="trajectories of a step")
-    add("--warm_objectives", type=_numbers, default=[1, 2, 4, 6], help="questions per task, by turns")
+    add("--warm_objectives", type=integers, default=[1, 2, 4, 6], help="questions per task, by turns")
     add("--warm_first", type=int, default=1, help="largest number that a task of the warm start begins at")
     add("--warm_lr", type=float, default=3e-4)
     add("--warm_precision", default="32-true", help="of the warm start, as Lightning's trainer names it: bf16-mixed")
@@ -359,7 +355,7 @@ def parsed(argv: Sequence[str] | None = None) -> argparse.Namespace:
     add("--rl_seconds", type=float, default=600)
     add("--val_every", type=int, default=5, help="rl_steps between validations")
     add("--rl", action="append", default=[], help="the same, of reinforcement alone")
-    add("--objectives", type=_numbers, default=[1, 2, 4, 8, 16])
+    add("--objectives", type=integers, default=[1, 2, 4, 8, 16])
     add("--tasks", type=int, default=96, help="held-out tasks of each number of objectives, all where there are fewer")
     add("--evaluate_seconds", type=float, default=600, help="of one evaluation; what runs then has no answer")
     add("--evaluated", action="append", default=[], help="the same, of evaluation alone")

@@ -24,7 +24,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Literal, get_args
 
 from lightning_mem1.tasks.lookup import GIVEN_UP, LINK, UNKNOWN, Memory
@@ -46,28 +45,30 @@ def write_state(memory: Memory, questions: Sequence[str], notation: str, final: 
     """
     if notation == "every":
         return "; ".join([memory.note, *(_place(memory, number) for number in range(len(questions)))])
-    known = _known(memory)
+    known = known_answers(memory)
     due = "" if final else f" {questions[known].lower()}"
     listed = _told_now(memory) if notation == "react" else _listed(memory)
     return f"{f'{memory.note}{LISTED} {listed}'.rstrip()}{BAR}{memory.first + known}{due}"
 
 
-def _known(memory: Memory) -> int:
+def known_answers(memory: Memory) -> int:
     """How many answers are known before the first that is not."""
     return memory.answers.index(UNKNOWN) if UNKNOWN in memory.answers else len(memory.answers)
 
 
 def _listed(memory: Memory) -> str:
     """The answers so far behind their numbers."""
-    known = enumerate(memory.answers[: _known(memory)], memory.first)
-    return f"{memory.carried} {' '.join(f'{n} {answer}' for n, answer in known)}".strip()
+    return f"{memory.carried} {_entries(memory, 0)}".strip()
 
 
 def _told_now(memory: Memory) -> str:
-    """What of the list no earlier turn has told: all that is carried on at first, then an answer at a time."""
-    if not _known(memory):
-        return memory.carried
-    return _listed(replace(memory, carried="", answers=memory.answers[memory.told :], first=memory.first + memory.told))
+    """What of the list no earlier turn has told; before there is an answer, what is carried on."""
+    return _entries(memory, memory.told) if known_answers(memory) else memory.carried
+
+
+def _entries(memory: Memory, since: int) -> str:
+    known = enumerate(memory.answers[since : known_answers(memory)], memory.first + since)
+    return " ".join(f"{number} {answer}" for number, answer in known)
 
 
 def _place(memory: Memory, number: int) -> str:

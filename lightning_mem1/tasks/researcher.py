@@ -36,7 +36,14 @@ from lightning_mem1.tasks.lookup import (
     resolve,
     year_in,
 )
-from lightning_mem1.tasks.notation import NUMBERED, Notation, read_state, write_answers, write_state
+from lightning_mem1.tasks.notation import (
+    NUMBERED,
+    Notation,
+    known_answers,
+    read_state,
+    write_answers,
+    write_state,
+)
 from lightning_mem1.tasks.quiz import FOLLOW_UP, Asked, read_question
 from lightning_mem1.text import QA_TAGS, Tags, parse_turn
 from lightning_mem1.types import Env, Task
@@ -211,7 +218,7 @@ class Researcher:
             text += f"<{search}> {memory.query}</{search}>"
         if self.notation == "react":
             self.kept, self.meant = memory, text
-            memory.told = sum(answer != UNKNOWN for answer in memory.answers)
+            memory.told = known_answers(memory)
         return text
 
 
