@@ -23,7 +23,8 @@ class Architecture:
         hidden_size: Width.
         num_layers: Number of layers.
         num_heads: Query heads.
-        num_kv_heads: Key and value heads.
+        num_kv_heads: Key and value heads. The induction circuit shares its codes out among them: fewer and wider ones
+            mistake fewer places for each other.
         intermediate_size: Width of the MLP.
         init_std: Standard deviation of the initial weights; small models learn faster from more than the usual 0.02.
         induction_start: Begin with an induction circuit (see `policy.induction`).
