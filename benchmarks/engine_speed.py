@@ -33,7 +33,7 @@ import yaml
 sys.path.insert(0, str(Path(__file__).parent))
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
-from baseline import Ratios, arguments, finish
+from baseline import Ratios, arguments, finish, integers, some_of
 
 from lightning_mem1.engine.local import EngineSettings, LocalEngine
 from lightning_mem1.engine.scripted import ScriptedEngine
@@ -50,6 +50,7 @@ from vllm_server import serving
 
 EXPERIMENTS = Path(__file__).parents[1] / "experiments"
 VLLM = os.environ.get("LIGHTNING_MEM1_VLLM", "")
+WORKLOADS, BESIDE = ("webshop", "qa"), ("generate", "continuous")
 GROUP = 8
 SEQUENCES = 256  # most turns that vLLM runs at once
 PREFILL = 32768  # its tokens in one pass: a prompt in two parts ends its CPU engine when a turn has a seed of its own
@@ -224,12 +225,12 @@ def ratios(found: dict[str, Any]) -> Ratios:
 def table(policy: str, url: str, options: Any) -> list[dict[str, Any]]:
     """Measure at every number of episodes and print."""
     found: list[dict[str, Any]] = []
-    arms = ["local", *options.beside.split(","), *(["vllm"] if url else [])]
+    arms = ["local", *options.beside, *(["vllm"] if url else [])]
     multiples = [f"{kind}times_{arm}" for arm in arms[1:] for kind in ("", "cpu_")]
     heads = ["workload", "episodes", *(f"{arm} tokens/s" for arm in arms), *multiples]
     print(f"| {' | '.join(heads)} |\n|{' --- |' * len(heads)}")
-    for name in options.workloads.split(","):
-        for episodes in map(int, options.episodes.split(",")):
+    for name in options.workloads:
+        for episodes in options.episodes:
             one = measured(name, policy, url, arms, episodes, options.repeats)
             cells = [name, episodes, *(f"{one['tokens_per_s'][arm]:,}" for arm in arms)]
             cells += [one[multiple] for multiple in multiples]
@@ -242,9 +243,11 @@ def main() -> int:
     """Measure, print a table, write, check."""
     parser = arguments("Compare engines on multi-turn episodes.")
     parser.add_argument("--policy", default="bundled")
-    parser.add_argument("--workloads", default="webshop,qa")
-    parser.add_argument("--beside", default="generate,continuous", help="what the local engine is compared with")
-    parser.add_argument("--episodes", default="1,16,64,256")
+    parser.add_argument("--workloads", type=some_of(WORKLOADS), default=list(WORKLOADS))
+    parser.add_argument(
+        "--beside", type=some_of(BESIDE), default=list(BESIDE), help="what the local engine is compared with"
+    )
+    parser.add_argument("--episodes", type=integers, default=[1, 16, 64, 256])
     parser.add_argument("--repeats", type=int, default=3)
     options = parser.parse_args()
     policy = options.policy

@@ -17,7 +17,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from baseline import Ratios, arguments, finish
+from baseline import Ratios, arguments, finish, integers
 from engine_speed import GROUP, workload
 
 from lightning_mem1.rollout import Episode, RolloutSettings, collect
@@ -62,7 +62,7 @@ def main() -> int:
     parser = arguments("Compare environment steps in threads with steps in line.")
     parser.add_argument("--policy", default="bundled")
     parser.add_argument("--episodes", type=int, default=64)
-    parser.add_argument("--pauses", default="0,20,100", help="milliseconds that a reply takes")
+    parser.add_argument("--pauses", type=integers, default=[0, 20, 100], help="milliseconds that a reply takes")
     parser.add_argument("--threads", type=int, default=16)
     parser.add_argument("--repeats", type=int, default=3)
     options = parser.parse_args()
@@ -71,7 +71,7 @@ def main() -> int:
     arms = {"in_line": settings, "threads": replace(settings, env_threads=options.threads)}
     runs = []
     print("| a reply takes, ms | in line, s | in threads, s | times in line |\n| --- | --- | --- | --- |")
-    for pause_ms in map(int, options.pauses.split(",")):
+    for pause_ms in options.pauses:
         spent: dict[str, list[float]] = {arm: [] for arm in arms}
         for repeat in range(options.repeats + 1):
             for arm, each in arms.items():

@@ -20,7 +20,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from baseline import Ratios, arguments, finish
+from baseline import Ratios, arguments, finish, integers
 
 from lightning_mem1.collator import collate, minibatches
 from lightning_mem1.engine.local import EngineSettings, LocalEngine
@@ -135,14 +135,14 @@ def main() -> int:
     """Measure, print a table, write, check."""
     parser = arguments("Time and memory of an episode by its horizon.")
     parser.add_argument("--policy", default="bundled")
-    parser.add_argument("--turns", default="2,4,8,16,32,64")
+    parser.add_argument("--turns", type=integers, default=[2, 4, 8, 16, 32, 64])
     parser.add_argument("--repeats", type=int, default=3)
     options = parser.parse_args()
     policy = Policy.load(options.policy, lora=LoraSettings(target_modules="all-linear"))
     found = []
     heads = [f"{mode} {name}" for name in ("tokens", "KV MiB", "collect ms", "train ms") for mode in MODES]
     print(f"| turns | {' | '.join(heads)} |\n|{' --- |' * (len(heads) + 1)}")
-    for turns in map(int, options.turns.split(",")):
+    for turns in options.turns:
         one = measured(policy, turns, options.repeats)
         keys = ("peak_context_tokens", "keys_and_values_mib", "collect_ms", "train_ms")
         print(f"| {turns} | {' | '.join(str(one[mode][key]) for key in keys for mode in MODES)} |", flush=True)

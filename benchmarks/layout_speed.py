@@ -24,7 +24,7 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from baseline import Ratios, arguments, finish
+from baseline import Ratios, arguments, finish, integers
 
 from lightning_mem1.collator import Batch, collate
 from lightning_mem1.policy.policy import LoraSettings, Policy
@@ -124,8 +124,8 @@ def main() -> int:
     parser.add_argument("--policy", default="bundled")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--dtype", default="float32")
-    parser.add_argument("--turns", default="2,4,8,16,32")
-    parser.add_argument("--prompts", default="100,300,1000")
+    parser.add_argument("--turns", type=integers, default=[2, 4, 8, 16, 32])
+    parser.add_argument("--prompts", type=integers, default=[100, 300, 1000])
     parser.add_argument("--group", type=int, default=1, help="trajectories of one prompt in a pass")
     parser.add_argument("--repeats", type=int, default=7)
     options = parser.parse_args()
@@ -134,8 +134,8 @@ def main() -> int:
     found = []
     print("| prompt | turns | tokens to rows | time to rows | time to dense | tree ms | rows ms | dense ms |")
     print("| --- | --- | --- | --- | --- | --- | --- | --- |")
-    for prompt in map(int, options.prompts.split(",")):
-        for turns in map(int, options.turns.split(",")):
+    for prompt in options.prompts:
+        for turns in options.turns:
             one = measured(policy, prompt, turns, options.group, options.repeats)
             cells = " | ".join(f"{one[name]:.2f}" for name in ("tokens_to_rows", "time_to_rows", "time_to_dense"))
             print(f"| {prompt} | {turns} | {cells} | {' | '.join(str(one['ms'][arm]) for arm in ARMS)} |", flush=True)

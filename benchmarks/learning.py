@@ -26,9 +26,12 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from baseline import Ratios, arguments, finish, surroundings
+from baseline import Ratios, arguments, finish, integers, some_of, surroundings
 
 ROOT = Path(__file__).parents[1]
+EXPERIMENTS = [
+    str(path.relative_to(ROOT / "experiments").with_suffix("")) for path in sorted(ROOT.glob("experiments/**/*.yaml"))
+]
 ALGORITHMS = ("grpo", "dr_grpo", "rloo", "reinforce_pp", "dapo", "gspo", "gigpo", "ppo", "raft")
 THREADS = "1"  # of each run
 TOLERANCE = 0.1  # rewards, which vary from seed to seed
@@ -122,9 +125,9 @@ def ratios(found: dict[str, Any]) -> Ratios:
 def main() -> int:
     """Run what is missing, write after every run, print the table, check."""
     parser = arguments("Compare algorithms from the same start.")
-    parser.add_argument("--experiments", default="webshop,qa")
-    parser.add_argument("--algorithms", default=",".join(ALGORITHMS))
-    parser.add_argument("--seeds", default="0,1,2")
+    parser.add_argument("--experiments", type=some_of(EXPERIMENTS), default=["webshop", "qa"])
+    parser.add_argument("--algorithms", type=some_of(ALGORITHMS), default=list(ALGORITHMS))
+    parser.add_argument("--seeds", type=integers, default=[0, 1, 2])
     parser.add_argument("--rl_steps", type=int, default=40)
     parser.add_argument("--jobs", type=int, default=1, help="runs at once")
     parser.add_argument("--override", action="append", default=[], help="handed on to the command")
@@ -142,10 +145,9 @@ def main() -> int:
 
     names = ("experiment", "algorithm", "seed", "rl_steps", "overrides")
     done = {json.dumps([each[name] for name in names]) for each in known}
-    seeds, experiments = map(int, options.seeds.split(",")), options.experiments.split(",")
     wanted = [
         (experiment, algorithm, seed, options.rl_steps, options.override)
-        for seed, algorithm, experiment in product(seeds, options.algorithms.split(","), experiments)
+        for seed, algorithm, experiment in product(options.seeds, options.algorithms, options.experiments)
     ]
     with ThreadPoolExecutor(options.jobs) as pool:
         missing = [each for each in wanted if json.dumps(list(each)) not in done]

@@ -10,10 +10,16 @@ from __future__ import annotations
 
 import argparse
 import random
+import sys
 from collections.abc import Sequence
+from pathlib import Path
 from statistics import fmean
 from typing import Any
 
+sys.path.insert(0, str(Path(__file__).parents[1]))
+sys.path.insert(0, str(Path(__file__).parent))
+
+from baseline import integers
 from claim import MEMORY, MODES, NOTATION
 
 from lightning_mem1.engine.scripted import ScriptedEngine
@@ -62,14 +68,14 @@ def _longest(trajectory: Trajectory) -> float:
 def main(argv: Sequence[str] | None = None) -> None:
     """Print a table."""
     parser = argparse.ArgumentParser(description="Tokens of a faultless researcher.")
-    parser.add_argument("--objectives", default="1,2,4,8,16,32")
+    parser.add_argument("--objectives", type=integers, default=[1, 2, 4, 8, 16, 32])
     parser.add_argument("--tasks", type=int, default=20)
     options = parser.parse_args(argv)
     print(
         "| objectives | memory | EM, sum | longest turn | peak tokens | dependency, 1e6 | over mem1: peak, dependency |"
     )
     print("| --- | --- | --- | --- | --- | --- | --- |")
-    for k in map(int, options.objectives.split(",")):
+    for k in options.objectives:
         base: tuple[float, float] | None = None
         for mode in MODES:
             rows = played(mode, k, options.tasks)

@@ -21,8 +21,10 @@ from pathlib import Path
 
 import torch
 
+sys.path.insert(0, str(Path(__file__).parents[1]))
 sys.path.insert(0, str(Path(__file__).parent))
 
+from baseline import integers
 from claim import MEMORY
 from claim_bound import faultless
 
@@ -107,13 +109,13 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--memory", choices=tuple(dict.fromkeys(MEMORY.values())), default="mem1")
     parser.add_argument("--notation", choices=NOTATIONS, default="next")
     parser.add_argument("--wording", choices=WORDINGS, default="topic")
-    parser.add_argument("--objectives", default="1,2,4,8,16")
+    parser.add_argument("--objectives", type=integers, default=[1, 2, 4, 8, 16])
     parser.add_argument("--questions", type=int, default=16, help="of each number of objectives, over all its tasks")
     options = parser.parse_args(argv)
     policy = Policy.load(options.policy).eval()
     print("| objectives | turns followed | tokens followed | departures by part of the turn | first slips |")
     print("| --- | --- | --- | --- | --- |")
-    for k in map(int, options.objectives.split(",")):
+    for k in options.objectives:
         each = turns(policy, options.memory, k, max(1, options.questions // k), options.notation, options.wording)
         whole, share = (
             sum(not one.slip for one in each),
