@@ -25,7 +25,7 @@ from lightning_mem1.tasks.qa import EncyclopediaTasks
 from lightning_mem1.tasks.researcher import Researcher
 from lightning_mem1.tasks.webshop import ShopTasks
 from lightning_mem1.text import Tags, information_block
-from lightning_mem1.types import Env, StopReason, Task, TaskSource, Trajectory
+from lightning_mem1.types import Env, Task, TaskSource, Trajectory
 from lightning_mem1.warmstart import Stage, WarmStart
 from lightning_mem1.wire import PRESETS
 
@@ -78,8 +78,6 @@ class ExpertStream(IterableDataset[list[Trajectory]]):
         for trajectory in played:
             if "carried" in trajectory.task.data:
                 leave_out_first_state(trajectory, self.config.memory)
-            if "cut_off" in trajectory.task.data:
-                _leave_out_end(trajectory, self.config.memory)
         return played
 
 
@@ -92,15 +90,6 @@ def leave_out_first_state(trajectory: Trajectory, memory: str) -> None:
     """Do not clone the turn, if there is one, that tells what no policy could know: it is shown only."""
     kind = "memory" if memory in STAGED else "act"
     for turn in [turn for turn in trajectory.turns if turn.kind == kind][:1]:
-        turn.valid = False
-
-
-def _leave_out_end(trajectory: Trajectory, memory: str) -> None:
-    """Do not clone the answer, nor the state from which it is given, of a task whose prompt asks for more."""
-    if trajectory.stop_reason is not StopReason.DONE:
-        return
-    number = 2 if memory in STAGED and len(trajectory.turns) > 1 else 1
-    for turn in trajectory.turns[-number:]:
         turn.valid = False
 
 
@@ -140,7 +129,7 @@ def qa_play(config: WarmStart, stage: Stage, seed: int, num_passages: int = 5400
         "variant": variant,
         "wording": data.wording,
     }
-    source = NumberedTasks(data.largest_first, data.carried, data.cut_off, seed, num_passages, stage.hops, **asked_as)
+    source = NumberedTasks(data.largest_first, data.carried, seed, num_passages, stage.hops, **asked_as)
 
     def writer(rng: random.Random, env: Env, task: Task) -> Writer:
         first, carried = task.data.get("first", 1), task.data.get("carried", "")

@@ -101,9 +101,6 @@ class QAExpert:
             state is shown and not cloned. Every other prompt of them has the answered questions too. So a policy
             learns to keep and to lengthen a list of `largest_first` answers, and to find its place among as many
             questions, in a few turns. Not in notation `every`.
-        cut_off: Part of the tasks whose prompt has further questions, up to number `largest_first`, behind those that
-            the researcher works on; the turn in which it stops is shown and not cloned. So a policy learns to begin,
-            too, below a prompt of many questions. Not in notation `every`.
     """
 
     num_passages: int = 300
@@ -112,19 +109,17 @@ class QAExpert:
     largest_first: int = 1
     wording: Wording = "question"
     carried: float = 0.0
-    cut_off: float = 0.0
 
     def __post_init__(self) -> None:
         check_choice("notation", self.notation, NOTATIONS, "warmstart.data.qa.notation")
         check_choice("wording", self.wording, WORDINGS, "warmstart.data.qa.wording")
-        for name, part in (("carried", self.carried), ("cut_off", self.cut_off)):
-            if not 0.0 <= part <= 1.0:
-                raise ValueError(f"warmstart.data.qa.{name} must lie in [0, 1], got {part}")
-            if part and (self.notation not in NUMBERED or self.largest_first == 1):
-                raise ValueError(
-                    f"warmstart.data.qa.{name} needs notation next or react and largest_first above 1, got "
-                    f"{self.notation} and {self.largest_first}; set both or drop it"
-                )
+        if not 0.0 <= self.carried <= 1.0:
+            raise ValueError(f"warmstart.data.qa.carried must lie in [0, 1], got {self.carried}")
+        if self.carried and (self.notation not in NUMBERED or self.largest_first == 1):
+            raise ValueError(
+                "warmstart.data.qa.carried needs notation next or react and largest_first above 1, got "
+                f"{self.notation} and {self.largest_first}; set both or drop it"
+            )
         check_least("warmstart.data.qa.largest_first", self.largest_first, 1)
 
 

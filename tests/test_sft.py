@@ -231,28 +231,6 @@ def test_a_list_to_be_carried_on_is_shown_and_only_carrying_it_on_is_cloned(tmp_
     assert sum(t.reward for t in played) >= 0.9 * 3 * len(played)
 
 
-@pytest.mark.parametrize("mode, notation", [("mem1", "next"), ("full", "next"), ("summary", "next"), ("full", "react")])
-def test_below_a_prompt_that_asks_for_more_all_but_the_stop_is_cloned(tmp_path, mode, notation):
-    config = warm_start(tmp_path, memory=mode)
-    config.data.qa = QAExpert(60, EXPERT, notation=notation, largest_first=9, carried=0.5, cut_off=0.5)
-    config.stages = [Stage(6, 0, 4, objectives=[3], hops=[1])]
-    tokenizer = tiny_tokenizer()
-    played = [t for step in ExpertStream(config, tokenizer) for t in step]
-    cut_off = [t for t in played if "cut_off" in t.task.data]
-    assert 0 < len(cut_off) < len(played)
-    for t in played:
-        due = t.task.data.get("first", 1) + 3
-        numbers = [int(line.split()[0]) for line in t.task.prompt.split("\n")]
-        assert numbers == list(range(numbers[0], numbers[-1] + 1))
-        last = max(due, 9) if t in cut_off else due - 1
-        assert due <= numbers[-1] <= last if t in cut_off else numbers[-1] == last
-        cloned = [" ".join(tokenizer.decode(turn.action_ids).split()) for turn in t.turns if turn.valid]
-        assert any("<answer>" in text for text in cloned) == (t not in cut_off)
-        assert any(re.search(rf"\| {due}\b", text) for text in cloned) == (t not in cut_off)
-        assert sum("<search>" in text for text in cloned) >= 3 - ("carried" in t.task.data and mode != "summary")
-    assert {"first" in t.task.data for t in cut_off} == {True, False}
-
-
 def test_a_turn_slips_only_where_a_policy_can_tell_how_to_begin_again(tmp_path):
     config = warm_start(tmp_path)
     config.data.qa = QAExpert(60, EXPERT, notation="next", largest_first=9, carried=1.0)
@@ -274,12 +252,10 @@ def test_answers_are_left_in_the_history_only_where_it_is_seen(tmp_path):
     ("settings", "message"),
     [
         ({"carried": 1.5, "notation": "next", "largest_first": 4}, r"carried must lie in \[0, 1\], got 1.5"),
-        ({"carried": 0.5}, "carried needs notation next or react and largest_first above 1, got every and 1"),
-        ({"cut_off": -0.5, "notation": "next", "largest_first": 4}, r"cut_off must lie in \[0, 1\], got -0.5"),
-        ({"cut_off": 0.5}, "cut_off needs notation next or react and largest_first above 1, got every and 1"),
+        ({"carried": 0.5}, "needs notation next or react and largest_first above 1, got every and 1"),
     ],
 )
-def test_carried_lists_and_further_questions_need_numbers(settings, message):
+def test_carried_lists_need_numbers_to_stand_behind(settings, message):
     with pytest.raises(ValueError, match=message):
         QAExpert(**settings)
 

@@ -23,22 +23,20 @@ class NumberedTasks(EncyclopediaTasks):
 
     The other half begin at 1, as tasks do that are scored: a reply numbers its passages 1, 2, 3 as well. A part of the
     first half, `carried`, names in ``data["carried"]`` answers to the smaller numbers; every other prompt of these has
-    their questions too. A part of all, `cut_off`, told in ``data["cut_off"]``, has further questions in the prompt, up
-    to `largest_first` in all, that are no objectives.
+    their questions too.
     """
 
     def __init__(
         self,
         largest_first: int,
         carried: float,
-        cut_off: float,
         seed: int,
         num_passages: int,
         hops: Sequence[int],
         **settings: Any,
     ) -> None:
         super().__init__(seed, num_passages, hops, **settings)
-        self.largest_first, self.carried, self.cut_off, self.seed = largest_first, carried, cut_off, seed
+        self.largest_first, self.carried, self.seed = largest_first, carried, seed
 
     @cached_property
     def by_answer(self) -> dict[str, list[Objective]]:
@@ -51,37 +49,19 @@ class NumberedTasks(EncyclopediaTasks):
 
     def task_of(self, split: Split, index: int, k: int) -> Task:
         task = super().task_of(split, index, k)
-        if split != "train":
-            return task
         rng = random.Random(f"{self.seed}/{task.id}")
         first = rng.choice((1, rng.randint(1, self.largest_first)))
+        if split != "train" or first == 1:
+            return task
         objectives = tuple(replace(each, question=_shifted(each.question, first)) for each in task.objectives)
-        data: dict[str, Any] = dict(task.data)
-        before, behind = self._before(rng, first, objectives, data), self._behind(rng, first + k, data)
-        prompt = ask((*before, *objectives, *behind), first=first - len(before))
+        data: dict[str, Any] = {**task.data, "first": first}
+        prompt = ask(objectives, first=first)
+        if rng.random() < self.carried:
+            answers = self._earlier(rng, first - 1, objectives)
+            data["carried"] = " ".join(f"{number} {answer}" for number, answer in enumerate(answers, 1))
+            earlier = [rng.choice(self.by_answer[answer]) for answer in answers]
+            prompt = rng.choice((prompt, ask((*earlier, *objectives))))
         return replace(task, prompt=prompt, objectives=objectives, data=data)
-
-    def _before(
-        self, rng: random.Random, first: int, objectives: Sequence[Objective], data: dict[str, Any]
-    ) -> Sequence[Objective]:
-        """The questions that the prompt has before the objectives; `data` is told where these begin."""
-        if first == 1:
-            return ()
-        data["first"] = first
-        if rng.random() >= self.carried:
-            return ()
-        answers = self._earlier(rng, first - 1, objectives)
-        data["carried"] = " ".join(f"{number} {answer}" for number, answer in enumerate(answers, 1))
-        earlier = [rng.choice(self.by_answer[answer]) for answer in answers]
-        return rng.choice(((), earlier))
-
-    def _behind(self, rng: random.Random, due: int, data: dict[str, Any]) -> Sequence[Objective]:
-        """The questions that the prompt has behind the objectives, the first of them with number `due`."""
-        if not self.cut_off or rng.random() >= self.cut_off:
-            return ()
-        data["cut_off"] = True
-        number = rng.randint(1, max(1, self.largest_first + 1 - due))
-        return [rng.choice(self.by_answer[answer]) for answer in rng.choices(list(self.by_answer), k=number)]
 
     def _earlier(self, rng: random.Random, number: int, objectives: Sequence[Objective]) -> list[str]:
         """Answers to carry on, many of them twice: who goes on behind the first of two alike runs into a loop."""
