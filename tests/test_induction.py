@@ -52,7 +52,7 @@ def copied(architecture: Architecture, vocabulary: int, seed: int = 0) -> float:
     ids = torch.cat([text, text], dim=1)
     with torch.no_grad():
         logits = model(ids, attention_mask=torch.ones_like(ids)).logits
-    return float((logits[:, 121:-1].argmax(-1) == text[:, 2:]).float().mean())
+    return float((logits[:, 120:-1].argmax(-1) == text[:, 1:]).float().mean())
 
 
 def test_the_bundled_architecture_copies_random_tokens_over_a_context_of_usual_length():
