@@ -41,6 +41,18 @@ def test_the_reader_asks_each_question_copies_its_answer_and_lists_them_all():
     )
 
 
+def test_a_reader_that_sees_its_turns_notes_each_answer_once_and_gathers_them_at_the_end():
+    asked = (Objective("who sang Fly by Night", ("Rush",)), Objective("where is Ulm", ("Germany",)))
+    task = Task("t", "", asked, 4, data={"first": 3, "carried": ["spurs", "1970"]})
+    reader = Reader(task, QA_TAGS, numbered=True, restated=False)
+    question = "who sang Fly by Night"
+    assert reader("") == f"<think>1 spurs; 2 1970 | 3 {question}</think><search>{question}</search>"
+    found = reader("<information>1 Band: of Rush.</information>")
+    assert found == "<think>3 Rush | 4 where is Ulm</think><search>where is Ulm</search>"
+    gathered = reader("<information>1 Ulm: in Germany</information>")
+    assert gathered == "<think>4 Germany | 5</think><answer>1 spurs; 2 1970; 3 Rush; 4 Germany</answer>"
+
+
 def test_a_list_that_is_carried_on_is_shown_kept_and_answered_by_its_numbers():
     asked = Task("t", "1 where is Ulm", (Objective("where is Ulm", ("Germany",)),), 4)
     others = [Question(f"q{n}", f"who is {n}?", (f"name {n}",)) for n in range(5)]
@@ -110,30 +122,32 @@ def test_one_command_goes_from_the_warm_start_to_the_table_and_repeats_nothing(t
     told = json.loads((tmp_path / "out" / "results.json").read_text())
     found = json.loads((tmp_path / "out" / "questions.json").read_text())["found"]
     assert found and all(int(name.split(":")[1]) % 2 for name in found)
-    assert told["warm_mem1"]["steps"] == told["warm_full"]["steps"] == 2 and told["rl"]["rl_steps"] == 1
-    for stage, mode in (("before", "mem1"), ("after", "mem1"), ("full", "full")):
-        rows = told[stage]["rows"]
-        assert [(row["memory"], row["objectives"], row["num_trajectories"]) for row in rows] == [
-            (mode, 1, 2),
-            (mode, 2, 2),
-        ]
-        assert all(row["measures"]["peak_tokens"]["mean"] > 10 for row in rows) and told[stage]["unfinished"] == 0
-        assert [row["unfinished"] for row in rows] == [0, 0]
-    assert {"rollout/reward", "val/reward"} <= {name for row in told["rl_curve"]["rows"] for name in row}
     table = (tmp_path / "out" / "results.md").read_text()
-    assert "| `mem1`, after RL | 2 | 2 | 0 |" in table and "| MEM1-QA 7B, trained on 2" in table
+    for mode, memory in (("mem1", "mem1"), ("full", "full"), ("react", "full")):
+        assert told[f"warm_{mode}"]["steps"] == 2 and told[f"rl_{mode}"]["rl_steps"] == 1
+        assert {"rollout/reward", "val/reward"} <= {name for row in told["rl_curve"][mode] for name in row}
+        for stage in (f"before_{mode}", f"after_{mode}"):
+            rows = told[stage]["rows"]
+            assert [(row["memory"], row["objectives"], row["num_trajectories"]) for row in rows] == [
+                (memory, 1, 2),
+                (memory, 2, 2),
+            ]
+            assert all(row["measures"]["peak_tokens"]["mean"] > 10 for row in rows) and told[stage]["unfinished"] == 0
+            assert [row["unfinished"] for row in rows] == [0, 0]
+        assert f"| `{mode}`, after RL | 2 | 2 | 0 |" in table
+    assert "| MEM1-QA 7B, trained on 2" in table
 
     monkeypatch.setattr(real_weights.Run, "_opened", lambda *_: pytest.fail("nothing is left to do"))
     assert real_weights.main(argv) == 0
     with pytest.raises(SystemExit):
-        real_weights.main([*argv, "--stages=warm,rl"])
+        real_weights.main([*argv, "--stages=warm_mem1,rl"])
     assert "argument --stages: expected some of weights" in capsys.readouterr().err
 
 
 def test_a_stage_waits_for_what_another_process_does_and_then_gives_up(tmp_path):
     run = real_weights.Run(real_weights.parsed([f"--output={tmp_path}", "--wait_seconds=0.3"]))
     with pytest.raises(FileNotFoundError, match="from stage warm_mem1, got none"):
-        run.before()
+        run.before("mem1")
 
 
 def test_a_deadline_leaves_episodes_as_they_stand():

@@ -31,10 +31,13 @@ class Reader:
         task: Its first question has the number 1, or ``data["first"]`` behind the answers of ``data["carried"]``.
         tags: Names of the blocks.
         numbered: Whether answers are given behind their numbers, as the state has them.
+        restated: Whether every turn has all answers, as where the turns before are not seen, or each answer stands in
+            the turn that found it alone: ``<think>2 Spurs | 3 who ...``. The first turn has those of
+            ``data["carried"]`` in any case.
     """
 
-    def __init__(self, task: Task, tags: Tags, numbered: bool = False) -> None:
-        self.objectives, self.tags, self.numbered = task.objectives, tags, numbered
+    def __init__(self, task: Task, tags: Tags, numbered: bool = False, restated: bool = True) -> None:
+        self.objectives, self.tags, self.numbered, self.restated = task.objectives, tags, numbered, restated
         self.earlier: Sequence[str] = task.data.get("carried", ())
         self.found: list[str] = []
         self.begun = False
@@ -45,8 +48,10 @@ class Reader:
             self.found.append(worded(context.rpartition(f"<{self.tags.information}>")[2], accepted) or accepted[0])
         self.begun, due = True, len(self.found)
         known = [*self.earlier, *self.found]
-        listed = "; ".join(f"{number} {answer}" for number, answer in enumerate(known, 1))
-        state, (search, answer) = f"{listed} | {len(known) + 1}".strip(), self.tags.names
+        entries = [f"{number} {answer}" for number, answer in enumerate(known, 1)]
+        noted = entries if self.restated or not due else entries[-1:]
+        listed, (search, answer) = "; ".join(entries), self.tags.names
+        state = f"{'; '.join(noted)} | {len(known) + 1}".strip()
         if due == len(self.objectives):
             return f"<think>{state}</think><{answer}>{listed if self.numbered else '; '.join(known)}</{answer}>"
         question = self.objectives[due].question
@@ -76,10 +81,16 @@ class Cloned(Dataset[list[Trajectory]]):
     """
 
     def __init__(
-        self, source: QATasks, tokenizer: Any, config: WarmStart, episodes: int, largest_first: int = 1
+        self,
+        source: QATasks,
+        tokenizer: Any,
+        config: WarmStart,
+        episodes: int,
+        largest_first: int = 1,
+        restated: bool = True,
     ) -> None:
         self.source, self.tokenizer, self.config, self.episodes = source, tokenizer, config, episodes
-        self.largest_first = largest_first
+        self.largest_first, self.restated = largest_first, restated
         self.others = [each for those in source.composers["train"].sources.values() for each in those]
 
     def __len__(self) -> int:
@@ -96,8 +107,8 @@ class Cloned(Dataset[list[Trajectory]]):
                 task = carried_on(task, rng.randint(2, self.largest_first), self.others, rng)
             played.append(Episode(task, self.source.env(task), group))
         numbered = self.source.variant == "numbered"
-        engine = ScriptedEngine(self.tokenizer, [Reader(each.task, settings.tags, numbered) for each in played])
-        found = collect(played, engine, self.tokenizer, settings, self.config.memory)
+        readers = [Reader(each.task, settings.tags, numbered, self.restated) for each in played]
+        found = collect(played, ScriptedEngine(self.tokenizer, readers), self.tokenizer, settings, self.config.memory)
         for each in found:
             if "carried" in each.task.data:
                 leave_out_first_state(each, self.config.memory)

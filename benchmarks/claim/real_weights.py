@@ -1,11 +1,13 @@
 """Real pretrained weights: warm start, reinforcement on two questions, and tasks of 1 to 16 questions, on one GPU.
 
     python benchmarks/claim/real_weights.py --gguf MODEL.gguf --data FOLDER            # one stage after the other
-    python benchmarks/claim/real_weights.py --policy HF_FOLDER --data FOLDER --stages questions,warm_mem1,rl,after &
-    python benchmarks/claim/real_weights.py --policy HF_FOLDER --data FOLDER --stages warm_full,full,before
+    for mode in mem1 full react; do                                                    # or at once
+        python benchmarks/claim/real_weights.py --policy HF_FOLDER --data FOLDER --modes $mode &
+    done
 
-A stage that is done has a ``<stage>.json`` and is not repeated. Two processes may share the output folder, as above: a
-stage waits for what another process has to do first. The scripted reader of the warm start knows the answers: it asks
+The modes are claim.py's: `react` sees the full history as `full` does, and restates nothing in it. A stage that is done
+has a ``<stage>.json`` and is not repeated. Processes may share the output folder, as above: a stage waits for what
+another process has to do first. The scripted reader of the warm start knows the answers: it asks
 every question as it stands and copies the answer out of the reply, of questions only where one search finds it. Without
 ``--data`` the generated encyclopedia is asked about. What is compared: docs/results.md.
 """
@@ -35,6 +37,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 sys.path.insert(0, str(Path(__file__).parent))
 
 from baseline import hardware, integers, some_of
+from claim import MEMORY, NOTATION
 from reader import SPARE, Cloned, worded
 
 from lightning_mem1 import callbacks, command
@@ -55,8 +58,10 @@ from lightning_mem1.warmstart import Optimisation, Stage, WarmStart
 from lightning_mem1.whole_file import write_whole
 
 ROOT = Path(__file__).parents[2]
-STAGES = ("weights", "questions", "warm_mem1", "warm_full", "before", "full", "rl", "after")
-COLUMNS = {"before": "`mem1`, warm start", "after": "`mem1`, after RL", "full": "`full`, warm start"}
+MODES = ("mem1", "full", "react")  # those of claim.py that the scripted reader can write
+BY_MODE = ("warm", "rl", "after", "before")  # stages of each mode, `warm_mem1`
+STAGES = ("weights", "questions", *BY_MODE)
+COLUMNS = {"before": "warm start", "after": "after RL"}
 SHOWN = (
     "em", "em_mean", "f1", "peak_tokens", "peak_tokens_without_prompt", "dependency", "turns", "seconds"
 )  # fmt: skip
@@ -83,7 +88,7 @@ class Timed(SftModule):
 
 
 class Run:
-    """The stages, each a method.
+    """The stages, each a method: that of a mode has the mode as its argument.
 
     Args:
         options: The command line.
@@ -120,13 +125,8 @@ class Run:
         asked = [each for those in source.composers["train"].sources.values() for each in those if not each.needs]
         return {"asked": len(asked), "found": [each.id for each in asked if worded(shown(each), each.answers)]}
 
-    def warm_mem1(self) -> dict[str, Any]:
-        return self._warmed("mem1")
-
-    def warm_full(self) -> dict[str, Any]:
-        return self._warmed("full")
-
-    def _warmed(self, mode: str) -> dict[str, Any]:
+    def warm(self, mode: str) -> dict[str, Any]:
+        """Cloning of the scripted reader, every weight."""
         options, found = self.options, set(self._known("questions")["found"])
         cli = self._opened(self.start, "--model.lora", "null")
         source, policy = cli.datamodule.source, cli.model.policy
@@ -138,12 +138,13 @@ class Run:
             output=str(self._policy(mode)),
             stages=[Stage(options.warm_steps, objectives=options.warm_objectives)],
             optim=Optimisation(options.warm_lr, warmup_steps=20, max_tokens=options.warm_tokens),
-            memory=mode,
+            memory=MEMORY[mode],
             rollout=cli.model.rollout_settings,
             save_every=10**9,
         )
         module = Timed(policy, config, options.warm_seconds)
-        data = Cloned(asked, policy.tokenizer, config, options.warm_episodes, options.warm_first)
+        restated = NOTATION.get(mode) != "react"
+        data = Cloned(asked, policy.tokenizer, config, options.warm_episodes, options.warm_first, restated)
         many = {"num_workers": options.workers, "prefetch_factor": 8} if options.workers else {}
         limits = {"max_epochs": 1, "max_time": {"seconds": options.warm_seconds}, "precision": options.warm_precision}
         trainer = L.Trainer(**self.trainer | limits)
@@ -153,44 +154,41 @@ class Run:
         told = {"steps": trainer.global_step, "trajectories": module.num_trajectories, "tokens": module.num_tokens}
         return told | {"train_seconds": round(time.perf_counter() - begun, 1)}
 
-    def rl(self) -> dict[str, Any]:
-        """LoRA and GRPO on two questions, from the warm start in `mem1`."""
-        self._known("warm_mem1")
-        cli = self._opened(str(self._policy("mem1")), "--data.turns_per_task", str(2 + SPARE), *self.options.rl)
+    def rl(self, mode: str) -> dict[str, Any]:
+        """LoRA and GRPO on two questions, from the warm start of the mode."""
+        self._known(f"warm_{mode}")
+        more = ["--model.memory", MEMORY[mode], "--data.turns_per_task", str(2 + SPARE), *self.options.rl]
+        cli = self._opened(str(self._policy(mode)), *more)
         ours = (
             callbacks.RolloutCallback, callbacks.RewardCallback, callbacks.AnswerCallback,
             callbacks.MemoryUsageCallback, callbacks.ProgressCallback, callbacks.RLCheckpoint,
         )  # fmt: skip
-        last = self.folder / "rl" / "checkpoints" / "last.ckpt"
+        last = self._last(mode)
         trainer = L.Trainer(
             **TRAINER_DEFAULTS | {"val_check_interval": self.options.val_every},
-            default_root_dir=str(self.folder / "rl"),
+            default_root_dir=str(self.folder / "rl" / mode),
             max_time={"seconds": self.options.rl_seconds},
-            logger=CSVLogger(str(self.folder), "rl", flush_logs_every_n_steps=1),
+            logger=CSVLogger(str(self.folder / "rl"), mode, flush_logs_every_n_steps=1),
             callbacks=[each() for each in ours],
         )
         trainer.fit(cli.model, datamodule=cli.datamodule, ckpt_path=last if last.exists() else None)
         return {"rl_steps": cli.model.rl_step}
 
-    def before(self) -> dict[str, Any]:
-        """The warm start in `mem1`."""
-        return self._evaluated("mem1")
+    def before(self, mode: str) -> dict[str, Any]:
+        """The warm start, played."""
+        return self._evaluated(mode)
 
-    def full(self) -> dict[str, Any]:
-        """The warm start in `full`."""
-        return self._evaluated("full")
-
-    def after(self) -> dict[str, Any]:
-        """The same in `mem1` after reinforcement."""
-        self._known("rl")
-        return self._evaluated("mem1", "--ckpt_path", str(self.folder / "rl" / "checkpoints" / "last.ckpt"))
+    def after(self, mode: str) -> dict[str, Any]:
+        """The same after reinforcement."""
+        self._known(f"rl_{mode}")
+        return self._evaluated(mode, "--ckpt_path", str(self._last(mode)))
 
     def _evaluated(self, mode: str, *more: str) -> dict[str, Any]:
         """Greedy episodes of all numbers of objectives at once, the long ones apart."""
         self._known(f"warm_{mode}")
         options = self.options
-        cli = self._opened(str(self._policy(mode)), "--model.memory", mode, *options.evaluated, *more)
-        player = Player(cli.loaded_module(), cli.datamodule.source, mode)
+        cli = self._opened(str(self._policy(mode)), "--model.memory", MEMORY[mode], *options.evaluated, *more)
+        player = Player(cli.loaded_module(), cli.datamodule.source, MEMORY[mode])
         deadline = time.perf_counter() + options.evaluate_seconds
         rows, cut, transcripts = [], Counter[int](), []
         short, long = ([k for k in options.objectives if (k > SHORT) == longer] for longer in (False, True))
@@ -230,6 +228,9 @@ class Run:
     def _policy(self, mode: str) -> Path:
         return self.folder / "policies" / mode
 
+    def _last(self, mode: str) -> Path:
+        return self.folder / "rl" / mode / "checkpoints" / "last.ckpt"
+
     def _known(self, stage: str) -> dict[str, Any]:
         """What a stage has told, waiting for the process that does it."""
         path, begun = self.folder / f"{stage}.json", time.perf_counter()
@@ -246,13 +247,19 @@ class Run:
         if path.exists():
             return
         begun = time.perf_counter()
-        told = getattr(self, stage)()
+        name, *mode = stage.split("_")
+        told = getattr(self, name)(*mode)
         told["seconds"] = round(time.perf_counter() - begun, 1)
         write_whole(path, (json.dumps(told, indent=1) + "\n").encode())
         print(f"{time.strftime('%H:%M:%S')}  {stage}: {told['seconds']} s", flush=True)
         gc.collect()
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
+
+
+def named(stages: Sequence[str], modes: Sequence[str]) -> list[str]:
+    """The stages in their order, those of a mode once for each: ``["questions", "warm_mem1", "warm_full", ...]``."""
+    return [name for stage in stages for name in ([f"{stage}_{m}" for m in modes] if stage in BY_MODE else [stage])]
 
 
 class _Late(Exception):
@@ -293,22 +300,24 @@ def curve(folder: Path) -> list[dict[str, float]]:
 
 def report(folder: Path) -> list[str]:
     """Put together what is done so far; writes ``results.json`` and ``results.md``, whose lines it returns."""
-    done = {stage: json.loads(path.read_text()) for stage in STAGES if (path := folder / f"{stage}.json").exists()}
+    everything = named(STAGES, MODES)
+    done = {stage: json.loads(path.read_text()) for stage in everything if (path := folder / f"{stage}.json").exists()}
     results = {
         stage: {k: v for k, v in told.items() if k not in ("found", "transcripts")} for stage, told in done.items()
     }
-    results["rl_curve"] = {"rows": curve(folder / "rl")}
+    results["rl_curve"] = {mode: rows for mode in MODES if (rows := curve(folder / "rl" / mode))}
     gpu = f", {torch.cuda.get_device_name()}" if torch.cuda.is_available() else ""
     results["hardware"] = hardware() + gpu
     labels = {measure.name: measure for measure in MEASURES}
     lines = [f"| policy | objectives | tasks | cut by the clock | {' | '.join(labels[name].label for name in SHOWN)} |"]
     lines.append("| --- " * (4 + len(SHOWN)) + "|")
-    for stage, name in COLUMNS.items():
+    played = {f"{stage}_{mode}": f"`{mode}`, {name}" for mode in MODES for stage, name in COLUMNS.items()}
+    for stage, name in played.items():
         for each in done.get(stage, {}).get("rows", []):
             cells = [cell(each["measures"][shown], labels[shown]) for shown in SHOWN]
             counts = f"{each['objectives']} | {each['num_trajectories']} | {each['unfinished']}"
             lines.append(f"| {name} | {counts} | {' | '.join(cells)} |")
-    for k in sorted({each["objectives"] for stage in COLUMNS for each in done.get(stage, {}).get("rows", [])}):
+    for k in sorted({each["objectives"] for stage in played for each in done.get(stage, {}).get("rows", [])}):
         for paper in published("qa", k):
             numbers = (getattr(paper, name, None) for name in SHOWN)
             cells = [
@@ -333,6 +342,7 @@ def parsed(argv: Sequence[str] | None = None) -> argparse.Namespace:
     add = parser.add_argument
     add("--output", default="runs/real", help="folder of everything")
     add("--stages", type=some_of(STAGES), default=",".join(STAGES), help="which, in this order")
+    add("--modes", type=some_of(MODES), default=",".join(MODES), help="memory modes that are compared")
     add("--gguf", help="the pretrained weights as a GGUF file (needs the package gguf)")
     add("--policy", help="the pretrained weights as a folder, in place of --gguf")
     add("--data", help="folder with hotpotqa, nq_open and corpus (.jsonl.gz); left out: the generated encyclopedia")
@@ -375,7 +385,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     folder.mkdir(parents=True, exist_ok=True)
     run = Run(options)
     with command.quiet():
-        for stage in options.stages:
+        for stage in named(options.stages, options.modes):
             run.do(stage)
             report(folder)
     print("\n".join(report(folder)))
