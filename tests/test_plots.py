@@ -55,6 +55,16 @@ def test_the_curve_shows_training_validation_and_baselines_by_rl_step():
     assert blank.axes[0].get_ylim() == (0, 1)
 
 
+def test_runs_have_a_line_each_in_every_panel_that_they_have_numbers_for():
+    mem1 = [{"rl_step": 0.0, "val/reward": 0.2}, {"rl_step": 1.0, "rollout/reward": 0.3}]
+    figure = plots.runs({"mem1": mem1, "full": [{"rl_step": 1.0, "rollout/reward": 0.6}]})
+    training, validation = figure.axes
+    assert training.get_ylabel() == "reward, training, sampled"
+    assert (line(training, "mem1"), line(training, "full")) == ([(1.0, 0.3)], [(1.0, 0.6)])
+    assert [text.get_text() for text in validation.get_legend().get_texts()] == ["mem1"]
+    assert line(validation, "mem1") == [(0.0, 0.2)]
+
+
 def test_objectives_have_a_line_for_each_memory_mode_with_its_intervals():
     rows = [measured("mem1", 4, 120), measured("mem1", 1, 100), measured("full", 1, 110), measured("full", 4, 400)]
     (peak,) = plots.by_objectives(rows, ["peak_tokens"]).axes

@@ -135,7 +135,7 @@ def test_one_command_goes_from_the_warm_start_to_the_table_and_repeats_nothing(t
             assert all(row["measures"]["peak_tokens"]["mean"] > 10 for row in rows) and told[stage]["unfinished"] == 0
             assert [row["unfinished"] for row in rows] == [0, 0]
         assert f"| `{mode}`, after RL | 2 | 2 | 0 |" in table
-    assert "| MEM1-QA 7B, trained on 2" in table
+    assert "| MEM1-QA 7B, trained on 2" in table and (tmp_path / "out" / "rl.png").stat().st_size > 1000
 
     monkeypatch.setattr(real_weights.Run, "_opened", lambda *_: pytest.fail("nothing is left to do"))
     assert real_weights.main(argv) == 0

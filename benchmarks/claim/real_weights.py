@@ -46,6 +46,7 @@ from lightning_mem1.command_line import TRAINER_DEFAULTS, PlayingCommandLine
 from lightning_mem1.evaluate import record
 from lightning_mem1.horizon import horizons
 from lightning_mem1.player import Player
+from lightning_mem1.reports import plots
 from lightning_mem1.reports.measures import MEASURES, Measure
 from lightning_mem1.reports.published import published
 from lightning_mem1.reports.tables import as_json, row
@@ -292,14 +293,14 @@ def play_until(
 
 def curve(folder: Path) -> list[dict[str, float]]:
     """Rewards by rl_step: of the episodes that train, and in validation."""
-    names = ("step", "rollout/reward", "val/reward", "memory/peak_tokens_mean")
+    names = {"step": "rl_step"} | {n: n for n in ("rollout/reward", "val/reward", "memory/peak_tokens_mean")}
     rows = [each for path in sorted(folder.glob("version_*/metrics.csv")) for each in csv.DictReader(path.open())]
-    kept = ({name: float(each[name]) for name in names if each.get(name)} for each in rows)
+    kept = ({ours: float(each[name]) for name, ours in names.items() if each.get(name)} for each in rows)
     return [each for each in kept if len(each) > 1]
 
 
 def report(folder: Path) -> list[str]:
-    """Put together what is done so far; writes ``results.json`` and ``results.md``, whose lines it returns."""
+    """Put together what is done so far: ``results.json``, ``rl.png`` and ``results.md``, whose lines it returns."""
     everything = named(STAGES, MODES)
     done = {stage: json.loads(path.read_text()) for stage in everything if (path := folder / f"{stage}.json").exists()}
     results = {
@@ -326,6 +327,8 @@ def report(folder: Path) -> list[str]:
             ]
             lines.append(f"| {paper.model} ({paper.source}) | {k} | | | {' | '.join(cells)} |")
     write_whole(folder / "results.json", (json.dumps(results, indent=1) + "\n").encode())
+    if results["rl_curve"]:
+        plots.save({"rl": plots.runs(results["rl_curve"])}, folder)
     write_whole(folder / "results.md", ("\n".join(lines) + "\n").encode())
     return lines
 

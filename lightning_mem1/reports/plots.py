@@ -21,6 +21,7 @@ COLORS = ("#2457c5", "#c2352b", "#1f8a4c", "#b06f13", "#7a4fb5", "#4a8f9c")  # t
 BY_OBJECTIVES = {"peak_tokens": "peak tokens", "dependency": "dependency, pairs of tokens", "reward": "reward"}
 BY_TURN = {"context_tokens": "context, tokens", "internal_state_tokens": "internal state, tokens"}
 CURVES = {"reward": "reward", "success": "success"}
+RUNS = {"rollout/reward": "reward, training, sampled", "val/reward": "reward, validation, greedy"}
 Point = Mapping[str, float]
 
 
@@ -42,6 +43,23 @@ def curve(points: Sequence[Point]) -> Figure:
                 axes.plot(*zip(*known, strict=True), label=what, color=color, marker=marker)
         if name == "reward":
             _baselines(axes, points)
+        _finish(axes, "rl_step", label)
+    return figure
+
+
+def runs(points: Mapping[str, Sequence[Point]], names: Mapping[str, str] = RUNS) -> Figure:
+    """Metrics by rl_step, a line per run; a panel each.
+
+    Args:
+        points: Name of a run -> its metrics by name with their ``rl_step``, see `curve`.
+        names: Metric -> what its axis says.
+    """
+    figure, panels = _panels(len(names))
+    for axes, (name, label) in zip(panels, names.items(), strict=True):
+        for color, (run, mine) in zip(cycle(COLORS), points.items(), strict=False):
+            known = [(point["rl_step"], point[name]) for point in mine if name in point]
+            if known:
+                axes.plot(*zip(*known, strict=True), label=run, color=color, marker="o" if len(known) < 10 else "")
         _finish(axes, "rl_step", label)
     return figure
 
