@@ -24,13 +24,17 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
+from omegaconf import OmegaConf
+
 sys.path.insert(0, str(Path(__file__).parent))
 
 from baseline import Ratios, arguments, finish, integers, some_of, surroundings
 
 ROOT = Path(__file__).parents[1]
 EXPERIMENTS = [
-    str(path.relative_to(ROOT / "experiments").with_suffix("")) for path in sorted(ROOT.glob("experiments/**/*.yaml"))
+    str(path.relative_to(ROOT / "experiments").with_suffix(""))
+    for path in sorted(ROOT.glob("experiments/**/*.yaml"))
+    if "warmstart" not in OmegaConf.load(path)  # those are for lightning_mem1.sft
 ]
 ALGORITHMS = ("grpo", "dr_grpo", "rloo", "reinforce_pp", "dapo", "gspo", "gigpo", "ppo", "raft")
 THREADS = "1"  # of each run
