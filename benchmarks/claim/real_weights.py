@@ -1,15 +1,15 @@
 """Real pretrained weights: warm start, reinforcement on two questions, and tasks of 1 to 16 questions, on one GPU.
 
     python benchmarks/claim/real_weights.py --gguf MODEL.gguf --data FOLDER            # one stage after the other
-    for mode in mem1 full react; do                                                    # or at once
-        python benchmarks/claim/real_weights.py --policy HF_FOLDER --data FOLDER --modes $mode &
-    done
+    run="python benchmarks/claim/real_weights.py --policy HF_FOLDER --data FOLDER"     # or at once
+    $run --stages questions &
+    for mode in mem1 full react; do $run --stages warm,rl,after,before --modes $mode & done
 
 The modes are claim.py's: `react` sees the full history as `full` does, and restates nothing in it. A stage that is done
 has a ``<stage>.json`` and is not repeated. Processes may share the output folder, as above: a stage waits for what
-another process has to do first. The scripted reader of the warm start knows the answers: it asks
-every question as it stands and copies the answer out of the reply, of questions only where one search finds it. Without
-``--data`` the generated encyclopedia is asked about. What is compared: docs/results.md.
+another process has to do first. The scripted reader of the warm start knows the answers: it asks every question as it
+stands and copies the answer out of the reply, of questions only where one search finds it. Without ``--data`` the
+generated encyclopedia is asked about. What is compared: docs/results.md.
 """
 
 from __future__ import annotations

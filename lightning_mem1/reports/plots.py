@@ -34,13 +34,8 @@ def curve(points: Sequence[Point]) -> Figure:
     """
     figure, panels = _panels(len(CURVES))
     for axes, (name, label) in zip(panels, CURVES.items(), strict=True):
-        for key, what, color, marker in (
-            (f"rollout/{name}", "training, sampled", COLORS[3], ""),
-            (f"val/{name}", "validation, greedy", COLORS[0], "o"),
-        ):
-            known = [(point["rl_step"], point[key]) for point in points if key in point]
-            if known:
-                axes.plot(*zip(*known, strict=True), label=what, color=color, marker=marker)
+        _by_rl_step(axes, points, f"rollout/{name}", "training, sampled", COLORS[3])
+        _by_rl_step(axes, points, f"val/{name}", "validation, greedy", COLORS[0])
         if name == "reward":
             _baselines(axes, points)
         _finish(axes, "rl_step", label)
@@ -57,9 +52,7 @@ def runs(points: Mapping[str, Sequence[Point]], names: Mapping[str, str] = RUNS)
     figure, panels = _panels(len(names))
     for axes, (name, label) in zip(panels, names.items(), strict=True):
         for color, (run, mine) in zip(cycle(COLORS), points.items(), strict=False):
-            known = [(point["rl_step"], point[name]) for point in mine if name in point]
-            if known:
-                axes.plot(*zip(*known, strict=True), label=run, color=color, marker="o" if len(known) < 10 else "")
+            _by_rl_step(axes, mine, name, run, color)
         _finish(axes, "rl_step", label)
     return figure
 
@@ -154,6 +147,14 @@ def _panels(count: int, width: float = 4.6, height: float = 3.4) -> tuple[Figure
     """A figure of panels side by side."""
     figure = Figure(figsize=(width * count, height), layout="constrained")
     return figure, list(figure.subplots(1, count, squeeze=False)[0])
+
+
+def _by_rl_step(axes: Axes, points: Sequence[Point], name: str, label: str, color: str) -> None:
+    """The line of a metric over the points that have it; the few points of validation are marked."""
+    known = [(point["rl_step"], point[name]) for point in points if name in point]
+    if known:
+        marker = "o" if name.startswith("val/") else ""
+        axes.plot(*zip(*known, strict=True), label=label, color=color, marker=marker)
 
 
 def _finish(axes: Axes, x: str, y: str, from_zero: bool = True, legend: bool = True) -> None:
