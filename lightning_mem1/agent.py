@@ -16,7 +16,7 @@ import torch
 from lightning_mem1.engine.local import EngineSettings, LocalEngine
 from lightning_mem1.memory import STAGED, context_ids
 from lightning_mem1.policy.policy import ADAPTER, Policy
-from lightning_mem1.rollout import RolloutSettings, information_ids, prompt_ids
+from lightning_mem1.rollout import RolloutSettings, information_ids, prompt_ids, turn_seed, turn_temperature
 from lightning_mem1.snapshot import plain
 from lightning_mem1.text import Tags, parse_turn
 from lightning_mem1.types import GenerationRequest, Task, Turn
@@ -29,7 +29,7 @@ MAX_TURNS = 10  # of an episode that does not say how many it has
 
 
 class Agent:
-    """Writes the next turn of episodes, greedily.
+    """Writes the next turn of episodes, greedily but for what `rollout.retry_temperature` says.
 
     Args:
         policy: Its weights.
@@ -48,7 +48,8 @@ class Agent:
         rollout = dict(settings["rollout"])
         tags = dict(rollout.pop("tags"))
         self.policy, self.memory, self.window = policy.eval(), str(settings["memory"]), int(settings["window"])
-        self.rollout = RolloutSettings(**rollout, tags=Tags(**{**tags, "actions": tuple(tags["actions"])}))
+        rollout |= {"temperature": 0.0, "tags": Tags(**{**tags, "actions": tuple(tags["actions"])})}
+        self.rollout = RolloutSettings(**rollout)
         self.wire = wire_format(self.rollout.wire, self.rollout.tags, self.rollout.instructions)
 
     def predict(self, model_input: Any, params: Mapping[str, Any] | None = None) -> list[dict[str, Any]]:
@@ -92,11 +93,18 @@ class Agent:
                 f"{positions - self.rollout.max_new_tokens} tokens, got {len(context)}"
             )
         stop = self.wire.stop(max_turns - len(turns))
-        return GenerationRequest(number, context, self.rollout.max_new_tokens, stop, temperature=0.0)
+        temperature = turn_temperature(turns, "act", self.rollout)
+        seed = turn_seed(0, len(turns))
+        return GenerationRequest(number, context, self.rollout.max_new_tokens, stop, temperature, seed=seed)
 
     def _turn(self, told: Mapping[str, str], turns_left: int) -> Turn:
-        reply = information_ids(told.get("information", ""), turns_left, self._encode, self.rollout)
-        return Turn(self._encode(told["text"]), [], reply)
+        information = told.get("information", "")
+        reply = information_ids(information, turns_left, self._encode, self.rollout)
+        action = parse_turn(told["text"], self.rollout.tags).action
+        retried = action is None and self.rollout.malformed == "retry"
+        return Turn(
+            self._encode(told["text"]), [], reply, action, information, valid=action is not None, retried=retried
+        )
 
     def _encode(self, text: str) -> list[int]:
         return list(self.policy.tokenizer.encode(text, add_special_tokens=False))

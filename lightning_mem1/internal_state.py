@@ -59,9 +59,12 @@ def state_spans(trajectory: Trajectory, decode: Decode, tag: str) -> list[tuple[
 
 
 def state_turns(trajectory: Trajectory) -> list[int]:
-    """Numbers of the turns whose states are carried on: those that write a memory where there are any, else all."""
-    turns = trajectory.turns
-    return [number for number, turn in enumerate(turns) if turn.kind == "memory"] or list(range(len(turns)))
+    """Numbers of the turns whose states are carried on: those that write a memory where there are any, else all.
+
+    One that was malformed and written again is carried nowhere.
+    """
+    left = [(number, turn) for number, turn in enumerate(trajectory.turns) if not turn.retried]
+    return [number for number, turn in left if turn.kind == "memory"] or [number for number, _ in left]
 
 
 def state_lengths(trajectory: Trajectory, spans: Sequence[tuple[int, int]]) -> list[int]:

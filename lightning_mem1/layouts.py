@@ -201,7 +201,7 @@ def official(trajectories: Sequence[Trajectory], state_end: StateEnd) -> list[St
         seen = [[*range(end)]]
         for turn in trajectory.turns:
             start, end = end + state_end(turn.action_ids), end + len(turn.action_ids) + len(turn.information_ids)
-            seen.append([*range(len(trajectory.prompt_ids)), *range(start, end)])
+            seen.append(seen[-1] if turn.retried else [*range(len(trajectory.prompt_ids)), *range(start, end)])
         copies.append(_stitch(number, trajectory, seen, [[]] * len(trajectory.turns)))
     return [copy for copy in copies if copy.spans]
 

@@ -90,7 +90,13 @@ def check_mode(mode: str, window: int = 2, key: str = "model.memory") -> None:
 
 def memory_due(mode: str, turns: Sequence[Turn]) -> bool:
     """Whether the turn after `turns` is one that writes the memory: after each act, in a staged mode."""
-    return mode in STAGED and bool(turns) and turns[-1].kind == "act"
+    left = standing(turns)
+    return mode in STAGED and bool(left) and left[-1].kind == "act"
+
+
+def standing(turns: Sequence[Turn]) -> list[Turn]:
+    """The turns that later contexts may hold: those that were not written again."""
+    return [turn for turn in turns if not turn.retried]
 
 
 def context_ids(prompt_ids: Sequence[int], turns: Sequence[Turn], mode: str = "mem1", window: int = 2) -> list[int]:
@@ -109,9 +115,13 @@ def context_ids(prompt_ids: Sequence[int], turns: Sequence[Turn], mode: str = "m
         (A0, I0)              P A0 I0              M0 is to be written
         (A0, I0) M0           P m M0 I0            A1 is to be taken
         (A0, I0) M0 (A1, I1)  P m M0 A1 I1         M1 is to be written
+
+    A turn that was malformed and written again (`Turn.retried`) is in no context, in whatever mode::
+
+        (A0, I0) (A1, I1), A1 retried    P A0 I0    in mem1 and in full
     """
     check_mode(mode, window)
-    return [*prompt_ids, *chain.from_iterable(MODES[mode](turns, window))]
+    return [*prompt_ids, *chain.from_iterable(MODES[mode](standing(turns), window))]
 
 
 def contexts(trajectory: Trajectory, mode: str = "mem1", window: int = 2) -> list[list[int]]:

@@ -17,6 +17,7 @@ from functools import lru_cache, partial
 from typing import Any, Literal
 
 from lightning_mem1 import memory
+from lightning_mem1.checks import check_choice, check_least
 from lightning_mem1.env_steps import EnvSteps
 from lightning_mem1.guard import Guard
 from lightning_mem1.retrieval.encoder import Encoder
@@ -35,6 +36,7 @@ from lightning_mem1.types import (
 from lightning_mem1.wire import wire_format
 
 KEPT_TAIL = 0.25  # when information is cut, this part of the budget keeps its end (the available actions stand there)
+MALFORMED = ("keep", "retry")
 MAX_CHARS_PER_TOKEN = 64  # of a text that is read at all; ordinary ones have about four
 
 
@@ -58,6 +60,13 @@ class RolloutSettings:
             taken in earlier, so the same seed gives the same trajectories however long replies take.
         note_embedding: Folder or hub name of the sentence encoder that memory mode amem compares notes by (extra
             ``dense``); empty for none, see `notes`.
+        malformed: What becomes of a turn without exactly one action, cut off for instance. "keep": it stands in later
+            contexts like any other, with what was wrong with it; in mode mem1 it has taken the place of the internal
+            state. "retry": it costs its turn and is in no later context, so that the next turn is written where it was;
+            the hint in that context still counts the turns as they were. A memory without an end is retried once.
+        retry_temperature: Sampling temperature, in greedy play, of the turn after one that was malformed or refused, or
+            that did again what an earlier one did and was told the same. Greedy decoding writes such a turn again and
+            again where the context is constant. 0 for greedy there too; training samples at `temperature` throughout.
         env_timeout_s: Limit of one call of an environment, after which its episode ends with an error; null for none.
             With a limit environments are called in a thread other than the one that made them, see `guard`.
     """
@@ -73,6 +82,8 @@ class RolloutSettings:
     env_threads: int = 0
     env_passes: int = 4
     note_embedding: str = ""
+    malformed: str = "keep"
+    retry_temperature: float = 0.0
     env_timeout_s: float | None = None
 
     def __post_init__(self) -> None:
@@ -82,6 +93,8 @@ class RolloutSettings:
                 f"expected numbers from 0 up, got env_threads {self.env_threads} and env_passes {self.env_passes}; "
                 "set model.rollout"
             )
+        check_choice("treatment of malformed turns", self.malformed, MALFORMED, "model.rollout.malformed")
+        check_least("model.rollout.retry_temperature", self.retry_temperature, 0)
 
 
 @dataclass(frozen=True)
@@ -155,6 +168,7 @@ class _Rollout:
         self.engine, self.tokenizer, self.settings = engine, tokenizer, settings
         self.mode, self.window = mode, window
         self.wire = wire_format(settings.wire, settings.tags, settings.instructions)
+        self.retries = settings.malformed == "retry"
         self.memory_opening = self._encode(settings.tags.state_opening)
         self.embed = _encoder(settings.note_embedding) if settings.note_embedding and mode == "amem" else None
         self.guard = self._guard()
@@ -236,7 +250,7 @@ class _Rollout:
                 context_ids=context,
                 max_new_tokens=self.settings.max_new_tokens,
                 stop=self._stop(due, trajectory),
-                temperature=self.settings.temperature,
+                temperature=turn_temperature(trajectory.turns, kind, self.settings),
                 top_p=self.settings.top_p,
                 seed=turn_seed(player.episode.seed, len(trajectory.turns)),
             )
@@ -255,10 +269,14 @@ class _Rollout:
             Whether the episode can go on; otherwise the reply is to come.
         """
         turn = replace(player.asked, action_ids=completion.ids, action_logprobs=completion.logprobs)
-        player.trajectory.turns.append(turn)
+        before = player.trajectory.turns
         if turn.kind == "memory":
             turn.valid = self.settings.tags.state_closing in self._decode(turn.action_ids)
+            # once: a memory costs no turn, so that nothing else would end this
+            turn.retried = self.retries and not turn.valid and not before[-1].retried
+            before.append(turn)
             return True
+        before.append(turn)
         player.parsed = parse_turn(self._decode(turn.action_ids), self.settings.tags)
         # a malformed turn is still shown to the environment, as an action that means nothing: it costs the turn,
         # and the agent sees its page again together with what was wrong
@@ -299,7 +317,8 @@ class _Rollout:
             _end(player, StopReason.MAX_TURNS)
         else:
             turn.information_ids = self._information_ids(turn.information, turns_left)
-            if self.embed:
+            turn.retried = self.retries and parsed.action is None
+            if self.embed and not turn.retried:
                 note = self._decode([*turn.ids, *turn.information_ids])
                 turn.embedding = tuple(map(float, self.embed([note])[0]))
 
@@ -358,6 +377,26 @@ def information_ids(
         kept = int(room * KEPT_TAIL)
         body = body[: room - kept] + body[len(body) - kept :]
     return [*head, *body, *tail]
+
+
+def turn_temperature(turns: Sequence[Turn], kind: str, settings: RolloutSettings) -> float:
+    """Sampling temperature of the turn after `turns`: `retry_temperature` where greedy decoding would go in a circle.
+
+    Args:
+        turns: The turns so far.
+        kind: Kind of the turn that is to be written; a memory is sampled behind one that was malformed only.
+        settings: Its two temperatures.
+    """
+    before = [turn for turn in turns if turn.kind == kind]
+    if settings.temperature or not before:
+        return settings.temperature
+    *earlier, last = before
+    again = kind == "act" and any(_same_step(turn, last) for turn in earlier)
+    return settings.retry_temperature if again or not last.valid else 0.0
+
+
+def _same_step(one: Turn, other: Turn) -> bool:
+    return one.action_ids == other.action_ids and one.information == other.information
 
 
 def turn_seed(seed: int, turn: int) -> int:

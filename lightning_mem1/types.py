@@ -119,6 +119,7 @@ class Turn:
         opening_ids: Ids that were put before the turn to say what is wanted (the opening tag of a memory); they end its
             own context, stand before its action in later ones, and were not sampled.
         embedding: Unit vector of the turn and its reply by a sentence encoder, where memory mode `amem` was given one.
+        retried: Whether it was malformed and written again (`rollout.malformed: retry`): no later context holds it.
     """
 
     action_ids: list[int]
@@ -133,6 +134,7 @@ class Turn:
     kind: Literal["act", "memory"] = "act"
     opening_ids: list[int] = field(default_factory=list)
     embedding: tuple[float, ...] = ()
+    retried: bool = False
 
     @property
     def ids(self) -> list[int]:

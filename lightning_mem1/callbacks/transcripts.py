@@ -124,6 +124,7 @@ def transcript(trajectory: Trajectory, module: Mem1Module) -> dict[str, Any]:
                 "action": turn.action,
                 "text": text,
                 "valid": turn.valid,
+                "retried": turn.retried,
                 "reward": turn.reward,
                 "information": turn.information,
                 "info": {key: _plain(value) for key, value in turn.info.items()},
@@ -147,7 +148,7 @@ def readable(record: dict[str, Any]) -> str:
     title = f"{record['task']}  reward {record['reward']:.2f}  {record['stop_reason']}  memory {record['memory']}"
     lines = [title, "=" * len(title), printable(record["prompt"])]
     for turn in record["turns"]:
-        invalid = "" if turn["valid"] else "  (invalid)"
+        invalid = "" if turn["valid"] else "  (invalid, written again)" if turn["retried"] else "  (invalid)"
         act = turn["kind"] == "act"
         state = turn["internal_state"] if act else (turn["internal_state"] or turn["text"]) + invalid
         lines += [

@@ -192,6 +192,7 @@ def _written(turn: Turn, decode: Decode, advantages: Sequence[float] | None) -> 
         "advantages": None if advantages is None else [finite(float(number)) for number in advantages[: len(ids)]],
         "action": None if turn.action is None else shortened(turn.action),
         "valid": turn.valid,
+        "retried": turn.retried,
     }
 
 

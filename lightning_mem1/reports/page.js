@@ -127,7 +127,7 @@ function turnCard(episode, turn, index, largest) {
   card.id = `turn-${index}`;
   card.tabIndex = -1;
   const head = make("div", "head", null, make("h3", "", titled(turn)));
-  if (!turn.valid) head.append(make("span", "bad", "invalid"));
+  if (!turn.valid) head.append(make("span", "bad", turn.retried ? "invalid, written again" : "invalid"));
   if (turn.reward) head.append(make("span", turn.reward > 0 ? "good" : "bad", `reward ${signed(turn.reward)}`));
   const gone = tokensOf(turn.dropped);
   head.append(make("span", "soft", `saw ${count(tokensOf(turn.context), "token")}, wrote ${turn.written}, dropped ${gone}`));

@@ -61,7 +61,8 @@ class Screen:
         self._print(grid)
         if turn.kind == "memory":
             return
-        self._labelled("action", turn.action or text, "" if turn.valid else "(invalid)")
+        note = "(invalid, written again)" if turn.retried else "(invalid)"
+        self._labelled("action", turn.action or text, "" if turn.valid else note)
         if turn.information:
             self._labelled("information", clipped(turn.information, self.max_lines))
 
