@@ -269,14 +269,13 @@ class _Rollout:
             Whether the episode can go on; otherwise the reply is to come.
         """
         turn = replace(player.asked, action_ids=completion.ids, action_logprobs=completion.logprobs)
-        before = player.trajectory.turns
+        turns = player.trajectory.turns
+        turns.append(turn)
         if turn.kind == "memory":
             turn.valid = self.settings.tags.state_closing in self._decode(turn.action_ids)
             # once: a memory costs no turn, so that nothing else would end this
-            turn.retried = self.retries and not turn.valid and not before[-1].retried
-            before.append(turn)
+            turn.retried = self.retries and not turn.valid and not turns[-2].retried
             return True
-        before.append(turn)
         player.parsed = parse_turn(self._decode(turn.action_ids), self.settings.tags)
         # a malformed turn is still shown to the environment, as an action that means nothing: it costs the turn,
         # and the agent sees its page again together with what was wrong
