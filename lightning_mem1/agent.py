@@ -16,7 +16,7 @@ import torch
 from lightning_mem1.engine.local import EngineSettings, LocalEngine
 from lightning_mem1.memory import STAGED, context_ids
 from lightning_mem1.policy.policy import ADAPTER, Policy
-from lightning_mem1.rollout import RolloutSettings, information_ids, prompt_ids, turn_seed, turn_temperature
+from lightning_mem1.rollout import RolloutSettings, greedy, information_ids, prompt_ids, turn_seed, turn_temperature
 from lightning_mem1.snapshot import plain
 from lightning_mem1.text import Tags, parse_turn
 from lightning_mem1.types import GenerationRequest, Task, Turn
@@ -48,8 +48,7 @@ class Agent:
         rollout = dict(settings["rollout"])
         tags = dict(rollout.pop("tags"))
         self.policy, self.memory, self.window = policy.eval(), str(settings["memory"]), int(settings["window"])
-        rollout |= {"temperature": 0.0, "tags": Tags(**{**tags, "actions": tuple(tags["actions"])})}
-        self.rollout = RolloutSettings(**rollout)
+        self.rollout = greedy(RolloutSettings(**rollout, tags=Tags(**{**tags, "actions": tuple(tags["actions"])})))
         self.wire = wire_format(self.rollout.wire, self.rollout.tags, self.rollout.instructions)
 
     def predict(self, model_input: Any, params: Mapping[str, Any] | None = None) -> list[dict[str, Any]]:
@@ -101,10 +100,9 @@ class Agent:
         information = told.get("information", "")
         reply = information_ids(information, turns_left, self._encode, self.rollout)
         action = parse_turn(told["text"], self.rollout.tags).action
-        retried = action is None and self.rollout.malformed == "retry"
-        return Turn(
-            self._encode(told["text"]), [], reply, action, information, valid=action is not None, retried=retried
-        )
+        valid = action is not None
+        retried = self.rollout.retries and not valid
+        return Turn(self._encode(told["text"]), [], reply, action, information, valid=valid, retried=retried)
 
     def _encode(self, text: str) -> list[int]:
         return list(self.policy.tokenizer.encode(text, add_special_tokens=False))

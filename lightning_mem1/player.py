@@ -21,7 +21,7 @@ from lightning_mem1.guard import Guard
 from lightning_mem1.memory import longest_context
 from lightning_mem1.module import Mem1Module
 from lightning_mem1.policy.policy import Policy
-from lightning_mem1.rollout import Episode, RolloutSettings, collect, prompt_ids
+from lightning_mem1.rollout import Episode, RolloutSettings, collect, greedy, prompt_ids
 from lightning_mem1.text import Tags
 from lightning_mem1.types import Engine, Task, TaskSource, Trajectory, Turn
 
@@ -121,11 +121,6 @@ def longest_of(
         ),
         default=2,
     )
-
-
-def greedy(settings: RolloutSettings) -> RolloutSettings:
-    """The same without sampling."""
-    return replace(settings, temperature=0.0, top_p=1.0)
 
 
 def fitting(budget: EngineSettings, longest: int, positions: int | None = None) -> EngineSettings:

@@ -96,6 +96,16 @@ class RolloutSettings:
         check_choice("treatment of malformed turns", self.malformed, MALFORMED, "model.rollout.malformed")
         check_least("model.rollout.retry_temperature", self.retry_temperature, 0)
 
+    @property
+    def retries(self) -> bool:
+        """Whether a malformed turn is written again."""
+        return self.malformed == "retry"
+
+
+def greedy(settings: RolloutSettings) -> RolloutSettings:
+    """The same without sampling, but for what `retry_temperature` says."""
+    return replace(settings, temperature=0.0, top_p=1.0)
+
 
 @dataclass(frozen=True)
 class Episode:
@@ -168,7 +178,6 @@ class _Rollout:
         self.engine, self.tokenizer, self.settings = engine, tokenizer, settings
         self.mode, self.window = mode, window
         self.wire = wire_format(settings.wire, settings.tags, settings.instructions)
-        self.retries = settings.malformed == "retry"
         self.memory_opening = self._encode(settings.tags.state_opening)
         self.embed = _encoder(settings.note_embedding) if settings.note_embedding and mode == "amem" else None
         self.guard = self._guard()
@@ -274,7 +283,7 @@ class _Rollout:
         if turn.kind == "memory":
             turn.valid = self.settings.tags.state_closing in self._decode(turn.action_ids)
             # once: a memory costs no turn, so that nothing else would end this
-            turn.retried = self.retries and not turn.valid and not turns[-2].retried
+            turn.retried = self.settings.retries and not turn.valid and not turns[-2].retried
             return True
         player.parsed = parse_turn(self._decode(turn.action_ids), self.settings.tags)
         # a malformed turn is still shown to the environment, as an action that means nothing: it costs the turn,
@@ -316,7 +325,7 @@ class _Rollout:
             _end(player, StopReason.MAX_TURNS)
         else:
             turn.information_ids = self._information_ids(turn.information, turns_left)
-            turn.retried = self.retries and parsed.action is None
+            turn.retried = self.settings.retries and parsed.action is None
             if self.embed and not turn.retried:
                 note = self._decode([*turn.ids, *turn.information_ids])
                 turn.embedding = tuple(map(float, self.embed([note])[0]))
@@ -387,7 +396,7 @@ def turn_temperature(turns: Sequence[Turn], kind: str, settings: RolloutSettings
         settings: Its two temperatures.
     """
     before = [turn for turn in turns if turn.kind == kind]
-    if settings.temperature or not before:
+    if settings.temperature or not settings.retry_temperature or not before:
         return settings.temperature
     *earlier, last = before
     again = kind == "act" and any(_same_step(turn, last) for turn in earlier)

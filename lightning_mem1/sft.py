@@ -12,7 +12,6 @@ import re
 import sys
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -32,7 +31,7 @@ from lightning_mem1.player import fitting, longest_of
 from lightning_mem1.policy.induction import start_with_induction
 from lightning_mem1.policy.loading import load_tokenizer
 from lightning_mem1.policy.policy import Policy
-from lightning_mem1.rollout import Episode, collect
+from lightning_mem1.rollout import Episode, collect, greedy
 from lightning_mem1.types import Trajectory
 from lightning_mem1.warmstart import Architecture, WarmStart
 
@@ -171,7 +170,7 @@ def validate(policy: Policy, config: WarmStart) -> dict[str, float]:
     for name, (source, settings, _) in worlds.items():
         tasks = [source.task("val", i) for i in spread_indices(config.num_val_tasks, source.size("val"))]
         episodes = [Episode(task, source.env(task), group) for group, task in enumerate(tasks)]
-        settings = replace(settings, temperature=0.0)
+        settings = greedy(settings)
         longest = longest_of([(each.task, each.env.observe()) for each in episodes], policy, settings, config.memory)
         engine = LocalEngine(policy.eval(), fitting(EngineSettings(), longest, policy.config.max_position_embeddings))
         found = collect(episodes, engine, policy.tokenizer, settings, config.memory)
