@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from lightning_mem1.provenance import cpu
+from lightning_mem1.tracking.run_metadata import cpu
 
 GIB = 1 << 30
 

@@ -35,15 +35,15 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
 from baseline import Ratios, arguments, finish, integers, some_of
 
-from lightning_mem1.engine.local import EngineSettings, LocalEngine
+from lightning_mem1.engine.local.engine import EngineSettings, LocalEngine
+from lightning_mem1.engine.remote.engine import RemoteEngine
 from lightning_mem1.engine.scripted import ScriptedEngine
-from lightning_mem1.engine.server import ServerEngine
 from lightning_mem1.engine.settings import ServerSettings
+from lightning_mem1.environments.qa.tasks import EncyclopediaTasks
+from lightning_mem1.environments.webshop.tasks import ShopTasks
 from lightning_mem1.policy.loading import resolve
 from lightning_mem1.policy.policy import Policy
-from lightning_mem1.rollout import Episode, RolloutSettings, collect
-from lightning_mem1.tasks.qa import EncyclopediaTasks
-from lightning_mem1.tasks.webshop import ShopTasks
+from lightning_mem1.rollout.collect import Episode, RolloutSettings, collect
 from lightning_mem1.types import Completion, Engine, GenerationRequest, TaskSource
 from padded import save_padded
 from vllm_server import serving
@@ -144,10 +144,10 @@ def _single(tokenizer: Any, text: str) -> int | None:
     return int(ids[0]) if len(ids) == 1 else None
 
 
-def served(policy: str, url: str, slots: int) -> ServerEngine:
+def served(policy: str, url: str, slots: int) -> RemoteEngine:
     """vLLM on this machine; it has the policy's weights and is given no adapter."""
     settings = EngineSettings(slots, 1024, kind="server", server=ServerSettings([url], timeout_s=3600))
-    return ServerEngine(Policy.load(policy).eval(), settings, lambda: 0, training=False)
+    return RemoteEngine(Policy.load(policy).eval(), settings, lambda: 0, training=False)
 
 
 def workload(name: str, policy: str, url: str) -> tuple[TaskSource, RolloutSettings, dict[str, Callable[[], Any]]]:

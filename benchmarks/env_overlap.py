@@ -20,7 +20,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 from baseline import Ratios, arguments, finish, integers
 from engine_speed import GROUP, workload
 
-from lightning_mem1.rollout import Episode, RolloutSettings, collect
+from lightning_mem1.rollout.collect import Episode, RolloutSettings, collect
 from lightning_mem1.types import Engine, Env, StepResult, TaskSource
 
 TOLERANCE = 0.2

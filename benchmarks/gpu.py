@@ -37,12 +37,12 @@ from horizon import ACTION, Endless, Told
 from layout_speed import clock, made
 from layout_speed import measured as layouts_measured
 
-from lightning_mem1.collator import collate
-from lightning_mem1.engine.local import LocalEngine
+from lightning_mem1.engine.local.engine import LocalEngine
 from lightning_mem1.engine.settings import EngineSettings
 from lightning_mem1.policy.loading import BUNDLED, load_tokenizer
 from lightning_mem1.policy.policy import LoraSettings, Policy
-from lightning_mem1.rollout import Episode, RolloutSettings, collect
+from lightning_mem1.rollout.collect import Episode, RolloutSettings, collect
+from lightning_mem1.training.layouts.collate import collate
 from lightning_mem1.types import GenerationRequest, Task, Trajectory
 
 SHAPES = {  # of Qwen2.5 (arXiv 2412.15115); "tiny" is for trying the script out

@@ -22,11 +22,11 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 from baseline import Ratios, arguments, finish, integers
 
-from lightning_mem1.collator import collate, minibatches
-from lightning_mem1.engine.local import EngineSettings, LocalEngine
-from lightning_mem1.memory import contexts
+from lightning_mem1.context.memory import contexts
+from lightning_mem1.engine.local.engine import EngineSettings, LocalEngine
 from lightning_mem1.policy.policy import LoraSettings, Policy
-from lightning_mem1.rollout import Episode, RolloutSettings, collect
+from lightning_mem1.rollout.collect import Episode, RolloutSettings, collect
+from lightning_mem1.training.layouts.collate import collate, split_by_tokens
 from lightning_mem1.types import GenerationRequest, StepResult, Task, Trajectory
 
 MODES = ("mem1", "full")
@@ -77,7 +77,7 @@ def trained(policy: Policy, trajectories: Sequence[Trajectory], mode: str) -> tu
     """Seconds of one pass over all trajectories, and the tokens it took."""
     policy.zero_grad()
     begun, tokens = time.perf_counter(), 0
-    for part in minibatches(trajectories, ROW, "tree", mode):
+    for part in split_by_tokens(trajectories, ROW, "tree", mode):
         batch = collate([trajectories[i] for i in part], "tree", mode)
         policy.logprobs(batch)[0].mean().backward()
         tokens += batch.num_tokens

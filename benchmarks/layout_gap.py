@@ -21,13 +21,13 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 from baseline import Ratios, arguments, finish
 
-from lightning_mem1.collator import collate, minibatches
-from lightning_mem1.engine.local import EngineSettings, LocalEngine
-from lightning_mem1.internal_state import state_end
-from lightning_mem1.layouts import LAYOUTS
+from lightning_mem1.context.internal_state import state_end
+from lightning_mem1.engine.local.engine import EngineSettings, LocalEngine
+from lightning_mem1.environments.webshop.tasks import ShopTasks
 from lightning_mem1.policy.policy import Policy
-from lightning_mem1.rollout import Episode, RolloutSettings, collect
-from lightning_mem1.tasks.webshop import ShopTasks
+from lightning_mem1.rollout.collect import Episode, RolloutSettings, collect
+from lightning_mem1.training.layouts.collate import collate, split_by_tokens
+from lightning_mem1.training.layouts.tree import LAYOUTS
 from lightning_mem1.types import Trajectory
 
 EXPERIMENT = Path(__file__).parents[1] / "experiments" / "webshop.yaml"
@@ -55,7 +55,7 @@ def gaps(
         tag=settings.tags.internal_state,
     )
     differences, turns, tokens = [], [], 0
-    for part in minibatches(trajectories, 4096, layout, memory):
+    for part in split_by_tokens(trajectories, 4096, layout, memory):
         batch = collate([trajectories[i] for i in part], layout, memory, state_end=end)
         differences.append(policy.logprobs(batch, settings.temperature)[0] - batch.rollout_logprobs)
         turns.append(batch.turn_index)

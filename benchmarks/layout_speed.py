@@ -26,8 +26,8 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 from baseline import Ratios, arguments, finish, integers
 
-from lightning_mem1.collator import Batch, collate
 from lightning_mem1.policy.policy import LoraSettings, Policy
+from lightning_mem1.training.layouts.collate import Batch, collate
 from lightning_mem1.types import StopReason, Task, Trajectory, Turn
 
 ARMS = ("tree", "rows", "dense")

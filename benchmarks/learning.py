@@ -34,7 +34,7 @@ ROOT = Path(__file__).parents[1]
 EXPERIMENTS = [
     str(path.relative_to(ROOT / "experiments").with_suffix(""))
     for path in sorted(ROOT.glob("experiments/**/*.yaml"))
-    if "warmstart" not in OmegaConf.load(path)  # those are for lightning_mem1.sft
+    if "warmstart" not in OmegaConf.load(path)  # those are for lightning_mem1.warmstart.train
 ]
 ALGORITHMS = ("grpo", "dr_grpo", "rloo", "reinforce_pp", "dapo", "gspo", "gigpo", "ppo", "raft")
 THREADS = "1"  # of each run

@@ -37,7 +37,7 @@ def work(asked: Connection, core: int, policy: str) -> None:
     import torch
     from engine_speed import workload
 
-    from lightning_mem1.rollout import Episode, collect
+    from lightning_mem1.rollout.collect import Episode, collect
 
     torch.set_num_threads(1)
     source, settings, engines = workload("webshop", policy, "")

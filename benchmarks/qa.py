@@ -19,13 +19,13 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 from baseline import Ratios, arguments, finish
 
-from lightning_mem1.retrieval.bm25 import BM25
-from lightning_mem1.tasks.encyclopedia import Encyclopedia
-from lightning_mem1.tasks.qa import EncyclopediaTasks
-from lightning_mem1.tasks.quiz import questions
-from lightning_mem1.tasks.researcher import EXPERT, Skill, play
-from lightning_mem1.text import QA_TAGS
-from lightning_mem1.wire import wire_format
+from lightning_mem1.context.formats import prompt_format
+from lightning_mem1.context.tags import QA_TAGS
+from lightning_mem1.environments.qa.encyclopedia.questions import questions
+from lightning_mem1.environments.qa.encyclopedia.world import Encyclopedia
+from lightning_mem1.environments.qa.retrieval.bm25 import BM25
+from lightning_mem1.environments.qa.scripted_researcher.researcher import EXPERT_RESEARCHER, ResearcherSkill, play
+from lightning_mem1.environments.qa.tasks import EncyclopediaTasks
 
 KINDS = ("fact", "alias", "bridge", "comparison")
 TOLERANCE = 0.1
@@ -39,7 +39,10 @@ def main() -> int:
     found = {
         "seed": given.seed,
         "recall_at_3": recall(given.seed),
-        "researcher_em": {"skill 1.0": earned(given.seed, EXPERT), "default skill": earned(given.seed, Skill())},
+        "researcher_em": {
+            "skill 1.0": earned(given.seed, EXPERT_RESEARCHER),
+            "default skill": earned(given.seed, ResearcherSkill()),
+        },
         "tasks_per_s": {str(k): speed(given.seed, k) for k in (2, 8)},
     }
     print(json.dumps(found, indent=1))
@@ -76,7 +79,7 @@ def recall(seed: int) -> dict[str, dict[str, float]]:
     return table
 
 
-def earned(seed: int, skill: Skill) -> dict[str, float]:
+def earned(seed: int, skill: ResearcherSkill) -> dict[str, float]:
     """Exact match per objective, by hops and number of objectives, over 160 objectives each."""
     table = {}
     for hops in (1, 2, 3):
@@ -90,7 +93,7 @@ def earned(seed: int, skill: Skill) -> dict[str, float]:
 
 def speed(seed: int, k: int, number: int = 4000) -> int:
     """Tasks composed and prompted per second, the best of five runs: other work on the machine only slows them."""
-    source, wire = EncyclopediaTasks(seed, objectives=k), wire_format("qa", QA_TAGS)
+    source, wire = EncyclopediaTasks(seed, objectives=k), prompt_format("qa", QA_TAGS)
     size, best = source.size("train"), 0.0
     for _ in range(5):
         started = time.perf_counter()

@@ -24,8 +24,8 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 from baseline import Ratios, arguments, finish
 
-from lightning_mem1.retrieval.bm25 import BM25
-from lightning_mem1.tasks.encyclopedia import Encyclopedia
+from lightning_mem1.environments.qa.encyclopedia.world import Encyclopedia
+from lightning_mem1.environments.qa.retrieval.bm25 import BM25
 
 WIKI = 21_015_324
 PER_WORLD = 5400

@@ -33,9 +33,9 @@ sys.path.insert(0, str(Path(__file__).parent))
 from baseline import Ratios, arguments, finish
 from engine_speed import EXPERIMENTS, GROUP, Padded
 
+from lightning_mem1.environments.webshop.tasks import ShopTasks
 from lightning_mem1.policy.loading import resolve
-from lightning_mem1.rollout import Episode, RolloutSettings, collect
-from lightning_mem1.tasks.webshop import ShopTasks
+from lightning_mem1.rollout.collect import Episode, RolloutSettings, collect
 from lightning_mem1.types import Trajectory
 
 EXPERIMENT = EXPERIMENTS / "webshop.yaml"

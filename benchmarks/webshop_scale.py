@@ -1,6 +1,6 @@
 """What a catalogue of a million products costs: time to index and to open, disk, memory, search.
 
-    python -m lightning_mem1.envs.webshop --generate FOLDER --num-products 1000000
+    python -m lightning_mem1 serve-shop --generate FOLDER --num-products 1000000
     python benchmarks/webshop_scale.py FOLDER --output benchmarks/webshop_scale.json
 
 An index that is there is used, and then no build is measured; ``--rebuild`` makes it anew. Each figure comes from a
@@ -25,8 +25,8 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 from baseline import GIB, Ratios, arguments, finish
 
-from lightning_mem1.envs.webshop import Shop, WebShopEnv
-from lightning_mem1.envs.webshop.saved import _home
+from lightning_mem1.environments.webshop import Shop, WebShopEnv
+from lightning_mem1.environments.webshop.catalogue.saved import _home
 
 TOLERANCE = 0.25
 

@@ -16,8 +16,8 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 from baseline import Ratios, arguments, finish
 
-from lightning_mem1.tasks.shoppers import Play, oracle, rule_baseline
-from lightning_mem1.tasks.webshop import ShopTasks
+from lightning_mem1.environments.webshop.baselines import Play, oracle, rule_baseline
+from lightning_mem1.environments.webshop.tasks import ShopTasks
 from lightning_mem1.types import Split
 
 TOLERANCE = 0.01

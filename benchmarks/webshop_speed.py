@@ -23,8 +23,8 @@ sys.path.insert(0, str(Path(__file__).parent))
 from baseline import Ratios, arguments, finish
 from webshop_scale import in_process
 
-from lightning_mem1.envs.webshop import Shop, WebShopEnv
-from lightning_mem1.tasks.shoppers import rule_baseline
+from lightning_mem1.environments.webshop import Shop, WebShopEnv
+from lightning_mem1.environments.webshop.baselines import rule_baseline
 
 TOLERANCE = 0.25
 

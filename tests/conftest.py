@@ -30,10 +30,10 @@ def make_module(tiny_folder: Path) -> Callable[..., Any]:
     """Makes a Mem1Module of the tiny policy; keyword arguments override."""
 
     def make(**overrides: Any) -> Any:
-        from lightning_mem1.engine.local import EngineSettings
-        from lightning_mem1.module import Mem1Module
+        from lightning_mem1.engine.local.engine import EngineSettings
         from lightning_mem1.policy.policy import LoraSettings
-        from lightning_mem1.rollout import RolloutSettings
+        from lightning_mem1.rollout.collect import RolloutSettings
+        from lightning_mem1.training.module import Mem1Module
 
         settings: dict[str, Any] = {
             "policy": str(tiny_folder),
@@ -53,7 +53,7 @@ def make_data() -> Callable[..., Any]:
     """Makes a TaskDataModule of two tasks x three episodes per rl_step; keyword arguments override."""
 
     def make(source: Any = None, **overrides: Any) -> Any:
-        from lightning_mem1.datamodule import TaskDataModule
+        from lightning_mem1.data.task_data import TaskDataModule
         from tiny_tasks import RankedTasks
 
         settings = {"tasks_per_step": 2, "group_size": 3, "num_rl_steps": 3, "num_val_tasks": 4, "seed": 0}
@@ -70,8 +70,8 @@ def fit(tmp_path: Path) -> Callable[..., Any]:
         from lightning.pytorch import Trainer
 
         from lightning_mem1.callbacks import RolloutCallback
-        from lightning_mem1.command import quiet
-        from lightning_mem1.command_line import TRAINER_DEFAULTS
+        from lightning_mem1.cli.lightning_cli import TRAINER_DEFAULTS
+        from lightning_mem1.cli.startup import quiet
 
         settings = {
             **TRAINER_DEFAULTS,

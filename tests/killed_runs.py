@@ -26,8 +26,13 @@ import torch
 from lightning.pytorch.cli import LightningCLI  # noqa: F401
 from transformers import AutoTokenizer, Qwen2ForCausalLM  # noqa: F401
 
-from lightning_mem1 import callbacks, command_line, fit, whole_file  # noqa: F401
-from lightning_mem1.module import Mem1Module
+from lightning_mem1 import callbacks
+from lightning_mem1.cli import (
+    fit,
+    lightning_cli,  # noqa: F401  (here and not in every fork)
+)
+from lightning_mem1.io import atomic_files  # noqa: F401
+from lightning_mem1.training.module import Mem1Module
 
 PHASES: dict[str, CodeType] = {  # killed at a random call inside
     "collection": callbacks.RolloutCallback.on_train_batch_start.__code__,
@@ -37,8 +42,8 @@ PHASES: dict[str, CodeType] = {  # killed at a random call inside
 }
 POINTS: dict[str, tuple[str, CodeType, str]] = {  # killed at a random one of these: what happens where, name called
     "after an optimizer step": ("return", Mem1Module._optimize.__code__, ""),
-    "half a file": ("c_call", whole_file.write_whole.__code__, "write"),
-    "before the rename": ("c_call", whole_file.write_whole.__code__, "replace"),
+    "half a file": ("c_call", atomic_files.write_atomic.__code__, "write"),
+    "before the rename": ("c_call", atomic_files.write_atomic.__code__, "replace"),
 }
 PLACES = {code for _, code, _ in POINTS.values()}
 BY_THE_CLOCK = "by the clock"

@@ -25,14 +25,14 @@ from torch.distributed.tensor import DTensor
 from transformers import AutoTokenizer, Qwen2ForCausalLM  # noqa: F401
 
 from lightning_mem1 import callbacks
-from lightning_mem1.command import quiet
-from lightning_mem1.command_line import TRAINER_DEFAULTS
-from lightning_mem1.datamodule import TaskDataModule
-from lightning_mem1.engine.local import EngineSettings
-from lightning_mem1.module import Mem1Module
+from lightning_mem1.cli.lightning_cli import TRAINER_DEFAULTS
+from lightning_mem1.cli.startup import quiet
+from lightning_mem1.data.task_data import TaskDataModule
+from lightning_mem1.engine.local.engine import EngineSettings
 from lightning_mem1.policy.policy import LoraSettings
-from lightning_mem1.rollout import RolloutSettings
-from lightning_mem1.sharding import ShardedBase
+from lightning_mem1.rollout.collect import RolloutSettings
+from lightning_mem1.training.module import Mem1Module
+from lightning_mem1.training.strategy import ShardedBase
 from tiny_tasks import RankedTasks
 
 TIME_LIMIT_S = 300  # nobody waits for ever: a rank that hangs dies by SIGALRM, and its training counts as failed

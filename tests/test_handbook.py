@@ -7,11 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from lightning_mem1 import callbacks, fit
-from lightning_mem1.engine.local import EngineSettings
-from lightning_mem1.mismatch import MismatchSettings
-from lightning_mem1.reports.measures import MEASURES
-from lightning_mem1.rollout import RolloutSettings
+from lightning_mem1 import callbacks
+from lightning_mem1.cli import fit
+from lightning_mem1.engine.local.engine import EngineSettings
+from lightning_mem1.evaluation.measures import MEASURES
+from lightning_mem1.rollout.collect import RolloutSettings
+from lightning_mem1.training.credit.importance import MismatchSettings
 
 ROOT = Path(__file__).parents[1]
 HANDBOOK = (ROOT / "docs" / "handbook.md").read_text()

@@ -10,59 +10,20 @@ import pytest
 
 PACKAGE = Path(__file__).parents[1] / "lightning_mem1"
 
-# A room imports only from the lines above its own; rooms that share a line never import each other.
-ROOMS = """
-types http whole_file checks
-text notes
-memory guard
-wire places
-conformance
-layouts
-advantages losses
-algorithms screening shaping internal_state
-scoring metrics
-retrieval
-envs.retrieval
-envs
-tasks
-policy
-engine
-env_steps
-rollout collator
-passes optimizers
-snapshot settings update_stats
-objective
-credit gradients
-mismatch
-module datamodule
-qa_data
-warmstart
-expert
-redaction
-reports run_logger provenance agent
-callbacks
-player horizon
-sharding memory_estimate
-errors
-command
-command_line
-fit evaluate sft play export
-engine.serve
-"""
-LEVEL = {room: level for level, line in enumerate(ROOMS.split("\n")) for room in line.split()}
+# A room imports only from rooms that are named before it.
+ROOMS = ["types", "checks", "io", "context", "policy", "engine", "rollout", "environments", "data", "training"]
+ROOMS += ["evaluation", "warmstart", "tracking", "callbacks", "testing", "cli", "fit", "__main__"]
 MODULES = {".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts): path for path in PACKAGE.rglob("*.py")}
+PUBLIC = "lightning_mem1.__init__"  # names every room, and imports none before it is asked
 
 
 def room(module: str) -> str:
-    """`lightning_mem1.policy.loading` is in room `policy`; each environment is a room of its own: `envs.webshop`."""
-    parts = module.removesuffix(".__init__").split(".")[1:]
-    if parts == ["engine", "serve"]:  # a command, which stands above its room
-        return "engine.serve"
-    return ".".join(parts[: 2 if parts[:1] == ["envs"] else 1])
+    """`lightning_mem1.policy.loading` is in room `policy`."""
+    return module.removesuffix(".__init__").split(".")[1]
 
 
 def imported(module: str) -> set[str]:
-    """Names of the package that are imported anywhere in a file, inside functions too."""
+    """Modules of the package that are imported anywhere in a file, inside functions too."""
     names = set()
     for node in ast.walk(ast.parse(MODULES[module].read_text())):
         if isinstance(node, ast.Import):
@@ -71,17 +32,42 @@ def imported(module: str) -> set[str]:
             folder = module.split(".")[: -node.level] if node.level else []
             source = ".".join([*folder, *filter(None, [node.module])])
             names |= {f"{source}.{alias.name}" for alias in node.names}
-    return {name for name in names if name.startswith("lightning_mem1.")}
+    return {found for name in names if name.startswith("lightning_mem1.") for found in [_module(name)] if found}
 
 
-@pytest.mark.parametrize("module", sorted(MODULES))
+def _module(name: str) -> str | None:
+    """The module that an imported name is, or is in; None for what the package itself holds, its version."""
+    while name.count("."):
+        if name in MODULES:
+            return name
+        if f"{name}.__init__" in MODULES:
+            return f"{name}.__init__" if name != "lightning_mem1" else None
+        name = name.rpartition(".")[0]
+    return None
+
+
+@pytest.mark.parametrize("module", sorted(MODULES.keys() - {PUBLIC}))
 def test_a_room_imports_only_from_rooms_above_it(module):
     here = room(module)
-    for there in {room(name) for name in imported(module)} - {here, "__version__"}:
-        top_here, top_there = (name if name in LEVEL else name.split(".")[0] for name in (here, there))
-        assert top_there in LEVEL, f"{module} imports {there}, which is no room of the list above: give it a line"
-        assert top_here in LEVEL, f"{module} is in no room of the list above: give it a line"
-        assert LEVEL[top_there] < LEVEL[top_here], f"{module} imports from {there}, which is not above {here}"
+    assert here in ROOMS, f"{module} is in no room of the list above: expected one of {ROOMS}"
+    for there in {room(name) for name in imported(module)} - {here}:
+        assert ROOMS.index(there) < ROOMS.index(here), f"{module} imports from {there}, which is not above {here}"
+
+
+def test_inside_a_room_no_import_comes_back_to_where_it_began():
+    inside = {m: {n for n in imported(m) if n != m and room(n) == room(m)} for m in MODULES.keys() - {PUBLIC}}
+    while free := {module for module, needs in inside.items() if not needs & inside.keys()}:
+        inside = {module: needs for module, needs in inside.items() if module not in free}
+    assert inside == {}, "these modules import each other in a circle, or are behind one that does"
+
+
+def test_the_package_has_one_sentence_about_every_room_and_at_most_twenty_entries():
+    folders = [path for path in PACKAGE.iterdir() if (path / "__init__.py").exists()]
+    assert sorted(path.name for path in folders) == sorted(set(ROOMS) - {p.stem for p in PACKAGE.glob("*.py")})
+    for folder in folders:
+        about = ast.get_docstring(ast.parse((folder / "__init__.py").read_text()))
+        assert about and about.endswith("."), f"expected {folder.name}/__init__.py to say what the room is for"
+    assert len([path for path in PACKAGE.iterdir() if path.name != "__pycache__"]) <= 20
 
 
 def test_importing_the_package_prints_nothing_sets_nothing_and_makes_no_file(tmp_path):

@@ -10,8 +10,8 @@ from transformers import Qwen2Config, Qwen2ForCausalLM
 
 from lightning_mem1.policy.attention import register
 from lightning_mem1.policy.policy import LoraSettings, Policy
-from lightning_mem1.policy.tokenizer import train_tokenizer
 from lightning_mem1.types import Objective, StepResult, StopReason, Task, Trajectory, Turn
+from lightning_mem1.warmstart.tokenizer import train_tokenizer
 
 TEXT = [
     "<summary>red shoes</summary><answer>click[red]</answer> search page turns left state assistant user 0123456789"

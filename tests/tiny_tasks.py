@@ -28,7 +28,7 @@ def tiny_config(policy: str, num_rl_steps: int = 2) -> dict[str, Any]:
             "rollout": {"max_new_tokens": 6, "max_information_tokens": 40, "prompt": "brief"},
         },
         "data": {
-            "class_path": "lightning_mem1.datamodule.TaskDataModule",
+            "class_path": "lightning_mem1.data.task_data.TaskDataModule",
             "init_args": {
                 "source": {"class_path": "tiny_tasks.RankedTasks"},
                 "tasks_per_step": 2,

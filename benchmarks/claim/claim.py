@@ -27,7 +27,7 @@ from baseline import hardware, integers, some_of
 from claim_table import Arm, Result
 from jobs import ROOT, Job, Start, cost, in_process_of_its_own, run_all
 
-from lightning_mem1.tasks.notation import Notation
+from lightning_mem1.environments.qa.scripted_researcher.notation import Notation
 
 STAGES = (
     "base", "warmstart", "chained", "haste", "rl", "raft", "cloning", "evaluate", "interdependent", "shop_warmstart",
@@ -165,7 +165,7 @@ class Claim:
 
     def _cloned(self, name: str, config: str, output: str, start: str | None = None, *more: str) -> Job:
         stage = name.split("/")[0]
-        command = ["-m", "lightning_mem1.sft", f"experiments/claim/{config}.yaml"]
+        command = ["-m", "lightning_mem1.warmstart.train", f"experiments/claim/{config}.yaml"]
         command += ["--warmstart.output", self._policy(output), *more]
         command += ["--warmstart.init_from", self._policy(start)] if start else []
         return Job(name, (*command, *self.extra[stage]))
@@ -195,7 +195,7 @@ class Claim:
         self, stage: str, name: str, seed: int, mode: str, config: str, more: Sequence[str], chosen: Sequence[str]
     ) -> Job:
         full = f"{stage}/{name}/{seed}"
-        command = ["-m", "lightning_mem1.evaluate", f"experiments/{config}.yaml", "--memory", MEMORY[mode], *more]
+        command = ["-m", "lightning_mem1.cli.evaluate", f"experiments/{config}.yaml", "--memory", MEMORY[mode], *more]
         command += chosen or ["--tasks", "500"]  # all test goals of the shop
         command += ["--output", str(self.folder / full), "--trainer.logger", "false", *self.extra[stage]]
         return Job(full, tuple(command), extends=True)
@@ -212,7 +212,7 @@ class Claim:
 
 def report(claim: Claim, folder: Path) -> list[str]:
     """Put together what has been evaluated so far; writes ``claim.json``, ``claim.md`` and the pictures."""
-    from lightning_mem1.reports import plots
+    from lightning_mem1.evaluation.report import plots
 
     told: dict[str, Any] = {"hardware": hardware(), "jobs_at_once": claim.options.jobs, "cost": cost(folder)}
     lines, figures = [], {}
@@ -274,7 +274,7 @@ def parsed(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--tasks", type=int, default=100, help="tasks of each number of objectives")
     parser.add_argument("--catalogue", help="folder of the official shop files: the shop's stages play there as well")
     parser.add_argument(
-        "--shop_policy", default="lightning_mem1/assets/marketplace", help="the policy that the shop begins with"
+        "--shop_policy", default="lightning_mem1/policy/assets/marketplace", help="the policy that the shop begins with"
     )
     parser.add_argument("--extra", action="append", default=[], help="STAGE:ARGUMENT, handed on to its commands")
     return parser.parse_args(argv)

@@ -22,17 +22,17 @@ sys.path.insert(0, str(Path(__file__).parent))
 from baseline import integers
 from claim import MEMORY, MODES, NOTATION
 
+from lightning_mem1.context.tags import Tags
 from lightning_mem1.engine.scripted import ScriptedEngine
-from lightning_mem1.expert import qa_play
+from lightning_mem1.environments.qa.encyclopedia.questions import Wording
+from lightning_mem1.environments.qa.scripted_researcher.notation import Notation
+from lightning_mem1.environments.qa.scripted_researcher.researcher import EXPERT_RESEARCHER
+from lightning_mem1.evaluation.measures import measures
 from lightning_mem1.policy.loading import BUNDLED, load_tokenizer
-from lightning_mem1.reports.measures import measures
-from lightning_mem1.rollout import Episode, collect
-from lightning_mem1.tasks.notation import Notation
-from lightning_mem1.tasks.quiz import Wording
-from lightning_mem1.tasks.researcher import EXPERT
-from lightning_mem1.text import Tags
+from lightning_mem1.rollout.collect import Episode, collect
 from lightning_mem1.types import Trajectory
-from lightning_mem1.warmstart import ExpertData, QAExpert, Stage, WarmStart
+from lightning_mem1.warmstart.demonstrations import qa_play
+from lightning_mem1.warmstart.settings import ExpertData, QAExpert, Stage, WarmStart
 
 
 def faultless(
@@ -44,7 +44,9 @@ def faultless(
     wording: Wording = "topic",
 ) -> tuple[list[Trajectory], Tags]:
     """Play some test tasks without a mistake, and the names of the blocks."""
-    config = WarmStart("", memory=mode, data=ExpertData(qa=QAExpert(skill=EXPERT, notation=notation, wording=wording)))
+    config = WarmStart(
+        "", memory=mode, data=ExpertData(qa=QAExpert(skill=EXPERT_RESEARCHER, notation=notation, wording=wording))
+    )
     config.rollout.max_new_tokens, config.rollout.max_information_tokens = 1024, 384
     source, settings, writer = qa_play(config, Stage(1, objectives=[objectives], hops=[1]), 0)
     tasks = [source.task("test", index) for index in range(min(num_tasks, source.size("test")))]

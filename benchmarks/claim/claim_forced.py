@@ -28,10 +28,10 @@ from baseline import integers
 from claim import MEMORY
 from claim_bound import faultless
 
-from lightning_mem1.memory import contexts
+from lightning_mem1.context.memory import contexts
+from lightning_mem1.environments.qa.encyclopedia.questions import WORDINGS, Wording
+from lightning_mem1.environments.qa.scripted_researcher.notation import NOTATIONS, Notation
 from lightning_mem1.policy.policy import Policy
-from lightning_mem1.tasks.notation import NOTATIONS, Notation
-from lightning_mem1.tasks.quiz import WORDINGS, Wording
 
 
 @dataclass(frozen=True)

@@ -13,9 +13,9 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from lightning_mem1.reports.bootstrap import Interval, bootstrap
-from lightning_mem1.reports.ledger import LINES
-from lightning_mem1.reports.tables import Row
+from lightning_mem1.evaluation.bootstrap import Interval, bootstrap
+from lightning_mem1.evaluation.ledger import LINES
+from lightning_mem1.evaluation.tables import Row
 
 QA = ("em", "em_mean", "f1", "f1_mean", "peak_tokens", "dependency", "turns", "seconds")
 SHOP = ("reward", "success", "peak_tokens", "dependency", "turns", "seconds")

@@ -10,14 +10,14 @@ from typing import Any
 
 from torch.utils.data import Dataset
 
+from lightning_mem1.context.tags import Tags
 from lightning_mem1.engine.scripted import ScriptedEngine
-from lightning_mem1.expert import leave_out_first_state
-from lightning_mem1.rollout import Episode, collect
-from lightning_mem1.tasks.qa import QATasks, ask
-from lightning_mem1.tasks.question import Question
-from lightning_mem1.text import Tags
+from lightning_mem1.environments.qa.question import Question
+from lightning_mem1.environments.qa.tasks import QATasks, ask
+from lightning_mem1.rollout.collect import Episode, collect
 from lightning_mem1.types import Objective, Task, Trajectory
-from lightning_mem1.warmstart import WarmStart
+from lightning_mem1.warmstart.demonstrations import leave_out_first_state
+from lightning_mem1.warmstart.settings import WarmStart
 
 # turns beyond one for each question; the warm start plays with one to three, so that none of them says: answer
 SPARE = 2

@@ -40,23 +40,24 @@ from baseline import hardware, integers, some_of
 from claim import MEMORY, NOTATION
 from reader import SPARE, Cloned, worded
 
-from lightning_mem1 import callbacks, command
+from lightning_mem1 import callbacks
 from lightning_mem1.callbacks.transcripts import readable, transcript
-from lightning_mem1.command_line import TRAINER_DEFAULTS, PlayingCommandLine
-from lightning_mem1.evaluate import record
-from lightning_mem1.horizon import horizons
-from lightning_mem1.player import Player
-from lightning_mem1.reports import plots
-from lightning_mem1.reports.measures import MEASURES, Measure
-from lightning_mem1.reports.published import published
-from lightning_mem1.reports.tables import as_json, row
-from lightning_mem1.rollout import information_ids
-from lightning_mem1.sft import SftModule, save
-from lightning_mem1.tasks.qa import QATasks
-from lightning_mem1.tasks.question import Question
+from lightning_mem1.cli import startup
+from lightning_mem1.cli.evaluate import record
+from lightning_mem1.cli.lightning_cli import TRAINER_DEFAULTS, PlayingCommandLine
+from lightning_mem1.environments.qa.question import Question
+from lightning_mem1.environments.qa.tasks import QATasks
+from lightning_mem1.evaluation.measures import MEASURES, Measure
+from lightning_mem1.evaluation.player import Player
+from lightning_mem1.evaluation.published import published
+from lightning_mem1.evaluation.report import plots
+from lightning_mem1.evaluation.tables import as_json, row
+from lightning_mem1.evaluation.task_sets import task_sets
+from lightning_mem1.io.atomic_files import write_atomic
+from lightning_mem1.rollout.collect import information_ids
 from lightning_mem1.types import StopReason, Task, Trajectory, Turn
-from lightning_mem1.warmstart import Optimisation, Stage, WarmStart
-from lightning_mem1.whole_file import write_whole
+from lightning_mem1.warmstart.settings import Optimisation, Stage, WarmStart
+from lightning_mem1.warmstart.train import SftModule, save
 
 ROOT = Path(__file__).parents[2]
 MODES = ("mem1", "full", "react")  # those of claim.py that the scripted reader can write
@@ -196,7 +197,7 @@ class Run:
         for numbers in filter(None, (short, long)):
             asked = {
                 (each.objectives, index): replace(task, max_turns=each.objectives + SPARE)
-                for each in horizons(cli.datamodule.source, numbers, "test", options.tasks)
+                for each in task_sets(cli.datamodule.source, numbers, "test", options.tasks)
                 for index, task in each.tasks().items()
             }
             settings = player.engine_settings(list(asked.values()))
@@ -222,8 +223,8 @@ class Run:
             asked = [str(files / f"{name}.jsonl.gz") for name in ("hotpotqa", "nq_open")]
             given += ["--data.questions", json.dumps(asked), "--data.corpus", str(files / "corpus.jsonl.gz")]
             given += ["--data.index", str(self.folder / "index")]
-        argv, config = command.opened([*given, *self.options.set, *more])
-        cli: PlayingCommandLine = command.built(PlayingCommandLine, argv, config)
+        argv, config = startup.opened([*given, *self.options.set, *more])
+        cli: PlayingCommandLine = startup.built(PlayingCommandLine, argv, config)
         return cli
 
     def _policy(self, mode: str) -> Path:
@@ -251,7 +252,7 @@ class Run:
         name, *mode = stage.split("_")
         told = getattr(self, name)(*mode)
         told["seconds"] = round(time.perf_counter() - begun, 1)
-        write_whole(path, (json.dumps(told, indent=1) + "\n").encode())
+        write_atomic(path, (json.dumps(told, indent=1) + "\n").encode())
         print(f"{time.strftime('%H:%M:%S')}  {stage}: {told['seconds']} s", flush=True)
         gc.collect()
         if torch.cuda.is_available():
@@ -326,10 +327,10 @@ def report(folder: Path) -> list[str]:
                 for n, number in zip(SHOWN, numbers, strict=True)
             ]
             lines.append(f"| {paper.model} ({paper.source}) | {k} | | | {' | '.join(cells)} |")
-    write_whole(folder / "results.json", (json.dumps(results, indent=1) + "\n").encode())
+    write_atomic(folder / "results.json", (json.dumps(results, indent=1) + "\n").encode())
     if results["rl_curve"]:
         plots.save({"rl": plots.runs(results["rl_curve"])}, folder)
-    write_whole(folder / "results.md", ("\n".join(lines) + "\n").encode())
+    write_atomic(folder / "results.md", ("\n".join(lines) + "\n").encode())
     return lines
 
 
@@ -387,7 +388,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     folder = Path(options.output)
     folder.mkdir(parents=True, exist_ok=True)
     run = Run(options)
-    with command.quiet():
+    with startup.quiet():
         for stage in named(options.stages, options.modes):
             run.do(stage)
             report(folder)

@@ -1,4 +1,4 @@
-"""Callbacks: rollouts, their metrics, transcripts, pictures, progress and checkpoints."""
+"""Lightning hooks that join the rooms above: rollouts, metrics, transcripts, traces, progress, checkpoints."""
 
 from lightning_mem1.callbacks.answers import AnswerCallback
 from lightning_mem1.callbacks.checkpoint import RLCheckpoint

@@ -6,11 +6,11 @@ from collections.abc import Sequence
 
 from lightning.pytorch import Callback, Trainer
 
-from lightning_mem1.datamodule import TaskBatch
-from lightning_mem1.memory import STAGED
-from lightning_mem1.metrics import AnswerScores, TrajectoryMean
-from lightning_mem1.module import Mem1Module
-from lightning_mem1.text import exact_format
+from lightning_mem1.context.memory import STAGED
+from lightning_mem1.context.tags import exact_format
+from lightning_mem1.data.task_data import TaskBatch
+from lightning_mem1.evaluation.metrics import AnswerScores, TrajectoryMean
+from lightning_mem1.training.module import Mem1Module
 from lightning_mem1.types import Trajectory
 
 

@@ -15,13 +15,13 @@ from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
 from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import Checkpoint
 
-from lightning_mem1.callbacks.artifacts import log_artifact
 from lightning_mem1.callbacks.sigterm import Sigterm
 from lightning_mem1.checks import check_least
-from lightning_mem1.datamodule import TaskBatch
-from lightning_mem1.module import Mem1Module
-from lightning_mem1.run_logger import RunLogger
-from lightning_mem1.whole_file import keep, write_whole
+from lightning_mem1.data.task_data import TaskBatch
+from lightning_mem1.io.atomic_files import keep, write_atomic
+from lightning_mem1.tracking.artifacts import log_artifact
+from lightning_mem1.tracking.mlflow_logger import ResumableMLflowLogger
+from lightning_mem1.training.module import Mem1Module
 
 RUN = "mlflow"  # this package's second entry of a checkpoint: its run, and the numbers that wait for it
 
@@ -180,8 +180,8 @@ class WholeFileIO(TorchCheckpointIO):
         """
         buffer = io.BytesIO()  # torch's writer does not survive an exception of the file that it writes to
         torch.save(checkpoint, buffer)
-        write_whole(Path(path), buffer.getbuffer())
+        write_atomic(Path(path), buffer.getbuffer())
 
 
-def _runs(trainer: Trainer) -> list[RunLogger]:
-    return [logger for logger in trainer.loggers if isinstance(logger, RunLogger)]
+def _runs(trainer: Trainer) -> list[ResumableMLflowLogger]:
+    return [logger for logger in trainer.loggers if isinstance(logger, ResumableMLflowLogger)]

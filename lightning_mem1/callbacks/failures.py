@@ -10,10 +10,10 @@ from typing import Any
 
 from lightning.pytorch import Callback, Trainer
 
-from lightning_mem1.datamodule import TaskBatch
-from lightning_mem1.module import Mem1Module
-from lightning_mem1.redaction import redacted
-from lightning_mem1.text import printable
+from lightning_mem1.context.tags import printable
+from lightning_mem1.data.task_data import TaskBatch
+from lightning_mem1.io.redaction import redacted
+from lightning_mem1.training.module import Mem1Module
 from lightning_mem1.types import StopReason, Trajectory
 
 

@@ -13,11 +13,11 @@ from lightning.pytorch import Callback, Trainer
 from torch import Tensor
 from torchmetrics import Metric
 
-from lightning_mem1.datamodule import TaskBatch
-from lightning_mem1.engine.local import LocalEngine
-from lightning_mem1.internal_state import copy_rates, state_lengths, state_span, state_spans
-from lightning_mem1.memory import contexts, largest_by_act
-from lightning_mem1.metrics import (
+from lightning_mem1.context.internal_state import copy_rates, state_lengths, state_span, state_spans
+from lightning_mem1.context.memory import contexts, largest_by_act
+from lightning_mem1.data.task_data import TaskBatch
+from lightning_mem1.engine.local.engine import LocalEngine
+from lightning_mem1.evaluation.metrics import (
     Dependency,
     InternalStateTokens,
     PeakTokens,
@@ -25,7 +25,7 @@ from lightning_mem1.metrics import (
     dependency,
     peak_tokens,
 )
-from lightning_mem1.module import Mem1Module
+from lightning_mem1.training.module import Mem1Module
 from lightning_mem1.types import Trajectory
 
 MAX_TURNS_SHOWN = 32

@@ -8,9 +8,10 @@ from typing import Any
 
 from lightning.pytorch import Callback, Trainer
 
-from lightning_mem1 import __version__, agent
-from lightning_mem1.callbacks.artifacts import hand_over
-from lightning_mem1.module import Mem1Module
+from lightning_mem1 import __version__
+from lightning_mem1.tracking import pyfunc_agent
+from lightning_mem1.tracking.artifacts import hand_over
+from lightning_mem1.training.module import Mem1Module
 
 NAME = "policy"
 TOLD = ("policy", "algorithm", "memory", "layout")  # settings that the list of models shows
@@ -22,7 +23,7 @@ class ModelCallback(Callback):
     It loads back as an `Agent`, from safetensors and JSON, without a pickle::
 
         agent = mlflow.pyfunc.load_model("models:/<model id>")     # the run's page shows the id
-        agent.predict([{"prompt": "Find red shoes.", "observation": "..."}])
+        pyfunc_agent.predict([{"prompt": "Find red shoes.", "observation": "..."}])
 
     Args:
         log_model: Whether to.
@@ -38,20 +39,20 @@ class ModelCallback(Callback):
 
         def write(logger: Any) -> None:
             with TemporaryDirectory() as folder:
-                agent.save(pl_module.policy, pl_module.settings, Path(folder) / "data")
+                pyfunc_agent.save(pl_module.policy, pl_module.settings, Path(folder) / "data")
                 log(logger, Path(folder), pl_module)
 
         hand_over(trainer, "the policy as a model", write)
 
 
 def log(logger: Any, folder: Path, module: Mem1Module) -> None:
-    """Make a model of ``folder/data`` (see `agent.save`) and log it with the logger's run."""
+    """Make a model of ``folder/data`` (see `pyfunc_agent.save`) and log it with the logger's run."""
     from mlflow import pyfunc
     from mlflow.entities import LoggedModelOutput
 
     pyfunc.save_model(
         folder / "model",
-        loader_module="lightning_mem1.agent",
+        loader_module="lightning_mem1.tracking.pyfunc_agent",
         data_path=folder / "data",
         pip_requirements=[f"lightning-mem1=={__version__}"],  # given, or MLflow would go looking
     )

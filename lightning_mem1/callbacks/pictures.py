@@ -9,14 +9,14 @@ from typing import Any
 from lightning.pytorch import Callback, Trainer
 from matplotlib.figure import Figure
 
-from lightning_mem1.callbacks.artifacts import log_artifact
 from lightning_mem1.callbacks.memory_usage import internal_state_spans
 from lightning_mem1.callbacks.transcripts import known_advantages
-from lightning_mem1.datamodule import TaskBatch
-from lightning_mem1.internal_state import state_mask
-from lightning_mem1.module import Mem1Module
-from lightning_mem1.reports import masks, plots
-from lightning_mem1.screening import num_action_tokens
+from lightning_mem1.context.internal_state import state_mask
+from lightning_mem1.data.task_data import TaskBatch
+from lightning_mem1.evaluation.report import layout_plot, plots
+from lightning_mem1.tracking.artifacts import log_artifact
+from lightning_mem1.training.credit.filters import num_action_tokens
+from lightning_mem1.training.module import Mem1Module
 
 KEPT = ("rollout/reward", "rollout/success", "val/reward", "val/success", "val/baseline_")
 
@@ -89,8 +89,8 @@ def of_batch(batch: TaskBatch, module: Mem1Module) -> dict[str, Figure]:
     if number is None or not num_action_tokens(trajectories[number]):
         return {}
     chosen = trajectories[number]
-    if masks.turns_drawn(chosen, module.memory, module.window):
-        figures["layouts"] = masks.masks(chosen, module.memory, module.window, module.crediting.state_end)
+    if layout_plot.turns_drawn(chosen, module.memory, module.window):
+        figures["layouts"] = layout_plot.masks(chosen, module.memory, module.window, module.crediting.state_end)
     if known is not None:
         states = state_mask(chosen, internal_state_spans(chosen, module)).tolist()
         lengths = [len(turn.action_ids) for turn in chosen.turns]

@@ -9,8 +9,8 @@ from lightning.pytorch import Callback, Trainer
 from rich.console import Console
 from rich.text import Text
 
-from lightning_mem1.datamodule import TaskBatch, TaskDataModule
-from lightning_mem1.module import Mem1Module
+from lightning_mem1.data.task_data import TaskBatch, TaskDataModule
+from lightning_mem1.training.module import Mem1Module
 
 
 class ProgressCallback(Callback):

@@ -8,10 +8,10 @@ from typing import Any
 
 from lightning.pytorch import Callback, Trainer
 
-from lightning_mem1 import provenance
-from lightning_mem1.callbacks.artifacts import mlflow_runs
-from lightning_mem1.datamodule import TaskDataModule, spread_indices
-from lightning_mem1.module import Mem1Module
+from lightning_mem1.data.task_data import TaskDataModule, spread_indices
+from lightning_mem1.tracking import run_metadata
+from lightning_mem1.tracking.artifacts import mlflow_runs
+from lightning_mem1.training.module import Mem1Module
 from lightning_mem1.types import Split
 
 COMMIT, DIRTY = "mlflow.source.git.commit", "git.dirty"
@@ -44,9 +44,9 @@ def describe(logger: Any, data: TaskDataModule, splits: Mapping[Split, str]) -> 
     """
     from mlflow.entities import RunTag
 
-    commit = provenance.git()
+    commit = run_metadata.git()
     tags = {COMMIT: commit["commit"], DIRTY: commit["dirty"]} if commit else {}
-    tags |= {f"environment.{key}": value for key, value in provenance.environment().items()}
+    tags |= {f"environment.{key}": value for key, value in run_metadata.environment().items()}
     client = logger.experiment
     client.log_batch(logger.run_id, tags=[RunTag(key, value) for key, value in tags.items()])
     client.log_inputs(logger.run_id, data_sets(data, splits))
@@ -57,9 +57,9 @@ def data_sets(data: TaskDataModule, splits: Mapping[Split, str]) -> list[Any]:
     name, found = type(data.source).__name__, []
     for split, context in splits.items():
         if size := data.source.size(split):
-            digest = provenance.task_digest(data.source, split, spread_indices(NUM_HASHED, size))
+            digest = run_metadata.task_digest(data.source, split, spread_indices(NUM_HASHED, size))
             found.append(_input(f"{name}/{split}", digest, f"{size} tasks", context))
-    files = provenance.file_digests(data.files())
+    files = run_metadata.file_digests(data.files())
     return found + [_input(Path(path).name, digest, path, "file") for path, digest in files.items()]
 
 

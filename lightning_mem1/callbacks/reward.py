@@ -8,9 +8,9 @@ from statistics import pstdev
 
 from lightning.pytorch import Callback, Trainer
 
-from lightning_mem1.datamodule import TaskBatch, TaskDataModule
-from lightning_mem1.metrics import TrajectoryMean
-from lightning_mem1.module import Mem1Module
+from lightning_mem1.data.task_data import TaskBatch, TaskDataModule
+from lightning_mem1.evaluation.metrics import TrajectoryMean
+from lightning_mem1.training.module import Mem1Module
 from lightning_mem1.types import StopReason, Trajectory
 
 

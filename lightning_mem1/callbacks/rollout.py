@@ -19,12 +19,12 @@ from typing import Any
 
 from lightning.pytorch import Callback, Trainer
 
-from lightning_mem1.callbacks.ahead import Ahead
-from lightning_mem1.callbacks.collection import Collected, Collection, datamodule
-from lightning_mem1.datamodule import TaskBatch
-from lightning_mem1.engine.server import ServerEngine
-from lightning_mem1.module import Mem1Module
-from lightning_mem1.policy.sharded import gather, release
+from lightning_mem1.callbacks.background import BackgroundJob
+from lightning_mem1.callbacks.collector import Collector, RolloutResult, datamodule
+from lightning_mem1.data.task_data import TaskBatch
+from lightning_mem1.engine.remote.engine import RemoteEngine
+from lightning_mem1.policy.sharding import gather, release
+from lightning_mem1.training.module import Mem1Module
 from lightning_mem1.types import Engine
 
 MAX_SERVER_GAP = 0.05  # nats; bfloat16 kernels stay well below, another temperature or base does not
@@ -49,7 +49,7 @@ class RolloutCallback(Callback):
 
     def __init__(self, validate_first: bool = True, validate_last: bool = True) -> None:
         self.validate_first, self.validate_last = validate_first, validate_last
-        self._ahead: Ahead[Collected] = Ahead()
+        self._ahead: BackgroundJob[RolloutResult] = BackgroundJob()
         self._behind: dict[str, Any] | None = None  # the weights that play the rl_step after this one, one step off
         self._staleness = 0.0
         self._validated_at = -1  # rl_step of the last validation that ran to its end
@@ -73,7 +73,7 @@ class RolloutCallback(Callback):
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: Mem1Module, batch: TaskBatch, batch_idx: int) -> None:  # type: ignore[override]
         """Play the training tasks, or take what was played beside the last update and let the next ones begin."""
-        collection = Collection(pl_module, datamodule(trainer))
+        collection = Collector(pl_module, datamodule(trainer))
         asked = time.perf_counter()
         collected = self._ahead.take() or self._collect(collection, batch)
         assert collected.rl_step == batch.rl_step
@@ -82,7 +82,7 @@ class RolloutCallback(Callback):
         self._staleness = numbers["rollout/staleness"]
         pl_module.log_dict(numbers, on_step=True, on_epoch=False, batch_size=1)
         if pl_module.behaviour.apart:
-            self._begin(Collection(pl_module, datamodule(trainer), self._ahead.check), batch.rl_step + 1)
+            self._begin(Collector(pl_module, datamodule(trainer), self._ahead.check), batch.rl_step + 1)
 
     def on_train_batch_end(  # type: ignore[override]
         self, trainer: Trainer, pl_module: Mem1Module, outputs: Any, batch: TaskBatch, batch_idx: int
@@ -105,7 +105,7 @@ class RolloutCallback(Callback):
         batch.rl_step = pl_module.rl_step
         self._val_batches.append(batch)
         greedy = dataclasses.replace(pl_module.rollout_settings, temperature=0.0, top_p=1.0)
-        batch.trajectories = Collection(pl_module, datamodule(trainer)).play(batch, 1, greedy)
+        batch.trajectories = Collector(pl_module, datamodule(trainer)).play(batch, 1, greedy)
 
     def on_validation_end(self, trainer: Trainer, pl_module: Mem1Module) -> None:  # type: ignore[override]
         """Let go of what was played: the batches live as long as the run."""
@@ -128,7 +128,7 @@ class RolloutCallback(Callback):
         self._validated_at = state_dict["validated_at"]
         self._behind = state_dict.get("behind")
 
-    def _collect(self, collection: Collection, batch: TaskBatch) -> Collected:
+    def _collect(self, collection: Collector, batch: TaskBatch) -> RolloutResult:
         """Play here and now; a resumed run with the weights that the uninterrupted one played with."""
         behaviour, policy = collection.behaviour, collection.module.policy
         behaviour.push()
@@ -139,13 +139,13 @@ class RolloutCallback(Callback):
         release(policy)
         return collected
 
-    def _begin(self, collection: Collection, rl_step: int) -> None:
+    def _begin(self, collection: Collector, rl_step: int) -> None:
         """Play the tasks of the next rl_step with the weights as they are now, beside what is done here."""
         collection.behaviour.push()
         self._behind = collection.behaviour.state()
         batch, engine = collection.data.train_batch(rl_step), collection.engine
         if batch is not None:
-            interrupt = engine.interrupt if isinstance(engine, ServerEngine) else lambda: None
+            interrupt = engine.interrupt if isinstance(engine, RemoteEngine) else lambda: None
             self._ahead.start(lambda: collection.collect(batch), interrupt)
 
     def _stop_when_done(self, trainer: Trainer, module: Mem1Module) -> None:
@@ -168,7 +168,7 @@ class RolloutCallback(Callback):
 
 def _check_servers(engine: Engine, gap: float) -> None:
     """Tell that fresh weights on servers do not give the trainer's log-probabilities; `gap` in nats a token."""
-    if isinstance(engine, ServerEngine) and gap > MAX_SERVER_GAP:
+    if isinstance(engine, RemoteEngine) and gap > MAX_SERVER_GAP:
         engine.say(
             "gap",
             f"servers report other log-probabilities than training computes: expected a mean gap of at most "

@@ -14,13 +14,13 @@ from typing import Any
 
 from lightning.pytorch import Callback, Trainer
 
-from lightning_mem1.callbacks.artifacts import hand_over, mlflow_runs
 from lightning_mem1.callbacks.transcripts import transcript
 from lightning_mem1.checks import check_least
-from lightning_mem1.datamodule import TaskBatch, spread_indices
-from lightning_mem1.memory import contexts
-from lightning_mem1.module import Mem1Module
-from lightning_mem1.reports.episode import finite, shortened
+from lightning_mem1.context.memory import contexts
+from lightning_mem1.data.task_data import TaskBatch, spread_indices
+from lightning_mem1.evaluation.report.episode import finite, shortened
+from lightning_mem1.tracking.artifacts import hand_over, mlflow_runs
+from lightning_mem1.training.module import Mem1Module
 from lightning_mem1.types import Trajectory
 
 COUNTS = ("context_tokens", "dropped_tokens", "action_tokens", "valid")  # attributes of a turn's span

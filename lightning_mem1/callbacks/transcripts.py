@@ -13,13 +13,13 @@ from typing import Any
 
 from lightning.pytorch import Callback, Trainer
 
-from lightning_mem1.callbacks.artifacts import log_artifact
-from lightning_mem1.datamodule import TaskBatch
-from lightning_mem1.memory import act_number, contexts
-from lightning_mem1.module import Mem1Module
-from lightning_mem1.reports.episode import episode
-from lightning_mem1.reports.page import page
-from lightning_mem1.text import parse_turn, printable
+from lightning_mem1.context.memory import act_number, contexts
+from lightning_mem1.context.tags import parse_turn, printable
+from lightning_mem1.data.task_data import TaskBatch
+from lightning_mem1.evaluation.report.episode import episode
+from lightning_mem1.evaluation.report.page import page
+from lightning_mem1.tracking.artifacts import log_artifact
+from lightning_mem1.training.module import Mem1Module
 from lightning_mem1.types import Trajectory
 
 

@@ -1,1 +1,2 @@
-"""Engines: batched generation of turns."""
+"""Generation: in this process (`local/`), by vLLM, or by servers (`remote/`); our own server (`serving/`). Touches
+policies."""

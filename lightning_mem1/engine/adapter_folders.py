@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from lightning_mem1.whole_file import whole_folder
+from lightning_mem1.io.atomic_files import atomic_folder
 
 if TYPE_CHECKING:
     from lightning_mem1.policy.policy import Policy
@@ -74,7 +74,7 @@ class AdapterFolders:
         """Other processes may write the very same one."""
         self._written.add(path)
         if not path.exists():
-            with whole_folder(path.parent) as beside:
+            with atomic_folder(path.parent) as beside:
                 self.policy.save_adapter(beside)
 
 

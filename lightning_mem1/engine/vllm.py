@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from lightning_mem1.engine.adapter_folders import AdapterFolders
-from lightning_mem1.engine.completions import MAX_SEED, up_to_stop
+from lightning_mem1.engine.protocol.client import MAX_SEED, up_to_stop
 from lightning_mem1.engine.settings import EngineSettings, check_fits
 from lightning_mem1.policy.loading import ADAPTER_CONFIG, resolve
 from lightning_mem1.policy.policy import ADAPTER, Policy

@@ -1,1 +1,1 @@
-"""The policy: loading, adapters, attention, log-probabilities."""
+"""The model: loading, adapters, attention, log-probabilities, the critic. Touches transformers and peft."""

@@ -16,7 +16,7 @@ from lightning_mem1.checks import check_choice
 from lightning_mem1.policy.attention import register
 from lightning_mem1.policy.quantization import check_quantization, play_as_it_trains, quantization_config
 
-ASSETS = Path(__file__).parent.parent / "assets"
+ASSETS = Path(__file__).parent / "assets"
 BUNDLED = ASSETS / "policy"
 # "bundled" reads the generated shop and encyclopedia, the other one listings like the official WebShop's
 BUNDLED_POLICIES = {"bundled": BUNDLED, "bundled_marketplace": ASSETS / "marketplace"}

@@ -1,0 +1,170 @@
+"""Collects the trajectories of an rl_step: tasks in, played episodes out.
+
+It uses the engine's own policy and tokenizer, the source and the environments, and nothing that an update changes: so
+it may run in another thread than the update of an earlier rl_step. An environment that cannot even be made ends its own
+episode, like one that fails while it is played.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from lightning_mem1.data.task_data import TaskBatch, TaskDataModule
+from lightning_mem1.engine.remote.engine import RemoteEngine
+from lightning_mem1.rollout.collect import Episode, RolloutSettings, collect
+from lightning_mem1.training.credit.filters import groups_without_signal
+from lightning_mem1.training.module import Mem1Module
+from lightning_mem1.types import Env, StepResult, Task, TaskSource, Trajectory
+
+OnTurn = Callable[..., None]
+
+
+class BrokenEnv:
+    """Stands for an environment that could not be made; says so as soon as it is looked at."""
+
+    def __init__(self, error: Exception) -> None:
+        self.error = error
+
+    def observe(self) -> str:
+        """Raise what went wrong."""
+        raise self.error
+
+    def step(self, action: str) -> StepResult:
+        """Raise what went wrong."""
+        raise self.error
+
+
+@dataclass(frozen=True)
+class RolloutResult:
+    """What was collected for an rl_step.
+
+    Attributes:
+        rl_step: Which one.
+        version: The rl_step that the weights were of.
+        trajectories: In the order of tasks, a group together.
+        num_tokens: Sampled tokens, those of dropped episodes too.
+        num_resampled: Groups that were played again.
+        seconds: Wall clock.
+        servers: The numbers of a `RemoteEngine` afterwards; empty for an engine in this process.
+    """
+
+    rl_step: int
+    version: int
+    trajectories: list[Trajectory]
+    num_tokens: int
+    num_resampled: int
+    seconds: float
+    servers: dict[str, float]
+
+    def numbers(self) -> dict[str, float]:
+        """What to log; see `RolloutCallback`."""
+        return {
+            "rollout/resampled_groups": float(self.num_resampled),
+            "rollout/seconds": self.seconds,
+            "rollout/num_episodes": float(len(self.trajectories)),
+            "rollout/tokens_per_s": self.num_tokens / max(self.seconds, 1e-9),
+            "rollout/staleness": float(self.rl_step - 1 - self.version) + self.servers.get("staleness", 0.0),
+            **{f"rollout/server_{name}": number for name, number in self.servers.items()},
+        }
+
+
+class Collector:
+    """Plays tasks with a module's engine.
+
+    Args:
+        module: Its settings and its engine; made here, in the thread that makes this.
+        data: Its source makes the environments.
+        on_turn: Called after each turn; what it raises ends the collection.
+    """
+
+    def __init__(self, module: Mem1Module, data: TaskDataModule, on_turn: OnTurn | None = None) -> None:
+        self.module, self.data, self.on_turn = module, data, on_turn
+        self.behaviour, self.engine = module.behaviour, module.engine
+
+    def collect(self, batch: TaskBatch) -> RolloutResult:
+        """Play the training tasks of a batch, groups without a signal again and again as often as is allowed."""
+        started, version, settings = time.perf_counter(), self.behaviour.version, self.module.rollout_settings
+        trajectories = self.play(batch, self.data.group_size, settings)
+        num_tokens, num_resampled = _num_tokens(trajectories), 0
+        for again in range(1, self.module.resample_rounds + 1):
+            silent = groups_without_signal(trajectories)
+            fresh = self.play(_part(batch, silent), self.data.group_size, settings, again)
+            num_tokens, num_resampled = num_tokens + _num_tokens(fresh), num_resampled + len(silent)
+            trajectories = replaced(trajectories, fresh)
+        servers = self.engine.numbers() if isinstance(self.engine, RemoteEngine) else {}
+        seconds = time.perf_counter() - started
+        return RolloutResult(batch.rl_step, version, trajectories, num_tokens, num_resampled, seconds, servers)
+
+    def play(self, batch: TaskBatch, group_size: int, settings: RolloutSettings, again: int = 0) -> list[Trajectory]:
+        """Play `group_size` episodes of each task; `again` counts how often these tasks have been played before."""
+        episodes = [
+            Episode(
+                task,
+                make_env(self.data.source, task),
+                position,
+                trajectory_seed(self.module.seed, batch.rl_step, position, sample),
+            )
+            for task, position in zip(batch.tasks, batch.positions, strict=True)
+            for sample in range(again * group_size, (again + 1) * group_size)
+        ]
+        policy, module = self.engine.policy, self.module
+        training = policy.training
+        policy.eval()
+        try:
+            with torch.no_grad():
+                return collect(
+                    episodes, self.engine, policy.tokenizer, settings, module.memory, module.window, self.on_turn
+                )
+        finally:
+            policy.train(training)
+
+
+def _num_tokens(trajectories: Sequence[Trajectory]) -> int:
+    return sum(len(turn.action_ids) for t in trajectories for turn in t.turns)
+
+
+def _part(batch: TaskBatch, positions: Sequence[int]) -> TaskBatch:
+    """The tasks at some positions of a batch, without trajectories."""
+    pairs = [pair for pair in zip(batch.tasks, batch.positions, strict=True) if pair[1] in positions]
+    return TaskBatch(batch.rl_step, [task for task, _ in pairs], [position for _, position in pairs])
+
+
+def replaced(played: Sequence[Trajectory], fresh: Sequence[Trajectory]) -> list[Trajectory]:
+    """The trajectories that were played, with whole groups exchanged for fresh ones, in the same order."""
+    waiting: dict[int, list[Trajectory]] = {}
+    for trajectory in fresh:
+        waiting.setdefault(trajectory.group, []).append(trajectory)
+    return [waiting[t.group].pop(0) if waiting.get(t.group) else t for t in played]
+
+
+def make_env(source: TaskSource, task: Task) -> Env:
+    """The task's environment, or a `BrokenEnv` when it cannot be made: a bad rollout is data."""
+    try:
+        return source.env(task)
+    except Exception as error:
+        return BrokenEnv(error)
+
+
+def trajectory_seed(seed: int, rl_step: int, position: int, sample: int) -> int:
+    """63-bit seed of one trajectory."""
+    digest = hashlib.blake2b(f"{seed}/{rl_step}/{position}/{sample}".encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "big") >> 1
+
+
+def datamodule(trainer: Any) -> TaskDataModule:
+    """The trainer's source of tasks.
+
+    Raises:
+        ValueError: it has none.
+    """
+    if not isinstance(trainer.datamodule, TaskDataModule):
+        raise ValueError(
+            f"rollouts need a TaskDataModule, got {type(trainer.datamodule).__name__}; give trainer.fit one"
+        )
+    return trainer.datamodule

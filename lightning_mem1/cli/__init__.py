@@ -1,0 +1,1 @@
+"""The commands: fit, evaluate, play, export, warmstart, serve, serve-retriever, serve-shop."""

@@ -1,0 +1,197 @@
+"""What a command line says when something is wrong: one line on stderr, never a traceback.
+
+Messages are made where the mistake is noticed; this only shortens the ones of other libraries to *expected, got, where,
+what to do*. Set ``LIGHTNING_MEM1_DEBUG=1`` or give ``--debug`` to see the traceback.
+"""
+
+from __future__ import annotations
+
+import difflib
+import math
+import os
+import re
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from lightning_mem1.io.redaction import redacted, root
+
+DEBUG = "LIGHTNING_MEM1_DEBUG"
+MAX_CONFIG_VALUES = 100_000
+INTERRUPTED = 130  # what shells use for Ctrl-C
+
+
+def run(command: Callable[[list[str]], int], argv: Sequence[str] | None = None) -> int:
+    """Run a command line and turn whatever it raises into one line and an exit code other than zero.
+
+    Args:
+        command: Takes the arguments (without ``--debug``), returns the exit code.
+        argv: The arguments; None for those of this process.
+    """
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    debug = "--debug" in arguments or bool(os.environ.get(DEBUG))
+    try:
+        return command([a for a in arguments if a != "--debug"])
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return INTERRUPTED
+    except Exception as error:
+        if debug:
+            raise
+        print(f"error: {redacted(one_line(error))}", file=sys.stderr)
+        return 1
+
+
+def one_line(error: BaseException) -> str:
+    """The message of an error in one line; errors that are nobody's mistake say their kind and how to see more."""
+    message = " ".join(str(error).split())
+    if message.startswith("Does not validate against"):  # jsonargparse around the reason
+        message = " ".join(str(root(error)).split())
+    if isinstance(error, ValueError | OSError) and message:
+        return message
+    return f"{type(error).__name__}: {message or 'no message'} (--debug shows where)"
+
+
+def check_config(path: str) -> None:
+    """Check that a config file is there and is YAML.
+
+    Raises:
+        FileNotFoundError, ValueError: with the line and column of the mistake.
+    """
+    import yaml
+
+    if not Path(path).is_file():
+        folder = Path(path).parent
+        names = sorted(str(p) for p in folder.glob("*.yaml")) if folder.is_dir() else []
+        nearest = difflib.get_close_matches(path, names, n=1, cutoff=0.6)  # all names end alike: no dotted keys
+        hint = f"; did you mean '{nearest[0]}'?" if nearest else ""
+        raise FileNotFoundError(f"no such config: expected a YAML file, got '{path}'{hint}")
+    try:
+        content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark
+        where = f" at line {mark.line + 1}, column {mark.column + 1}" if mark else ""
+        raise ValueError(f"config is not YAML: {error.problem} in '{path}'{where}; mend the file") from error
+    except (yaml.YAMLError, ValueError) as error:  # ValueError: not UTF-8, or a date that is none
+        raise ValueError(f"config is not YAML: '{path}' is no readable text file; mend the file") from error
+    except RecursionError as error:
+        raise ValueError(f"config is nested too deeply: expected a few levels, got hundreds in '{path}'") from error
+    if not isinstance(content, dict):
+        raise ValueError(
+            f"config must hold keys like model, data and trainer, got a {type(content).__name__} in '{path}'"
+        )
+    if _size(content, {}) > MAX_CONFIG_VALUES:
+        raise ValueError(
+            f"config is too large: expected at most {MAX_CONFIG_VALUES:,} values once its aliases are written out, got "
+            f"more in '{path}'"
+        )
+
+
+def _size(content: Any, known: dict[int, float]) -> float:
+    """Values in nested dicts and lists, an alias counted as often as it stands there; inf when one holds itself."""
+    if not isinstance(content, dict | list):
+        return 1
+    if id(content) not in known:
+        known[id(content)] = math.inf  # until it is known: only what holds itself asks before
+        inner = content.values() if isinstance(content, dict) else content
+        known[id(content)] = 1 + sum(_size(value, known) for value in inner)
+    return known[id(content)]
+
+
+def explain_parsing(message: str, keys: Iterable[str], config: str | None, argv: Sequence[str] = ()) -> str:
+    """Shorten a message of jsonargparse.
+
+    Args:
+        message: Its text, often of many lines.
+        keys: All keys that exist, dotted, without ``init_args``.
+        config: The config file, to say where the mistake is.
+        argv: The command line, for the same purpose.
+    """
+
+    def where(key: str) -> str:
+        return _where(key, config, argv)
+
+    if key := _unknown_key(message):
+        nearest = did_you_mean(key, keys)
+        return f"unknown key '{key}' in {where(key)}{nearest or '; --help lists the keys'}"
+    values = re.findall(r'Parser key "([\w.]+)":\s*\n\s*Expected an? (.+?)\. Got value: (.*)', message)
+    if values:
+        name, expected, got = values[-1]
+        outer = re.match(r'Parser key "([\w.]+)"', message)
+        key = name if not outer or outer[1] == name or name.startswith(f"{outer[1]}.") else f"{outer[1]}.{name}"
+        return f"wrong value for '{key}' in {where(key)}: expected {_type(expected)}, got {got.strip()!r}"
+    if found := re.search(r"Import path ([\w.]+) does not implement protocol (\w+)", message):
+        return (
+            f"class '{found[1]}' in {where(found[1])} is no {found[2]}: expected the methods of "
+            f"lightning_mem1.types.{found[2]} with the same names, arguments and annotations"
+        )
+    if found := re.search(r"Problem with given class_path '([^']+)':\s*\n\s*(.+)", message):
+        return f"cannot use class '{found[1]}' in {where(found[1])}: {found[2].strip()}; mend class_path"
+    return f"cannot read the settings in {where('')}: {' '.join(message.split())[:300]}"
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """'; did you mean ...?' with the nearest of the known names, or nothing."""
+    known = list(known)
+    siblings = [k for k in known if k.rpartition(".")[0] == name.rpartition(".")[0]]
+    same_ending = [k for k in known if k.rpartition(".")[2] == name.rpartition(".")[2]]
+    nearest = (
+        difflib.get_close_matches(name, siblings, n=1, cutoff=0.7)
+        or difflib.get_close_matches(name, same_ending, n=1, cutoff=0.0)
+        or difflib.get_close_matches(name, known, n=1, cutoff=0.6)
+    )
+    return f"; did you mean '{nearest[0]}'?" if nearest else ""
+
+
+def _unknown_key(message: str) -> str | None:
+    """The dotted key that no setting has, None when the message is about something else."""
+    if found := re.search(r"Group '([\w.]+)' does not accept option '([\w.]+)'", message):
+        return f"{found[1]}.{found[2]}"
+    if found := re.search(r"unrecognized arguments: --([\w.]+)", message):
+        return found[1]
+    if found := re.search(r"Option '([\w.]+)' is not accepted", message):
+        outer = re.match(r'Parser key "([\w.]+)"', message)
+        return f"{outer[1]}.{found[1]}" if outer else found[1]
+    return None
+
+
+def _where(key: str, config: str | None, argv: Sequence[str]) -> str:
+    """The command line when an option speaks of the key, else the config's line where the key's last part stands."""
+    last = key.rpartition(".")[2]
+    spoken_of = any(_speaks_of(name, value, key) for name, value in _options(argv))
+    if config is None or not Path(config).is_file() or spoken_of:
+        return "the command line"
+    for number, line in enumerate(Path(config).read_text(encoding="utf-8").splitlines(), start=1):
+        if last and re.search(rf"\b{re.escape(last)}\b", line):
+            return f"'{config}', line {number}"
+    return f"'{config}'"
+
+
+def _options(argv: Sequence[str]) -> list[tuple[str, str]]:
+    """``["--a.init_args.b=1", "--c", "2"]`` -> ``[("a.b", "1"), ("c", "2")]``."""
+    pairs: list[tuple[str, str]] = []
+    for argument in argv:
+        if argument.startswith("--"):
+            name, _, value = argument[2:].partition("=")
+            pairs.append((name.replace(".init_args", ""), value))
+        elif pairs:
+            pairs[-1] = (pairs[-1][0], argument)
+    return [pair for pair in pairs if pair[0] != "config"]
+
+
+def _speaks_of(name: str, value: str, key: str) -> bool:
+    """Whether an option sets the key, holds it in a group that it sets as a whole, or has it (a class) as its value."""
+    if not key:
+        return False
+    inside = key.removeprefix(f"{name}.") if key.startswith(f"{name}.") else key
+    return f".{name}".endswith(f".{key}") or bool(re.search(rf"(?<![\w.]){re.escape(inside)}(?![\w.])", value))
+
+
+def _type(text: str) -> str:
+    """``<class 'float'>`` -> float; ``typing.Literal['a', 'b']`` -> one of 'a', 'b'."""
+    if found := re.fullmatch(r"<class '([\w.]+)'>", text):
+        return found[1].rpartition(".")[2]
+    if found := re.fullmatch(r"typing\.Literal\[(.+)\]", text):
+        return f"one of {found[1]}"
+    return text

@@ -1,0 +1,275 @@
+"""``python -m lightning_mem1 evaluate CONFIG [--ckpt_path PATH] [--objectives 1,2,4] [--memory mem1,full]``: measure.
+
+Every memory mode plays the same tasks at every number of objectives, greedily unless a temperature is given. Each
+finished trajectory is written down at once, so a run that was stopped goes on with the same command.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from lightning_mem1.checks import check_choice, check_least
+from lightning_mem1.cli import errors, startup
+
+if TYPE_CHECKING:
+    from rich.progress import Progress
+
+    from lightning_mem1.cli.lightning_cli import PlayingCommandLine
+    from lightning_mem1.evaluation.ledger import Key, Ledger, Record
+    from lightning_mem1.evaluation.player import Player
+    from lightning_mem1.evaluation.published import Published
+    from lightning_mem1.evaluation.tables import Baseline, Row
+    from lightning_mem1.evaluation.task_sets import TaskSet
+    from lightning_mem1.training.module import Mem1Module
+    from lightning_mem1.types import Trajectory
+
+# settings of the data that change no trajectory: the number of objectives stands in each record
+TRAINING_ONLY = ("tasks_per_step", "group_size", "num_rl_steps", "num_val_tasks", "val_batch_size", "objectives")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Evaluate; returns the exit code (0 done, 1 a mistake, 130 interrupted)."""
+    return errors.run(_evaluate, argv)
+
+
+def _evaluate(argv: list[str]) -> int:
+    argv, config = startup.opened(argv)
+    with startup.quiet():
+        cli = startup.built(_command_line_class(), argv, config)
+        return 0 if cli is None else _run(cli)
+
+
+def _command_line_class() -> type[PlayingCommandLine]:
+    """The command line of evaluation (made here because importing Lightning takes seconds)."""
+    from lightning.pytorch.cli import LightningArgumentParser
+
+    from lightning_mem1.cli.lightning_cli import PlayingCommandLine
+
+    class EvaluatingCommandLine(PlayingCommandLine):
+        command = "evaluate"
+        about = "Play tasks in several memory modes and lengths, and write every metric with its interval."
+
+        def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+            super().add_arguments_to_parser(parser)
+            add = parser.add_argument
+            add("--objectives", type=str | None, default=None, help="E.g. 1,2,4,8; left out: as the config has it.")
+            add("--memory", type=str | None, default=None, help="E.g. mem1,full,summary; left out: as in the config.")
+            add("--tasks", type=int, default=100, help="Tasks of each number of objectives, spread over the split.")
+            add("--temperature", type=float, default=0.0, help="Of the sampling; 0 is greedy.")
+            add("--split", type=Literal["test", "val"], default="test", help="Which tasks.")
+            add("--output", type=str | None, default=None, help="Folder; null: runs/<experiment>/evaluate/<settings>.")
+            add("--page", type=int, default=4, help="Trajectories of each row on the page; 0 for no page.")
+            add("--published", action="store_true", help="Print published numbers as well.")
+            add("--fresh", action="store_true", help="Play everything again, whatever the folder holds.")
+
+        def before_instantiate_classes(self) -> None:
+            self.modes = memory_modes(self.config.memory or self.config.model.memory)
+            self.numbers = objective_numbers(self.config.objectives)
+            for name, least in (("tasks", 1), ("page", 0), ("temperature", 0)):
+                check_least(f"--{name}", self.config[name], least)
+            super().before_instantiate_classes()
+
+    return EvaluatingCommandLine
+
+
+def memory_modes(given: str) -> list[str]:
+    """``"mem1,full"`` -> its memory modes; raises ValueError for one that does not exist."""
+    from lightning_mem1.context.memory import MODES
+
+    modes = list(dict.fromkeys(name.strip() for name in given.split(",")))
+    for mode in modes:
+        check_choice("memory mode", mode, MODES, "--memory")
+    return modes
+
+
+def objective_numbers(given: str | None) -> list[int] | None:
+    """``"1,2,4"`` -> its numbers, None when nothing was given; raises ValueError for what is no number from 1."""
+    if given is None:
+        return None
+    numbers = []
+    for part in given.split(","):
+        if not part.strip().isdecimal() or not int(part):
+            raise ValueError(f"objectives must be whole numbers from 1, got '{part}'; set --objectives, e.g. 1,2,4,8")
+        numbers.append(int(part))
+    return list(dict.fromkeys(numbers))
+
+
+def _run(cli: Any) -> int:
+    from lightning_mem1.evaluation.ledger import Ledger, settings_hash
+    from lightning_mem1.evaluation.task_sets import task_sets
+
+    module, config = cli.loaded_module(), cli.config
+    found = task_sets(cli.datamodule.source, cli.numbers, config.split, config.tasks)
+    settings = played_with(cli.settings, module, cli.datamodule.seed, config.split, config.temperature)
+    folder = config.output or Path("runs") / cli.experiment / "evaluate" / settings_hash(settings)
+    ledger = Ledger(folder, settings, config.fresh)
+    try:
+        rows = [each for mode in cli.modes for each in _play(module, found, mode, ledger, config)]
+    except KeyboardInterrupt:
+        print(
+            f"interrupted: {len(ledger.records)} finished trajectories are kept in '{folder}'; the same command goes "
+            "on from there",
+            file=sys.stderr,
+        )
+        return errors.INTERRUPTED
+    baselines = [baseline for horizon in found for baseline in horizon.baselines()]
+    papers = [paper for horizon in found if config.published for paper in horizon.published()]
+    keys = [(mode, each.objectives, i) for mode in cli.modes for each in found for i in each.indices[: config.page]]
+    paths = _write(cli, ledger, rows, baselines, papers)
+    paths += _drawn(cli, ledger, rows, keys)
+    print(f"results in {', '.join(map(str, paths))}")
+    _log(cli, rows, paths)
+    return 0
+
+
+def played_with(
+    settings: dict[str, Any], module: Mem1Module, seed: int, split: str, temperature: float = 0.0
+) -> dict[str, Any]:
+    """What a trajectory depends on, of all dotted settings: its task, its policy and how the two talk."""
+    from lightning_mem1.evaluation.player import weights_fingerprint
+
+    ours = {"model.policy", "model.dtype", "model.window"}
+    dropped = {f"data.init_args.{name}" for name in TRAINING_ONLY}
+    dropped |= {"data.init_args.seed", "model.rollout.temperature", "model.rollout.top_p"}
+    kept = {
+        key: value
+        for key, value in settings.items()
+        if key in ours or (key.startswith(("data.", "model.rollout.")) and _setting(key) not in dropped)
+    }
+    if module.engine_settings.kind == "server":  # its model plays; where it runs does not matter
+        names = ("model.engine.kind", "model.engine.server.model", "model.engine.server.text")
+        kept |= {name: settings.get(name) for name in names}
+    if temperature:
+        kept["temperature"] = temperature
+    return {**kept, "split": split, "seed": seed, "weights": weights_fingerprint(module.policy)}
+
+
+def _setting(key: str) -> str:
+    """``data.init_args.objectives.2``, from a setting that is a dict, belongs to ``data.init_args.objectives``."""
+    return ".".join(key.split(".")[:3])
+
+
+def _play(module: Mem1Module, found: Sequence[TaskSet], mode: str, ledger: Ledger, config: Any) -> list[Row]:
+    """Play what the ledger lacks in one memory mode; a row for each number of objectives."""
+    from lightning_mem1.evaluation.player import Player
+    from lightning_mem1.evaluation.tables import row
+
+    rows = []
+    with _progress() as bar:
+        for horizon in found:
+            player = Player(module, horizon.source, mode, config.temperature)
+            limit = _complete(player, horizon, ledger, bar, config.page)
+            records = [ledger.records[mode, horizon.objectives, index] for index in horizon.indices]
+            rows.append(row(records, limit))
+    return rows
+
+
+def _complete(player: Player, horizon: TaskSet, ledger: Ledger, bar: Progress, num_shown: int) -> int:
+    """Play the tasks that the ledger lacks, as many at once as the engine has slots; returns its context limit."""
+    from lightning_mem1.evaluation.report.episode import episode
+    from lightning_mem1.evaluation.tables import objectives
+
+    k, mode = horizon.objectives, player.mode
+    tasks = horizon.tasks()
+    settings = player.engine_settings(list(tasks.values()))
+    todo = [index for index in tasks if (mode, k, index) not in ledger.records]
+    shown = bar.add_task(f"{mode}, {objectives(k)}", total=len(tasks), completed=len(tasks) - len(todo))
+    for start in range(0, len(todo), settings.num_slots):
+        chunk = todo[start : start + settings.num_slots]  # nobody waits for a slot, so that seconds mean something
+
+        def note(place: int, trajectory: Any, chunk: list[int] = chunk) -> None:
+            index = chunk[place]
+            if index in horizon.indices[:num_shown]:
+                shown_as = f"{mode}, {objectives(k)}"
+                ledger.add_episode((mode, k, index), episode(*player.told(trajectory), row=shown_as))
+            ledger.add(record(player, k, index, trajectory))
+            bar.advance(shown)
+
+        player.play([tasks[index] for index in chunk], player.engine(settings), on_end=note)
+    return settings.max_context_tokens
+
+
+def record(player: Player, objectives: int, index: int, trajectory: Trajectory) -> Record:
+    """A finished trajectory in numbers: task `index` among those of as many objectives."""
+    from lightning_mem1.evaluation.ledger import Record
+    from lightning_mem1.evaluation.measures import by_turn, measures
+
+    told, reason = player.told(trajectory), str(trajectory.stop_reason)
+    task, error = trajectory.task.id, trajectory.error
+    return Record(player.mode, objectives, index, task, reason, error, measures(*told), by_turn(*told))
+
+
+def _progress() -> Progress:
+    """A bar on stderr; nothing where that is no terminal."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    console = Console(stderr=True)
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    return Progress(*columns, console=console, disable=not console.is_terminal)
+
+
+def _write(cli: Any, ledger: Ledger, rows: list[Row], baselines: list[Baseline], papers: list[Published]) -> list[Path]:
+    """Put the results on disk and on screen; returns the files."""
+    import json
+
+    from rich.console import Console
+
+    from lightning_mem1.evaluation import tables
+    from lightning_mem1.io.atomic_files import write_atomic
+
+    results = tables.as_json(ledger.settings, rows, baselines, papers)
+    paths = [ledger.folder / "results.json", ledger.folder / "results.csv"]
+    write_atomic(paths[0], (json.dumps(results, indent=1) + "\n").encode())
+    write_atomic(paths[1], tables.as_csv(rows, baselines).encode())
+    console = Console(highlight=False)
+    if not console.is_terminal:
+        console.width = 240  # a file has no edge
+    for table in tables.on_screen(rows, baselines, papers):
+        console.print(table)
+    for line in tables.remarks(rows):
+        console.print(line, markup=False, soft_wrap=True)
+    return paths
+
+
+def _drawn(cli: Any, ledger: Ledger, rows: list[Row], keys: Sequence[Key]) -> list[Path]:
+    """The pictures of the rows and the page of the trajectories with these keys; returns the files."""
+    from lightning_mem1.evaluation.report import plots
+    from lightning_mem1.evaluation.report.page import page
+    from lightning_mem1.io.atomic_files import write_atomic
+
+    paths = plots.save(plots.of_rows(rows), ledger.folder)
+    if keys:
+        kept = ledger.episodes()
+        title = f"{cli.experiment}: evaluated on {cli.config.split}"
+        shown = [kept[key] for key in keys if key in kept]
+        paths.append(ledger.folder / "page.html")
+        write_atomic(paths[-1], page(shown, title, sum(row.num_trajectories for row in rows)).encode())
+    return paths
+
+
+def _log(cli: Any, rows: list[Row], paths: list[Path]) -> None:
+    """A run in the logger, as in training: a step is a number of objectives."""
+    from lightning_mem1.callbacks.provenance import describe
+    from lightning_mem1.cli.lightning_cli import mlflow_logger
+    from lightning_mem1.evaluation.tables import as_metrics
+    from lightning_mem1.tracking.artifacts import writes_mlflow
+
+    given = cli.config_init.trainer.logger
+    if given is False:
+        return
+    if given in (None, True):
+        given = mlflow_logger(cli.experiment, cli.config.tracking_uri, "evaluate")
+    for logger in given if isinstance(given, list | tuple) else [given]:
+        logger.log_hyperparams(cli.settings)
+        if writes_mlflow(logger):
+            describe(logger, cli.datamodule, {cli.config.split: "evaluation"})
+        for step, metrics in as_metrics(rows, cli.config.split):
+            logger.log_metrics(metrics, step=step)
+        if keep := getattr(logger.experiment, "log_artifact", None):  # MLflow's client
+            for path in paths:
+                keep(logger.run_id, str(path), "evaluate")
+        logger.finalize("success")

@@ -1,0 +1,273 @@
+"""``python -m lightning_mem1 export CONFIG|--ckpt_path PATH --output DIR [--merged]``: a checkpoint as a folder.
+
+The trained adapter in peft's format, or with ``--merged`` a whole model with its tokenizer: in the formats that
+transformers, peft and vLLM read (vLLM was not run), and ``model.policy`` too; beside it a README.md that says what it
+is. A CONFIG finds its own last checkpoint and says where the base is; all other settings are the checkpoint's.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lightning_mem1.cli import errors, startup
+
+if TYPE_CHECKING:
+    from lightning_mem1.cli.lightning_cli import CommandLine
+    from lightning_mem1.policy.policy import Policy
+
+WRITTEN = (  # what an export may consist of, and what --force takes away
+    "README.md",
+    "adapter_config.json",
+    "adapter_model.safetensors",
+    "config.json",
+    "generation_config.json",
+    "model*.safetensors",
+    "model.safetensors.index.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "chat_template.jinja",
+)
+ASKS_FOR_A_CONFIG = ("--config", "-c", "--help", "-h", "--print_config")
+SHOWN = ("algorithm", "memory", "window", "layout", "lr", "dtype")  # settings in the card; window only where it counts
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Export; returns the exit code (0 done, 1 a mistake, 130 interrupted)."""
+    return errors.run(_export, argv)
+
+
+def _export(argv: list[str]) -> int:
+    if argv and argv[0].startswith("-") and not any(a.partition("=")[0] in ASKS_FOR_A_CONFIG for a in argv):
+        return _export_alone(argv)
+    argv, config = startup.opened(argv)
+    with startup.quiet():
+        cli = startup.built(_command_line_class(), argv, config)
+        if cli is None:
+            return 0
+        path, output = cli.resume_path, Path(cli.config.output).expanduser()
+        _write(policy_of(path, cli.config.model.policy), path, output, cli.config.merged)
+    return 0
+
+
+def _export_alone(argv: list[str]) -> int:
+    """Export a checkpoint without a config: it says which base and settings it belongs to."""
+    parser = argparse.ArgumentParser(exit_on_error=False, add_help=False, allow_abbrev=False)
+    for name in ("--ckpt_path", "--output"):
+        parser.add_argument(name)
+    for name in ("--merged", "--force"):
+        parser.add_argument(name, action="store_true")
+    try:
+        given, unknown = parser.parse_known_args(argv)
+    except argparse.ArgumentError as error:
+        raise ValueError(str(error)) from error
+    if unknown:
+        raise ValueError(
+            f"unknown option '{unknown[0]}': expected --ckpt_path, --output, --merged or --force without a CONFIG"
+        )
+    if given.ckpt_path in (None, "last"):
+        raise ValueError(
+            f"no checkpoint: expected CONFIG, or --ckpt_path with a file, got {given.ckpt_path or 'neither'}; e.g. "
+            "python -m lightning_mem1 export experiments/webshop.yaml --output DIR"
+        )
+    output = free_folder(given.output, given.force)
+    print(f"loading {given.ckpt_path} ...", flush=True)
+    with startup.quiet():
+        from lightning_mem1.cli.lightning_cli import checkpoint_path, no_progress_bars
+
+        no_progress_bars()
+        path = checkpoint_path(given.ckpt_path, None, "")
+        assert path is not None
+        _write(policy_of(path), path, output, given.merged)
+    return 0
+
+
+def _command_line_class() -> type[CommandLine]:
+    """The command line of exporting (made here because importing Lightning takes seconds)."""
+    from lightning.pytorch.cli import LightningArgumentParser
+
+    from lightning_mem1.cli.lightning_cli import CommandLine
+
+    class ExportingCommandLine(CommandLine):
+        command = "export"
+        about = "Write the adapter or the merged weights of a checkpoint as a folder."
+        without_checkpoint = "train first (python -m lightning_mem1.fit), or set --ckpt_path to a file"
+
+        def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+            super().add_arguments_to_parser(parser)
+            parser.set_defaults({"ckpt_path": "last"})
+            add = parser.add_argument
+            add("--output", type=str | None, default=None, help="The folder to write.")
+            add("--merged", action="store_true", help="Write the whole model, the adapter in its weights.")
+            add("--force", action="store_true", help="Write into a folder that is not empty, over an earlier export.")
+
+        def before_instantiate_classes(self) -> None:
+            free_folder(self.config.output, self.config.force)  # before seconds are spent on loading
+            self.config.ckpt_path = self.config.ckpt_path or "last"
+            super().before_instantiate_classes()
+
+        def instantiate_classes(self) -> None:
+            """Nothing: the checkpoint's own settings count, and the scale of an adapter is one of them."""
+
+    return ExportingCommandLine
+
+
+def free_folder(given: str | None, force: bool) -> Path:
+    """The folder to write, checked.
+
+    Raises:
+        ValueError: none is given, it is a file, or it holds something and `force` is not set.
+    """
+    if not given:
+        raise ValueError("no output: expected a folder to write, got none; set --output")
+    folder = Path(given).expanduser()
+    if folder.exists() and not folder.is_dir():
+        raise ValueError(f"cannot write '{given}': expected a folder, got a file; set --output")
+    if folder.is_dir() and not force and (names := sorted(path.name for path in folder.iterdir())):
+        raise ValueError(
+            f"output is not empty: expected no or an empty folder, got '{given}' with {len(names)} entries "
+            f"('{names[0]}'); set --output to another one, or give --force to write over an earlier export"
+        )
+    return folder
+
+
+def policy_of(path: str, source: str | None = None) -> Policy:
+    """The policy of a checkpoint: the base and adapter that it names, with its weights; a critic's are left out.
+
+    Args:
+        path: The checkpoint.
+        source: Where its base is; None for where it was in training.
+
+    Raises:
+        ValueError, FileNotFoundError: its base is not to be found, or is another one by now.
+    """
+    import torch
+
+    from lightning_mem1.policy.critic import is_critics
+    from lightning_mem1.policy.policy import LoraSettings, Policy
+    from lightning_mem1.training.checkpoint_state import check_checkpoint
+    from lightning_mem1.training.module import WEIGHTS_PREFIX
+
+    checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+    settings = checkpoint["lightning_mem1"]["settings"]
+    lora = LoraSettings(**settings["lora"]) if settings["lora"] else None
+    source = source or str(settings["policy"])
+    quantization = settings.get("quantization", "none")
+    policy = Policy.load(source, lora=lora, dtype=settings["dtype"], quantization=quantization)
+    check_checkpoint(checkpoint, policy, source)
+    weights = {name.removeprefix(WEIGHTS_PREFIX): value for name, value in checkpoint["state_dict"].items()}
+    policy.load_adapter_state({name: value for name, value in weights.items() if not is_critics(name)})
+    return policy
+
+
+def _write(policy: Policy, path: str, output: Path, merged: bool) -> None:
+    """Write beside the folder and then move, so that whatever fails leaves no half of an export."""
+    import torch
+
+    entry = torch.load(path, map_location="cpu", weights_only=True)["lightning_mem1"]
+    whole = merged or policy.model is policy.causal_lm
+    output.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=output.parent, prefix=f".{output.name}.") as beside:
+        made = save(policy, Path(beside), merged)
+        (made / "README.md").write_text(card(entry, policy, whole), encoding="utf-8")
+        for pattern in WRITTEN:
+            for old in output.glob(pattern):
+                old.unlink()
+        for file in sorted(made.iterdir()):
+            shutil.move(file, output / file.name)
+    kind = "merged weights" if whole else "adapter"
+    print(f"wrote the {kind} of {path} (rl_step {entry['rl_step']}) to {output}")
+
+
+def save(policy: Policy, folder: Path, merged: bool) -> Path:
+    """Write the adapter, or the whole model where `merged` or where there is none; returns the folder of the files.
+
+    A policy that is saved merged is used up: it has no adapter afterwards.
+    """
+    if merged and getattr(policy.causal_lm, "is_quantized", False):
+        raise ValueError(
+            "cannot merge into a base in 4 bits: expected whole weights, got model.quantization nf4; leave --merged "
+            "out, and put the adapter on the base as it was published"
+        )
+    if merged:
+        policy.merge()
+    policy.save(folder)
+    inner = folder / "policy"  # peft gives each named adapter a folder of its own; the tokenizer lies above it
+    if not inner.is_dir():
+        return folder
+    for file in folder.iterdir():
+        if file.is_file():
+            shutil.move(file, inner / file.name)
+    return inner
+
+
+def card(entry: Mapping[str, Any], policy: Policy, whole: bool) -> str:
+    """The README.md of an export.
+
+    Args:
+        entry: This package's entry of the checkpoint.
+        policy: What was written.
+        whole: Whether it is a whole model.
+    """
+    from lightning_mem1.policy.loading import BUNDLED_POLICIES, is_plain_tokenizer, name_of_base, resolve
+    from lightning_mem1.training.checkpoint_state import plain
+
+    settings, base = entry["settings"], name_of_base(policy.source)
+    rows: dict[str, Any] = {
+        "base": f"{base} ({entry['base']})",
+        "rl_step": entry["rl_step"],
+        **{key: settings[key] for key in SHOWN if key != "window" or settings["memory"] == "window"},
+    }
+    if settings["lora"]:
+        rows["LoRA"] = f"r {settings['lora']['r']}, alpha {settings['lora']['alpha']:g}"
+    rollout = plain(settings["rollout"])
+    rows |= {key: rollout[key] for key in ("wire", "prompt", "max_new_tokens", "max_information_tokens", "temperature")}
+    tags = rollout["tags"]
+    rows["tags"] = ", ".join(f"{key} <{tags[key]}>" for key in ("internal_state", "action", "information"))
+    if tags["actions"]:
+        rows["tags"] += ", actions " + " ".join(f"<{name}>" for name in tags["actions"])
+    table = "\n".join(f"| {key} | {_cell(value)} |" for key, value in rows.items())
+    told_base = BUNDLED_BASE.format(base) if base in BUNDLED_POLICIES else repr(base)
+    library = "transformers" if whole else "peft"
+    return CARD.format(
+        front=f"library_name: {library}\npipeline_tag: text-generation\ntags:\n- lightning_mem1",
+        what="whole model: the base with the adapter merged into its weights" if whole else "LoRA adapter",
+        table=table,
+        use=USE_WHOLE if whole else USE_ADAPTER.format(base=told_base),
+        tokenizer=PLAIN_TOKENIZER if is_plain_tokenizer(resolve(policy.source)) else "",
+    )
+
+
+def _cell(value: Any) -> str:
+    return str(value).replace("|", "\\|").replace("\n", " ")
+
+
+CARD = """---
+{front}
+---
+# MEM1 policy
+
+A {what}, trained by lightning_mem1. It writes its memory anew each turn, and is to be played in the memory mode and
+the format it was trained in:
+
+| | |
+| --- | --- |
+{table}
+
+{use}{tokenizer}
+In lightning_mem1: `--model.policy FOLDER`, with the settings of the table.
+"""
+USE_WHOLE = """In transformers: `AutoModelForCausalLM.from_pretrained(FOLDER)`; in vLLM (not tried):
+`vllm serve FOLDER`.
+"""
+USE_ADAPTER = """In peft: `PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(BASE), FOLDER)`; in vLLM (not
+tried): `vllm serve BASE --enable-lora --lora-modules mem1=FOLDER`; where BASE is {base}.
+"""
+BUNDLED_BASE = "`lightning_mem1.policy.loading.BUNDLED_POLICIES['{}']`, which comes with the package"
+PLAIN_TOKENIZER = """The tokenizer is `PreTrainedTokenizerFast.from_pretrained(FOLDER)`: `AutoTokenizer`, and so
+vLLM, goes by the model's type and would split text otherwise. Give vLLM ids in place of text.
+"""

@@ -1,0 +1,253 @@
+"""The LightningCLI that every command shares: a positional config, dotted overrides, one-line errors.
+
+Importing this imports Lightning; commands do so inside functions, when their first line is on the screen.
+"""
+
+from __future__ import annotations
+
+import argparse
+import inspect
+import os
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
+
+from lightning_mem1.cli import errors, startup
+from lightning_mem1.data.qa import QAData
+from lightning_mem1.data.task_data import TaskDataModule, WebShopData
+from lightning_mem1.training.module import Mem1Module
+
+TRAINER_DEFAULTS: dict[str, Any] = {
+    "accelerator": "auto",
+    "devices": 1,
+    "max_epochs": -1,  # data.num_rl_steps ends the run
+    "check_val_every_n_epoch": None,  # count batches over epochs, however long one is
+    "val_check_interval": 10,  # batches, and a batch is an rl_step
+    "num_sanity_val_steps": 0,
+    "log_every_n_steps": 1,
+    "enable_progress_bar": False,
+    "enable_model_summary": False,
+    "use_distributed_sampler": False,  # tasks are shared out by the datamodule
+}
+
+
+class CommandLine(LightningCLI):
+    """Positional config, defaults of this package, one-line errors.
+
+    Attributes:
+        experiment: Name of the experiment, the config's when none is given.
+        resume_path: The checkpoint of ``--ckpt_path``, found and checked; None without one.
+    """
+
+    command = "fit"
+    about = ""
+    saves_config: type[SaveConfigCallback] | None = None
+    without_checkpoint = "leave --ckpt_path out"  # what to do when there is none
+
+    def __init__(self, argv: list[str], config_path: str | None) -> None:
+        self.config_path = config_path
+        self.experiment = Path(config_path).stem if config_path else "experiment"
+        self.resume_path: str | None = None
+        super().__init__(
+            Mem1Module,
+            TaskDataModule,
+            self.saves_config,
+            save_config_kwargs={"save_to_log_dir": False},
+            trainer_defaults=TRAINER_DEFAULTS,
+            seed_everything_default=0,
+            parser_kwargs={
+                "parser_mode": "omegaconf",
+                "exit_on_error": False,
+                "allow_abbrev": False,
+                "prog": f"mem1 {self.command} CONFIG",
+                "description": self.about,
+            },
+            subclass_mode_data=True,
+            run=False,
+            args=argv,
+            auto_configure_optimizers=False,
+            load_from_checkpoint_support=False,
+        )
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """Add the settings of every command."""
+        parser.set_defaults({"data": {"class_path": "lightning_mem1.data.task_data.WebShopData"}})
+        parser.add_argument(
+            "--ckpt_path", type=str | None, default=None, help="Go on from this checkpoint, or from the 'last' one."
+        )
+        parser.add_argument("--experiment", type=str | None, default=None, help="Name; null for the config's.")
+        parser.add_argument(
+            "--tracking_uri", type=str, default="sqlite:///mlflow.db", help="MLflow's store of the default logger."
+        )
+
+    def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
+        """Parse; a mistake is named with the nearest right key."""
+        try:
+            super().parse_arguments(parser, args)
+        except argparse.ArgumentError as error:
+            known = known_keys(parser)
+            raise ValueError(errors.explain_parsing(str(error), known, self.config_path, args)) from error
+
+    def before_instantiate_classes(self) -> None:
+        """Settle what depends on the machine and on other settings."""
+        self.experiment = checked_name(self.config.experiment) if self.config.experiment else self.experiment
+        self.config.model.policy = bundled_for(self.config.model.policy, self.config.data.get("init_args") or {})
+        trainer = self.config.trainer
+        trainer.accelerator = accelerator(trainer.accelerator)
+        self.resume_path = checkpoint_path(
+            self.config.ckpt_path, trainer.default_root_dir, self.experiment, self.without_checkpoint
+        )
+        on_cpu = trainer.accelerator == "cpu"
+        if trainer.deterministic is None and on_cpu:
+            trainer.deterministic = True  # float additions in a fixed order: same seed, same digits
+            # a debugging aid that costs time
+            setattr(torch.utils.deterministic, "fill_uninitialized_memory", False)  # noqa: B010
+        _set_threads(on_cpu)
+        no_progress_bars()
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """Every setting, dotted."""
+        return flat(self.config.as_dict())
+
+
+def bundled_for(policy: str, data: Mapping[str, Any]) -> str:
+    """The bundled policy that can read the pages; any other name as it is.
+
+    Args:
+        policy: Name of the policy.
+        data: Settings of the data: official files (`catalogue`) or listings like theirs (`marketplace`), or neither.
+    """
+    if policy != "bundled" or not (data.get("catalogue") or data.get("marketplace")):
+        return policy
+    if startup.is_first_rank():
+        print("model.policy bundled: bundled_marketplace, which reads pages like the official ones", flush=True)
+    return "bundled_marketplace"
+
+
+class PlayingCommandLine(CommandLine):
+    """A command line that plays and never trains: it makes no trainer and no folder."""
+
+    def instantiate_trainer(self, **kwargs: Any) -> Any:
+        """Nothing is trained."""
+        return None
+
+    def loaded_module(self) -> Mem1Module:
+        """The module on its device, with the weights of the checkpoint, ready to play.
+
+        Raises:
+            ValueError: the checkpoint belongs to another base or adapter.
+        """
+        module: Mem1Module = self.model
+        if self.resume_path:
+            module.on_load_checkpoint(torch.load(self.resume_path, map_location="cpu", weights_only=True))
+        kind = "cpu" if self.config.trainer.accelerator == "cpu" else "cuda"
+        return module.to(kind).eval()
+
+
+def checked_name(experiment: str) -> str:
+    """The name of an experiment, which names a folder: raises ValueError when it would lead out of `runs`."""
+    if not re.fullmatch(r"[\w][\w .+-]*", experiment):
+        raise ValueError(
+            f"not a name for an experiment: expected letters, digits, spaces and . _ + -, got '{experiment}'; "
+            "set --experiment"
+        )
+    return experiment
+
+
+def known_keys(parser: Any) -> list[str]:
+    """All keys of the settings, dotted, without ``init_args``."""
+    keys = list(flat(parser.get_defaults().as_dict()))
+    keys += [f"data.{name}" for kind in (WebShopData, QAData) for name in inspect.signature(kind).parameters]
+    return sorted({key.replace(".init_args", "") for key in keys} | {"model", "data", "trainer"})
+
+
+def flat(settings: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested settings as one level: ``{"model": {"lr": 1}}`` -> ``{"model.lr": 1}``."""
+    result: dict[str, Any] = {}
+    for key, value in settings.items():
+        if isinstance(value, dict) and value:
+            result |= flat(value, f"{prefix}{key}.")
+        else:
+            result[f"{prefix}{key}"] = value
+    return result
+
+
+def checkpoint_path(
+    given: str | None, root: str | None, experiment: str, otherwise: str = "leave --ckpt_path out"
+) -> str | None:
+    """The checkpoint to go on from, checked: it must load, and without running anything in it.
+
+    Args:
+        given: A path, "last" for the newest one, None for none.
+        root: Where runs are; None for ``runs/<experiment>``.
+        experiment: Name of the experiment.
+        otherwise: What to do when there is no last one.
+    """
+    if given is None:
+        return None
+    path = Path(given)
+    if given == "last":
+        folder = Path(root) if root else Path("runs") / experiment
+        found = sorted(folder.glob("**/checkpoints/last.ckpt"), key=lambda p: p.stat().st_mtime)
+        if not found:
+            raise FileNotFoundError(
+                f"no checkpoint to go on from: expected one under '{folder}', got none; {otherwise}"
+            )
+        path = found[-1]
+    if not path.is_file():
+        raise FileNotFoundError(f"no such checkpoint: expected a file, got '{path}'; set --ckpt_path")
+    _check_checkpoint(path)
+    return str(path)
+
+
+def _check_checkpoint(path: Path) -> None:
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch, zipfile and pickle each raise their own kinds
+        reason = " ".join(str(error).split())[:120]
+        raise ValueError(
+            f"corrupt checkpoint: expected a whole file that this package wrote, got '{path}' ({reason}); "
+            "set --ckpt_path to another one, e.g. checkpoints/best.ckpt"
+        ) from error
+    if not isinstance(content, dict) or "lightning_mem1" not in content:
+        raise ValueError(f"not a checkpoint of lightning_mem1: '{path}'; set --ckpt_path to a file that it wrote")
+
+
+def mlflow_logger(experiment: str, tracking_uri: str, run_name: str, run_id: str | None = None) -> Any:
+    """The default logger: a run ``<experiment>/<run_name>`` of MLflow, or the one that is gone on with."""
+    from lightning_mem1.tracking.mlflow_logger import ResumableMLflowLogger
+
+    return ResumableMLflowLogger(experiment, f"{experiment}/{run_name}", tracking_uri, run_id)
+
+
+def accelerator(given: Any) -> Any:
+    """``"auto"`` is CUDA or the CPU: Lightning's would take Apple's GPU, which lacks the float64 of sampling."""
+    if given == "mps":
+        raise ValueError("trainer.accelerator cannot be used: expected auto, cpu or cuda, got 'mps'; set it to cpu")
+    if given != "auto":
+        return given
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def no_progress_bars() -> None:
+    """Hush the bars of transformers, which loads and saves."""
+    from transformers.utils import logging as transformers_logging
+
+    transformers_logging.disable_progress_bar()
+
+
+def _set_threads(on_cpu: bool) -> None:
+    """One thread per physical core, unless the environment says otherwise."""
+    if on_cpu and "OMP_NUM_THREADS" not in os.environ and hasattr(os, "sched_getaffinity"):
+        torch.set_num_threads(len({_siblings(cpu) for cpu in os.sched_getaffinity(0)}))
+
+
+def _siblings(cpu: int) -> str:
+    """Names the hyper-threads that share a physical core with this one."""
+    path = Path(f"/sys/devices/system/cpu/cpu{cpu}/topology/thread_siblings_list")
+    return path.read_text() if path.is_file() else str(cpu)

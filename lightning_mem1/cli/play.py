@@ -1,0 +1,140 @@
+"""``python -m lightning_mem1 play CONFIG [--ckpt_path PATH] [--split val] [--index 0] [--human]``: watch one episode.
+
+Turn by turn: how full the context is against the whole history, what was kept in mind, what was done, what came back.
+Texts are data: neither control characters nor markup in them reaches the terminal as such.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Literal
+
+from lightning_mem1.checks import check_least
+from lightning_mem1.cli import errors, startup
+
+if TYPE_CHECKING:
+    from lightning_mem1.cli.lightning_cli import PlayingCommandLine
+    from lightning_mem1.evaluation.player import Player
+    from lightning_mem1.types import Engine
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Play; returns the exit code (0 done, 1 a mistake, 130 interrupted)."""
+    return errors.run(_play, argv)
+
+
+def _play(argv: list[str]) -> int:
+    argv, config = startup.opened(argv)
+    with startup.quiet():
+        cli = startup.built(_command_line_class(), argv, config)
+        return 0 if cli is None else _run(cli)
+
+
+def _command_line_class() -> type[PlayingCommandLine]:
+    """The command line of playing (made here because importing Lightning takes seconds)."""
+    from lightning.pytorch.cli import LightningArgumentParser
+
+    from lightning_mem1.cli.lightning_cli import PlayingCommandLine
+
+    class WatchingCommandLine(PlayingCommandLine):
+        command = "play"
+        about = "Play one episode and show it turn by turn."
+
+        def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+            super().add_arguments_to_parser(parser)
+            add = parser.add_argument
+            add("--split", type=Literal["train", "val", "test"], default="val", help="Where the task is taken from.")
+            add("--index", type=int, default=0, help="Number of the task in its split, from 0.")
+            add("--temperature", type=float, default=0.0, help="Of the sampling; 0 is greedy.")
+            add("--max_lines", type=int, default=12, help="Lines of a reply that are shown.")
+            add("--human", action="store_true", help="Type the turns yourself.")
+
+        def before_instantiate_classes(self) -> None:
+            check_least("--temperature", self.config.temperature, 0)
+            super().before_instantiate_classes()
+
+    return WatchingCommandLine
+
+
+def _run(cli: Any) -> int:
+    from rich.console import Console
+
+    from lightning_mem1.evaluation.player import Player
+    from lightning_mem1.evaluation.report.terminal import Screen
+
+    module, config = cli.loaded_module(), cli.config
+    source = cli.datamodule.source
+    size = source.size(config.split)
+    if not 0 <= config.index < size:
+        raise ValueError(
+            f"no such task: expected --index from 0 to {size - 1} in split {config.split}, got {config.index}"
+            if size
+            else f"no {config.split} tasks: expected at least 1 from {type(source).__name__}, got 0; set --split"
+        )
+    task = source.task(config.split, config.index)
+    player = Player(module, source, module.memory, config.temperature)
+    screen = Screen(Console(highlight=False), player.decode, player.settings.tags, module.memory, module.window)
+    screen.max_lines = config.max_lines
+    screen.begin(task, player.observation(task))
+    try:
+        engine = _typed(player) if config.human else player.engine(player.engine_settings([task]))
+        (trajectory,) = player.play([task], engine, on_turn=screen.turn)
+    except EOFError:  # whoever typed has left
+        screen.left()
+        return 0
+    screen.end(trajectory)
+    return 0
+
+
+def _typed(player: Player) -> Engine:
+    """An engine whose turns are typed."""
+    from lightning_mem1.context.memory import STAGED
+    from lightning_mem1.engine.scripted import ScriptedEngine
+
+    staged = player.mode in STAGED
+    return ScriptedEngine(player.module.policy.tokenizer, [Typist(player.settings.tags, staged)])
+
+
+class Typist:
+    """Writes turns from what somebody types: the memory, which stays as it was when nothing is typed, and the action.
+
+    Args:
+        tags: Names of the blocks.
+        staged: The memory is written apart: when its opening ends the context, and then alone.
+    """
+
+    def __init__(self, tags: Any, staged: bool = False) -> None:
+        self.tags, self.staged, self.memory = tags, staged, ""
+
+    def __call__(self, context: str) -> str:
+        """The next turn; raises EOFError when the input has ended."""
+        if not self.staged:
+            return self.tags.state_opening + self._state() + self._action()
+        return self._state() if context.endswith(self.tags.state_opening) else self._action()
+
+    def _state(self) -> str:
+        """What is kept in mind, and its closing tag."""
+        from lightning_mem1.context.tags import escape_tags
+
+        typed = input(f"{self.tags.internal_state} (enter keeps it)> ").strip()
+        self.memory = escape_tags(typed, self.tags) or self.memory
+        return self.memory + str(self.tags.state_closing)
+
+    def _action(self) -> str:
+        from lightning_mem1.context.tags import escape_tags
+
+        return self._block(escape_tags(input(f"{self._actions()}> ").strip(), self.tags))
+
+    def _actions(self) -> str:
+        return " or ".join(f"{name}[...]" for name in self.tags.actions) or "action"
+
+    def _block(self, action: str) -> str:
+        """The action inside its tag; where tags name the actions, ``search[x]`` becomes ``<search>x</search>``."""
+        from lightning_mem1.context.tags import read_action
+
+        if not self.tags.actions:
+            return f"<{self.tags.action}>{action}</{self.tags.action}>"
+        named = read_action(action)
+        if named is None or named[0] not in self.tags.actions:
+            return action  # the environment says what was expected
+        return f"<{named[0]}>{named[1]}</{named[0]}>"

@@ -1,0 +1,64 @@
+"""Where the tokens of a context stand in the trajectory, whatever the memory mode that chose them.
+
+A memory mode says which ids stay, not where it took them from. So it is run on ids that know their places.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from itertools import chain, count
+
+from lightning_mem1.context.memory import contexts
+from lightning_mem1.types import Trajectory
+
+
+def single_copy(trajectory: Trajectory) -> list[int]:
+    """Prompt, turn, information, turn, ...: every token once, the openings of turns included."""
+    pieces = [ids for turn in trajectory.turns for ids in (turn.ids, turn.information_ids)]
+    return [*trajectory.prompt_ids, *chain.from_iterable(pieces)]
+
+
+class TracedId(int):
+    """A token id, equal to itself in all that a memory mode does with it, that knows its place in the single copy."""
+
+    place: int
+
+
+def traced(trajectory: Trajectory) -> Trajectory:
+    """The trajectory with ids that know their places, counted from 0 in the order of `single_copy`."""
+    places = count()
+
+    def named(ids: Sequence[int]) -> list[int]:
+        return list(_placed_ids(ids, places))
+
+    prompt = named(trajectory.prompt_ids)
+    turns = [
+        replace(
+            turn,
+            opening_ids=named(turn.opening_ids),
+            action_ids=named(turn.action_ids),
+            information_ids=named(turn.information_ids),
+        )
+        for turn in trajectory.turns
+    ]
+    return replace(trajectory, prompt_ids=prompt, turns=turns)
+
+
+def _placed_ids(ids: Sequence[int], places: Iterator[int]) -> Iterator[TracedId]:
+    for each in ids:
+        known = TracedId(each)
+        known.place = next(places)
+        yield known
+
+
+def token_origins(trajectory: Trajectory, mode: str = "mem1", window: int = 2) -> list[list[int | None]]:
+    """Where the tokens of each turn's context stand in the single copy; None for one that the mode made itself.
+
+    For a prompt of 2, turns of 1 and replies of 1, in mode mem1::
+
+        turn 0   0 1
+        turn 1   0 1 2 3
+        turn 2   0 1 4 5
+    """
+    return [[getattr(each, "place", None) for each in ids] for ids in contexts(traced(trajectory), mode, window)]

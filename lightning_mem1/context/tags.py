@@ -1,0 +1,196 @@
+"""The wire format: tags, prompts, hints, and the one action of a turn.
+
+Everything here is text. What the policy sees is built from ids (`memory.py`); these functions only make the
+pieces that are tokenised once, and read the turns that come back.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import lru_cache
+
+from lightning_mem1.checks import check_choice
+
+
+@dataclass(frozen=True)
+class Tags:
+    """Names of the blocks.
+
+    Args:
+        internal_state: What the policy writes for its later self (``<summary>`` in the shop, ``<think>`` in QA).
+        action: The one action of a turn.
+        information: The environment's reply.
+        actions: Where the tag itself says what is done (``<search>`` or ``<answer>`` in QA): the names, the final one
+            last, in place of `action`; the environment then gets ``search[...]`` or ``answer[...]``.
+    """
+
+    internal_state: str = "summary"
+    action: str = "answer"
+    information: str = "state"
+    actions: tuple[str, ...] = ()
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of the action tags, the one that may end an episode last."""
+        return tuple(self.actions) or (self.action,)
+
+    @property
+    def state_opening(self) -> str:
+        """What begins an internal state."""
+        return f"<{self.internal_state}>"
+
+    @property
+    def state_closing(self) -> str:
+        """What ends an internal state."""
+        return f"</{self.internal_state}>"
+
+    @property
+    def stop(self) -> tuple[str, ...]:
+        """Strings that end a turn."""
+        return tuple(f"</{name}>" for name in self.names)
+
+
+QA_TAGS = Tags("think", "answer", "information", ("search", "answer"))
+PROMPT_STYLES = ("full", "brief")
+
+
+@dataclass(frozen=True)
+class ParsedTurn:
+    """A turn's text taken apart: `action` is None when it is malformed, and `problem` then says why."""
+
+    internal_state: str
+    action: str | None
+    problem: str = ""
+
+
+def parse_turn(text: str, tags: Tags) -> ParsedTurn:
+    """Take one internal state and exactly one action out of a turn.
+
+    >>> parse_turn("<summary>red</summary><answer>click[red]</answer>", Tags())
+    ParsedTurn(internal_state='red', action='click[red]', problem='')
+    """
+    states = _blocks(text, tags.internal_state)
+    state = states[0].strip() if states else ""
+    found = [(name, block.strip()) for name in tags.names for block in _blocks(text, name)]
+    if len(found) != 1:
+        expected = " or ".join(f"<{name}>...</{name}>" for name in tags.names)
+        return ParsedTurn(state, None, f"expected exactly one {expected}, got {len(found)}")
+    name, action = found[0]
+    if not action:
+        return ParsedTurn(state, None, f"expected an action inside <{name}>, got nothing")
+    return ParsedTurn(state, f"{name}[{action}]" if tags.actions else action)
+
+
+def read_action(action: str) -> tuple[str, str] | None:
+    """Name and argument of an action ``name[argument]``; None when it is none.
+
+    >>> read_action("search[red [shoes]]")
+    ('search', 'red [shoes]')
+    """
+    found = re.fullmatch(r"(\w+)\[(.*)\]", action, flags=re.DOTALL)
+    return (found[1], found[2]) if found else None
+
+
+def exact_format(text: str, tags: Tags, staged: bool = False) -> bool:
+    """True for one internal state and then one action, with nothing around them but spaces and no tag inside.
+
+    With `staged`, for reasoning without a tag and then one action.
+
+    >>> exact_format("<summary>red</summary><answer>click[red]</answer>", Tags())
+    True
+    >>> exact_format("<answer>click[red]</answer>", Tags()), exact_format("<answer>click[red]</answer>", Tags(), True)
+    (False, True)
+    """
+    tag = _alternatives((tags.internal_state, tags.information, *tags.names))
+    plain = rf"(?:(?!</?(?:{tag})>).)"
+    state = re.escape(tags.internal_state)
+    names = "|".join(map(re.escape, tags.names))
+    before = rf"{plain}*" if staged else rf"\s*<{state}>{plain}*</{state}>\s*"
+    pattern = rf"{before}<({names})>{plain}+</\1>\s*"
+    return re.fullmatch(pattern, text, flags=re.DOTALL) is not None
+
+
+def _blocks(text: str, tag: str) -> list[str]:
+    return re.findall(rf"<{re.escape(tag)}>(.*?)</{re.escape(tag)}>", text, flags=re.DOTALL)
+
+
+def escape_tags(text: str, tags: Tags) -> str:
+    """Make every tag inside `text` harmless: ``</state>`` in a product title cannot end an information block."""
+    return _tag_start(tags.internal_state, tags.information, *tags.names).sub("\u2039", text)
+
+
+@lru_cache(maxsize=64)
+def _tag_start(*names: str) -> re.Pattern[str]:
+    # at most one way to read a run of spaces: two in a row would take the square of its length
+    return re.compile(rf"<(?=\s*(?:/\s*)?(?:{_alternatives(names)})\s*>|\|)", flags=re.IGNORECASE)
+
+
+def _alternatives(names: Iterable[str]) -> str:
+    """Any of the tag names as a regular expression, longest first."""
+    return "|".join(map(re.escape, sorted(set(names), key=lambda name: (-len(name), name))))
+
+
+def printable(text: str) -> str:
+    """Text with control characters (but newlines) written out, so that none reaches a terminal."""
+    return "".join(c if c == "\n" or c.isprintable() else repr(c)[1:-1] for c in text)
+
+
+def turns_left_hint(turns_left: int) -> str:
+    """The hint that stands at the start of each information block."""
+    return "1 turn left" if turns_left == 1 else f"{turns_left} turns left"
+
+
+def information_block(information: str, turns_left: int, tags: Tags) -> str:
+    """Wrap an environment's reply; the text is data, so tags in it are made harmless first."""
+    opening, closing = information_ends(turns_left, tags)
+    return opening + escape_tags(information, tags) + closing
+
+
+def information_ends(turns_left: int, tags: Tags) -> tuple[str, str]:
+    """Opening (with the hint) and closing of an information block, for callers that cut the middle to size."""
+    return f"<{tags.information}>{turns_left_hint(turns_left)}\n", f"</{tags.information}>"
+
+
+FULL_INSTRUCTIONS = """You act step by step in an environment and can see only a little of the past: this message, \
+your own previous turn and the reply to it. Everything older is dropped, so carry forward whatever you need.
+In every turn write, in this order:
+1. <{internal_state}>...</{internal_state}>: your memory and reasoning in one: what is wanted, what you found, \
+what you tried, what you plan. It replaces the previous one.
+2. {action}: exactly one of the available actions, nothing else.
+The reply comes inside <{information}>...</{information}> and starts with the number of turns left."""
+
+
+STAGED_INSTRUCTIONS = """You act step by step in an environment and can see only a little of the past: this \
+message, your memory and the latest reply. Everything older is dropped. Two kinds of turns alternate:
+1. To act, reason in a few words and then write {action}: exactly one of the available actions, nothing else.
+The reply comes inside <{information}>...</{information}> and starts with the number of turns left.
+2. When <{internal_state}> stands behind the reply, write your memory anew and close it with </{internal_state}>: what \
+is wanted, what you found, what you tried. It replaces the previous one, and the turn before it is dropped."""
+
+
+def render_prompt(
+    task_prompt: str, observation: str, turns: int, tags: Tags, style: str = "full", staged: bool = False
+) -> str:
+    """The user message that opens every context.
+
+    Args:
+        task_prompt: The task's own words, e.g. the shopping instruction.
+        observation: What the environment shows before the first turn (may be empty).
+        turns: Number of turns the agent has.
+        tags: The tag names.
+        style: ``"full"`` explains the format (for pretrained chat models); ``"brief"`` holds only the task (for
+            policies that were trained on the format, where each further token costs time in every context).
+        staged: Explain the format in which the memory is written apart.
+
+    Raises:
+        ValueError: unknown `style`.
+    """
+    check_choice("prompt style", style, PROMPT_STYLES, "model.rollout.prompt")
+    parts = [escape_tags(task_prompt, tags), escape_tags(observation, tags), turns_left_hint(turns)]
+    if style == "full":
+        action = " or ".join(f"<{name}>...</{name}>" for name in tags.names)
+        names = {"internal_state": tags.internal_state, "action": action, "information": tags.information}
+        parts.insert(0, (STAGED_INSTRUCTIONS if staged else FULL_INSTRUCTIONS).format(**names))
+    return "\n".join(part for part in parts if part)

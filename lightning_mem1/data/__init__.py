@@ -1,0 +1,1 @@
+"""LightningDataModules over task sources: endless, seeded, sharded by rank, resumable. Touches environments."""

@@ -1,0 +1,1 @@
+"""Batched generation in this process, with a fixed pool of slots."""

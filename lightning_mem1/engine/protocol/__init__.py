@@ -1,0 +1,1 @@
+"""Both sides of ``/v1/completions``: what a client asks and what a server answers."""

@@ -1,0 +1,1 @@
+"""Generation by servers: the client, its pool of servers, and the adapters they are sent."""

@@ -1,0 +1,202 @@
+"""Servers: which one takes the next turn, which are in trouble, and what they said.
+
+A server in trouble (no reply, a bad one, an error) gets no turns while another one is well. It is looked at again
+before the next rollout. The API key travels in a header and is cut out of whatever a server says.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import threading
+import urllib.error
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+from urllib.parse import urlsplit
+
+from lightning_mem1.engine.protocol.client import MODELS
+from lightning_mem1.engine.settings import ServerSettings
+from lightning_mem1.io.http_client import TROUBLES, fetch, one_line
+
+MAX_REPLY_BYTES = 64 << 20
+MAX_SAID_BYTES = 4096
+LOOK_S = 10.0  # longest wait for a server that is only asked whether it is there
+
+
+class Trouble(Exception):
+    """A try that failed; `status` when the server said so itself."""
+
+    def __init__(self, message: str, status: int | None = None) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+@dataclass
+class Server:
+    """One server.
+
+    Attributes:
+        url: Its base address.
+        in_flight: Turns that it is writing.
+        troubles: Failed tries since its last good turn.
+        base: Its name for the policy's base; None while it was not asked.
+        max_tokens: Longest context that it takes, None when it does not say.
+        adapter: Name of the adapter that its turns are asked of; None for the base.
+        version: rl_step of the weights it has; None when that is not known.
+        lock: Held while it is given weights.
+    """
+
+    url: str
+    in_flight: int = 0
+    troubles: int = 0
+    base: str | None = None
+    max_tokens: int | None = None
+    adapter: str | None = None
+    version: int | None = None
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+
+class ServerPool:
+    """All servers of an engine; its methods may be called from any thread.
+
+    Raises:
+        ValueError: no address, or one that cannot be.
+    """
+
+    def __init__(self, settings: ServerSettings) -> None:
+        self.settings = settings
+        self.servers = [Server(base_url(url)) for url in settings.urls]
+        if not self.servers:
+            raise ValueError("no server: expected at least one address, got none; set model.engine.server.urls")
+        self.answered = 0  # good turns of all servers
+        self._lock = threading.Lock()
+
+    @property
+    def urls(self) -> str:
+        """The addresses, for messages."""
+        return ", ".join(server.url for server in self.servers)
+
+    @contextmanager
+    def taking(self, failed: Server | None = None) -> Iterator[Server]:
+        """The server for one try: well before in trouble, another than the one that failed, the least busy one."""
+        with self._lock:
+            server = min(self.servers, key=lambda each: (each.troubles > 0, each is failed, each.in_flight))
+            server.in_flight += 1
+        try:
+            yield server
+        finally:
+            with self._lock:
+                server.in_flight -= 1
+
+    def well(self, server: Server) -> None:
+        """Note a good turn."""
+        with self._lock:
+            server.troubles = 0
+            self.answered += 1
+
+    def bad(self, server: Server) -> None:
+        """Note a failed try."""
+        with self._lock:
+            server.troubles += 1
+
+    def look_again(self) -> None:
+        """Ask the servers in trouble whether they are there, and forget the trouble of those that are."""
+        for server in self.servers:
+            if server.troubles and self._is_there(server):
+                server.troubles = 0
+
+    def any_there(self) -> bool:
+        """Whether some server answers at all."""
+        return any(map(self._is_there, self.servers))
+
+    def _is_there(self, server: Server) -> bool:
+        try:
+            self.call(server, MODELS, timeout_s=min(LOOK_S, self.settings.timeout_s))
+        except Trouble:
+            return False
+        return True
+
+    def introduce(self, server: Server) -> None:
+        """Find out what a server calls the base, and how long its contexts may be.
+
+        Raises:
+            Trouble: it does not say.
+            ValueError: it does not offer the model that it should.
+        """
+        reply = self.call(server, MODELS, timeout_s=min(LOOK_S, self.settings.timeout_s))
+        data = reply.get("data") if isinstance(reply, dict) else None
+        offered = [each for each in data or [] if isinstance(each, dict) and isinstance(each.get("id"), str)]
+        wanted = self.settings.model
+        bases = [each for each in offered if (each["id"] == wanted if wanted else not each.get("parent"))]
+        if not bases and wanted and offered:
+            names = ", ".join(each["id"] for each in offered[:8])
+            raise ValueError(
+                f"model is not served: expected '{wanted}' at {server.url}, got {names}; set model.engine.server.model"
+            )
+        if not bases:
+            raise Trouble(f"expected 'data' with a model from {server.url}{MODELS}, got {str(reply)[:80]}")
+        longest = bases[0].get("max_model_len")
+        server.base, server.max_tokens = bases[0]["id"], longest if isinstance(longest, int) else None
+
+    def call(self, server: Server, path: str, question: Any = None, timeout_s: float | None = None) -> Any:
+        """The reply to a question, as JSON, or as text where it is none.
+
+        Raises:
+            Trouble: there was no whole reply in time, or it was an error.
+        """
+        key = os.environ.get(self.settings.key_variable, "")
+        headers = {"Authorization": f"Bearer {key}"} if key else {}
+        timeout_s = timeout_s or self.settings.timeout_s
+        try:
+            whole = fetch(server.url + path, question, headers, timeout_s=timeout_s, max_bytes=MAX_REPLY_BYTES)
+        except urllib.error.HTTPError as error:
+            with error:
+                said = _said(error)
+            raise Trouble(_without(f"status {error.code} from {server.url}{said}", key), error.code) from None
+        except TROUBLES as error:
+            raise Trouble(_without(f"{one_line(error)} from {server.url}", key)) from None
+        try:
+            return json.loads(whole)
+        except (ValueError, RecursionError):
+            return whole[:MAX_SAID_BYTES].decode(errors="replace")
+
+
+def base_url(given: str) -> str:
+    """An address without a path, checked.
+
+    Raises:
+        ValueError: it is no address of http or https, or holds a password.
+    """
+    parts = urlsplit(given)
+    if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment:
+        raise ValueError(
+            f"not a server: expected an address like http://127.0.0.1:8000, got '{given}'; set model.engine.server.urls"
+        )
+    if parts.username is not None or parts.password is not None:
+        raise ValueError(
+            f"a password stands in the address of {parts.hostname}: expected it in the environment; put it into the "
+            "variable that model.engine.server.key_variable names"
+        )
+    return given.rstrip("/").removesuffix("/v1")
+
+
+def _said(error: urllib.error.HTTPError) -> str:
+    """What an error's body says, bounded, on one line."""
+    try:
+        text = error.read(MAX_SAID_BYTES).decode(errors="replace")
+    except TROUBLES:
+        return ""
+    try:
+        content = json.loads(text)
+        inner = content.get("error", content) if isinstance(content, dict) else content
+        text = str(inner.get("message", inner) if isinstance(inner, dict) else inner)
+    except (ValueError, RecursionError):
+        pass
+    printable = "".join(each if each.isprintable() else " " for each in text)
+    return f" ('{' '.join(printable.split())[:200]}')" if printable.strip() else ""
+
+
+def _without(message: str, key: str) -> str:
+    return message.replace(key, "***") if key else message

@@ -1,0 +1,1 @@
+"""Our own completions server around a local engine."""

@@ -1,0 +1,123 @@
+"""A policy as an OpenAI-compatible server: completions with ids, models, health, and adapters at run time."""
+
+from __future__ import annotations
+
+import copy
+import hmac
+import threading
+from collections.abc import Callable
+from typing import Any
+
+from lightning_mem1.engine.protocol.client import HEALTH, LOAD, MODELS, PATH, UNLOAD
+from lightning_mem1.engine.protocol.server import answer, read_question
+from lightning_mem1.engine.serving.loop import EngineLoop
+from lightning_mem1.engine.settings import EngineSettings
+from lightning_mem1.io.json_server import Answers, JsonHandler, JsonServer, Refused
+from lightning_mem1.io.json_server import server as serving
+from lightning_mem1.policy.policy import Policy
+
+
+class EndpointHandler(JsonHandler):
+    """Answers OpenAI's protocol for one policy and its adapters."""
+
+    loop: EngineLoop
+    tokenizer: Any  # of the handlers' own, and one at a time: it is no place for many threads
+    lock: threading.Lock
+    name: str
+    key: str
+    allow_adapters: bool
+    max_body = 16 << 20
+    timeout = 120
+
+    def posts(self) -> Answers:
+        """Turns, and adapters where they are allowed."""
+        adapters: dict[str, Callable[[Any], Any]] = {LOAD: self._load, UNLOAD: self._unload}
+        return {PATH: self._complete, **(adapters if self.allow_adapters else {})}
+
+    def gets(self) -> Answers:
+        """What is served, and that it is."""
+        return {MODELS: self._models, HEALTH: lambda _: {"status": "up"}}
+
+    def check(self) -> None:
+        """Refuse whoever lacks the key; being up is no secret."""
+        given = self.headers.get("Authorization", "").encode()
+        if self.key and self.path != HEALTH and not hmac.compare_digest(given, f"Bearer {self.key}".encode()):
+            raise Refused(401, "expected the server's key in 'Authorization: Bearer ...', got another or none")
+
+    def refusal(self, status: int, message: str) -> Any:
+        """Errors as OpenAI writes them."""
+        kind = {401: "AuthenticationError", 404: "NotFoundError"}.get(status, "BadRequestError")
+        return {"error": {"message": message, "type": kind if status < 500 else "InternalServerError", "code": status}}
+
+    def _complete(self, body: Any) -> Any:
+        policy = self.loop.engine.policy
+        asked = read_question(body, self._encode, policy.config.vocab_size)
+        model = asked.model or self.name
+        if model != self.name and model not in self.loop.adapters.names:
+            raise Refused(404, f"The model `{model[:100]}` does not exist: expected {', '.join(self._names())}")
+        done = self.loop.complete(asked.request, None if model == self.name else model)
+        return answer(asked, done, model, self._decode, policy.tokenizer.eos_token_id)
+
+    def _load(self, body: Any) -> Any:
+        name, path = (body.get(key) if isinstance(body, dict) else None for key in ("lora_name", "lora_path"))
+        if not isinstance(name, str) or not isinstance(path, str) or not name or name == self.name:
+            raise ValueError("expected 'lora_name', another than the base's, and 'lora_path', a folder on this machine")
+        self.loop.load(name, path)
+        return {"status": f"loaded '{name}'"}
+
+    def _unload(self, body: Any) -> Any:
+        name = body.get("lora_name") if isinstance(body, dict) else None
+        if not isinstance(name, str) or name not in self.loop.adapters.names:
+            raise Refused(404, f"no such adapter: expected {', '.join(self.loop.adapters.names) or 'none'}")
+        self.loop.unload(name)
+        return {"status": f"unloaded '{name}'"}
+
+    def _models(self, _: Any) -> Any:
+        longest = self.loop.engine.max_context_tokens
+        own = {"object": "model", "created": 0, "owned_by": "lightning_mem1", "max_model_len": longest}
+        parents = {self.name: None, **dict.fromkeys(list(self.loop.adapters.names), self.name)}
+        return {"object": "list", "data": [{"id": name, **own, "parent": parent} for name, parent in parents.items()]}
+
+    def _names(self) -> list[str]:
+        return [self.name, *self.loop.adapters.names]
+
+    def _encode(self, text: str) -> list[int]:
+        with self.lock:
+            return list(self.tokenizer.encode(text, add_special_tokens=False))
+
+    def _decode(self, ids: Any) -> str:
+        with self.lock:
+            return str(self.tokenizer.decode(ids, skip_special_tokens=False))
+
+
+def endpoint(
+    policy: Policy,
+    settings: EngineSettings,
+    name: str,
+    host: str = "127.0.0.1",
+    port: int = 0,
+    allow_adapters: bool = False,
+    key: str = "",
+) -> JsonServer:
+    """A server of a policy that is ready to `serve_forever`; port 0 takes a free one, see its `server_port`.
+
+    Args:
+        policy: Without an adapter of its own.
+        settings: Of the local engine.
+        name: What the policy is called.
+        host: Address to listen on.
+        port: Port to listen on.
+        allow_adapters: Whether clients may load adapters from folders of this machine.
+        key: What clients have to know; empty for everybody.
+    """
+    return serving(
+        EndpointHandler,
+        host,
+        port,
+        loop=EngineLoop(policy.eval(), settings),
+        tokenizer=copy.deepcopy(policy.tokenizer),
+        lock=threading.Lock(),
+        name=name,
+        key=key,
+        allow_adapters=allow_adapters,
+    )

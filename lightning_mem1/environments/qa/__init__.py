@@ -1,0 +1,1 @@
+"""Questions over a local corpus or the web: tasks, environments, scoring, retrieval, the generated encyclopedia."""

@@ -1,0 +1,1 @@
+"""A generated world of people and places, its passages and its questions."""

@@ -1,0 +1,1 @@
+"""A scripted agent that answers questions: what the warm start clones."""

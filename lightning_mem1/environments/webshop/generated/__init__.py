@@ -1,0 +1,1 @@
+"""Products made from a seed: names, prose, pages like those of the official files."""

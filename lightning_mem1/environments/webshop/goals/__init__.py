@@ -1,0 +1,1 @@
+"""What is wanted and what a purchase is worth: instructions, rewards, matching of names."""

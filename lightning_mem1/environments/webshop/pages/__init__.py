@@ -1,0 +1,1 @@
+"""What the agent and a person see: the compact text, the reference text, and HTML."""

@@ -1,1 +1,0 @@
-"""Environments: single-use worlds that answer actions with text."""

@@ -1,0 +1,1 @@
+"""Episodes outside of training, their measures, intervals and tables. Touches rollouts."""

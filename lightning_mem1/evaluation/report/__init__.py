@@ -1,0 +1,1 @@
+"""What a person looks at: the trajectory page, plots, the terminal."""

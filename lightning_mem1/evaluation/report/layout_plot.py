@@ -1,0 +1,153 @@
+"""A picture of the layouts: which token of one trajectory sees which, and which are scored.
+
+The matrices are drawn for the eye only; training in `tree` and `rows` never makes one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import replace
+from itertools import chain
+
+import numpy as np
+from matplotlib.colors import ListedColormap
+from matplotlib.figure import Figure
+from matplotlib.patches import Patch
+
+from lightning_mem1.evaluation.report.episode import parts
+from lightning_mem1.training.layouts.collate import mask
+from lightning_mem1.training.layouts.tree import (
+    LAYOUTS,
+    StateEnd,
+    Stitch,
+    check_layout,
+    num_tokens,
+    official,
+    stitched,
+    tree,
+)
+from lightning_mem1.types import Trajectory
+
+PROMPT, COPY, INFORMATION, SCORED = 1, 2, 3, 4  # kinds of tokens; 0 is what is not seen
+NAMES = {PROMPT: "prompt", COPY: "copy, not scored", INFORMATION: "information", SCORED: "action, scored"}
+COLORS = ("#f4f2ec", "#a9b0b8", "#9dbcf7", "#3fa66b", "#e8963a")  # by kind, those of the page
+MAX_TOKENS = 3000  # of the longest layout: a picture has no more dots
+
+
+def visible(
+    trajectory: Trajectory, layout: str, mode: str = "mem1", window: int = 2, state_end: StateEnd | None = None
+) -> np.ndarray:
+    """(L, L): the kind of the token (column) that a token (row) sees, 0 where it sees none.
+
+    The diagonal tells the kinds of all tokens, because every token sees itself. Prompt P, action A0 (twice in `tree`:
+    its copy C0), information I, in mode mem1 over three turns of one token each, `tree`::
+
+        P   1
+        A0  1 4
+        I0  1 4 3
+        A1  1 4 3 4
+        C1  1 . . . 2
+        I1  1 . . . 2 3
+        A2  1 . . . 2 3 4
+
+    Args:
+        trajectory: What was played.
+        layout: tree, rows, stitched or official.
+        mode: Memory mode.
+        window: Turns kept by mode `window`, retrieved by mode `amem`.
+        state_end: How much of a turn is its internal state; layout official asks for it.
+
+    Raises:
+        ValueError: a layout that the memory mode does not have, or official without `state_end`.
+    """
+    check_layout(layout, mode)
+    if layout in ("stitched", "official"):
+        (line,) = _single_copy(trajectory, layout, mode, window, state_end)
+        turns = trajectory.turns
+        pieces = [
+            [COPY] * len(turn.opening_ids) + [SCORED] * len(turn.action_ids) + [INFORMATION] * len(turn.information_ids)
+            for turn in turns
+        ]
+        kinds = [PROMPT] * line.prompt_length + [*chain.from_iterable(pieces)]
+        return mask(line).numpy() * np.array(kinds[: len(line.ids)])
+    contexts = [_kinds(each) for each in parts(trajectory, mode, window)]
+    if layout == "rows":
+        blocks = [
+            context + [SCORED] * len(turn.action_ids) for context, turn in zip(contexts, trajectory.turns, strict=True)
+        ]
+        return _blocks(blocks, 0)
+    prompt = len(trajectory.prompt_ids)
+    segments = []
+    for segment in tree([trajectory], mode, window).segments:
+        kinds = contexts[segment.spans[-1].turn][prompt:] + [SCORED] * segment.spans[-1].length
+        for span in segment.spans:
+            kinds[span.start : span.start + span.length] = [SCORED] * span.length
+        segments.append(kinds)
+    return _blocks([[PROMPT] * prompt, *segments], prompt)
+
+
+def turns_drawn(trajectory: Trajectory, mode: str = "mem1", window: int = 2) -> int:
+    """How many of its first turns fit the picture; 0 when not even the first does."""
+    count = len(trajectory.turns)
+    while count and num_tokens(_first(trajectory, count), "rows", mode, window) > MAX_TOKENS:
+        count -= 1
+    return count
+
+
+def masks(trajectory: Trajectory, mode: str = "mem1", window: int = 2, state_end: StateEnd | None = None) -> Figure:
+    """A panel for each layout that the memory mode has (official only with `state_end`), of the first turns that fit.
+
+    Raises:
+        ValueError: not even one turn fits, or there is none.
+    """
+    count = turns_drawn(trajectory, mode, window)
+    if not count:
+        raise ValueError(
+            f"nothing to draw of '{trajectory.task.id}': expected a first turn of at most {MAX_TOKENS} tokens in all"
+        )
+    cut = _first(trajectory, count)
+    matrices = {}
+    for name in LAYOUTS:
+        with suppress(ValueError):  # a mode that writes tokens of its own has no single copy
+            matrices[name] = visible(cut, name, mode, window, state_end)
+    figure = Figure(figsize=(3.6 * len(matrices), 4.2), layout="constrained")
+    panels = figure.subplots(1, len(matrices), squeeze=False)[0]
+    for axes, (name, matrix) in zip(panels, matrices.items(), strict=True):
+        axes.imshow(matrix, cmap=ListedColormap(COLORS), vmin=0, vmax=len(COLORS) - 1, interpolation="nearest")
+        axes.set_title(f"{name}, {len(matrix):,} tokens", fontsize="medium")
+        axes.set_xlabel("token that is seen")
+        axes.set_ylabel("token that sees")
+    patches = [Patch(color=COLORS[kind], label=name) for kind, name in NAMES.items()]
+    figure.legend(handles=patches, loc="outside lower center", ncols=len(patches), frameon=False, fontsize="small")
+    figure.suptitle(f"memory {mode}, the first {count} of {len(trajectory.turns)} turns", fontsize="medium")
+    return figure
+
+
+def _single_copy(
+    trajectory: Trajectory, layout: str, mode: str, window: int, state_end: StateEnd | None
+) -> list[Stitch]:
+    if layout == "stitched":
+        return stitched([trajectory], mode, window)
+    if state_end is None:
+        raise ValueError("layout official hides internal states: expected state_end to tell where they end")
+    return official([trajectory], state_end)
+
+
+def _first(trajectory: Trajectory, count: int) -> Trajectory:
+    return replace(trajectory, turns=trajectory.turns[:count])
+
+
+def _kinds(context: Sequence[Sequence[object]]) -> list[int]:
+    """The kind of each token of a context, given its parts."""
+    kind = {"prompt": PROMPT, "turn": COPY, "memory": COPY, "information": INFORMATION, "other": COPY}
+    return [*chain.from_iterable([kind[str(name)]] * int(str(tokens)) for name, _, tokens in context)]
+
+
+def _blocks(blocks: Sequence[Sequence[int]], prompt: int) -> np.ndarray:
+    """Causal blocks one after the other; all of them see the first `prompt` tokens as well."""
+    owner = np.repeat(np.arange(len(blocks)), [len(block) for block in blocks])
+    place = np.arange(len(owner))
+    seen = (owner[:, None] == owner) | (place < prompt)
+    kinds = np.array([*chain.from_iterable(blocks)])
+    return (seen & (place <= place[:, None])) * kinds

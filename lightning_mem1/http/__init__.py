@@ -1,1 +1,0 @@
-"""JSON over HTTP with the standard library: asking a service and being one."""

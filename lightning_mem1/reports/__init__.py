@@ -1,1 +1,0 @@
-"""Reports: what many trajectories say together, on screen and on disk."""

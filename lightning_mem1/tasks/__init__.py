@@ -1,1 +1,0 @@
-"""Task sources: what agents are asked, with the environments that answer them."""

@@ -1,0 +1,1 @@
+"""MLflow: the logger, artifacts, run metadata, a trained policy as a model."""

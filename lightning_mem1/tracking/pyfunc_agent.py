@@ -1,0 +1,151 @@
+"""A trained policy as something that acts: an episode so far in, its next turn out. What MLflow loads a model as.
+
+Texts come in, so what is given back to it of earlier turns is tokenised anew: the next turn is the one of a rollout as
+long as the tokenizer reads its own texts back as they were (`collect` works on ids and knows no such condition).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from lightning_mem1.context.formats import prompt_format
+from lightning_mem1.context.memory import STAGED, context_ids
+from lightning_mem1.context.tags import Tags, parse_turn
+from lightning_mem1.engine.local.engine import EngineSettings, LocalEngine
+from lightning_mem1.policy.policy import ADAPTER, Policy
+from lightning_mem1.rollout.collect import (
+    RolloutSettings,
+    greedy,
+    information_ids,
+    prompt_ids,
+    turn_seed,
+    turn_temperature,
+)
+from lightning_mem1.training.checkpoint_state import plain
+from lightning_mem1.types import GenerationRequest, Task, Turn
+
+SETTINGS, WEIGHTS = "settings.json", "policy"
+KEPT = ("memory", "window", "dtype", "rollout")
+NUM_SLOTS = 8  # turns generated at once
+MAX_TURNS = 10  # of an episode that does not say how many it has
+
+
+class Agent:
+    """Writes the next turn of episodes, greedily but for what `rollout.retry_temperature` says.
+
+    Args:
+        policy: Its weights.
+        settings: ``memory``, ``window`` and ``rollout`` of the module that it was trained by, as plain values.
+
+    Raises:
+        ValueError: a memory mode that writes its memory in a turn of its own, which one call per turn cannot.
+    """
+
+    def __init__(self, policy: Policy, settings: Mapping[str, Any]) -> None:
+        if settings["memory"] in STAGED:
+            raise ValueError(
+                f"an agent writes one turn per call: expected a memory mode without turns for the memory, got "
+                f"'{settings['memory']}'; play it with `collect`, or by the command `play`"
+            )
+        rollout = dict(settings["rollout"])
+        tags = dict(rollout.pop("tags"))
+        self.policy, self.memory, self.window = policy.eval(), str(settings["memory"]), int(settings["window"])
+        self.rollout = greedy(RolloutSettings(**rollout, tags=Tags(**{**tags, "actions": tuple(tags["actions"])})))
+        self.wire = prompt_format(self.rollout.wire, self.rollout.tags, self.rollout.instructions)
+
+    def predict(self, model_input: Any, params: Mapping[str, Any] | None = None) -> list[dict[str, Any]]:
+        """Write one turn for each episode.
+
+        Args:
+            model_input: Episodes, as a list of dicts (or a DataFrame of such rows) with ``prompt`` (what is asked),
+                and where there are any ``observation`` (what the environment showed before the first turn),
+                ``max_turns`` (10 when left out) and ``turns``: dicts with ``text`` and ``information``, oldest first.
+            params: Not used.
+
+        Returns:
+            For each a dict with ``text`` (the whole turn), ``internal_state``, ``action`` (None when the turn holds
+            none) and ``context_tokens`` (what it saw).
+
+        Raises:
+            ValueError: an episode without a prompt, or one that the policy has no positions for.
+        """
+        rows = model_input.to_dict("records") if hasattr(model_input, "to_dict") else list(model_input)
+        requests = [self._request(number, row) for number, row in enumerate(rows)]
+        texts = self._write(requests)
+        told = []
+        for request, text in zip(requests, texts, strict=True):
+            parsed = parse_turn(text, self.rollout.tags)
+            shown = {"text": text, "internal_state": parsed.internal_state, "action": parsed.action}
+            told.append({**shown, "context_tokens": len(request.context_ids)})
+        return told
+
+    def _request(self, number: int, row: Mapping[str, Any]) -> GenerationRequest:
+        if not isinstance(row, Mapping) or not isinstance(row.get("prompt"), str):
+            raise ValueError(f"episode {number} has no prompt: expected a dict with 'prompt', got {row!r:.80}")
+        max_turns, told = int(row.get("max_turns") or MAX_TURNS), row.get("turns") or ()
+        tokenizer, task = self.policy.tokenizer, Task(str(number), row["prompt"], (), max_turns)
+        prompt = prompt_ids(task, str(row.get("observation") or ""), tokenizer, self.rollout)
+        turns = [self._turn(turn, max_turns - taken) for taken, turn in enumerate(told, start=1)]
+        context = context_ids(prompt, turns, self.memory, self.window)
+        positions = getattr(self.policy.config, "max_position_embeddings", None)
+        if positions is not None and len(context) + self.rollout.max_new_tokens > positions:
+            raise ValueError(
+                f"episode {number} is too long: expected a context of at most "
+                f"{positions - self.rollout.max_new_tokens} tokens, got {len(context)}"
+            )
+        stop = self.wire.stop(max_turns - len(turns))
+        temperature = turn_temperature(turns, "act", self.rollout)
+        seed = turn_seed(0, len(turns))
+        return GenerationRequest(number, context, self.rollout.max_new_tokens, stop, temperature, seed=seed)
+
+    def _turn(self, told: Mapping[str, str], turns_left: int) -> Turn:
+        information = told.get("information", "")
+        reply = information_ids(information, turns_left, self._encode, self.rollout)
+        action = parse_turn(told["text"], self.rollout.tags).action
+        valid = action is not None
+        retried = self.rollout.retries and not valid
+        return Turn(self._encode(told["text"]), [], reply, action, information, valid=valid, retried=retried)
+
+    def _encode(self, text: str) -> list[int]:
+        return list(self.policy.tokenizer.encode(text, add_special_tokens=False))
+
+    def _write(self, requests: Sequence[GenerationRequest]) -> list[str]:
+        if not requests:
+            return []
+        longest = max(len(request.context_ids) + request.max_new_tokens for request in requests)
+        engine = LocalEngine(self.policy, EngineSettings(min(NUM_SLOTS, len(requests)), longest))
+        for request in requests:
+            engine.submit(request)
+        written: dict[int, str] = {}
+        with torch.no_grad():
+            while engine.pending:
+                for done in engine.step():
+                    text = self.policy.tokenizer.decode(done.ids, skip_special_tokens=False)
+                    written[done.session] = str(text)
+        return [written[request.session] for request in requests]
+
+
+def save(policy: Policy, settings: Mapping[str, Any], folder: Path) -> None:
+    """Write what `_load_pyfunc` reads: the policy's adapter (or weights), and those settings that say how it plays.
+
+    Args:
+        policy: What was trained.
+        settings: The module's.
+        folder: Made when it is not there.
+    """
+    policy.save(folder / WEIGHTS)
+    kept = {key: plain(settings[key]) for key in KEPT}
+    (folder / SETTINGS).write_text(json.dumps(kept, indent=1) + "\n", encoding="utf-8")
+
+
+def _load_pyfunc(path: str) -> Agent:
+    """What MLflow calls to load a model whose ``loader_module`` is this file; nothing in it is pickled."""
+    settings = json.loads((Path(path) / SETTINGS).read_text(encoding="utf-8"))
+    weights = Path(path) / WEIGHTS
+    inner = weights / ADAPTER  # peft gives each named adapter a folder of its own
+    return Agent(Policy.load(str(inner if inner.is_dir() else weights), dtype=settings["dtype"]), settings)

@@ -1,0 +1,1 @@
+"""Trajectories -> one update: layouts, credit, losses, and `Mem1Module`. Touches policies, contexts and engines."""

@@ -1,0 +1,1 @@
+"""Rewards -> advantages of action tokens, across rewrites of the context."""

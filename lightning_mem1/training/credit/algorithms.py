@@ -1,0 +1,285 @@
+"""The algorithms behind ``model.algorithm``: one small function each, from what was played to credit per action token.
+
+The module does not know which one runs. An algorithm is a function from `GroupedRollouts` to `Credit`, and the settings
+of the loss that its paper goes with; a setting that the user gives wins over them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from lightning_mem1.training.credit.advantages import (
+    Scale,
+    best_of,
+    gae,
+    group_relative,
+    leave_one_out,
+    returns_to_go,
+    step_relative,
+)
+from lightning_mem1.training.losses import Unit
+from lightning_mem1.types import Trajectory
+
+
+@dataclass
+class CreditSettings:
+    """How credit flows back in time.
+
+    Args:
+        gamma: Discount per unit (ppo), per action token (reinforce_pp) or per turn (gigpo).
+        lam: Trace decay of GAE per unit (ppo).
+        unit: What a step of GAE is: an action token or a turn (ppo).
+        step_weight: Weight of the comparison of steps against that of trajectories (gigpo).
+        keep: Most trajectories of a group that are imitated; null for no limit (raft).
+        threshold: Least reward that is imitated; null for any (raft).
+    """
+
+    gamma: float = 1.0
+    lam: float = 1.0
+    unit: Literal["token", "turn"] = "token"
+    step_weight: float = 1.0
+    keep: int | None = 1
+    threshold: float | None = None
+
+
+@dataclass(frozen=True)
+class GroupedRollouts:
+    """What an algorithm sees of B trajectories; T is the number of action tokens of one.
+
+    Attributes:
+        groups: (B,) trajectories of one task share a number.
+        turn_rewards: Reward of each turn, by trajectory.
+        lengths: Action tokens of each turn, by trajectory.
+        anchors: The state each turn was taken in (the environment's reply before it; one that writes a memory is
+            compared with its like only), by trajectory.
+        penalties: (T,) by trajectory: what each token costs (the KL in the reward); None for nothing.
+        values: (T,) by trajectory: what the critic expects before each token; None without a critic.
+    """
+
+    groups: Tensor
+    turn_rewards: Sequence[Sequence[float]]
+    lengths: Sequence[Sequence[int]]
+    anchors: Sequence[Sequence[str]]
+    penalties: Sequence[Tensor] | None = None
+    values: Sequence[Tensor] | None = None
+
+    @classmethod
+    def of(
+        cls,
+        trajectories: Sequence[Trajectory],
+        turn_rewards: Sequence[Sequence[float]] | None = None,
+        penalties: Sequence[Tensor] | None = None,
+        values: Sequence[Tensor] | None = None,
+    ) -> GroupedRollouts:
+        """Take it from trajectories; `turn_rewards` may replace their own."""
+        return cls(
+            torch.tensor([t.group for t in trajectories]),
+            turn_rewards or [[float(turn.reward) for turn in t.turns] for t in trajectories],
+            [[len(turn.action_ids) for turn in t.turns] for t in trajectories],
+            [_anchors(t) for t in trajectories],
+            penalties,
+            values,
+        )
+
+    @property
+    def rewards(self) -> Tensor:
+        """(B,) reward of each trajectory, what its tokens cost taken off."""
+        rewards = torch.tensor([float(sum(turns)) for turns in self.turn_rewards])
+        if self.penalties is not None:
+            rewards = rewards - torch.stack([p.sum().float() for p in self.penalties])
+        return rewards
+
+    def token_rewards(self, number: int) -> Tensor:
+        """(T,) float64 rewards of a trajectory's action tokens: a turn's reward stands on its last token.
+
+        A turn without action tokens leaves its reward on the token before it (on the first one if there is none)::
+
+            lengths [2, 0, 1]   turn rewards [1, 2, 4]   ->   [0, 1 + 2, 4]
+        """
+        lengths = self.lengths[number]
+        rewards = torch.zeros(sum(lengths), dtype=torch.float64)
+        end = 0
+        for length, reward in zip(lengths, self.turn_rewards[number], strict=True):
+            end += length
+            rewards[max(end - 1, 0)] += reward
+        return rewards if self.penalties is None else rewards - self.penalties[number].double()
+
+    def spread(self, advantages: Tensor) -> list[Tensor]:
+        """One advantage per trajectory (B,) -> one per action token, by trajectory."""
+        return [a.repeat(sum(turns)) for a, turns in zip(advantages.float(), self.lengths, strict=True)]
+
+
+def _anchors(trajectory: Trajectory) -> list[str]:
+    """The environment's latest reply before each turn, marked where a memory was written of it."""
+    found, reply = [], ""
+    for turn in trajectory.turns:
+        found.append(reply if turn.kind == "act" else f"memory of {reply}")
+        reply = turn.information if turn.kind == "act" else reply
+    return found
+
+
+@dataclass(frozen=True)
+class Credit:
+    """Advantage of each action token, and with a critic the return it should have expected; (T,) by trajectory."""
+
+    advantages: list[Tensor]
+    returns: list[Tensor] | None = None
+
+
+def grpo(played: GroupedRollouts, settings: CreditSettings, scale: Scale) -> Credit:
+    """GRPO (DeepSeekMath, arXiv 2402.03300, section 4.1.2): reward against mean and deviation of the group."""
+    return Credit(played.spread(group_relative(played.rewards, played.groups, scale)))
+
+
+def dr_grpo(played: GroupedRollouts, settings: CreditSettings, scale: Scale) -> Credit:
+    """Dr. GRPO (arXiv 2503.20783, section 3.2): GRPO without the deviation and without a length in the loss.
+
+    Deviation: the loss is divided by the action tokens of the update, where the paper divides by a constant; both leave
+    a token's weight independent of how long its own trajectory is.
+    """
+    return Credit(played.spread(group_relative(played.rewards, played.groups, "none")))
+
+
+def rloo(played: GroupedRollouts, settings: CreditSettings, scale: Scale) -> Credit:
+    """RLOO (arXiv 2402.14740, section 3.2): reward against the mean of the group's others."""
+    return Credit(played.spread(leave_one_out(played.rewards, played.groups)))
+
+
+def reinforce_pp(played: GroupedRollouts, settings: CreditSettings, scale: Scale) -> Credit:
+    """REINFORCE++ (arXiv 2501.03262, section 3): rewards to go, whitened over all action tokens of the rl_step.
+
+    With ``kl_in: reward`` every token pays for the divergence that is still to come, as in the paper. No groups.
+    """
+    count = len(played.lengths)
+    return Credit([returns_to_go(played.token_rewards(i), settings.gamma).float() for i in range(count)])
+
+
+def dapo(played: GroupedRollouts, settings: CreditSettings, scale: Scale) -> Credit:
+    """DAPO (arXiv 2503.14476): GRPO's advantages; clip-higher, token-level loss, groups without signal dropped.
+
+    Deviation: dynamic sampling plays the *same* tasks again (`model.resample_rounds` times at most) where the paper
+    draws new ones; what stays without signal is dropped and does not count in the loss. The soft punishment of overlong
+    turns is `model.shaping.overlong_buffer_tokens`.
+    """
+    return grpo(played, settings, scale)
+
+
+def gspo(played: GroupedRollouts, settings: CreditSettings, scale: Scale) -> Credit:
+    """GSPO (arXiv 2507.18071, equations 5-7): GRPO's advantages; one ratio per sequence, clipped as one.
+
+    A sequence is all action tokens of a trajectory, because that is what the reward is for.
+    """
+    return grpo(played, settings, scale)
+
+
+def gigpo(played: GroupedRollouts, settings: CreditSettings, scale: Scale) -> Credit:
+    """GiGPO (arXiv 2505.10978, equations 3-8): trajectories against their group plus steps against equal states.
+
+    A step's state is the environment's reply that stands before it; states are compared within a group only.
+    """
+    episode = group_relative(played.rewards, played.groups, scale)
+    steps: list[Tensor] = []
+    for number, turns in enumerate(played.turn_rewards):
+        rewards = torch.tensor([float(reward) for reward in turns], dtype=torch.float64)
+        if played.penalties is not None:
+            costs = played.penalties[number].double().split(list(played.lengths[number]))
+            rewards = rewards - torch.stack([cost.sum() for cost in costs])
+        steps.append(returns_to_go(rewards, settings.gamma))
+    anchors = [
+        (int(group), state) for group, states in zip(played.groups, played.anchors, strict=True) for state in states
+    ]
+    step = step_relative(torch.cat(steps), anchors, scale).float().split([len(turns) for turns in played.lengths])
+    return Credit(
+        [
+            (whole + settings.step_weight * turns).repeat_interleave(torch.tensor(lengths))
+            for whole, turns, lengths in zip(episode, step, played.lengths, strict=True)
+        ]
+    )
+
+
+def raft(played: GroupedRollouts, settings: CreditSettings, scale: Scale) -> Credit:
+    """RAFT (arXiv 2304.06767, algorithm 1): imitate the best of each group; with a threshold, rejection sampling.
+
+    Deviation: a group whose rewards are all equal has no best one, and without `credit.threshold` nothing of it is
+    imitated. What is played in an rl_step is forgotten after its `model.num_epochs` passes.
+    """
+    return Credit(played.spread(best_of(played.rewards, played.groups, settings.keep, settings.threshold)))
+
+
+def ppo(played: GroupedRollouts, settings: CreditSettings, scale: Scale) -> Credit:
+    """PPO (arXiv 1707.06347) with GAE (arXiv 1506.02438) that crosses memory rewrites; whitened over action tokens.
+
+    An episode that was cut off by its turn budget counts as ended: the budget is part of the task, and the agent sees
+    the turns left.
+    """
+    if played.values is None:
+        raise ValueError("ppo needs a critic: expected values of the action tokens, got none")
+    found = [_credit_of(played, number, values, settings) for number, values in enumerate(played.values)]
+    return Credit([advantages for advantages, _ in found], [returns for _, returns in found])
+
+
+def _credit_of(played: GroupedRollouts, number: int, values: Tensor, settings: CreditSettings) -> tuple[Tensor, Tensor]:
+    """Advantages and returns (T,) of one trajectory; with unit "turn" all tokens of a turn share its numbers."""
+    rewards, values = played.token_rewards(number), values.double()
+    if settings.unit == "token":
+        advantages = gae(rewards, values, settings.gamma, settings.lam)
+        return advantages.float(), (advantages + values).float()
+    lengths = torch.tensor([length for length in played.lengths[number] if length])
+    starts = lengths.cumsum(0) - lengths
+    turn_rewards = torch.stack([part.sum() for part in rewards.split(lengths.tolist())])
+    advantages = gae(turn_rewards, values[starts], settings.gamma, settings.lam)
+    returns = advantages + values[starts]
+    return advantages.float().repeat_interleave(lengths), returns.float().repeat_interleave(lengths)
+
+
+@dataclass(frozen=True)
+class Algorithm:
+    """A way to give credit, with the loss that belongs to it.
+
+    Attributes:
+        credit: What was played -> credit of each action token.
+        relative: Compares the trajectories of a group, so one that is left alone by broken ones teaches nothing.
+        whiten: Advantages are whitened over all action tokens of the rl_step.
+        critic: Needs values.
+        sequence_ratio: The probability ratio is that of a whole trajectory.
+        drops_silent: Groups without a signal do not count in the loss.
+        likelihood: The loss is that of imitation: no ratio, no clip, and what has no credit does not count.
+        epsilon: Clip range below 1, unless `model.epsilon` says otherwise.
+        epsilon_high: Clip range above 1, likewise; None for `epsilon`.
+        loss_unit: What counts the same in the loss, whatever `model.loss_unit` says; None to leave it the choice.
+    """
+
+    credit: Callable[[GroupedRollouts, CreditSettings, Scale], Credit]
+    relative: bool = True
+    whiten: bool = False
+    critic: bool = False
+    sequence_ratio: bool = False
+    drops_silent: bool = False
+    likelihood: bool = False
+    epsilon: float = 0.2
+    epsilon_high: float | None = None
+    loss_unit: Unit | None = None
+
+    def clip_range(self, epsilon: float | None, epsilon_high: float | None) -> tuple[float, float]:
+        """How far the ratio may go below and above 1, given what the user set (None for nothing)."""
+        low = self.epsilon if epsilon is None else epsilon
+        own_high = self.epsilon_high if epsilon is None else None
+        return low, next((e for e in (epsilon_high, own_high) if e is not None), low)
+
+
+ALGORITHMS: dict[str, Algorithm] = {
+    "grpo": Algorithm(grpo),
+    "dr_grpo": Algorithm(dr_grpo),
+    "rloo": Algorithm(rloo),
+    "reinforce_pp": Algorithm(reinforce_pp, relative=False, whiten=True),
+    "dapo": Algorithm(dapo, drops_silent=True, epsilon_high=0.28),
+    "gspo": Algorithm(gspo, sequence_ratio=True, epsilon=3e-4, epsilon_high=4e-4, loss_unit="trajectory"),
+    "gigpo": Algorithm(gigpo),
+    "ppo": Algorithm(ppo, relative=False, whiten=True, critic=True),
+    "raft": Algorithm(raft, relative=False, likelihood=True),
+}

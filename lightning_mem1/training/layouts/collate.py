@@ -1,0 +1,260 @@
+"""The truncated-attention collator: a list of trajectories -> the tensors of one forward pass.
+
+What a token may see is not in a mask of ones and zeros but in `Batch.tree` (layout `tree`) or in the row it stands
+in (layout `rows`); only the inexact layouts, `stitched` and `official`, draw a dense mask, one per trajectory. The
+scored tokens are the same, in the same order, for all.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
+from itertools import chain
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lightning_mem1.policy.attention import Block, TreeTable, tree_table
+from lightning_mem1.training.layouts.tree import (
+    Segment,
+    StateEnd,
+    Stitch,
+    check_layout,
+    num_tokens,
+    official,
+    rows,
+    stitched,
+    tree,
+)
+from lightning_mem1.types import Trajectory
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Tensors of one forward pass; N is the number of action tokens, trajectory by trajectory, turn by turn.
+
+    Attributes:
+        input_ids: (B, L); B = 1 for `tree`.
+        position_ids: (B, L); each segment goes on from the end of its prompt, a single copy just goes on.
+        attention_mask: (B, L) True on tokens that are not padding (`rows`); (B, 1, L, L) True where a query sees a key
+            (`stitched`, `official`); None for `tree`.
+        tree: The segment table (`tree`), else None.
+        predict_index: (N,) index into the flattened (B * L) hidden states that predict the action tokens.
+        action_ids: (N,) the action tokens.
+        rollout_logprobs: (N,) their log-probabilities when they were sampled, in nats.
+        trajectory_index: (N,) trajectory of each action token, counted in this batch.
+        turn_index: (N,) turn of each action token.
+        num_trajectories: How many trajectories were collated.
+        num_tokens: Tokens in the pass, padding not counted.
+    """
+
+    input_ids: Tensor
+    position_ids: Tensor
+    attention_mask: Tensor | None
+    tree: TreeTable | None
+    predict_index: Tensor
+    action_ids: Tensor
+    rollout_logprobs: Tensor
+    trajectory_index: Tensor
+    turn_index: Tensor
+    num_trajectories: int
+    num_tokens: int
+
+    def to(self, device: torch.device | str) -> Batch:
+        """The same batch on another device."""
+        values = {f.name: getattr(self, f.name) for f in fields(self)}
+        moved: dict[str, Any] = {k: v.to(device) for k, v in values.items() if isinstance(v, Tensor | TreeTable)}
+        return replace(self, **moved)
+
+
+def collate(
+    trajectories: Sequence[Trajectory],
+    layout: str = "tree",
+    memory: str = "mem1",
+    window: int = 2,
+    state_end: StateEnd | None = None,
+) -> Batch:
+    """Make the batch of a layout.
+
+    Args:
+        trajectories: What was played.
+        layout: tree, rows, stitched or official, see `layouts`.
+        memory: Memory mode.
+        window: Turns kept by memory mode "window", retrieved by "amem".
+        state_end: How many of a turn's action ids are its internal state with its tags (`internal_state.state_end`);
+            layout official asks for it.
+
+    Raises:
+        ValueError: unknown layout or memory mode, one that does not fit the other, or no action token at all.
+    """
+    check_layout(layout, memory)
+    if not any(turn.action_ids for trajectory in trajectories for turn in trajectory.turns):
+        raise ValueError(f"nothing to train on: expected at least one action token in {len(trajectories)} trajectories")
+    if layout == "stitched":
+        return _collate_stitches(trajectories, stitched(trajectories, memory, window))
+    if layout == "official":
+        if state_end is None:
+            raise ValueError("layout official hides internal states: expected state_end to tell where they end")
+        return _collate_stitches(trajectories, official(trajectories, state_end))
+    return (_collate_tree if layout == "tree" else _collate_rows)(trajectories, memory, window)
+
+
+def _collate_tree(trajectories: Sequence[Trajectory], memory: str, window: int) -> Batch:
+    forest = tree(trajectories, memory, window)
+    blocks: list[Block] = []
+    for ids in forest.prompts:
+        blocks.append(Block(_end(blocks), len(ids)))
+    for segment in forest.segments:
+        blocks.append(Block(_end(blocks), len(segment.ids), segment.prompt))
+    leaves = blocks[len(forest.prompts) :]
+    input_ids = torch.tensor([*chain(*forest.prompts, *(segment.ids for segment in forest.segments))])
+    positions = [torch.arange(block.length) + _offset(block, blocks) for block in blocks]
+    # the first token of a segment is predicted from the last token of its prompt
+    predict = []
+    for segment, block in zip(forest.segments, leaves, strict=True):
+        root = blocks[segment.prompt]
+        before = torch.cat([torch.tensor([root.start + root.length - 1]), torch.arange(block.length - 1) + block.start])
+        predict += [before[span.start : span.start + span.length] for span in segment.spans]
+    return Batch(
+        input_ids=input_ids[None],
+        position_ids=torch.cat(positions)[None],
+        attention_mask=None,
+        tree=tree_table(blocks),
+        predict_index=torch.cat(predict),
+        num_tokens=len(input_ids),
+        **_action_columns(trajectories, forest.segments),
+    )
+
+
+def _collate_rows(trajectories: Sequence[Trajectory], memory: str, window: int) -> Batch:
+    lines = rows(trajectories, memory, window)
+    lengths = torch.tensor([[len(line.ids)] for line in lines])
+    width = int(lengths.max())
+    steps = torch.arange(width)
+    input_ids = torch.zeros(len(lines), width, dtype=torch.long)
+    for row, line in zip(input_ids, lines, strict=True):
+        row[: len(line.ids)] = torch.tensor(line.ids)
+    predict = [
+        torch.arange(span.length) + number * width + span.start - 1
+        for number, line in enumerate(lines)
+        for span in line.spans
+    ]
+    return Batch(
+        input_ids=input_ids,
+        position_ids=steps.expand(len(lines), -1),
+        attention_mask=steps < lengths,
+        tree=None,
+        predict_index=torch.cat(predict),
+        num_tokens=int(lengths.sum()),
+        **_action_columns(trajectories, lines),
+    )
+
+
+def _collate_stitches(trajectories: Sequence[Trajectory], lines: Sequence[Stitch]) -> Batch:
+    """Prompts end in the same column, as in the public code, so a shorter one is padded on the left."""
+    prompt_width = max(line.prompt_length for line in lines)
+    starts = [prompt_width - line.prompt_length for line in lines]
+    width = max(start + len(line.ids) for start, line in zip(starts, lines, strict=True))
+    input_ids, position_ids = torch.zeros(2, len(lines), width, dtype=torch.long)
+    visible = torch.zeros(len(lines), width, width, dtype=torch.bool)
+    predict = []
+    for number, (start, line) in enumerate(zip(starts, lines, strict=True)):
+        own = slice(start, start + len(line.ids))
+        input_ids[number, own] = torch.tensor(line.ids)
+        position_ids[number, own] = torch.arange(len(line.ids))
+        visible[number, own, own] = mask(line)
+        first = number * width + start - 1  # a token is predicted from the one before it
+        predict += [torch.arange(span.length) + first + span.start for span in line.spans]
+    # padding sees itself, so that no softmax row is empty
+    return Batch(
+        input_ids=input_ids,
+        position_ids=position_ids,
+        attention_mask=(visible | torch.eye(width, dtype=torch.bool))[:, None],
+        tree=None,
+        predict_index=torch.cat(predict),
+        num_tokens=sum(len(line.ids) for line in lines),
+        **_action_columns(trajectories, lines),
+    )
+
+
+def mask(line: Stitch) -> Tensor:
+    """(L, L) True where a token of a single copy (row) sees another (column); drawn in `layouts`."""
+    seen = torch.eye(len(line.ids), dtype=torch.bool)
+    for run in line.runs:
+        own = slice(run.start, run.start + run.length)
+        seen[own, list(run.sees)] = True
+        seen[own, own] = torch.ones(run.length, run.length, dtype=torch.bool).tril()
+    return seen
+
+
+def _action_columns(trajectories: Sequence[Trajectory], segments: Sequence[Segment | Stitch]) -> dict[str, Any]:
+    spans = list(chain.from_iterable(segment.spans for segment in segments))
+    turns = [trajectories[span.trajectory].turns[span.turn] for span in spans]
+    lengths = torch.tensor([span.length for span in spans])
+    for span, turn in zip(spans, turns, strict=True):
+        if len(turn.action_logprobs) != span.length:
+            raise ValueError(
+                f"log-probs must align with turn {span.turn} of '{trajectories[span.trajectory].task.id}': "
+                f"expected {span.length}, got {len(turn.action_logprobs)}"
+            )
+    return {
+        "action_ids": torch.tensor([*chain.from_iterable(turn.action_ids for turn in turns)]),
+        "rollout_logprobs": torch.tensor([*chain.from_iterable(turn.action_logprobs for turn in turns)]),
+        "trajectory_index": torch.tensor([span.trajectory for span in spans]).repeat_interleave(lengths),
+        "turn_index": torch.tensor([span.turn for span in spans]).repeat_interleave(lengths),
+        "num_trajectories": len(trajectories),
+    }
+
+
+def _end(blocks: Sequence[Block]) -> int:
+    return blocks[-1].start + blocks[-1].length if blocks else 0
+
+
+def _offset(block: Block, blocks: Sequence[Block]) -> int:
+    return 0 if block.root is None else blocks[block.root].length
+
+
+def split_by_tokens(
+    trajectories: Sequence[Trajectory],
+    max_tokens: int,
+    layout: str = "tree",
+    memory: str = "mem1",
+    window: int = 2,
+) -> list[list[int]]:
+    """Split trajectories, in order, into runs of at most `max_tokens` trained tokens (a longer one stands alone).
+
+    Neighbours stay together, so that the trajectories of a group share their prompt in `tree`.
+    """
+    groups: list[list[int]] = []
+    room = 0
+    for index, trajectory in enumerate(trajectories):
+        cost = num_tokens(trajectory, layout, memory, window)
+        if not groups or cost > room:
+            groups.append([])
+            room = max_tokens
+        groups[-1].append(index)
+        room -= cost
+    return groups
+
+
+def minibatches(groups: Sequence[int], count: int, seed: str) -> list[list[int]]:
+    """Split trajectories evenly into `count` split_by_tokens; groups stay together as far as the split allows.
+
+    Args:
+        groups: The group of each trajectory.
+        count: Number of split_by_tokens; with more than one, groups are shuffled.
+        seed: Of the shuffle.
+
+    Returns:
+        Indices of trajectories, by minibatch.
+    """
+    order = sorted(set(groups))
+    if count > 1:
+        random.Random(seed).shuffle(order)
+    rank = {group: number for number, group in enumerate(order)}
+    sorted_indices = sorted(range(len(groups)), key=lambda i: (rank[groups[i]], i))
+    size = math.ceil(len(sorted_indices) / count)
+    return [sorted_indices[start * size : (start + 1) * size] for start in range(count)]

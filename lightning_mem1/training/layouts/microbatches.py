@@ -1,0 +1,78 @@
+"""Forward passes: which trajectories share one, and what is read from them of each trajectory's action tokens."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from lightning_mem1.training.credit.filters import num_action_tokens
+from lightning_mem1.training.layouts.collate import Batch, collate, split_by_tokens
+from lightning_mem1.training.layouts.tree import StateEnd
+from lightning_mem1.types import StopReason, Task, Trajectory, Turn
+
+IDLE = Trajectory(Task("idle", "", (), 1), [0], [Turn([0], [0.0])], StopReason.DONE)  # teaches nothing
+
+
+@dataclass(frozen=True)
+class Microbatches:
+    """How trajectories are cut into forward passes.
+
+    Attributes:
+        max_tokens: Most tokens in one; a longer trajectory stands alone.
+        layout, memory, window, state_end: As in `collator.collate`.
+        num_idle: Given this rank's number of passes, how many idle ones it has to add to have as many as any other
+            rank; None where ranks need not keep step.
+    """
+
+    max_tokens: int
+    layout: str = "tree"
+    memory: str = "mem1"
+    window: int = 2
+    state_end: StateEnd | None = None
+    num_idle: Callable[[int], int] | None = None
+
+    def collate(self, trajectories: Sequence[Trajectory]) -> Batch:
+        """The batch of one pass, on the CPU."""
+        return collate(trajectories, self.layout, self.memory, self.window, self.state_end)
+
+    def batches(
+        self, trajectories: Sequence[Trajectory], chosen: Sequence[int], device: torch.device | str = "cpu"
+    ) -> Iterator[tuple[list[int], Batch]]:
+        """The passes over the `chosen` trajectories, in order: whose they are (nobody's if idle), and their batch."""
+        held = [trajectories[i] for i in chosen]
+        parts = list(split_by_tokens(held, self.max_tokens, self.layout, self.memory, self.window))
+        num_idle = self.num_idle(len(parts)) if self.num_idle else 0  # asked before the first pass: ranks meet in both
+        for part in parts:
+            yield [chosen[i] for i in part], self.collate([held[i] for i in part]).to(device)
+        for _ in range(num_idle):
+            yield [], self.collate([IDLE]).to(device)
+
+    @torch.no_grad()
+    def scores(
+        self,
+        trajectories: Sequence[Trajectory],
+        scorers: Mapping[str, Callable[[Batch], Tensor]],
+        device: torch.device | str = "cpu",
+    ) -> dict[str, list[Tensor]]:
+        """Score all action tokens, each trajectory once, without a gradient; no pass when there is no scorer.
+
+        Args:
+            trajectories: B of them; one without action tokens has nothing to score.
+            scorers: Functions from a batch to (N,) numbers, by name.
+            device: Where they want the batch.
+
+        Returns:
+            (T,) float32 on the CPU by trajectory, by name.
+        """
+        found = {name: [torch.zeros(0)] * len(trajectories) for name in scorers}
+        chosen = [i for i, t in enumerate(trajectories) if scorers and num_action_tokens(t)]
+        for here, batch in self.batches(trajectories, chosen, device):
+            lengths = [num_action_tokens(trajectories[i]) for i in here]
+            for name, scorer in scorers.items():
+                scored = scorer(batch).float().cpu()
+                for i, column in zip(here, scored.split(lengths) if here else [], strict=True):
+                    found[name][i] = column
+        return found

@@ -1,0 +1,1 @@
+"""Cloning of demonstrations into a policy, before RL. Touches training."""

@@ -1,0 +1,212 @@
+"""The settings of a warm start: architecture, curriculum, expert and optimiser of `mem1 warmstart`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from lightning_mem1.checks import check_choice, check_least
+from lightning_mem1.context.memory import check_mode
+from lightning_mem1.environments.qa.composition import Preset
+from lightning_mem1.environments.qa.encyclopedia.questions import WORDINGS, Wording
+from lightning_mem1.environments.qa.scripted_researcher.notation import NOTATIONS, NUMBERED, Notation
+from lightning_mem1.environments.qa.scripted_researcher.researcher import ResearcherSkill as Research
+from lightning_mem1.environments.webshop.scripted_shopper import ShopperSkill as Shopping
+from lightning_mem1.rollout.collect import RolloutSettings
+
+
+@dataclass
+class Architecture:
+    """A small Qwen2.
+
+    Args:
+        vocab_size: Size of the vocabulary.
+        hidden_size: Width.
+        num_layers: Number of layers.
+        num_heads: Query heads.
+        num_kv_heads: Key and value heads. The induction circuit shares its codes out among them: fewer and wider ones
+            mistake fewer places for each other.
+        intermediate_size: Width of the MLP.
+        init_std: Standard deviation of the initial weights; small models learn faster from more than the usual 0.02.
+        induction_start: Begin with an induction circuit (see `policy.induction`).
+        rope_theta: Base of the rotary positions; a large one lets small heads match tokens far apart.
+        max_positions: Longest context the rotary positions are declared for.
+    """
+
+    vocab_size: int = 4096
+    hidden_size: int = 192
+    num_layers: int = 4
+    num_heads: int = 8
+    num_kv_heads: int = 4
+    intermediate_size: int = 512
+    init_std: float = 0.06
+    induction_start: bool = True
+    rope_theta: float = 1e6
+    max_positions: int = 4096
+
+
+@dataclass
+class Stage:
+    """A part of the curriculum: from short pages and single questions, on which reading is learned soonest, upwards.
+
+    Args:
+        steps: How many steps it lasts.
+        shop_episodes: Episodes in the shop per step; 0 leaves the shop out.
+        qa_episodes: Episodes with the encyclopedia per step; 0 leaves it out.
+        results_per_page: Products on a page of results.
+        passages: Passages in the reply to a search.
+        objectives: Questions per task, by turns.
+        hops: Which questions: how many facts have to be put together.
+        compose: How questions are put together, see `tasks.compose`: mixed, interdependent, alike or paired.
+        marketplace_episodes: Episodes per step in a shop whose listings are as untidy as real ones.
+    """
+
+    steps: int
+    shop_episodes: int = 4
+    qa_episodes: int = 8
+    results_per_page: int = 5
+    passages: int = 3
+    objectives: list[int] = field(default_factory=lambda: [2, 1, 3, 2])
+    hops: list[int] = field(default_factory=lambda: [1, 2])
+    compose: Preset = "mixed"
+    marketplace_episodes: int = 0
+
+
+@dataclass
+class ShopExpert:
+    """What the scripted shopper plays.
+
+    Args:
+        num_products: Products of each catalogue.
+        max_turns: Turn budget.
+        skill: How good the shopper's decisions are.
+    """
+
+    num_products: int = 200
+    max_turns: int = 10
+    skill: Shopping = field(default_factory=Shopping)
+
+
+@dataclass
+class QAExpert:
+    """What the scripted researcher plays.
+
+    Args:
+        num_passages: Passages of each encyclopedia.
+        skill: How good the researcher's decisions are.
+        notation: How its state lists the answers, see `tasks.notation`.
+        largest_first: Half of the tasks are numbered from a number drawn between 1 and this on, others from 1; above
+            1 a policy learns which number follows which without ever seeing a task of so many questions.
+        wording: How the encyclopedia asks, see `tasks.quiz`: question or topic.
+        carried: Part of the tasks numbered from above 1 whose first state lists answers to all smaller numbers; that
+            state is shown and not cloned. Every other prompt of them has the answered questions too. So a policy
+            learns to keep and to lengthen a list of `largest_first` answers, and to find its place among as many
+            questions, in a few turns. Not in notation `every`.
+    """
+
+    num_passages: int = 300
+    skill: Research = field(default_factory=Research)
+    notation: Notation = "every"
+    largest_first: int = 1
+    wording: Wording = "question"
+    carried: float = 0.0
+
+    def __post_init__(self) -> None:
+        check_choice("notation", self.notation, NOTATIONS, "warmstart.data.qa.notation")
+        check_choice("wording", self.wording, WORDINGS, "warmstart.data.qa.wording")
+        if not 0.0 <= self.carried <= 1.0:
+            raise ValueError(f"warmstart.data.qa.carried must lie in [0, 1], got {self.carried}")
+        if self.carried and (self.notation not in NUMBERED or self.largest_first == 1):
+            raise ValueError(
+                "warmstart.data.qa.carried needs notation next or react and largest_first above 1, got "
+                f"{self.notation} and {self.largest_first}; set both or drop it"
+            )
+        check_least("warmstart.data.qa.largest_first", self.largest_first, 1)
+
+
+@dataclass
+class ExpertData:
+    """What is cloned: play in worlds that are drawn anew every few steps.
+
+    Args:
+        first_seed: Seed of the first catalogue and encyclopedia; later ones count up. Seed 0 is the world that agents
+            are trained and tested on, so start above it.
+        steps_per_world: Steps before the next ones are drawn.
+        slip: Part of the turns that is broken off or loops. Such turns are not cloned; what is cloned is how the expert
+            goes on behind them, which a policy that makes mistakes of its own has to know.
+        min_reward: Expert trajectories with a reward below it are dropped, valid turns included; null keeps all.
+        shop: The shopper.
+        qa: The researcher.
+    """
+
+    first_seed: int = 1000
+    steps_per_world: int = 20
+    slip: float = 0.0
+    min_reward: float | None = None
+    shop: ShopExpert = field(default_factory=ShopExpert)
+    qa: QAExpert = field(default_factory=QAExpert)
+
+
+@dataclass
+class Optimisation:
+    """AdamW with warm-up and cosine decay.
+
+    Args:
+        lr: Peak learning rate.
+        circuit_lr: Learning rate of the induction circuit (embeddings, attention of the first two layers) as a part of
+            `lr`: at the full rate the first hundred steps wear it down before the other layers have learned to use it.
+        warmup_steps: Linear warm-up.
+        weight_decay: Decoupled weight decay of matrices.
+        max_grad_norm: Gradient clipping.
+        max_tokens: Trained tokens of one forward pass (more passes are accumulated).
+    """
+
+    lr: float = 6e-4
+    circuit_lr: float = 0.1
+    warmup_steps: int = 30
+    weight_decay: float = 0.01
+    max_grad_norm: float = 1.0
+    max_tokens: int = 4096
+
+
+@dataclass
+class WarmStart:
+    """A warm start.
+
+    Args:
+        output: Folder that the policy is written to.
+        seed: Seed of weights, tasks and the shopper.
+        tokenizer: Folder of a tokenizer, or null to train one on generated text.
+        init_from: Folder of a policy to go on from (with its tokenizer), or null for random weights.
+        model: The architecture.
+        data: What is cloned.
+        stages: The curriculum.
+        optim: The optimiser.
+        memory: Memory mode in which the expert plays and the policy is cloned and validated. Its turns are the same in
+            all of them: in `full` it writes its state too, as reasoning, and sees it all; in `summary` each turn is
+            parted, the state being what is written apart and the action what acts on it.
+        rollout: Prompt style and limits of the trajectories; research takes the wire format ``qa``.
+        num_val_tasks: Greedy episodes on the validation tasks of the default shop and of the default encyclopedia at
+            the end.
+        save_every: Steps between two savings of the policy as it is, so that an interrupted run leaves something.
+    """
+
+    output: str
+    seed: int = 0
+    tokenizer: str | None = None
+    init_from: str | None = None
+    model: Architecture = field(default_factory=Architecture)
+    data: ExpertData = field(default_factory=ExpertData)
+    stages: list[Stage] = field(default_factory=lambda: [Stage(1000)])
+    optim: Optimisation = field(default_factory=Optimisation)
+    memory: str = "mem1"
+    rollout: RolloutSettings = field(default_factory=lambda: RolloutSettings(prompt="brief", max_new_tokens=128))
+    num_val_tasks: int = 100
+    save_every: int = 200
+
+    def __post_init__(self) -> None:
+        check_mode(self.memory, key="warmstart.memory")
+        if self.data.qa.notation == "react" and self.memory != "full":
+            raise ValueError(
+                "warmstart.data.qa.notation react leaves the answers in the history, got warmstart.memory "
+                f"{self.memory}; set that to full, or take another notation"
+            )

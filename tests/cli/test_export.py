@@ -1,0 +1,215 @@
+"""A checkpoint as a folder: what transformers and peft read from it is what the module's policy says."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+
+from lightning_mem1.cli import export
+from lightning_mem1.policy.loading import BUNDLED
+from lightning_mem1.policy.policy import LoraSettings, Policy
+from tiny import tiny_policy
+
+IDS = torch.tensor([[5, 6, 7, 8, 9, 200, 31]])
+LAST = "runs/tiny/0/checkpoints/last.ckpt"
+
+
+def logits(model) -> torch.Tensor:
+    with torch.no_grad():
+        return model.eval()(IDS).logits
+
+
+def trained(make_module, path=LAST, **overrides):
+    """Writes a checkpoint of a module whose adapter matters; returns the logits of its policy."""
+    module = make_module(**overrides).eval()
+    torch.manual_seed(1)
+    for parameter in module.policy.parameters():
+        if parameter.requires_grad:
+            torch.nn.init.normal_(parameter, std=0.1)
+    module.rl_step, checkpoint = 7, {}
+    module.on_save_checkpoint(checkpoint)
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    torch.save(checkpoint, path)
+    return logits(module.policy.model)
+
+
+def failure(capsys, *arguments: str) -> str:
+    assert export.main(list(arguments)) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    return line.removeprefix("error: ")
+
+
+def test_the_scale_of_the_adapter_is_the_checkpoints_whatever_the_config_says(config, make_module):
+    expected = trained(make_module)  # alpha 8, where the config leaves the default of 32
+    assert export.main([config, "--output=out", "--model.lora.alpha=2"]) == 0
+    assert json.loads(Path("out/adapter_config.json").read_text())["lora_alpha"] == 8
+    torch.testing.assert_close(logits(Policy.load("out").model), expected, atol=1e-5, rtol=0)
+
+
+def test_merged_weights_load_with_plain_transformers_and_say_the_same(config, make_module, capsys, tiny_folder):
+    from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
+
+    expected = trained(make_module)
+    capsys.readouterr()
+    assert export.main([config, "--output=out", "--merged"]) == 0
+    out, err = capsys.readouterr()
+    assert out.splitlines()[-1] == f"wrote the merged weights of {LAST} (rl_step 7) to out" and err == ""
+    model = AutoModelForCausalLM.from_pretrained("out")
+    assert model.config._attn_implementation == "sdpa"
+    torch.testing.assert_close(logits(model), expected, atol=1e-5, rtol=0)
+    assert not torch.allclose(logits(AutoModelForCausalLM.from_pretrained(tiny_folder)), expected, atol=1e-2)
+    assert PreTrainedTokenizerFast.from_pretrained("out").encode("red shoes") == tiny_policy().tokenizer.encode(
+        "red shoes"
+    )
+    assert {p.name for p in Path("out").iterdir()} >= {
+        "config.json",
+        "model.safetensors",
+        "tokenizer.json",
+        "README.md",
+    }
+    assert not Path("out/adapter_config.json").exists()
+
+
+def test_the_adapter_loads_with_peft_on_its_base_and_says_the_same(config, make_module, tiny_folder):
+    from peft import PeftModel
+    from transformers import AutoModelForCausalLM
+
+    expected = trained(make_module)
+    assert export.main([config, "--output=out"]) == 0
+    model = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(tiny_folder), "out")
+    torch.testing.assert_close(logits(model), expected, atol=1e-5, rtol=0)
+    assert json.loads(Path("out/adapter_config.json").read_text())["base_model_name_or_path"] == str(tiny_folder)
+    assert not Path("out/config.json").exists() and not Path("out/policy").exists()
+
+
+@pytest.mark.parametrize("merged", [[], ["--merged"]])
+def test_an_exported_folder_is_a_policy_to_go_on_from(config, make_module, merged):
+    expected = trained(make_module)
+    assert export.main([config, "--output=out", *merged]) == 0
+    module = make_module(policy="out", lora=LoraSettings(r=2)).eval()
+    torch.testing.assert_close(logits(module.policy.model), expected, atol=1e-5, rtol=0)  # a fresh adapter adds nothing
+    with module.policy.reference():
+        torch.testing.assert_close(logits(module.policy.model), expected, atol=1e-5, rtol=0)
+    assert module.policy.tokenizer.encode("red shoes") == tiny_policy().tokenizer.encode("red shoes")
+    expected = trained(make_module, "second.ckpt", policy="out", lora=LoraSettings(r=2))
+    assert export.main(["--ckpt_path=second.ckpt", "--output=again"]) == 0  # an adapter on what was exported
+    torch.testing.assert_close(logits(Policy.load("again").model), expected, atol=1e-5, rtol=0)
+
+
+def test_a_checkpoint_alone_is_enough_and_a_critic_stays_behind(config, make_module, capsys):
+    expected = trained(make_module, "critic.ckpt", algorithm="ppo")
+    capsys.readouterr()
+    assert export.main(["--ckpt_path", "critic.ckpt", "--output", "out"]) == 0
+    assert capsys.readouterr().out.splitlines() == [
+        "loading critic.ckpt ...",
+        "wrote the adapter of critic.ckpt (rl_step 7) to out",
+    ]
+    torch.testing.assert_close(logits(Policy.load("out").model), expected, atol=1e-5, rtol=0)
+    assert export.main([config, "--ckpt_path=critic.ckpt", "--output=merged", "--merged"]) == 0
+    torch.testing.assert_close(logits(Policy.load("merged").model), expected, atol=1e-5, rtol=0)
+
+
+def test_without_an_adapter_the_whole_model_is_written(config, make_module):
+    expected = trained(make_module, "full.ckpt", lora=None)
+    assert export.main(["--ckpt_path", "full.ckpt", "--output", "out"]) == 0
+    torch.testing.assert_close(logits(Policy.load("out").model), expected, atol=1e-5, rtol=0)
+
+
+def test_an_adapter_on_the_bundled_policy_names_it_so_on_every_machine(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    policy = Policy.load("bundled", lora=LoraSettings(r=2))
+    for name, parameter in policy.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(parameter, std=0.1)
+    expected = logits(policy.model)
+    folder = export.save(policy, Path("out"), merged=False)
+    assert json.loads((folder / "adapter_config.json").read_text())["base_model_name_or_path"] == "bundled"
+    loaded = Policy.load(str(folder))
+    torch.testing.assert_close(logits(loaded.model), expected, atol=1e-4, rtol=0)
+    assert loaded.tokenizer.encode("Red SHOES") == Policy.load(str(BUNDLED)).tokenizer.encode("Red SHOES")
+
+
+def test_the_card_tells_base_settings_and_rl_step(config, make_module, tiny_folder):
+    trained(make_module, memory="window", window=3)
+    assert export.main(["--ckpt_path", LAST, "--output", "out"]) == 0
+    text = Path("out/README.md").read_text()
+    front = yaml.safe_load(text.split("---")[1])
+    assert front == {"library_name": "peft", "pipeline_tag": "text-generation", "tags": ["lightning_mem1"]}
+    rows = dict(
+        line.strip("| ").split(" | ") for line in text.splitlines() if line.startswith("| ") and " | " in line[2:]
+    )
+    assert rows["base"].startswith(f"{tiny_folder} (")
+    assert (rows["rl_step"], rows["memory"], rows["window"], rows["LoRA"]) == ("7", "window", "3", "r 4, alpha 8")
+    assert rows["tags"] == "internal_state <summary>, action <answer>, information <state>"
+    assert "PreTrainedTokenizerFast" in text
+
+
+def test_a_folder_that_holds_something_is_only_written_by_force(config, make_module, capsys):
+    trained(make_module)
+    assert export.main([config, "--output=out"]) == 0
+    Path("out/notes.txt").write_text("mine")
+    capsys.readouterr()
+    expected = "output is not empty: expected no or an empty folder, got 'out' with 7 entries ('README.md')"
+    assert failure(capsys, "--ckpt_path", LAST, "--output=out").startswith(expected)
+    assert failure(capsys, config, "--output=out", "--merged").startswith(expected)
+    assert export.main([config, "--output=out", "--merged", "--force"]) == 0
+    names = {path.name for path in Path("out").iterdir()}
+    assert "notes.txt" in names and "model.safetensors" in names and "adapter_config.json" not in names
+    assert {path.name for path in Path().iterdir()} == {"out", "runs", "tiny.yaml"}  # nothing beside it
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["tiny.yaml", "--output=out"], "no checkpoint to go on from: expected one under 'runs/tiny', got none; train"),
+        (["tiny.yaml"], "no output: expected a folder to write, got none; set --output"),
+        (["--output=out"], "no checkpoint: expected CONFIG, or --ckpt_path with a file, got neither"),
+        (["--ckpt_path=last", "--output=out"], "no checkpoint: expected CONFIG, or --ckpt_path with a file, got last"),
+        (["--ckpt_path=no.ckpt", "--output=out"], "no such checkpoint: expected a file, got 'no.ckpt'"),
+        (["--ckpt_path=no.ckpt", "--merge"], "unknown option '--merge': expected --ckpt_path, --output, --merged"),
+        (["tiny.yaml", "--output=tiny.yaml"], "cannot write 'tiny.yaml': expected a folder, got a file; set --output"),
+        ([], "no config: expected a YAML file"),
+    ],
+)
+def test_a_mistake_is_one_line(config, capsys, arguments, message):
+    assert failure(capsys, *arguments).startswith(message)
+
+
+def test_a_checkpoint_of_another_base_is_refused(config, make_module, capsys, tmp_path):
+    trained(make_module)
+    tiny_policy(seed=3).save("other")
+    capsys.readouterr()
+    message = failure(capsys, config, "--output=out", "--model.policy=other")
+    assert message.startswith("checkpoint belongs to another base policy: expected 'other' (")
+    assert not Path("out").exists()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"peft_type": "IA3"}, "cannot use adapter '.*out': expected LORA on a named base, got IA3"),
+        ({"base_model_name_or_path": "./gone"}, "cannot load the base of adapter '.*out': no such policy"),
+        ({"base_model_name_or_path": "out"}, "adapter 'out' is its own base: mend base_model_name_or_path"),
+        ({"r": 3}, "adapter 'out' does not fit its base '.*': .*size mismatch"),
+        (None, "corrupt adapter: expected JSON in 'out/adapter_config.json'"),
+    ],
+)
+def test_an_adapter_that_cannot_be_used_says_why(tmp_path, monkeypatch, tiny_folder, change, message):
+    monkeypatch.chdir(tmp_path)
+    policy = tiny_policy(LoraSettings(r=4))
+    policy.source = str(tiny_folder)
+    export.save(policy, Path("saved"), merged=False).rename("out")
+    file = Path("out/adapter_config.json")
+    file.write_text("{" if change is None else json.dumps(json.loads(file.read_text()) | change))
+    with pytest.raises(ValueError, match=message):
+        Policy.load("out")
+
+
+def test_an_adapter_without_safetensors_is_refused(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    folder = export.save(tiny_policy(LoraSettings(r=4)), Path("saved"), merged=False)
+    (folder / "adapter_model.safetensors").rename(folder / "adapter_model.bin")
+    with pytest.raises(ValueError, match=r"expected adapter_model.safetensors, got none"):
+        Policy.load(str(folder))

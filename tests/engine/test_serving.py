@@ -1,0 +1,204 @@
+"""Commands over a server in another process: fit hands over its adapter, evaluate and play see the same policy."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+import threading
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+from lightning.pytorch import Callback
+
+from faulty import dead, faulty, whole
+from lightning_mem1.cli import evaluate, fit, play
+from lightning_mem1.engine.protocol.client import PATH
+from lightning_mem1.engine.serving.endpoint import EndpointHandler
+from lightning_mem1.engine.serving.loop import EngineLoop
+from lightning_mem1.engine.settings import EngineSettings, ServerSettings
+from lightning_mem1.io.json_server import server
+from lightning_mem1.training.credit.importance import MismatchSettings
+from tiny import tiny_policy, tiny_tokenizer
+
+ROOT = Path(__file__).parents[2]
+QUIET = "--trainer.logger=false"
+
+
+def started(*arguments, cwd=None):
+    """A process of the command and the address that it tells."""
+    env = {**os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'tests'}"}
+    command = [sys.executable, "-m", "lightning_mem1.cli.serve", *map(str, arguments), "--port", "0"]
+    process = subprocess.Popen(command, env=env, cwd=cwd, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    said = ""
+    while found := process.stdout.readline():
+        said += found
+        if address := re.search(r"serving \S+ at (http://\S+)", found):
+            return process, address[1]
+    pytest.fail(f"the server did not start: {said}")
+
+
+@pytest.fixture(scope="module")
+def url(tiny_folder):
+    """The tiny policy, served by another process."""
+    process, address = started(tiny_folder, "--name", "tiny", "--max_context_tokens", 256, "--allow_adapters")
+    yield address
+    process.terminate()
+    process.wait()
+
+
+def over(url, **changes):
+    server = ServerSettings([url], timeout_s=60.0, num_retries=1, pause_s=0.1, **changes)
+    return EngineSettings(num_slots=8, max_context_tokens=160, kind="server", server=server)
+
+
+class Numbers(Callback):
+    """Writes down what was logged in every rl_step."""
+
+    def __init__(self):
+        super().__init__()
+        self.logged = []
+
+    def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
+        self.logged.append({name: float(value) for name, value in trainer.callback_metrics.items()})
+
+
+def test_training_over_a_server_scores_exactly_what_was_sampled_because_it_hands_over_every_step(
+    url, make_module, make_data, fit
+):
+    numbers = Numbers()
+    fit(make_module(engine=over(url)), make_data(num_rl_steps=4), numbers)
+    for logged in numbers.logged:
+        assert logged["train/rollout_gap_max"] <= 1e-4 and logged["train/drift"] == 0
+        assert logged["rollout/server_staleness"] == 0 and logged["rollout/server_failed_turns"] == 0
+    assert all(logged["train/grad_norm"] > 0 for logged in numbers.logged)
+
+
+def test_stale_weights_show_in_the_gap_and_are_corrected_for(url, make_module, make_data, fit):
+    numbers = Numbers()
+    module = make_module(engine=over(url, max_staleness=2), mismatch=MismatchSettings("tis"))
+    fit(module, make_data(num_rl_steps=4), numbers)
+    assert [logged["rollout/server_staleness"] for logged in numbers.logged] == [0, 1, 2, 0]
+    gaps = [logged["train/rollout_gap_max"] for logged in numbers.logged]
+    assert gaps[0] <= 1e-4 < 1e-3 < min(gaps[1:3]) and gaps[3] <= 1e-4
+    ratios = [logged["train/is_ratio_mean"] for logged in numbers.logged]
+    assert ratios[0] == pytest.approx(1, abs=1e-4) != pytest.approx(ratios[2], abs=1e-4)
+
+
+def test_a_run_whose_server_is_gone_ends_with_one_line(config, capsys):
+    gone = ["--model.engine.kind=server", "--model.engine.server.urls=[http://127.0.0.1:9]"]
+    assert fit.main([config, *gone, "--model.engine.server.num_retries=0", QUIET]) == 1
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert last.startswith("error: no server left: expected turns from http://127.0.0.1:9, got ")
+
+
+@pytest.mark.parametrize(
+    ("option", "reason"),
+    [
+        ("--model.engine.kind=server", "no server: expected at least one address, got none; set model.engine.server"),
+        ("--model.engine.server.timeout_s=0", "model.engine.server.timeout_s too small: expected more than 0, got 0"),
+        ("--model.engine.server.max_staleness=-1", "model.engine.server.max_staleness too small: expected at least 0"),
+        ("--model.engine.vllm.gpu_memory_utilization=0", "expected above 0, at most 1, got 0.0; set it"),
+        pytest.param(
+            "--model.engine.kind=vllm",
+            "model.engine.kind vllm needs vLLM: expected the package vllm in this environment, got none; pip install",
+            marks=pytest.mark.skipif(find_spec("vllm") is not None, reason="vLLM is installed"),
+        ),
+    ],
+)
+def test_settings_that_cannot_be_are_one_line(config, option, reason, capsys):
+    assert fit.main([config, option, QUIET]) == 1
+    assert reason in capsys.readouterr().err
+
+
+def test_stale_weights_without_a_correction_are_refused(make_module):
+    with pytest.raises(ValueError, match="stale weights need a correction: expected model.mismatch.correction tis or"):
+        make_module(engine=over("http://127.0.0.1:9", max_staleness=1))
+
+
+def written(folder):
+    """What the policy wrote in every turn of every trajectory, token by token, and what it thought of each."""
+    data = re.search(r'id="data">(.*?)</script>', Path(folder, "page.html").read_text())[1]
+    turns = [turn for episode in json.loads(data)["episodes"] for turn in episode["turns"]]
+    assert turns
+    return [turn["pieces"] for turn in turns], [number for turn in turns for number in turn["logprobs"]]
+
+
+def test_evaluation_over_a_server_finds_what_the_engine_in_this_process_finds(url, config, capsys):
+    common = [config, "--tasks=2", "--split=val", "--memory=mem1,full", QUIET]
+    assert evaluate.main([*common, "--output=here"]) == 0
+    there = ["--model.engine.kind=server", f"--model.engine.server.urls=[{url}]"]
+    assert evaluate.main([*common, *there, "--output=there"]) == 0
+    assert written("there")[0] == written("here")[0]
+    assert written("there")[1] == pytest.approx(written("here")[1], abs=1e-4)
+    settings = [json.loads(Path(folder, "results.json").read_text())["settings"] for folder in ("here", "there")]
+    assert ["model.engine.kind" in each for each in settings] == [False, True]
+    assert play.main([config, *there, "--index=1"]) == 0
+    assert capsys.readouterr().err == ""
+
+
+def test_an_evaluation_whose_server_dies_keeps_what_is_finished_and_goes_on_with_another(url, config, capsys):
+    good = {"text": "a", "token_ids": [5, 6], "logprobs": {"token_logprobs": [-0.5, -0.5]}, "finish_reason": "length"}
+    replies = [{"data": [{"id": "tiny"}]}, {"choices": [good]}, {"choices": [good]}]
+    common = [config, "--tasks=2", "--split=val", "--output=out", "--model.engine.num_slots=1", QUIET]
+    common += ["--model.engine.kind=server", "--model.engine.server.num_retries=0"]
+    with faulty() as dying:
+        dying.replies = [*map(whole, replies), dead]  # a task takes two turns
+        assert evaluate.main([*common, f"--model.engine.server.urls=[{dying.origin}]"]) == 1
+    assert "error: no server left: expected turns from http://127.0.0.1:" in capsys.readouterr().err
+    kept = Path("out/trajectories.jsonl").read_text()
+    assert kept.count("\n") == 1
+    assert evaluate.main([*common, f"--model.engine.server.urls=[{url}]"]) == 0
+    found = Path("out/trajectories.jsonl").read_text()
+    assert found.startswith(kept) and found.count("\n") == 2
+
+
+def test_a_config_is_served_with_the_weights_of_its_checkpoint(config, tmp_path, capsys):
+    assert fit.main([config, "--model.lr=0.05", QUIET]) == 0
+    process, address = started(config, "--ckpt_path", "last", cwd=tmp_path)
+    try:
+        common = [config, "--tasks=2", "--split=val", QUIET]
+        assert evaluate.main([*common, "--ckpt_path=last", "--output=here"]) == 0
+        # the server has the trained weights in its base: no adapter is handed over
+        there = ["--model.engine.kind=server", f"--model.engine.server.urls=[{address}]"]
+        assert evaluate.main([*common, *there, "--output=there"]) == 0
+        assert evaluate.main([*common, "--output=untrained"]) == 0
+    finally:
+        process.terminate()
+        process.wait()
+    assert written("there")[0] == written("here")[0] != written("untrained")[0]
+
+
+def test_a_folder_that_is_none_is_one_line():
+    command = [sys.executable, "-m", "lightning_mem1.cli.serve", "/nowhere", "--port", "0"]
+    done = subprocess.run(command, env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True)
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1].startswith("error: no such policy: expected 'bundled', a folder or a hub id")
+
+
+class Untempered(EndpointHandler):
+    """Reports log-probabilities as servers do that leave the temperature out."""
+
+    def posts(self):
+        def spoiled(body):
+            reply = self._complete(body)
+            numbers = reply["choices"][0]["logprobs"]
+            numbers["token_logprobs"] = [2 * number for number in numbers["token_logprobs"]]
+            return reply
+
+        return {**super().posts(), PATH: spoiled}
+
+
+def test_servers_that_report_another_policys_log_probs_are_told_of_once(make_module, make_data, fit, capsys):
+    loop = EngineLoop(tiny_policy(), EngineSettings(8, 160))
+    shared = {"loop": loop, "tokenizer": tiny_tokenizer(), "lock": threading.Lock(), "name": "tiny", "key": ""}
+    serving = server(Untempered, **shared, allow_adapters=True)
+    threading.Thread(target=serving.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
+    module = make_module(engine=over(f"http://127.0.0.1:{serving.server_port}"))
+    fit(module, make_data(num_rl_steps=2, num_val_tasks=0))
+    serving.shutdown()
+    serving.server_close()
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("servers report")]
+    assert "servers report other log-probabilities than training computes: expected a mean gap of at most 0.05" in line
+    assert "vLLM: --logprobs-mode processed_logprobs" in line

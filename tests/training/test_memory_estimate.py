@@ -1,0 +1,90 @@
+"""The memory that a training will take, by hand."""
+
+from types import SimpleNamespace
+
+import pytest
+
+from lightning_mem1.training.memory_estimate import GIB, Estimate, Shape, estimate, memory_line
+
+SHAPE = Shape(width=4, inner=8, vocabulary=10, layers=2, kv_width=2, query_width=4, tied=True)
+SETTINGS = {
+    "dtype": "float32",
+    "quantization": "none",
+    "optimizer": "adamw",
+    "algorithm": "grpo",
+    "lora": {"r": 1},
+    "gradient_checkpointing": False,
+    "max_tokens_per_microbatch": 10,
+    "engine": {"num_slots": 3, "max_context_tokens": 5},
+}
+
+
+def of(**changed):
+    return estimate(SHAPE, {**SETTINGS, **changed})
+
+
+def test_each_part_is_counted_in_bytes():
+    found = of()
+    # a layer's linear maps: q 16, k 8, v 8, o 16, gate, up and down 32 each: 144 weights; the embedding: 40
+    assert found.weights == (2 * 144 + 40) * 4
+    # inputs and outputs of a layer's maps: 8 + 6 + 6 + 8 + 12 + 12 + 12; weight, gradient and two moments: 16 bytes
+    assert found.trained == 2 * 64 * 16
+    # per layer 10 tokens x (8 x 4 + 4 x 8) numbers; 10 x 10 logits three times
+    assert found.activations == 2 * 10 * 64 * 4 + 10 * 10 * 4 * 3
+    # the pool, and the linear maps once more, with the adapter in them
+    assert found.engine == 3 * 5 * 2 * 2 * 2 * 4 + 2 * 144 * 4
+
+
+def test_what_saves_memory_is_counted_where_it_does():
+    assert of(quantization="nf4").weights == pytest.approx(2 * 144 * (0.5 + 0.127 / 8) + 40 * 4)
+    assert of(optimizer="paged_adamw_8bit").trained == 2 * 64 * 10
+    assert of(gradient_checkpointing=True).activations == 2 * 10 * 4 * 4 + 10 * 64 * 4 + 1200
+    assert of(algorithm="ppo").trained == 2 * of().trained
+    assert of(lora=None).trained == (2 * 144 + 40) * (4 + 8)
+    apart = SETTINGS["engine"] | {"merge_lora": False}
+    assert of(engine=apart).engine == of(quantization="nf4").engine == of(lora=None).engine == 480
+    assert of(dtype="bfloat16").engine == 240
+    deep = Shape(width=4, inner=8, vocabulary=10, layers=10, kv_width=2, query_width=4, tied=True)
+    whole, shared = estimate(deep, SETTINGS), estimate(deep, SETTINGS, num_shards=2)
+    assert whole.weights == shared.weights  # in rollouts every device holds all of it
+    assert whole.activations - shared.activations == 10 * 144 * 4 * (1 - 1 / 2 - 2 / 10)
+
+
+def test_qwen_2_5_7b_in_4_bits_fits_into_24_gib_and_not_into_16():
+    config = SimpleNamespace(
+        hidden_size=3584,
+        intermediate_size=18944,
+        vocab_size=152064,
+        num_hidden_layers=28,
+        num_attention_heads=28,
+        num_key_value_heads=4,
+        tie_word_embeddings=False,
+    )
+    shape = Shape.of(config)
+    assert shape.linear_weights == 28 * (2 * 3584 * 3584 + 2 * 3584 * 512 + 3 * 3584 * 18944)
+    settings = {
+        **SETTINGS,
+        "dtype": "bfloat16",
+        "quantization": "nf4",
+        "optimizer": "paged_adamw_8bit",
+        "lora": {"r": 16},
+        "gradient_checkpointing": True,
+        "max_tokens_per_microbatch": 8192,
+        "engine": {"num_slots": 32, "max_context_tokens": 4096},
+    }
+    found = estimate(shape, settings)
+    assert found.told(24) == "needs about 17 GiB, you have 24: weights 5.2, trained 0.4, activations 4.9, engine 7.0"
+    assert found.told(16).startswith("needs about 17 GiB, you have 16: weights 5.2")
+    assert "; lower model.engine.num_slots" in found.told(16)
+
+
+def test_a_line_is_printed_only_for_what_is_large_or_does_not_fit(tiny_folder):
+    assert memory_line({**SETTINGS, "policy": str(tiny_folder)}, on_cpu=True) is None
+    large = {**SETTINGS, "policy": str(tiny_folder), "engine": {"num_slots": 10**6, "max_context_tokens": 10**6}}
+    line = memory_line(large, on_cpu=True)
+    assert line.startswith("needs about ") and "lower model.engine.num_slots" in line
+    assert memory_line({**SETTINGS, "policy": "no/such-model"}, on_cpu=True) is None
+
+
+def test_the_sum_is_told_in_gib():
+    assert Estimate(GIB, GIB, GIB / 2, GIB / 2).told(8).startswith("needs about 3 GiB, you have 8: weights 1.0")
