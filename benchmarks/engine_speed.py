@@ -43,7 +43,8 @@ from lightning_mem1.environments.qa.tasks import EncyclopediaTasks
 from lightning_mem1.environments.webshop.tasks import ShopTasks
 from lightning_mem1.policy.loading import resolve
 from lightning_mem1.policy.policy import Policy
-from lightning_mem1.rollout.collect import Episode, RolloutSettings, collect
+from lightning_mem1.rollout.collect import Episode, collect
+from lightning_mem1.rollout.settings import RolloutSettings
 from lightning_mem1.types import Completion, Engine, GenerationRequest, TaskSource
 from padded import save_padded
 from vllm_server import serving

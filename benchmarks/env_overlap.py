@@ -20,7 +20,8 @@ sys.path.insert(0, str(Path(__file__).parent))
 from baseline import Ratios, arguments, finish, integers
 from engine_speed import GROUP, workload
 
-from lightning_mem1.rollout.collect import Episode, RolloutSettings, collect
+from lightning_mem1.rollout.collect import Episode, collect
+from lightning_mem1.rollout.settings import RolloutSettings
 from lightning_mem1.types import Engine, Env, StepResult, TaskSource
 
 TOLERANCE = 0.2

@@ -41,7 +41,8 @@ from lightning_mem1.engine.local.engine import LocalEngine
 from lightning_mem1.engine.settings import EngineSettings
 from lightning_mem1.policy.loading import BUNDLED, load_tokenizer
 from lightning_mem1.policy.policy import LoraSettings, Policy
-from lightning_mem1.rollout.collect import Episode, RolloutSettings, collect
+from lightning_mem1.rollout.collect import Episode, collect
+from lightning_mem1.rollout.settings import RolloutSettings
 from lightning_mem1.training.layouts.collate import collate
 from lightning_mem1.types import GenerationRequest, Task, Trajectory
 

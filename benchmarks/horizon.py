@@ -25,8 +25,10 @@ from baseline import Ratios, arguments, finish, integers
 from lightning_mem1.context.memory import contexts
 from lightning_mem1.engine.local.engine import EngineSettings, LocalEngine
 from lightning_mem1.policy.policy import LoraSettings, Policy
-from lightning_mem1.rollout.collect import Episode, RolloutSettings, collect
-from lightning_mem1.training.layouts.collate import collate, split_by_tokens
+from lightning_mem1.rollout.collect import Episode, collect
+from lightning_mem1.rollout.settings import RolloutSettings
+from lightning_mem1.training.layouts.collate import collate
+from lightning_mem1.training.layouts.microbatches import split_by_tokens
 from lightning_mem1.types import GenerationRequest, StepResult, Task, Trajectory
 
 MODES = ("mem1", "full")

@@ -25,9 +25,11 @@ from lightning_mem1.context.internal_state import state_end
 from lightning_mem1.engine.local.engine import EngineSettings, LocalEngine
 from lightning_mem1.environments.webshop.tasks import ShopTasks
 from lightning_mem1.policy.policy import Policy
-from lightning_mem1.rollout.collect import Episode, RolloutSettings, collect
-from lightning_mem1.training.layouts.collate import collate, split_by_tokens
-from lightning_mem1.training.layouts.tree import LAYOUTS
+from lightning_mem1.rollout.collect import Episode, collect
+from lightning_mem1.rollout.settings import RolloutSettings
+from lightning_mem1.training.layouts.collate import collate
+from lightning_mem1.training.layouts.microbatches import split_by_tokens
+from lightning_mem1.training.layouts.spans import LAYOUTS
 from lightning_mem1.types import Trajectory
 
 EXPERIMENT = Path(__file__).parents[1] / "experiments" / "webshop.yaml"

@@ -35,7 +35,8 @@ from engine_speed import EXPERIMENTS, GROUP, Padded
 
 from lightning_mem1.environments.webshop.tasks import ShopTasks
 from lightning_mem1.policy.loading import resolve
-from lightning_mem1.rollout.collect import Episode, RolloutSettings, collect
+from lightning_mem1.rollout.collect import Episode, collect
+from lightning_mem1.rollout.settings import RolloutSettings
 from lightning_mem1.types import Trajectory
 
 EXPERIMENT = EXPERIMENTS / "webshop.yaml"

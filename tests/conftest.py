@@ -32,7 +32,7 @@ def make_module(tiny_folder: Path) -> Callable[..., Any]:
     def make(**overrides: Any) -> Any:
         from lightning_mem1.engine.local.engine import EngineSettings
         from lightning_mem1.policy.policy import LoraSettings
-        from lightning_mem1.rollout.collect import RolloutSettings
+        from lightning_mem1.rollout.settings import RolloutSettings
         from lightning_mem1.training.module import Mem1Module
 
         settings: dict[str, Any] = {

@@ -30,7 +30,7 @@ from lightning_mem1.cli.startup import quiet
 from lightning_mem1.data.task_data import TaskDataModule
 from lightning_mem1.engine.local.engine import EngineSettings
 from lightning_mem1.policy.policy import LoraSettings
-from lightning_mem1.rollout.collect import RolloutSettings
+from lightning_mem1.rollout.settings import RolloutSettings
 from lightning_mem1.training.module import Mem1Module
 from lightning_mem1.training.strategy import ShardedBase
 from tiny_tasks import RankedTasks

@@ -11,7 +11,7 @@ from lightning_mem1 import callbacks
 from lightning_mem1.cli import fit
 from lightning_mem1.engine.local.engine import EngineSettings
 from lightning_mem1.evaluation.measures import MEASURES
-from lightning_mem1.rollout.collect import RolloutSettings
+from lightning_mem1.rollout.settings import RolloutSettings
 from lightning_mem1.training.credit.importance import MismatchSettings
 
 ROOT = Path(__file__).parents[1]

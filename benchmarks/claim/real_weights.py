@@ -56,8 +56,9 @@ from lightning_mem1.evaluation.task_sets import task_sets
 from lightning_mem1.io.atomic_files import write_atomic
 from lightning_mem1.rollout.collect import information_ids
 from lightning_mem1.types import StopReason, Task, Trajectory, Turn
+from lightning_mem1.warmstart.model import save
+from lightning_mem1.warmstart.module import SftModule
 from lightning_mem1.warmstart.settings import Optimisation, Stage, WarmStart
-from lightning_mem1.warmstart.train import SftModule, save
 
 ROOT = Path(__file__).parents[2]
 MODES = ("mem1", "full", "react")  # those of claim.py that the scripted reader can write

@@ -7,7 +7,6 @@ episode, like one that fails while it is played.
 
 from __future__ import annotations
 
-import hashlib
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -17,27 +16,15 @@ import torch
 
 from lightning_mem1.data.task_data import TaskBatch, TaskDataModule
 from lightning_mem1.engine.remote.engine import RemoteEngine
-from lightning_mem1.rollout.collect import Episode, RolloutSettings, collect
+from lightning_mem1.rollout.collect import Episode, collect
+from lightning_mem1.rollout.episodes import make_env
+from lightning_mem1.rollout.seeds import trajectory_seed
+from lightning_mem1.rollout.settings import RolloutSettings
 from lightning_mem1.training.credit.filters import groups_without_signal
 from lightning_mem1.training.module import Mem1Module
-from lightning_mem1.types import Env, StepResult, Task, TaskSource, Trajectory
+from lightning_mem1.types import Trajectory
 
 OnTurn = Callable[..., None]
-
-
-class BrokenEnv:
-    """Stands for an environment that could not be made; says so as soon as it is looked at."""
-
-    def __init__(self, error: Exception) -> None:
-        self.error = error
-
-    def observe(self) -> str:
-        """Raise what went wrong."""
-        raise self.error
-
-    def step(self, action: str) -> StepResult:
-        """Raise what went wrong."""
-        raise self.error
 
 
 @dataclass(frozen=True)
@@ -141,20 +128,6 @@ def replaced(played: Sequence[Trajectory], fresh: Sequence[Trajectory]) -> list[
     for trajectory in fresh:
         waiting.setdefault(trajectory.group, []).append(trajectory)
     return [waiting[t.group].pop(0) if waiting.get(t.group) else t for t in played]
-
-
-def make_env(source: TaskSource, task: Task) -> Env:
-    """The task's environment, or a `BrokenEnv` when it cannot be made: a bad rollout is data."""
-    try:
-        return source.env(task)
-    except Exception as error:
-        return BrokenEnv(error)
-
-
-def trajectory_seed(seed: int, rl_step: int, position: int, sample: int) -> int:
-    """63-bit seed of one trajectory."""
-    digest = hashlib.blake2b(f"{seed}/{rl_step}/{position}/{sample}".encode(), digest_size=8).digest()
-    return int.from_bytes(digest, "big") >> 1
 
 
 def datamodule(trainer: Any) -> TaskDataModule:

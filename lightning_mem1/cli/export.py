@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lightning_mem1.cli import errors, startup
+from lightning_mem1.training.loading import policy_of
 
 if TYPE_CHECKING:
     from lightning_mem1.cli.lightning_cli import CommandLine
@@ -133,35 +134,6 @@ def free_folder(given: str | None, force: bool) -> Path:
             f"('{names[0]}'); set --output to another one, or give --force to write over an earlier export"
         )
     return folder
-
-
-def policy_of(path: str, source: str | None = None) -> Policy:
-    """The policy of a checkpoint: the base and adapter that it names, with its weights; a critic's are left out.
-
-    Args:
-        path: The checkpoint.
-        source: Where its base is; None for where it was in training.
-
-    Raises:
-        ValueError, FileNotFoundError: its base is not to be found, or is another one by now.
-    """
-    import torch
-
-    from lightning_mem1.policy.critic import is_critics
-    from lightning_mem1.policy.policy import LoraSettings, Policy
-    from lightning_mem1.training.checkpoint_state import check_checkpoint
-    from lightning_mem1.training.module import WEIGHTS_PREFIX
-
-    checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-    settings = checkpoint["lightning_mem1"]["settings"]
-    lora = LoraSettings(**settings["lora"]) if settings["lora"] else None
-    source = source or str(settings["policy"])
-    quantization = settings.get("quantization", "none")
-    policy = Policy.load(source, lora=lora, dtype=settings["dtype"], quantization=quantization)
-    check_checkpoint(checkpoint, policy, source)
-    weights = {name.removeprefix(WEIGHTS_PREFIX): value for name, value in checkpoint["state_dict"].items()}
-    policy.load_adapter_state({name: value for name, value in weights.items() if not is_critics(name)})
-    return policy
 
 
 def _write(policy: Policy, path: str, output: Path, merged: bool) -> None:

@@ -18,7 +18,8 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveCon
 
 from lightning_mem1.cli import errors, startup
 from lightning_mem1.data.qa import QAData
-from lightning_mem1.data.task_data import TaskDataModule, WebShopData
+from lightning_mem1.data.task_data import TaskDataModule
+from lightning_mem1.data.webshop import WebShopData
 from lightning_mem1.training.module import Mem1Module
 
 TRAINER_DEFAULTS: dict[str, Any] = {
@@ -75,7 +76,7 @@ class CommandLine(LightningCLI):
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Add the settings of every command."""
-        parser.set_defaults({"data": {"class_path": "lightning_mem1.data.task_data.WebShopData"}})
+        parser.set_defaults({"data": {"class_path": "lightning_mem1.data.webshop.WebShopData"}})
         parser.add_argument(
             "--ckpt_path", type=str | None, default=None, help="Go on from this checkpoint, or from the 'last' one."
         )

@@ -17,7 +17,8 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from lightning_mem1.checks import check_choice
-from lightning_mem1.context.tags import QA_TAGS, Tags, escape_tags, render_prompt
+from lightning_mem1.context.prompts import render_prompt
+from lightning_mem1.context.tags import QA_TAGS, Tags, escape_tags
 
 
 @dataclass(frozen=True)

@@ -62,3 +62,9 @@ def token_origins(trajectory: Trajectory, mode: str = "mem1", window: int = 2) -
         turn 2   0 1 4 5
     """
     return [[getattr(each, "place", None) for each in ids] for ids in contexts(traced(trajectory), mode, window)]
+
+
+def seen_once(trajectory: Trajectory) -> list[int]:
+    """The single copy without the last information, which is in no context."""
+    ids = single_copy(trajectory)
+    return ids[: len(ids) - len(trajectory.turns[-1].information_ids)] if trajectory.turns else ids

@@ -11,8 +11,6 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache
 
-from lightning_mem1.checks import check_choice
-
 
 @dataclass(frozen=True)
 class Tags:
@@ -53,7 +51,6 @@ class Tags:
 
 
 QA_TAGS = Tags("think", "answer", "information", ("search", "answer"))
-PROMPT_STYLES = ("full", "brief")
 
 
 @dataclass(frozen=True)
@@ -135,62 +132,3 @@ def _alternatives(names: Iterable[str]) -> str:
 def printable(text: str) -> str:
     """Text with control characters (but newlines) written out, so that none reaches a terminal."""
     return "".join(c if c == "\n" or c.isprintable() else repr(c)[1:-1] for c in text)
-
-
-def turns_left_hint(turns_left: int) -> str:
-    """The hint that stands at the start of each information block."""
-    return "1 turn left" if turns_left == 1 else f"{turns_left} turns left"
-
-
-def information_block(information: str, turns_left: int, tags: Tags) -> str:
-    """Wrap an environment's reply; the text is data, so tags in it are made harmless first."""
-    opening, closing = information_ends(turns_left, tags)
-    return opening + escape_tags(information, tags) + closing
-
-
-def information_ends(turns_left: int, tags: Tags) -> tuple[str, str]:
-    """Opening (with the hint) and closing of an information block, for callers that cut the middle to size."""
-    return f"<{tags.information}>{turns_left_hint(turns_left)}\n", f"</{tags.information}>"
-
-
-FULL_INSTRUCTIONS = """You act step by step in an environment and can see only a little of the past: this message, \
-your own previous turn and the reply to it. Everything older is dropped, so carry forward whatever you need.
-In every turn write, in this order:
-1. <{internal_state}>...</{internal_state}>: your memory and reasoning in one: what is wanted, what you found, \
-what you tried, what you plan. It replaces the previous one.
-2. {action}: exactly one of the available actions, nothing else.
-The reply comes inside <{information}>...</{information}> and starts with the number of turns left."""
-
-
-STAGED_INSTRUCTIONS = """You act step by step in an environment and can see only a little of the past: this \
-message, your memory and the latest reply. Everything older is dropped. Two kinds of turns alternate:
-1. To act, reason in a few words and then write {action}: exactly one of the available actions, nothing else.
-The reply comes inside <{information}>...</{information}> and starts with the number of turns left.
-2. When <{internal_state}> stands behind the reply, write your memory anew and close it with </{internal_state}>: what \
-is wanted, what you found, what you tried. It replaces the previous one, and the turn before it is dropped."""
-
-
-def render_prompt(
-    task_prompt: str, observation: str, turns: int, tags: Tags, style: str = "full", staged: bool = False
-) -> str:
-    """The user message that opens every context.
-
-    Args:
-        task_prompt: The task's own words, e.g. the shopping instruction.
-        observation: What the environment shows before the first turn (may be empty).
-        turns: Number of turns the agent has.
-        tags: The tag names.
-        style: ``"full"`` explains the format (for pretrained chat models); ``"brief"`` holds only the task (for
-            policies that were trained on the format, where each further token costs time in every context).
-        staged: Explain the format in which the memory is written apart.
-
-    Raises:
-        ValueError: unknown `style`.
-    """
-    check_choice("prompt style", style, PROMPT_STYLES, "model.rollout.prompt")
-    parts = [escape_tags(task_prompt, tags), escape_tags(observation, tags), turns_left_hint(turns)]
-    if style == "full":
-        action = " or ".join(f"<{name}>...</{name}>" for name in tags.names)
-        names = {"internal_state": tags.internal_state, "action": action, "information": tags.information}
-        parts.insert(0, (STAGED_INSTRUCTIONS if staged else FULL_INSTRUCTIONS).format(**names))
-    return "\n".join(part for part in parts if part)

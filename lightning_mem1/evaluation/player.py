@@ -14,14 +14,17 @@ from dataclasses import replace
 
 import torch
 
-from lightning_mem1.callbacks.collector import make_env, trajectory_seed
-from lightning_mem1.context.memory import longest_context
 from lightning_mem1.context.tags import Tags
 from lightning_mem1.engine.factory import AnyEngine, make_engine
 from lightning_mem1.engine.settings import EngineSettings
+from lightning_mem1.engine.sizing import fitting
 from lightning_mem1.policy.policy import Policy
-from lightning_mem1.rollout.collect import Episode, RolloutSettings, collect, greedy, prompt_ids
+from lightning_mem1.rollout.budget import longest_of
+from lightning_mem1.rollout.collect import Episode, collect
 from lightning_mem1.rollout.env_guard import EnvGuard
+from lightning_mem1.rollout.episodes import make_env
+from lightning_mem1.rollout.seeds import trajectory_seed
+from lightning_mem1.rollout.settings import greedy
 from lightning_mem1.training.module import Mem1Module
 from lightning_mem1.types import Engine, Task, TaskSource, Trajectory, Turn
 
@@ -91,60 +94,6 @@ class Player:
                 return guard.observe(make_env(self.source, task))
             except Exception:
                 return ""
-
-
-def longest_of(
-    tasks: Sequence[tuple[Task, str]], policy: Policy, settings: RolloutSettings, mode: str, window: int = 2
-) -> int:
-    """Longest context that any of these tasks can come to, the turn written in it included, in tokens; 2 without tasks.
-
-    Args:
-        tasks: Each with what its environment shows before the first turn.
-        policy: Its tokenizer counts.
-        settings: Limits of turns and replies.
-        mode: Memory mode.
-        window: Turns kept by mode `window`, retrieved by mode `amem`.
-    """
-    opening = len(policy.tokenizer.encode(settings.tags.state_opening, add_special_tokens=False))
-    return max(
-        (
-            longest_context(
-                len(prompt_ids(task, observation, policy.tokenizer, settings, mode)),
-                task.max_turns,
-                settings.max_new_tokens,
-                settings.max_information_tokens,
-                mode,
-                window,
-                opening,
-            )
-            for task, observation in tasks
-        ),
-        default=2,
-    )
-
-
-def fitting(budget: EngineSettings, longest: int, positions: int | None = None) -> EngineSettings:
-    """An engine for contexts of up to `longest` tokens whose pool holds no more tokens than `budget`'s.
-
-    With 8 slots of 100 tokens to spend::
-
-        longest  90    8 slots of  90
-        longest 250    3 slots of 250
-        longest 900    1 slot  of 900, the least there can be
-        longest 900    2 slots of 400 when the policy has 400 positions
-
-    Servers and vLLM mind their own memory: as many slots as there are.
-
-    Args:
-        budget: The config's engine.
-        longest: Longest context, the turn written in it included, in tokens.
-        positions: Positions that the policy has; None for no limit.
-    """
-    limit = longest if positions is None else min(longest, positions)
-    if budget.kind != "local":
-        return replace(budget, max_context_tokens=limit)
-    slots = budget.num_slots * budget.max_context_tokens // limit
-    return replace(budget, num_slots=max(1, min(budget.num_slots, slots)), max_context_tokens=limit)
 
 
 def weights_fingerprint(policy: Policy) -> str:

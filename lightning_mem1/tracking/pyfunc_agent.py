@@ -18,14 +18,9 @@ from lightning_mem1.context.memory import STAGED, context_ids
 from lightning_mem1.context.tags import Tags, parse_turn
 from lightning_mem1.engine.local.engine import EngineSettings, LocalEngine
 from lightning_mem1.policy.policy import ADAPTER, Policy
-from lightning_mem1.rollout.collect import (
-    RolloutSettings,
-    greedy,
-    information_ids,
-    prompt_ids,
-    turn_seed,
-    turn_temperature,
-)
+from lightning_mem1.rollout.collect import information_ids, prompt_ids, turn_temperature
+from lightning_mem1.rollout.seeds import turn_seed
+from lightning_mem1.rollout.settings import RolloutSettings, greedy
 from lightning_mem1.training.checkpoint_state import plain
 from lightning_mem1.types import GenerationRequest, Task, Turn
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import os
 import random
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -123,8 +122,3 @@ def set_rng_state(states: Sequence[Mapping[str, Any]], rank: int) -> None:
 def plain(value: Any) -> Any:
     """Dataclasses as dicts, so that a checkpoint loads with `weights_only`."""
     return dataclasses.asdict(value) if dataclasses.is_dataclass(value) and not isinstance(value, type) else value
-
-
-def resolve_seed(seed: int | None) -> int:
-    """The given seed, else the one of `lightning.seed_everything`, else 0."""
-    return int(os.environ.get("PL_GLOBAL_SEED", "0")) if seed is None else seed

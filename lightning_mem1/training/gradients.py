@@ -17,8 +17,9 @@ from torch import Tensor, nn
 
 from lightning_mem1.policy.critic import Critic
 from lightning_mem1.policy.policy import Policy
+from lightning_mem1.training.credit.token_credit import TokenCredit
 from lightning_mem1.training.layouts.collate import Batch
-from lightning_mem1.training.policy_loss import PolicyLoss, TokenCredit
+from lightning_mem1.training.policy_loss import PolicyLoss
 from lightning_mem1.training.update_stats import UpdateStats
 
 # The passes of an optimizer step, with what is known of their tokens; None: an idle pass, which teaches nothing.

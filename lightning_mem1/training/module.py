@@ -14,6 +14,7 @@ import torch
 from lightning.pytorch import LightningModule
 from torch import Tensor
 
+from lightning_mem1.checks import resolve_seed
 from lightning_mem1.context.memory import drift
 from lightning_mem1.engine.factory import AnyEngine, make_engine
 from lightning_mem1.engine.settings import EngineSettings
@@ -21,14 +22,13 @@ from lightning_mem1.policy.critic import CRITIC, Critic, CriticSettings, trained
 from lightning_mem1.policy.policy import LoraSettings, Policy
 from lightning_mem1.policy.sampling_copy import SamplingPolicy
 from lightning_mem1.policy.sharding import is_sharded, shard
-from lightning_mem1.rollout.collect import RolloutSettings
+from lightning_mem1.rollout.settings import RolloutSettings
 from lightning_mem1.training import gradients
 from lightning_mem1.training.checkpoint_state import (
     base_fingerprint,
     check_checkpoint,
     check_scale,
     plain,
-    resolve_seed,
     set_rng_state,
     snapshot,
 )
@@ -38,11 +38,12 @@ from lightning_mem1.training.credit.assignment import CreditAssigner
 from lightning_mem1.training.credit.filters import bad_input, bad_values, check_room, num_action_tokens, token_counts
 from lightning_mem1.training.credit.importance import MismatchSettings, corrected, correction_numbers
 from lightning_mem1.training.credit.shaping import ShapingSettings
+from lightning_mem1.training.credit.token_credit import TokenCredit
 from lightning_mem1.training.layouts import collate
-from lightning_mem1.training.layouts.microbatches import Microbatches
+from lightning_mem1.training.layouts.microbatches import Microbatches, minibatches
 from lightning_mem1.training.losses import KLEstimator, Unit
 from lightning_mem1.training.optimizers import make_optimizer
-from lightning_mem1.training.policy_loss import PolicyLoss, TokenCredit
+from lightning_mem1.training.policy_loss import PolicyLoss
 from lightning_mem1.training.settings import check_settings
 from lightning_mem1.training.update_stats import (
     UpdateStats,
@@ -295,7 +296,7 @@ class Mem1Module(LightningModule):
         steps = [
             self._optimize([trajectories[learnt[i]] for i in part], [columns[learnt[i]] for i in part], alone)
             for epoch in range(self.num_epochs)
-            for part in collate.minibatches(groups, self.num_minibatches, f"{self.seed}/{rl_step}/{epoch}")
+            for part in minibatches(groups, self.num_minibatches, f"{self.seed}/{rl_step}/{epoch}")
         ]
         scored = [step for step in steps if step["tokens"]]  # the others changed nothing, so the first is still exact
         first = scored[0] if scored else self._measure(trajectories)

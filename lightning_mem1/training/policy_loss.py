@@ -5,14 +5,14 @@ What is known of an action token before the pass is in `TokenCredit`, in the bat
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
-from typing import Any
+from collections.abc import Mapping
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from lightning_mem1.policy.policy import Policy
+from lightning_mem1.training.credit.token_credit import TokenCredit
 from lightning_mem1.training.layouts.collate import Batch
 from lightning_mem1.training.losses import (
     KLEstimator,
@@ -25,42 +25,6 @@ from lightning_mem1.training.losses import (
     token_weights,
 )
 from lightning_mem1.training.update_stats import UpdateStats
-
-
-@dataclass(frozen=True)
-class TokenCredit:
-    """What is known of N action tokens, trajectory by trajectory, turn by turn.
-
-    Attributes:
-        advantages: (N,) float32.
-        is_state: (N,) True on the tokens of an internal state.
-        values: (N,) float32, what the critic expected before the update; zeros without one.
-        returns: (N,) float32, what it should have expected; zeros without one.
-        credited: (N,) True when the token's trajectory could be learnt from.
-        old_logprobs: (N,) the old policy of the ratio, in nats; None for the rollout's own.
-        correction: (N,) weights against an engine that is off, see `mismatch`; None for none.
-    """
-
-    advantages: Tensor
-    is_state: Tensor
-    values: Tensor
-    returns: Tensor
-    credited: Tensor
-    old_logprobs: Tensor | None = None
-    correction: Tensor | None = None
-
-    @classmethod
-    def unknown(cls, count: int) -> TokenCredit:
-        """Of tokens that nothing is to be learnt from."""
-        zeros, no = torch.zeros(count), torch.zeros(count, dtype=torch.bool)
-        return cls(zeros, no, zeros, zeros, no)
-
-    @classmethod
-    def cat(cls, parts: Sequence[TokenCredit]) -> TokenCredit:
-        """One after the other."""
-        columns = {f.name: [getattr(part, f.name) for part in parts] for f in fields(cls)}
-        joined: dict[str, Any] = {k: None if column[0] is None else torch.cat(column) for k, column in columns.items()}
-        return cls(**joined)
 
 
 @dataclass(frozen=True)

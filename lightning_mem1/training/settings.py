@@ -7,12 +7,12 @@ from typing import Any
 
 from lightning_mem1.checks import check_choice, check_least
 from lightning_mem1.context.memory import check_mode
-from lightning_mem1.context.tags import PROMPT_STYLES
+from lightning_mem1.context.prompts import PROMPT_STYLES
 from lightning_mem1.engine.vllm import check_installed
 from lightning_mem1.policy.kernels import KERNELS
 from lightning_mem1.policy.quantization import QUANTIZATIONS
 from lightning_mem1.training.credit.algorithms import Algorithm
-from lightning_mem1.training.layouts.tree import check_layout
+from lightning_mem1.training.layouts.spans import check_layout
 from lightning_mem1.training.optimizers import OPTIMIZERS
 
 LEAST: Mapping[str, int] = {  # keys below model, and the least that each may be

@@ -13,9 +13,9 @@ from typing import Any
 
 from torch.utils.data import IterableDataset
 
-from lightning_mem1.context.formats import PRESETS
+from lightning_mem1.context.formats import PRESETS, PromptFormat
 from lightning_mem1.context.memory import STAGED
-from lightning_mem1.context.tags import Tags, information_block
+from lightning_mem1.context.tags import Tags
 from lightning_mem1.engine.scripted import ScriptedEngine, Writer
 from lightning_mem1.environments.qa.scripted_researcher import researcher
 from lightning_mem1.environments.qa.scripted_researcher.notation import NUMBERED
@@ -24,7 +24,8 @@ from lightning_mem1.environments.qa.tasks import EncyclopediaTasks
 from lightning_mem1.environments.webshop import WebShopEnv, baselines
 from lightning_mem1.environments.webshop.scripted_shopper import ScriptedShopper
 from lightning_mem1.environments.webshop.tasks import ShopTasks
-from lightning_mem1.rollout.collect import Episode, RolloutSettings, collect
+from lightning_mem1.rollout.collect import Episode, collect
+from lightning_mem1.rollout.settings import RolloutSettings
 from lightning_mem1.types import Env, Task, TaskSource, Trajectory
 from lightning_mem1.warmstart.numbered_tasks import NumberedTasks
 from lightning_mem1.warmstart.settings import Stage, WarmStart
@@ -229,7 +230,7 @@ def _shop_texts(config: WarmStart, seed: int) -> Iterator[str]:
     for goal in shop.goals[:300]:
         game = baselines.play(WebShopEnv(shop, goal, results_per_page=5), ScriptedShopper(random.Random(goal.index)))
         yield "\n".join([f"Instruction: {goal.instruction}", *game.texts])
-        yield from (information_block(reply, 9, config.rollout.tags) for reply in game.replies)
+        yield from (PromptFormat(config.rollout.tags).block(reply, 9) for reply in game.replies)
 
 
 def _qa_texts(config: WarmStart, seed: int) -> Iterator[str]:

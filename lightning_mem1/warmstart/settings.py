@@ -11,7 +11,7 @@ from lightning_mem1.environments.qa.encyclopedia.questions import WORDINGS, Word
 from lightning_mem1.environments.qa.scripted_researcher.notation import NOTATIONS, NUMBERED, Notation
 from lightning_mem1.environments.qa.scripted_researcher.researcher import ResearcherSkill as Research
 from lightning_mem1.environments.webshop.scripted_shopper import ShopperSkill as Shopping
-from lightning_mem1.rollout.collect import RolloutSettings
+from lightning_mem1.rollout.settings import RolloutSettings
 
 
 @dataclass

@@ -12,11 +12,11 @@ from hypothesis import strategies as st
 
 from lightning_mem1.cli import errors
 from lightning_mem1.cli import fit as command
+from lightning_mem1.context.formats import PromptFormat
 from lightning_mem1.context.tags import (
     QA_TAGS,
     Tags,
     exact_format,
-    information_block,
     parse_turn,
     printable,
     read_action,
@@ -161,7 +161,7 @@ def test_an_action_is_a_name_and_an_argument_or_nothing(text):
 
 @given(TAGGED, st.integers(0, 99))
 def test_no_reply_can_end_its_block_or_begin_a_turn(text, turns):
-    block = information_block(text, turns, QA_TAGS)
+    block = PromptFormat(QA_TAGS).block(text, turns)
     inside = block.removeprefix("<information>").removesuffix("</information>")
     assert not re.search(r"<\s*/?\s*(information|search|answer|think)\s*>", inside)
     assert "<|" not in inside

@@ -5,7 +5,8 @@ import pytest
 from lightning_mem1.context.formats import PRESETS, prompt_format
 from lightning_mem1.context.tags import QA_TAGS, Tags, exact_format, parse_turn
 from lightning_mem1.engine.scripted import ScriptedEngine
-from lightning_mem1.rollout.collect import Episode, RolloutSettings, collect
+from lightning_mem1.rollout.collect import Episode, collect
+from lightning_mem1.rollout.settings import RolloutSettings
 from lightning_mem1.types import StopReason
 from tiny import WordEnv, task, tiny_tokenizer
 

@@ -11,7 +11,8 @@ from lightning_mem1.engine.scripted import ScriptedEngine
 from lightning_mem1.environments.qa.question import Question
 from lightning_mem1.environments.qa.retrieval.passage import Passage
 from lightning_mem1.environments.qa.tasks import QATasks
-from lightning_mem1.rollout.collect import Episode, RolloutSettings, collect
+from lightning_mem1.rollout.collect import Episode, collect
+from lightning_mem1.rollout.settings import RolloutSettings
 
 CONFIG = yaml.safe_load((Path(__file__).parents[2] / "experiments" / "paper" / "qa_release.yaml").read_text())
 INSTRUCTIONS = "You will answer multiple complex questions.\n"

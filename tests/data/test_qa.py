@@ -14,7 +14,7 @@ from lightning_mem1.engine.local.engine import EngineSettings
 from lightning_mem1.environments.qa.retrieval.web import KEY
 from lightning_mem1.environments.qa.tasks import EncyclopediaTasks, ask, turn_budget
 from lightning_mem1.environments.qa.web_env import WebEnv
-from lightning_mem1.rollout.collect import RolloutSettings
+from lightning_mem1.rollout.settings import RolloutSettings
 from lightning_mem1.types import Objective
 
 ROOT = Path(__file__).parents[2]

@@ -16,7 +16,8 @@ from lightning_mem1.engine.remote.engine import RemoteEngine
 from lightning_mem1.engine.serving.endpoint import endpoint
 from lightning_mem1.engine.settings import EngineSettings, ServerSettings
 from lightning_mem1.policy.policy import LoraSettings
-from lightning_mem1.rollout.collect import Episode, RolloutSettings, collect
+from lightning_mem1.rollout.collect import Episode, collect
+from lightning_mem1.rollout.settings import RolloutSettings
 from lightning_mem1.types import GenerationRequest, StopReason
 from tiny import WordEnv, random_ids, task, tiny_policy, tiny_tokenizer, turns
 

@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from lightning_mem1.engine.local.engine import EngineSettings
-from lightning_mem1.evaluation.player import Player, fitting, weights_fingerprint
+from lightning_mem1.engine.sizing import fitting
+from lightning_mem1.evaluation.player import Player, weights_fingerprint
 from lightning_mem1.types import StopReason
 from tiny_tasks import BrokenTasks, RankedTasks
 

@@ -14,7 +14,8 @@ from lightning_mem1.engine.local.engine import EngineSettings, LocalEngine
 from lightning_mem1.environments.webshop.tasks import ShopTasks
 from lightning_mem1.policy.loading import BUNDLED, BUNDLED_POLICIES
 from lightning_mem1.policy.policy import LoraSettings, Policy
-from lightning_mem1.rollout.collect import Episode, RolloutSettings, collect
+from lightning_mem1.rollout.collect import Episode, collect
+from lightning_mem1.rollout.settings import RolloutSettings
 from lightning_mem1.warmstart.settings import WarmStart
 from lightning_mem1.warmstart.train import validate
 

@@ -23,10 +23,10 @@ from lightning_mem1.environments.qa.retrieval.bm25 import BM25  # noqa: E402
 from lightning_mem1.environments.qa.retrieval.passage import Passage  # noqa: E402
 from lightning_mem1.environments.qa.scoring import final_answer  # noqa: E402
 from lightning_mem1.environments.qa.tasks import QATasks  # noqa: E402
-from lightning_mem1.rollout.collect import RolloutSettings  # noqa: E402
+from lightning_mem1.rollout.settings import RolloutSettings  # noqa: E402
 from lightning_mem1.types import Objective, StopReason, Task  # noqa: E402
+from lightning_mem1.warmstart.model import save  # noqa: E402
 from lightning_mem1.warmstart.settings import Stage, WarmStart  # noqa: E402
-from lightning_mem1.warmstart.train import save  # noqa: E402
 
 
 def test_the_reader_asks_each_question_copies_its_answer_and_lists_them_all():

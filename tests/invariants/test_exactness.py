@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from lightning_mem1.context.memory import MODES, STAGED, drift
 from lightning_mem1.engine.local.engine import EngineSettings, LocalEngine
 from lightning_mem1.policy.policy import LoraSettings
-from lightning_mem1.rollout.collect import Episode, RolloutSettings, collect
+from lightning_mem1.rollout.collect import Episode, collect
+from lightning_mem1.rollout.settings import RolloutSettings
 from lightning_mem1.training.layouts.collate import collate
 from tiny import WordEnv, random_ids, random_trajectory, task, tiny_policy
 

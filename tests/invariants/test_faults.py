@@ -16,7 +16,8 @@ import torch
 from lightning_mem1.callbacks import FailuresCallback, RewardCallback
 from lightning_mem1.cli import fit as command
 from lightning_mem1.engine.scripted import ScriptedEngine
-from lightning_mem1.rollout.collect import Episode, RolloutSettings, collect
+from lightning_mem1.rollout.collect import Episode, collect
+from lightning_mem1.rollout.settings import RolloutSettings
 from lightning_mem1.types import StopReason
 from tiny import task, tiny_tokenizer
 from tiny_tasks import FAULTS, HARMLESS, RELEASED, FaultyEnv, FaultyTasks, RankedTasks, for_every_table

@@ -13,10 +13,11 @@ from lightning_mem1.callbacks import RewardCallback, RLCheckpoint
 from lightning_mem1.policy.critic import CRITIC, Critic, CriticSettings, trained_parameters
 from lightning_mem1.policy.policy import LoraSettings, Policy
 from lightning_mem1.training.credit.filters import token_counts
+from lightning_mem1.training.credit.token_credit import TokenCredit
 from lightning_mem1.training.gradients import critic_gradients
 from lightning_mem1.training.layouts.collate import collate
 from lightning_mem1.training.module import Mem1Module
-from lightning_mem1.training.policy_loss import PolicyLoss, TokenCredit
+from lightning_mem1.training.policy_loss import PolicyLoss
 from lightning_mem1.types import StopReason, Trajectory, Turn
 from tiny import random_ids, random_trajectory, task, tiny_policy
 from tiny_tasks import RankedTasks

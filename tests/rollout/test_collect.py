@@ -7,7 +7,9 @@ import pytest
 from lightning_mem1.context.memory import drift
 from lightning_mem1.engine.local.engine import EngineSettings, LocalEngine
 from lightning_mem1.engine.scripted import ScriptedEngine
-from lightning_mem1.rollout.collect import Episode, RolloutSettings, collect, prompt_ids, turn_seed
+from lightning_mem1.rollout.collect import Episode, collect, prompt_ids
+from lightning_mem1.rollout.seeds import turn_seed
+from lightning_mem1.rollout.settings import RolloutSettings
 from lightning_mem1.types import StepResult, StopReason
 from tiny import WordEnv, task, tiny_policy, tiny_tokenizer
 

@@ -10,11 +10,12 @@ from lightning_mem1.context.internal_state import state_turns
 from lightning_mem1.context.memory import MODES, STAGED, contexts, drift, memory_due
 from lightning_mem1.engine.local.engine import EngineSettings, LocalEngine
 from lightning_mem1.engine.scripted import ScriptedEngine
-from lightning_mem1.rollout.collect import Episode, RolloutSettings, collect, turn_temperature
+from lightning_mem1.rollout.collect import Episode, collect, turn_temperature
+from lightning_mem1.rollout.settings import RolloutSettings
 from lightning_mem1.tracking.pyfunc_agent import Agent
 from lightning_mem1.training.checkpoint_state import plain
 from lightning_mem1.training.layouts.collate import collate
-from lightning_mem1.training.layouts.tree import official, stitched
+from lightning_mem1.training.layouts.single_copy import official, stitched
 from lightning_mem1.types import StopReason, Trajectory, Turn
 from tiny import WordEnv, random_ids, random_trajectory, task, tiny_policy, tiny_tokenizer
 

@@ -8,7 +8,7 @@ from mlflow.tracking import MlflowClient
 
 from lightning_mem1.callbacks import ProvenanceCallback
 from lightning_mem1.data.qa import QAData
-from lightning_mem1.data.task_data import WebShopData
+from lightning_mem1.data.webshop import WebShopData
 from lightning_mem1.tracking.run_metadata import environment, file_digests, git, task_digest
 from tiny_tasks import RankedTasks
 

@@ -2,7 +2,8 @@ import random
 
 import pytest
 
-from lightning_mem1.training.layouts.collate import collate, split_by_tokens
+from lightning_mem1.training.layouts.collate import collate
+from lightning_mem1.training.layouts.microbatches import split_by_tokens
 from lightning_mem1.types import StopReason, Trajectory, Turn
 from tiny import random_trajectory, task
 

@@ -13,16 +13,18 @@ from lightning_mem1.context.internal_state import state_mask, state_spans
 from lightning_mem1.engine.local.engine import EngineSettings, LocalEngine
 from lightning_mem1.engine.scripted import ScriptedEngine
 from lightning_mem1.policy.policy import Policy
-from lightning_mem1.rollout.collect import Episode, RolloutSettings, collect
+from lightning_mem1.rollout.collect import Episode, collect
+from lightning_mem1.rollout.settings import RolloutSettings
 from lightning_mem1.training.credit.importance import (
     MismatchSettings,
     corrected,
     correction_numbers,
     importance_weights,
 )
+from lightning_mem1.training.credit.token_credit import TokenCredit
 from lightning_mem1.training.layouts.collate import collate
 from lightning_mem1.training.losses import clipped_policy_loss
-from lightning_mem1.training.policy_loss import PolicyLoss, TokenCredit
+from lightning_mem1.training.policy_loss import PolicyLoss
 from lightning_mem1.training.update_stats import mismatch, rollout_gap
 from lightning_mem1.types import Completion
 from tiny import WordEnv, random_trajectory, task, tiny_policy

@@ -1,16 +1,10 @@
 import pytest
 
 from lightning_mem1.context.memory import MODES
-from lightning_mem1.training.layouts.tree import (
-    Run,
-    ScoredSpan,
-    check_layout,
-    num_tokens,
-    official,
-    rows,
-    stitched,
-    tree,
-)
+from lightning_mem1.training.layouts.microbatches import num_tokens
+from lightning_mem1.training.layouts.single_copy import Run, official, stitched
+from lightning_mem1.training.layouts.spans import ScoredSpan, check_layout
+from lightning_mem1.training.layouts.tree import rows, tree
 from lightning_mem1.types import StopReason, Trajectory, Turn
 from tiny import task
 

@@ -8,7 +8,7 @@ import torch
 from lightning_mem1.callbacks import MemoryUsageCallback, RewardCallback, RLCheckpoint, RolloutCallback
 from lightning_mem1.engine.local.engine import EngineSettings
 from lightning_mem1.policy.policy import LoraSettings
-from lightning_mem1.rollout.collect import RolloutSettings
+from lightning_mem1.rollout.settings import RolloutSettings
 from lightning_mem1.training.credit.algorithms import ALGORITHMS
 from lightning_mem1.training.module import Mem1Module
 from lightning_mem1.types import StopReason, Trajectory, Turn

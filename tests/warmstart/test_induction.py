@@ -7,8 +7,8 @@ from lightning_mem1.policy.policy import Policy
 from lightning_mem1.training.layouts.collate import collate
 from lightning_mem1.types import StopReason, Trajectory, Turn
 from lightning_mem1.warmstart.induction import start_with_induction
+from lightning_mem1.warmstart.model import make_model
 from lightning_mem1.warmstart.settings import Architecture
-from lightning_mem1.warmstart.train import make_model
 from tiny import task
 
 SMALL = {

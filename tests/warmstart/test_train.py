@@ -11,8 +11,9 @@ from lightning_mem1.policy.policy import Policy
 from lightning_mem1.training.layouts.collate import collate
 from lightning_mem1.warmstart import train as sft
 from lightning_mem1.warmstart.demonstrations import Demonstrations, qa_play
+from lightning_mem1.warmstart.model import make_tokenizer
+from lightning_mem1.warmstart.model_card import made_before
 from lightning_mem1.warmstart.settings import Architecture, ExpertData, QAExpert, ShopExpert, Stage, WarmStart
-from lightning_mem1.warmstart.train import made_before, make_tokenizer
 from tiny import tiny_tokenizer
 
 SMALL = Architecture(vocab_size=600, hidden_size=32, num_layers=2, num_heads=2, num_kv_heads=2, intermediate_size=32)

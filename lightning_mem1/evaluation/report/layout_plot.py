@@ -17,16 +17,10 @@ from matplotlib.patches import Patch
 
 from lightning_mem1.evaluation.report.episode import parts
 from lightning_mem1.training.layouts.collate import mask
-from lightning_mem1.training.layouts.tree import (
-    LAYOUTS,
-    StateEnd,
-    Stitch,
-    check_layout,
-    num_tokens,
-    official,
-    stitched,
-    tree,
-)
+from lightning_mem1.training.layouts.microbatches import num_tokens
+from lightning_mem1.training.layouts.single_copy import Stitch, official, stitched
+from lightning_mem1.training.layouts.spans import LAYOUTS, StateEnd, check_layout
+from lightning_mem1.training.layouts.tree import tree
 from lightning_mem1.types import Trajectory
 
 PROMPT, COPY, INFORMATION, SCORED = 1, 2, 3, 4  # kinds of tokens; 0 is what is not seen

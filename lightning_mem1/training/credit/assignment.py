@@ -16,8 +16,8 @@ from lightning_mem1.training.credit.advantages import Scale, whiten
 from lightning_mem1.training.credit.algorithms import Algorithm, CreditSettings, GroupedRollouts
 from lightning_mem1.training.credit.filters import sound
 from lightning_mem1.training.credit.shaping import ShapingSettings, shaped_rewards
+from lightning_mem1.training.credit.token_credit import TokenCredit
 from lightning_mem1.training.losses import KLEstimator, kl_penalty
-from lightning_mem1.training.policy_loss import TokenCredit
 from lightning_mem1.types import Trajectory
 
 Scores = Mapping[str, Sequence[Tensor]]  # (T,) by trajectory: `reference` and `old` log-probs, `values`, by name

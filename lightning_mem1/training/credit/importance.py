@@ -21,8 +21,8 @@ import torch
 from torch import Tensor
 
 from lightning_mem1.training.credit.assignment import rollout_logprobs
+from lightning_mem1.training.credit.token_credit import TokenCredit
 from lightning_mem1.training.losses import MAX_LOG_RATIO, Unit
-from lightning_mem1.training.policy_loss import TokenCredit
 from lightning_mem1.types import Trajectory
 
 

@@ -7,8 +7,6 @@ scored tokens are the same, in the same order, for all.
 
 from __future__ import annotations
 
-import math
-import random
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from itertools import chain
@@ -18,17 +16,9 @@ import torch
 from torch import Tensor
 
 from lightning_mem1.policy.attention import Block, TreeTable, tree_table
-from lightning_mem1.training.layouts.tree import (
-    Segment,
-    StateEnd,
-    Stitch,
-    check_layout,
-    num_tokens,
-    official,
-    rows,
-    stitched,
-    tree,
-)
+from lightning_mem1.training.layouts.single_copy import Stitch, official, stitched
+from lightning_mem1.training.layouts.spans import StateEnd, check_layout
+from lightning_mem1.training.layouts.tree import Segment, rows, tree
 from lightning_mem1.types import Trajectory
 
 
@@ -215,46 +205,3 @@ def _end(blocks: Sequence[Block]) -> int:
 
 def _offset(block: Block, blocks: Sequence[Block]) -> int:
     return 0 if block.root is None else blocks[block.root].length
-
-
-def split_by_tokens(
-    trajectories: Sequence[Trajectory],
-    max_tokens: int,
-    layout: str = "tree",
-    memory: str = "mem1",
-    window: int = 2,
-) -> list[list[int]]:
-    """Split trajectories, in order, into runs of at most `max_tokens` trained tokens (a longer one stands alone).
-
-    Neighbours stay together, so that the trajectories of a group share their prompt in `tree`.
-    """
-    groups: list[list[int]] = []
-    room = 0
-    for index, trajectory in enumerate(trajectories):
-        cost = num_tokens(trajectory, layout, memory, window)
-        if not groups or cost > room:
-            groups.append([])
-            room = max_tokens
-        groups[-1].append(index)
-        room -= cost
-    return groups
-
-
-def minibatches(groups: Sequence[int], count: int, seed: str) -> list[list[int]]:
-    """Split trajectories evenly into `count` split_by_tokens; groups stay together as far as the split allows.
-
-    Args:
-        groups: The group of each trajectory.
-        count: Number of split_by_tokens; with more than one, groups are shuffled.
-        seed: Of the shuffle.
-
-    Returns:
-        Indices of trajectories, by minibatch.
-    """
-    order = sorted(set(groups))
-    if count > 1:
-        random.Random(seed).shuffle(order)
-    rank = {group: number for number, group in enumerate(order)}
-    sorted_indices = sorted(range(len(groups)), key=lambda i: (rank[groups[i]], i))
-    size = math.ceil(len(sorted_indices) / count)
-    return [sorted_indices[start * size : (start + 1) * size] for start in range(count)]

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import math
+import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from lightning_mem1.context.origins import seen_once
 from lightning_mem1.training.credit.filters import num_action_tokens
-from lightning_mem1.training.layouts.collate import Batch, collate, split_by_tokens
-from lightning_mem1.training.layouts.tree import StateEnd
+from lightning_mem1.training.layouts.collate import Batch, collate
+from lightning_mem1.training.layouts.spans import StateEnd, check_layout
+from lightning_mem1.training.layouts.tree import rows, tree
 from lightning_mem1.types import StopReason, Task, Trajectory, Turn
 
 IDLE = Trajectory(Task("idle", "", (), 1), [0], [Turn([0], [0.0])], StopReason.DONE)  # teaches nothing
@@ -76,3 +80,56 @@ class Microbatches:
                 for i, column in zip(here, scored.split(lengths) if here else [], strict=True):
                     found[name][i] = column
         return found
+
+
+def split_by_tokens(
+    trajectories: Sequence[Trajectory],
+    max_tokens: int,
+    layout: str = "tree",
+    memory: str = "mem1",
+    window: int = 2,
+) -> list[list[int]]:
+    """Split trajectories, in order, into runs of at most `max_tokens` trained tokens (a longer one stands alone).
+
+    Neighbours stay together, so that the trajectories of a group share their prompt in `tree`.
+    """
+    groups: list[list[int]] = []
+    room = 0
+    for index, trajectory in enumerate(trajectories):
+        cost = num_tokens(trajectory, layout, memory, window)
+        if not groups or cost > room:
+            groups.append([])
+            room = max_tokens
+        groups[-1].append(index)
+        room -= cost
+    return groups
+
+
+def minibatches(groups: Sequence[int], count: int, seed: str) -> list[list[int]]:
+    """Split trajectories evenly into `count` split_by_tokens; groups stay together as far as the split allows.
+
+    Args:
+        groups: The group of each trajectory.
+        count: Number of split_by_tokens; with more than one, groups are shuffled.
+        seed: Of the shuffle.
+
+    Returns:
+        Indices of trajectories, by minibatch.
+    """
+    order = sorted(set(groups))
+    if count > 1:
+        random.Random(seed).shuffle(order)
+    rank = {group: number for number, group in enumerate(order)}
+    sorted_indices = sorted(range(len(groups)), key=lambda i: (rank[groups[i]], i))
+    size = math.ceil(len(sorted_indices) / count)
+    return [sorted_indices[start * size : (start + 1) * size] for start in range(count)]
+
+
+def num_tokens(trajectory: Trajectory, layout: str = "tree", mode: str = "mem1", window: int = 2) -> int:
+    """Tokens that training runs through for one trajectory on its own (padding not counted)."""
+    check_layout(layout, mode)
+    if layout == "tree":
+        return tree([trajectory], mode, window).num_tokens
+    if layout == "rows":
+        return sum(len(row.ids) for row in rows([trajectory], mode, window))
+    return len(seen_once(trajectory))

@@ -9,7 +9,8 @@ from lightning_mem1.engine.scripted import ScriptedEngine
 from lightning_mem1.environments.qa.retrieval.bm25 import built
 from lightning_mem1.environments.qa.retrieval.dense import Dense
 from lightning_mem1.environments.qa.retrieval.passage import Passage
-from lightning_mem1.rollout.collect import Episode, RolloutSettings, collect
+from lightning_mem1.rollout.collect import Episode, collect
+from lightning_mem1.rollout.settings import RolloutSettings
 from tiny import WordEnv, task, tiny_tokenizer
 
 PASSAGES = [

@@ -19,7 +19,8 @@ from lightning_mem1.environments.qa.retrieval.passage import Passage, RetrievalE
 from lightning_mem1.environments.qa.retrieval.remote import RemoteRetriever
 from lightning_mem1.environments.qa.retrieval.server import server as serving
 from lightning_mem1.environments.qa.retrieval.service import RetryPolicy, ask
-from lightning_mem1.rollout.collect import Episode, RolloutSettings, collect
+from lightning_mem1.rollout.collect import Episode, collect
+from lightning_mem1.rollout.settings import RolloutSettings
 from lightning_mem1.types import Objective, StopReason, Task
 from tiny import tiny_tokenizer
 

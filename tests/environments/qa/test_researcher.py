@@ -14,7 +14,8 @@ from lightning_mem1.environments.qa.scripted_researcher.researcher import (
     play,
 )
 from lightning_mem1.environments.qa.tasks import EncyclopediaTasks
-from lightning_mem1.rollout.collect import Episode, RolloutSettings, collect
+from lightning_mem1.rollout.collect import Episode, collect
+from lightning_mem1.rollout.settings import RolloutSettings
 from lightning_mem1.types import StopReason
 from tiny import tiny_tokenizer
 

@@ -10,7 +10,8 @@ from lightning_mem1.environments.qa.retrieval.passage import Passage, RetrievalE
 from lightning_mem1.environments.qa.retrieval.web import KEY, Web, WebSettings, read_results
 from lightning_mem1.environments.qa.retrieval.web_page import Limits, is_public, plain_text, read_page
 from lightning_mem1.environments.qa.web_env import WebEnv
-from lightning_mem1.rollout.collect import Episode, RolloutSettings, collect
+from lightning_mem1.rollout.collect import Episode, collect
+from lightning_mem1.rollout.settings import RolloutSettings
 from lightning_mem1.types import Objective, StopReason, Task
 from tiny import tiny_tokenizer
 

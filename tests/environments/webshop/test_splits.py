@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 from torch.utils.data import DataLoader
 
-from lightning_mem1.data.task_data import TaskStream, WebShopData
+from lightning_mem1.data.task_data import TaskStream
+from lightning_mem1.data.webshop import WebShopData
 from lightning_mem1.environments.webshop import Shop, products_from
 from lightning_mem1.environments.webshop.generated.generated import generate
 from lightning_mem1.environments.webshop.goals.requests import TEST, TRAIN, VAL, part_of

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from lightning_mem1.data.task_data import WebShopData
+from lightning_mem1.data.webshop import WebShopData
 from lightning_mem1.environments.webshop.baselines import rule_baseline
 from lightning_mem1.environments.webshop.generated.generated import generate
 from lightning_mem1.environments.webshop.tasks import ShopTasks

@@ -1,0 +1,28 @@
+"""Episodes begin: the environment of a task, or one that says why there is none."""
+
+from __future__ import annotations
+
+from lightning_mem1.types import Env, StepResult, Task, TaskSource
+
+
+class BrokenEnv:
+    """Stands for an environment that could not be made; says so as soon as it is looked at."""
+
+    def __init__(self, error: Exception) -> None:
+        self.error = error
+
+    def observe(self) -> str:
+        """Raise what went wrong."""
+        raise self.error
+
+    def step(self, action: str) -> StepResult:
+        """Raise what went wrong."""
+        raise self.error
+
+
+def make_env(source: TaskSource, task: Task) -> Env:
+    """The task's environment, or a `BrokenEnv` when it cannot be made: a bad rollout is data."""
+    try:
+        return source.env(task)
+    except Exception as error:
+        return BrokenEnv(error)

@@ -1,0 +1,32 @@
+"""Which layouts there are, and where scored tokens are in them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from lightning_mem1.checks import check_choice
+
+LAYOUTS = ("tree", "rows", "stitched", "official")
+
+
+StateEnd = Callable[[Sequence[int]], int]  # a turn's action ids -> how many of them are its internal state with tags
+
+
+def check_layout(layout: str, mode: str = "mem1") -> None:
+    """Raise ValueError when `layout` is not a layout, or not one of memory mode `mode`."""
+    check_choice("layout", layout, LAYOUTS, "model.layout")
+    if layout == "official" and mode != "mem1":
+        raise ValueError(
+            f"layout official knows one memory mode: expected mem1, got '{mode}'; set model.memory or model.layout"
+        )
+
+
+@dataclass(frozen=True)
+class ScoredSpan:
+    """Where a turn's action tokens stand: `start` counts from the segment's first token."""
+
+    trajectory: int
+    turn: int
+    start: int
+    length: int

@@ -1,0 +1,53 @@
+"""The small model that a warm start begins with, and the folder that it ends in."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from lightning_mem1.policy.loading import load_tokenizer
+from lightning_mem1.policy.policy import Policy
+from lightning_mem1.warmstart.demonstrations import tokenizer_texts
+from lightning_mem1.warmstart.induction import start_with_induction
+from lightning_mem1.warmstart.settings import Architecture, WarmStart
+
+
+def make_tokenizer(config: WarmStart) -> Any:
+    """The tokenizer of a folder, or one trained on a few generated catalogues and expert turns."""
+    if config.tokenizer:
+        return load_tokenizer(config.tokenizer)
+    from lightning_mem1.warmstart.tokenizer import train_tokenizer
+
+    return train_tokenizer(tokenizer_texts(config), config.model.vocab_size)
+
+
+def make_model(architecture: Architecture, vocab_size: int) -> Any:
+    """A small Qwen2 with random weights and tied embeddings."""
+    from transformers import Qwen2Config, Qwen2ForCausalLM
+
+    from lightning_mem1.policy.attention import register
+
+    config = Qwen2Config(
+        vocab_size=vocab_size,
+        hidden_size=architecture.hidden_size,
+        intermediate_size=architecture.intermediate_size,
+        num_hidden_layers=architecture.num_layers,
+        num_attention_heads=architecture.num_heads,
+        num_key_value_heads=architecture.num_kv_heads,
+        max_position_embeddings=architecture.max_positions,
+        initializer_range=architecture.init_std,
+        tie_word_embeddings=True,
+        rope_parameters={"rope_type": "default", "rope_theta": architecture.rope_theta},
+    )
+    config._attn_implementation = register()
+    model = Qwen2ForCausalLM(config)
+    if architecture.induction_start:
+        start_with_induction(model)
+    return model
+
+
+def save(policy: Policy, folder: str) -> None:
+    """Write weights (as float16, the tied head once) and tokenizer."""
+    weights = policy.causal_lm.state_dict()
+    half = {name: tensor.half() for name, tensor in weights.items() if name != "lm_head.weight"}
+    policy.causal_lm.save_pretrained(folder, state_dict=half, safe_serialization=True)
+    policy.tokenizer.save_pretrained(folder)
