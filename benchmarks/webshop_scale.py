@@ -1,6 +1,6 @@
 """What a catalogue of a million products costs: time to index and to open, disk, memory, search.
 
-    python -m lightning_mem1 serve-shop --generate FOLDER --num-products 1000000
+    mem1 serve-shop --generate FOLDER --num-products 1000000
     python benchmarks/webshop_scale.py FOLDER --output benchmarks/webshop_scale.json
 
 An index that is there is used, and then no build is measured; ``--rebuild`` makes it anew. Each figure comes from a

@@ -1,4 +1,4 @@
-"""``python -m lightning_mem1 COMMAND``: the same as ``mem1 COMMAND``."""
+"""``mem1 COMMAND``: the same as ``mem1 COMMAND``."""
 
 from lightning_mem1.cli.main import main
 

@@ -1,6 +1,5 @@
 """The handbook's blocks run, its commands are understood, and its table knows every key that a run logs."""
 
-import importlib
 import re
 import shlex
 from pathlib import Path
@@ -9,6 +8,7 @@ import pytest
 
 from lightning_mem1 import callbacks
 from lightning_mem1.cli import fit
+from lightning_mem1.cli.main import main as mem1
 from lightning_mem1.engine.local.engine import EngineSettings
 from lightning_mem1.evaluation.measures import MEASURES
 from lightning_mem1.rollout.settings import RolloutSettings
@@ -17,7 +17,7 @@ from lightning_mem1.training.credit.importance import MismatchSettings
 ROOT = Path(__file__).parents[1]
 HANDBOOK = (ROOT / "docs" / "handbook.md").read_text()
 COMMANDS = [line for block in re.findall(r"```sh\n(.*?)```", HANDBOOK, re.DOTALL) for line in block.splitlines()]
-OURS = [line for line in COMMANDS if line.startswith("python -m lightning_mem1.")]
+OURS = [line for line in COMMANDS if line.startswith("mem1 ")]
 KINDS = {"k": r"\d+", "kind": "(action|state)", "name": r"\w+"}
 GPU_ONLY = {"memory/gpu_peak_gib"}
 
@@ -26,10 +26,9 @@ def blocks(language: str, text: str = HANDBOOK) -> list[str]:
     return re.findall(rf"```{language}\n(.*?)```", text, re.DOTALL)
 
 
-def arguments(line: str) -> tuple[str, list[str]]:
+def arguments(line: str) -> list[str]:
     """The command and its arguments, the experiment where it lies."""
-    _, _, module, *words = shlex.split(line)
-    return module, [str(ROOT / word) if word.startswith("experiments/") else word for word in words]
+    return [str(ROOT / word) if word.startswith("experiments/") else word for word in shlex.split(line)[1:]]
 
 
 def keys_of_the_table() -> list[str]:
@@ -51,15 +50,13 @@ def test_the_python_blocks_run_one_after_the_other(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("line", OURS)
 def test_every_command_is_understood(line, capsys):
-    module, words = arguments(line)
-    assert importlib.import_module(module).main([*words, "--print_config"]) == 0
+    assert mem1([*arguments(line), "--print_config"]) == 0
     assert "num_rl_steps" in capsys.readouterr().out
 
 
 def test_the_first_run_leaves_what_the_handbook_says(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    module, words = arguments(COMMANDS[0])
-    assert importlib.import_module(module).main([*words, "--trainer.logger=false"]) == 0
+    assert mem1([*arguments(COMMANDS[0]), "--trainer.logger=false"]) == 0
     told = set(re.findall(r"`(\w+)/`", HANDBOOK.split("A run leaves")[1].split("\n")[0])) | {"config.yaml"}
     assert {path.name for path in (tmp_path / "runs" / "webshop" / "0").iterdir()} == told
     assert "step    2/2" in capsys.readouterr().out

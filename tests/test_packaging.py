@@ -51,13 +51,6 @@ def test_every_file_that_the_readme_and_contributing_name_exists():
     assert [name for name in sorted(linked | commanded | modules) if not (ROOT / name).exists()] == []
 
 
-def test_the_readme_tells_of_every_experiment_and_every_room():
-    experiments = {str(path.relative_to(ROOT)) for path in (ROOT / "experiments").rglob("*.yaml")}
-    rooms = {path.name for path in PACKAGE.glob("*.py")} - {"__init__.py"}
-    rooms |= {f"{path.parent.name}/" for path in PACKAGE.glob("*/__init__.py")}
-    assert sorted(name for name in experiments | rooms if name not in README) == []
-
-
 @pytest.mark.parametrize("line", constraints())
 def test_a_constraint_is_one_exact_public_version(line):
     assert re.fullmatch(r"[A-Za-z0-9._-]+==[0-9][0-9A-Za-z.]*", line), f"expected name==version, got {line!r}"

@@ -1,4 +1,4 @@
-"""``python -m lightning_mem1 export CONFIG|--ckpt_path PATH --output DIR [--merged]``: a checkpoint as a folder.
+"""``mem1 export CONFIG|--ckpt_path PATH --output DIR [--merged]``: a checkpoint as a folder.
 
 The trained adapter in peft's format, or with ``--merged`` a whole model with its tokenizer: in the formats that
 transformers, peft and vLLM read (vLLM was not run), and ``model.policy`` too; beside it a README.md that says what it
@@ -73,7 +73,7 @@ def _export_alone(argv: list[str]) -> int:
     if given.ckpt_path in (None, "last"):
         raise ValueError(
             f"no checkpoint: expected CONFIG, or --ckpt_path with a file, got {given.ckpt_path or 'neither'}; e.g. "
-            "python -m lightning_mem1 export experiments/webshop.yaml --output DIR"
+            "mem1 export experiments/webshop.yaml --output DIR"
         )
     output = free_folder(given.output, given.force)
     print(f"loading {given.ckpt_path} ...", flush=True)

@@ -1,4 +1,4 @@
-"""``mem1 COMMAND`` and ``python -m lightning_mem1 COMMAND``: finds the command and imports only that one."""
+"""``mem1 COMMAND`` and ``mem1 COMMAND``: finds the command and imports only that one."""
 
 from __future__ import annotations
 

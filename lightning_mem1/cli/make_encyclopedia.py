@@ -9,8 +9,8 @@ from lightning_mem1.environments.qa.encyclopedia.world import Encyclopedia
 
 
 def main(argv: list[str] | None = None) -> int:
-    """``python -m lightning_mem1 make-encyclopedia FILE``: write the passages as wiki-18's JSON lines."""
-    parser = argparse.ArgumentParser(prog="python -m lightning_mem1 make-encyclopedia", description=main.__doc__)
+    """``mem1 make-encyclopedia FILE``: write the passages as wiki-18's JSON lines."""
+    parser = argparse.ArgumentParser(prog="mem1 make-encyclopedia", description=main.__doc__)
     parser.add_argument("file")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--passages", type=int, default=5400)

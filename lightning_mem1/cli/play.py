@@ -1,4 +1,4 @@
-"""``python -m lightning_mem1 play CONFIG [--ckpt_path PATH] [--split val] [--index 0] [--human]``: watch one episode.
+"""``mem1 play CONFIG [--ckpt_path PATH] [--split val] [--index 0] [--human]``: watch one episode.
 
 Turn by turn: how full the context is against the whole history, what was kept in mind, what was done, what came back.
 Texts are data: neither control characters nor markup in them reaches the terminal as such.

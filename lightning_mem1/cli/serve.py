@@ -1,4 +1,4 @@
-"""``python -m lightning_mem1 serve CONFIG|FOLDER [--ckpt_path last] [--port 8000]``: serve a trained agent.
+"""``mem1 serve CONFIG|FOLDER [--ckpt_path last] [--port 8000]``: serve a trained agent.
 
 It speaks OpenAI's completions protocol with token ids, over the local engine; FOLDER may also be ``bundled`` or a hub
 id. It listens on this machine only unless told otherwise. With ``LIGHTNING_MEM1_API_KEY`` in the environment clients
@@ -36,7 +36,7 @@ def _serve_folder(argv: list[str]) -> int:
     """Serve a policy that is named by itself."""
     from lightning_mem1.engine.settings import EngineSettings
 
-    parser = argparse.ArgumentParser(prog="python -m lightning_mem1 serve", exit_on_error=False)
+    parser = argparse.ArgumentParser(prog="mem1 serve", exit_on_error=False)
     parser.add_argument("policy")
     _add_options(parser.add_argument)
     parser.add_argument("--dtype", default="float32")

@@ -12,7 +12,7 @@ from lightning_mem1.environments.qa.retrieval.server import server
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Serve until interrupted; returns the exit code."""
-    parser = argparse.ArgumentParser(prog="python -m lightning_mem1 serve-retriever", description=__doc__)
+    parser = argparse.ArgumentParser(prog="mem1 serve-retriever", description=__doc__)
     parser.add_argument("--corpus", help="passages (.jsonl[.gz], .parquet) with title and text, or contents")
     parser.add_argument("--index", help="folder of the index, made from the corpus when it is missing")
     parser.add_argument("--retriever", choices=("bm25", "dense"), default="bm25")

@@ -1,8 +1,8 @@
 """Commands of the shop.
 
-python -m lightning_mem1 serve-shop --human                                 # play in a browser
-python -m lightning_mem1 serve-shop --index FOLDER                          # make the saved form beforehand
-python -m lightning_mem1 serve-shop --generate FOLDER --num-products 1000000  # write a catalogue of any size
+mem1 serve-shop --human                                 # play in a browser
+mem1 serve-shop --index FOLDER                          # make the saved form beforehand
+mem1 serve-shop --generate FOLDER --num-products 1000000  # write a catalogue of any size
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ def _serve(options: argparse.Namespace) -> None:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser("python -m lightning_mem1 serve-shop", description="Commands of the shop.")
+    parser = argparse.ArgumentParser("mem1 serve-shop", description="Commands of the shop.")
     command = parser.add_mutually_exclusive_group(required=True)
     command.add_argument("--human", action="store_true", help="serve the shop as web pages on this machine")
     command.add_argument("--index", metavar="FOLDER", help="make the saved form of official files")

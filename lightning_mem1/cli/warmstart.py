@@ -10,7 +10,7 @@ from lightning_mem1.warmstart.train import train
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """``python -m lightning_mem1 warmstart CONFIG [--dotted.override value]``; returns the exit code."""
+    """``mem1 warmstart CONFIG [--dotted.override value]``; returns the exit code."""
     return errors.run(_sft, argv)
 
 
@@ -20,14 +20,14 @@ def _sft(argv: list[str]) -> int:
     from jsonargparse import ArgumentParser
 
     parser = ArgumentParser(
-        prog="python -m lightning_mem1 warmstart CONFIG",
+        prog="mem1 warmstart CONFIG",
         description="Clone a scripted shopper and a scripted researcher into a small policy.",
         parser_mode="omegaconf",
         exit_on_error=False,
     )
     parser.add_argument("--config", action="config", help="YAML file.")
     parser.add_class_arguments(WarmStart, "warmstart", instantiate=True)
-    command, config = " ".join(["python -m lightning_mem1 warmstart", *argv]), None
+    command, config = " ".join(["mem1 warmstart", *argv]), None
     if argv and not argv[0].startswith("-"):
         errors.check_config(config := argv[0])
         argv = ["--config", *argv]

@@ -29,7 +29,7 @@ QUIET = "--trainer.logger=false"
 def started(*arguments, cwd=None):
     """A process of the command and the address that it tells."""
     env = {**os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'tests'}"}
-    command = [sys.executable, "-m", "lightning_mem1.cli.serve", *map(str, arguments), "--port", "0"]
+    command = [sys.executable, "-m", "lightning_mem1", "serve", *map(str, arguments), "--port", "0"]
     process = subprocess.Popen(command, env=env, cwd=cwd, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     said = ""
     while found := process.stdout.readline():
@@ -171,7 +171,7 @@ def test_a_config_is_served_with_the_weights_of_its_checkpoint(config, tmp_path,
 
 
 def test_a_folder_that_is_none_is_one_line():
-    command = [sys.executable, "-m", "lightning_mem1.cli.serve", "/nowhere", "--port", "0"]
+    command = [sys.executable, "-m", "lightning_mem1", "serve", "/nowhere", "--port", "0"]
     done = subprocess.run(command, env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True)
     assert done.returncode == 1
     assert done.stderr.splitlines()[-1].startswith("error: no such policy: expected 'bundled', a folder or a hub id")

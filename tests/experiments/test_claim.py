@@ -1,7 +1,6 @@
 """The comparison of memory modes trained alike: its jobs, its table, and the whole command in minute sizes."""
 
 import contextlib
-import importlib
 import json
 import math
 import re
@@ -11,15 +10,16 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-sys.path.insert(0, str(ROOT / "benchmarks" / "claim"))
+sys.path.insert(0, str(ROOT / "experiments" / "claim"))
 
-import claim  # noqa: E402
-import claim_bound  # noqa: E402
-import claim_forced  # noqa: E402
-import claim_table  # noqa: E402
-from claim_table import Arm  # noqa: E402
+import forced  # noqa: E402
+import generalization  # noqa: E402
+import table  # noqa: E402
+import upper_bound  # noqa: E402
 from jobs import Job, cost, run_all  # noqa: E402
+from table import Arm  # noqa: E402
 
+from lightning_mem1.cli.main import main as mem1  # noqa: E402
 from lightning_mem1.context.memory import contexts  # noqa: E402
 from lightning_mem1.policy.policy import Policy  # noqa: E402
 from lightning_mem1.training.layouts.collate import collate  # noqa: E402
@@ -35,7 +35,7 @@ PLAYED = "--data.num_passages=300", "--model.rollout.max_new_tokens=12"
 def here(command, log):
     """Run a command of the package in this process, where Lightning is imported already."""
     with open(log, "a") as out, contextlib.redirect_stdout(out), contextlib.redirect_stderr(out):
-        return importlib.import_module(command[1]).main(list(command[2:])), 1.0
+        return mem1(command[2:]), 1.0
 
 
 def extra():
@@ -52,10 +52,10 @@ def extra():
 def test_one_command_goes_from_warm_starts_to_the_table_and_repeats_nothing(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(ROOT)
     argv = ["--output", str(tmp_path), "--seeds", "0", "--objectives", "1,2", "--tasks", "2", *extra()]
-    assert claim.main(argv, here) == 0, capsys.readouterr().err
+    assert generalization.main(argv, here) == 0, capsys.readouterr().err
     told = json.loads((tmp_path / "claim.json").read_text())
     arms = [
-        *(f"{arm}/{mode}" for arm in ("careful", "start", "rl") for mode in claim.MODES),
+        *(f"{arm}/{mode}" for arm in ("careful", "start", "rl") for mode in generalization.MODES),
         "raft/mem1",
         "cloning/mem1",
     ]
@@ -72,15 +72,15 @@ def test_one_command_goes_from_warm_starts_to_the_table_and_repeats_nothing(tmp_
     out = capsys.readouterr().out
     assert "CPU hours: base 0.00 (1 jobs)" in out and out.count("  rl/") == 4
 
-    assert claim.main(argv, lambda command, log: pytest.fail("nothing is left to do")) == 0
-    assert claim.main([*argv, "--extra", "rl:--model.lr=1e-3", "--only", "rl"], here) == 1
+    assert generalization.main(argv, lambda command, log: pytest.fail("nothing is left to do")) == 0
+    assert generalization.main([*argv, "--extra", "rl:--model.lr=1e-3", "--only", "rl"], here) == 1
     assert "was made by another command: expected" in capsys.readouterr().err
 
 
 def test_the_shop_plays_every_test_goal_in_each_mode_of_both_catalogues():
-    options = claim.parsed(["--catalogue", "/files", "--seeds", "0,1"])
-    jobs = {job.name: job.command for job in claim.Claim(options).jobs("shop_evaluate")}
-    trained = [" ".join(job.command) for job in claim.Claim(options).jobs("shop_rl")]
+    options = generalization.parsed(["--catalogue", "/files", "--seeds", "0,1"])
+    jobs = {job.name: job.command for job in generalization.Claim(options).jobs("shop_evaluate")}
+    trained = [" ".join(job.command) for job in generalization.Claim(options).jobs("shop_rl")]
     assert len(trained) == 2 * 3 * 2 and all("--model.engine.max_context_tokens 4096" in each for each in trained)
     assert len(jobs) == 2 * 3 * (1 + 2)  # no react: a shopper's turns restate nothing
     command = " ".join(jobs["shop_evaluate/official/rl/full/1"])
@@ -92,12 +92,12 @@ def test_the_shop_plays_every_test_goal_in_each_mode_of_both_catalogues():
 @pytest.mark.parametrize("option, name", [("--modes", "mem2"), ("--only", "bse"), ("--arms", "rll")])
 def test_a_name_that_is_not_known_is_told_beside_those_that_are(option, name, capsys):
     with pytest.raises(SystemExit):
-        claim.parsed([option, name])
+        generalization.parsed([option, name])
     assert re.search(rf"argument {option}: expected some of \w+,.*, got {name}", capsys.readouterr().err)
 
 
 def test_the_history_that_restates_nothing_is_trained_and_played_in_the_memory_mode_full():
-    made = claim.Claim(claim.parsed(["--modes", "react", "--seeds", "0"]))
+    made = generalization.Claim(generalization.parsed(["--modes", "react", "--seeds", "0"]))
     commands = {stage: " ".join(job.command) for stage in ("chained", "rl", "evaluate") for job in made.jobs(stage)}
     assert commands["chained"].endswith(
         "--warmstart.memory full --warmstart.data.qa.notation react --warmstart.init_from runs/claim/policies/react"
@@ -125,21 +125,21 @@ def test_a_row_is_the_mean_over_seeds_and_then_over_tasks_and_ratios_tell_whethe
     theirs = [write(tmp_path / "b0", "full", [(16, 0, 2.0, 440.0), (16, 1, 1.0, 440.0)])]
     names = ("em", "peak_tokens")
     found = {
-        "rl/mem1": claim_table.results(Arm("rl/mem1", tuple(ours), "mem1"), names),
-        "rl/full": claim_table.results(Arm("rl/full", tuple(theirs), "full"), names),
+        "rl/mem1": table.results(Arm("rl/mem1", tuple(ours), "mem1"), names),
+        "rl/full": table.results(Arm("rl/full", tuple(theirs), "full"), names),
     }
     (result,) = found["rl/mem1"]  # the second seed alone has played 32
     assert result.row.measures["em"] == (6.0, 5.0, 7.0)
     assert result.by_seed["em"] == [6.0, 6.0] and result.row.num_trajectories == 4
-    assert claim_table.ratios(found, "rl/mem1", "rl/full") == [
+    assert table.ratios(found, "rl/mem1", "rl/full") == [
         {"measure": "em", "objectives": 16, "ratio": 4.0, "intervals_touch": False},
         {"measure": "peak_tokens", "objectives": 16, "ratio": 0.25, "intervals_touch": False},
     ]
     rows = [{"measure": name, "objectives": 16, "ratio": 4.0, "intervals_touch": False} for name in ("em", "reward")]
-    told = claim_table.ratio_table(rows, "rl/mem1 over rl/full")[2:]
+    told = table.ratio_table(rows, "rl/mem1 over rl/full")[2:]
     assert told == ["| em | 16 | 4.000 | 3.50 | apart |", "| reward | 16 | 4.000 |  | apart |"]
-    assert claim_table.ratio_table(rows, "rl/mem1 over rl/summary")[2] == "| em | 16 | 4.000 |  | apart |"
-    assert "| rl/mem1 | 16 | 6.000 [5.000, 7.000] | 110 [110, 110] |" in claim_table.table(found, names)
+    assert table.ratio_table(rows, "rl/mem1 over rl/summary")[2] == "| em | 16 | 4.000 |  | apart |"
+    assert "| rl/mem1 | 16 | 6.000 [5.000, 7.000] | 110 [110, 110] |" in table.markdown(found, names)
 
 
 def test_a_job_runs_once_tells_its_cost_and_goes_on_from_its_checkpoint(tmp_path):
@@ -171,7 +171,7 @@ def test_a_failing_job_is_told_with_its_last_line_after_the_others_were_tried(tm
 
 
 def test_a_faultless_researcher_needs_less_context_where_older_turns_are_dropped():
-    rows = {mode: claim_bound.played(mode, 3, 1)[0] for mode in claim.MODES}
+    rows = {mode: upper_bound.played(mode, 3, 1)[0] for mode in generalization.MODES}
     assert [row["em"] for row in rows.values()] == [3.0, 3.0, 3.0, 3.0]
     assert rows["summary"]["peak_tokens"] < rows["mem1"]["peak_tokens"] < rows["full"]["peak_tokens"]
     assert rows["mem1"]["longest_turn"] == rows["full"]["longest_turn"]
@@ -182,11 +182,11 @@ def test_a_faultless_researcher_needs_less_context_where_older_turns_are_dropped
 def test_a_turn_is_followed_when_every_token_is_the_first_choice_and_the_first_slip_is_told():
     policy = Policy.load("bundled").eval()
     one, other, third = (policy.tokenizer.encode(f" {word}", add_special_tokens=False)[-1] for word in ("1", "2", "3"))
-    all_right = claim_forced.agreement(policy, [one, other], [one, other])
+    all_right = forced.agreement(policy, [one, other], [one, other])
     assert (all_right.tokens, all_right.right, all_right.slip, all_right.wrong) == (2, 2, "", {})
-    slipped = claim_forced.agreement(policy, [one, other, one], [one, third, one])
+    slipped = forced.agreement(policy, [one, other, one], [one, third, one])
     assert (slipped.tokens, slipped.right) == (3, 2) and re.fullmatch("' ?1' expected ' ?2', got ' ?3'", slipped.slip)
-    found = claim_forced.turns(policy, "mem1", 1, 4, "every", "question")  # what it was made for
+    found = forced.turns(policy, "mem1", 1, 4, "every", "question")  # what it was made for
     assert len(found) == 8 and sum(not each.slip for each in found) >= 6
 
 
@@ -198,20 +198,20 @@ def test_departures_are_told_by_the_part_of_the_turn_they_are_in():
     listed, question, query = texts.index(";") + 1, texts.index("|") + 1, texts.index("</think>") + 1
     never = policy.tokenizer.encode("lamp", add_special_tokens=False)[-1]
     chosen = [*ids[:listed], never, *ids[listed + 1 : question], never, *ids[question + 1 : -1], never]
-    told = claim_forced.agreement(policy, ids, chosen)
+    told = forced.agreement(policy, ids, chosen)
     assert told.parts == {
         "note": listed, "list": question - listed, "question": query - question, "query": len(ids) - query
     }  # fmt: skip
     assert told.wrong == {"list": 1, "question": 1, "query": 1}
     texts = ("<think> a", "a; 1", "a; 1 x | 2", "a</think>", "</think><answer> a; b")
-    assert [claim_forced.part_of(text) for text in texts] == ["note", "list", "question", "query", "answers"]
+    assert [forced.part_of(text) for text in texts] == ["note", "list", "question", "query", "answers"]
 
 
 def test_what_is_followed_is_what_the_policy_would_write():
     policy = Policy.load("bundled").eval()
-    (trajectory,), _ = claim_bound.faultless("mem1", 1, 1, policy.tokenizer, "every", "question")
+    (trajectory,), _ = upper_bound.faultless("mem1", 1, 1, policy.tokenizer, "every", "question")
     (context, written), *_ = zip(contexts(trajectory), [turn.action_ids for turn in trajectory.turns], strict=False)
     batch = collate([trajectory])
-    told = claim_forced.followed(policy, context, written)
+    told = forced.followed(policy, context, written)
     likely = policy.logprobs(batch)[0][: len(written)] > math.log(0.5)  # more than half is the first choice
     assert told.right >= int(likely.sum()) > len(written) // 2

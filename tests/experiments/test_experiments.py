@@ -117,14 +117,14 @@ def test_the_bundled_assets_are_small_safe_and_tell_how_they_were_made():
     card = CARD.read_text()
     assert warm_start().init_from == warm_start().output == warm_start("warmstart").output
     assert warm_start().output == "lightning_mem1/policy/assets/policy"
-    assert "| command | `python -m lightning_mem1 warmstart experiments/warmstart_longer.yaml` |" in card
+    assert "| command | `mem1 warmstart experiments/warmstart_longer.yaml` |" in card
     assert "| seed | 1 |" in card
-    assert "| before that: command | `python -m lightning_mem1 warmstart experiments/warmstart.yaml` |" in card
+    assert "| before that: command | `mem1 warmstart experiments/warmstart.yaml` |" in card
     assert "| before that: seed | 0 |" in card
     later = (BUNDLED_POLICIES["bundled_marketplace"] / "README.md").read_text()
     assert warm_start("warmstart_marketplace").init_from == warm_start().output
-    assert "| command | `python -m lightning_mem1 warmstart experiments/warmstart_marketplace.yaml` |" in later
-    assert "| before that: command | `python -m lightning_mem1 warmstart experiments/warmstart_longer.yaml` |" in later
+    assert "| command | `mem1 warmstart experiments/warmstart_marketplace.yaml` |" in later
+    assert "| before that: command | `mem1 warmstart experiments/warmstart_longer.yaml` |" in later
 
 
 @pytest.mark.parametrize("catalogue", [None, SHARED], ids=["generated", "official"])

@@ -12,10 +12,10 @@ import pytest
 from tiny import tiny_policy
 
 ROOT = Path(__file__).parents[2]
-sys.path.insert(0, str(ROOT / "benchmarks" / "claim"))
+sys.path.insert(0, str(ROOT / "experiments" / "claim"))
 
 import real_weights  # noqa: E402
-from reader import Reader, carried_on, worded  # noqa: E402
+from scripted_reader import Reader, carried_on, worded  # noqa: E402
 
 from lightning_mem1.context.tags import QA_TAGS  # noqa: E402
 from lightning_mem1.environments.qa.question import Question  # noqa: E402

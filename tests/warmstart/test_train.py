@@ -148,7 +148,7 @@ def test_a_warm_start_writes_a_policy_that_loads_and_a_card_that_tells_its_makin
     trajectories = next(iter(Demonstrations(warm_start(tmp_path), policy.tokenizer)))
     assert torch.isfinite(policy.logprobs(collate(trajectories))[0]).all()
     card = (tmp_path / "policy" / "README.md").read_text()
-    assert f"`python -m lightning_mem1 warmstart {config} --warmstart.model.vocab_size=600" in card
+    assert f"`mem1 warmstart {config} --warmstart.model.vocab_size=600" in card
     assert "| seed | 0 |" in card and "before that" not in card
     assert ("seed", "0") in made_before(str(tmp_path / "policy")) and made_before(str(tmp_path)) == []
     assert "4 trajectories in 1 generated shops (train goals), 16 in 1 generated encyclopedias" in card

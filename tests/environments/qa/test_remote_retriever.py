@@ -196,7 +196,8 @@ def test_the_command_serves_a_corpus_from_another_process(tmp_path):
     command = [
         sys.executable,
         "-m",
-        "lightning_mem1.environments.qa.retrieval.server",
+        "lightning_mem1",
+        "serve-retriever",
         "--corpus",
         str(corpus),
         "--port",

@@ -183,7 +183,7 @@ def test_the_shop_is_served_on_this_machine_only(tiny_shop: Shop, host: str) -> 
 @contextmanager
 def command(*arguments: str) -> Iterator[str]:
     """The real command in a process of its own; yields the address that it prints."""
-    line = [sys.executable, "-m", "lightning_mem1.environments.webshop", "--human", "--port", "0", *arguments]
+    line = [sys.executable, "-m", "lightning_mem1", "serve-shop", "--human", "--port", "0", *arguments]
     env = {**os.environ, "PYTHONPATH": str(ROOT)}
     with subprocess.Popen(line, env=env, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout
@@ -204,7 +204,7 @@ def test_the_command_serves_a_generated_shop_on_loopback() -> None:
 
 
 def test_the_command_says_in_one_line_what_is_wrong(tmp_path: Path) -> None:
-    line = [sys.executable, "-m", "lightning_mem1.environments.webshop", "--human", "--catalogue", str(tmp_path)]
+    line = [sys.executable, "-m", "lightning_mem1", "serve-shop", "--human", "--catalogue", str(tmp_path)]
     done = subprocess.run(line, env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True)
     assert (done.returncode, done.stderr.count("\n")) == (1, 1)
     assert "must hold items_shuffle*.json" in done.stderr

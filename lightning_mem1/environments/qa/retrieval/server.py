@@ -1,4 +1,4 @@
-"""``python -m lightning_mem1 serve-retriever``: serves an index over Search-R1's protocol at ``/retrieve``, and over
+"""``mem1 serve-retriever``: serves an index over Search-R1's protocol at ``/retrieve``, and over
 Serper's at ``/search``.
 
 It listens on this machine only unless told otherwise: it has no password.

@@ -1,7 +1,7 @@
 """How far a policy follows a faultless researcher, turn by turn: what fails beyond the horizon it was trained on.
 
-    python benchmarks/claim/claim_forced.py bundled --notation every --wording question
-    python benchmarks/claim/claim_forced.py runs/claim/policies/mem1
+    python experiments/claim/forced.py bundled --notation every --wording question
+    python experiments/claim/forced.py runs/claim/policies/mem1
 
 Every turn is scored in the context that the faultless researcher left behind, so that one mistake does not hide the
 next; a turn counts when each of its tokens is the policy's first choice. Told are how many tokens of each part of a
@@ -21,12 +21,12 @@ from pathlib import Path
 
 import torch
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
+sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
 sys.path.insert(0, str(Path(__file__).parent))
 
 from baseline import integers
-from claim import MEMORY
-from claim_bound import faultless
+from generalization import MEMORY
+from upper_bound import faultless
 
 from lightning_mem1.context.memory import contexts
 from lightning_mem1.environments.qa.encyclopedia.questions import WORDINGS, Wording

@@ -1,6 +1,6 @@
 """What a faultless researcher needs: tokens by memory mode and number of objectives, the most that training can reach.
 
-    python benchmarks/claim/claim_bound.py
+    python experiments/claim/upper_bound.py
 
 The scripted researcher plays the test tasks of experiments/claim/qa.yaml without a mistake; no policy is asked. Its
 longest turn says what `rollout.max_new_tokens` has to be, the ratios what can be claimed at all.
@@ -16,11 +16,11 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
+sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
 sys.path.insert(0, str(Path(__file__).parent))
 
 from baseline import integers
-from claim import MEMORY, MODES, NOTATION
+from generalization import MEMORY, MODES, NOTATION
 
 from lightning_mem1.context.tags import Tags
 from lightning_mem1.engine.scripted import ScriptedEngine

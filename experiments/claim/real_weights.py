@@ -1,7 +1,7 @@
 """Real pretrained weights: warm start, reinforcement on two questions, and tasks of 1 to 16 questions, on one GPU.
 
-    python benchmarks/claim/real_weights.py --gguf MODEL.gguf --data FOLDER            # one stage after the other
-    run="python benchmarks/claim/real_weights.py --policy HF_FOLDER --data FOLDER"     # or at once
+    python experiments/claim/real_weights.py --gguf MODEL.gguf --data FOLDER            # one stage after the other
+    run="python experiments/claim/real_weights.py --policy HF_FOLDER --data FOLDER"     # or at once
     $run --stages questions &
     for mode in mem1 full react; do $run --stages warm,rl,after,before --modes $mode & done
 
@@ -33,12 +33,12 @@ import torch
 from lightning.pytorch.loggers import CSVLogger
 from torch.utils.data import DataLoader
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
+sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
 sys.path.insert(0, str(Path(__file__).parent))
 
 from baseline import hardware, integers, some_of
-from claim import MEMORY, NOTATION
-from reader import SPARE, Cloned, worded
+from generalization import MEMORY, NOTATION
+from scripted_reader import SPARE, Cloned, worded
 
 from lightning_mem1 import callbacks
 from lightning_mem1.callbacks.transcripts import readable, transcript

@@ -1,8 +1,8 @@
 """The claim: trained on two objectives, tested on many, at constant memory; memory modes trained alike, over seeds.
 
-    python benchmarks/claim/claim.py --output runs/claim                              # everything, one job at a time
-    python benchmarks/claim/claim.py --output runs/claim --jobs 2 --only base,warmstart,rl,evaluate
-    python benchmarks/claim/claim.py --output runs/claim --only shop_warmstart,shop_rl,shop_evaluate --catalogue FOLDER
+    python experiments/claim/generalization.py --output runs/claim   # everything, one job at a time
+    python experiments/claim/generalization.py --output runs/claim --jobs 2 --only rl,evaluate
+    python experiments/claim/generalization.py --only shop_warmstart,shop_rl,shop_evaluate --catalogue FOLDER
 
 What is done is not repeated, so the same command goes on after Ctrl-C or a kill. Every job has one thread; ``--jobs``
 run at once. Below the output folder: policies, checkpoints, evaluations, logs, ``claim.json``, ``claim.md``, pictures.
@@ -19,13 +19,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
+sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
 sys.path.insert(0, str(Path(__file__).parent))
 
-import claim_table
+import table
 from baseline import hardware, integers, some_of
-from claim_table import Arm, Result
 from jobs import ROOT, Job, Start, cost, in_process_of_its_own, run_all
+from table import Arm, Result
 
 from lightning_mem1.environments.qa.scripted_researcher.notation import Notation
 
@@ -165,14 +165,14 @@ class Claim:
 
     def _cloned(self, name: str, config: str, output: str, start: str | None = None, *more: str) -> Job:
         stage = name.split("/")[0]
-        command = ["-m", "lightning_mem1.warmstart.train", f"experiments/claim/{config}.yaml"]
+        command = ["-m", "lightning_mem1", "warmstart", f"experiments/claim/{config}.yaml"]
         command += ["--warmstart.output", self._policy(output), *more]
         command += ["--warmstart.init_from", self._policy(start)] if start else []
         return Job(name, (*command, *self.extra[stage]))
 
     def _trained(self, name: str, config: str, mode: str, seed: int, policy: str, *more: str) -> Job:
         root = self._root(name, mode, seed)
-        command = ["-m", "lightning_mem1.fit", f"experiments/{config}.yaml", "--model.policy", self._policy(policy)]
+        command = ["-m", "lightning_mem1", "fit", f"experiments/{config}.yaml", "--model.policy", self._policy(policy)]
         command += ["--model.memory", MEMORY[mode], "--seed_everything", str(seed)]
         command += [
             "--trainer.default_root_dir",
@@ -195,7 +195,7 @@ class Claim:
         self, stage: str, name: str, seed: int, mode: str, config: str, more: Sequence[str], chosen: Sequence[str]
     ) -> Job:
         full = f"{stage}/{name}/{seed}"
-        command = ["-m", "lightning_mem1.cli.evaluate", f"experiments/{config}.yaml", "--memory", MEMORY[mode], *more]
+        command = ["-m", "lightning_mem1", "evaluate", f"experiments/{config}.yaml", "--memory", MEMORY[mode], *more]
         command += chosen or ["--tasks", "500"]  # all test goals of the shop
         command += ["--output", str(self.folder / full), "--trainer.logger", "false", *self.extra[stage]]
         return Job(full, tuple(command), extends=True)
@@ -217,18 +217,18 @@ def report(claim: Claim, folder: Path) -> list[str]:
     told: dict[str, Any] = {"hardware": hardware(), "jobs_at_once": claim.options.jobs, "cost": cost(folder)}
     lines, figures = [], {}
     for stage, names in (
-        ("evaluate", claim_table.QA), ("interdependent", claim_table.QA), ("shop_evaluate", claim_table.SHOP)
+        ("evaluate", table.QA), ("interdependent", table.QA), ("shop_evaluate", table.SHOP)
     ):  # fmt: skip
-        found = {arm.name: each for arm in claim.arms(stage) if (each := claim_table.results(arm, names))}
+        found = {arm.name: each for arm in claim.arms(stage) if (each := table.results(arm, names))}
         if not found:
             continue
         shops = "", "generated/", "official/"
         pairs = [(f"{shop}rl/mem1", f"{shop}rl/{other}") for shop in shops for other in MODES[1:]]
-        ratios = {" over ".join(pair): claim_table.ratios(found, *pair) for pair in pairs if set(pair) <= set(found)}
-        told[stage] = {"rows": claim_table.as_json(found), "ratios": ratios, "baselines": _baselines(claim, stage)}
-        lines += [f"## {stage}", "", *claim_table.table(found, names), ""]
+        ratios = {" over ".join(pair): table.ratios(found, *pair) for pair in pairs if set(pair) <= set(found)}
+        told[stage] = {"rows": table.as_json(found), "ratios": ratios, "baselines": _baselines(claim, stage)}
+        lines += [f"## {stage}", "", *table.markdown(found, names), ""]
         for pair, rows in ratios.items():
-            lines += [*claim_table.ratio_table(rows, pair), ""]
+            lines += [*table.ratio_table(rows, pair), ""]
         figures[stage] = plots.by_objectives(
             [result.row for each in found.values() for result in each], _shown(found, names)
         )

@@ -88,7 +88,7 @@ def ratios(found: Mapping[str, Sequence[Result]], ours: str, theirs: str) -> lis
     return rows
 
 
-def table(found: Mapping[str, Sequence[Result]], names: Sequence[str]) -> list[str]:
+def markdown(found: Mapping[str, Sequence[Result]], names: Sequence[str]) -> list[str]:
     """Markdown: a line per arm and number of objectives."""
     lines = [f"| trained | objectives | {' | '.join(names)} |", f"| --- | --- | {' | '.join('---' for _ in names)} |"]
     for name, each in found.items():
