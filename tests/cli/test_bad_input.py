@@ -260,7 +260,7 @@ def test_a_bug_says_its_kind_and_how_to_see_more(capsys):
 
 
 def test_a_real_process_prints_one_line_and_exits_with_one(config):
-    root = Path(command.__file__).parents[1]
+    root = Path(__file__).parents[2]
     env = {**os.environ, "PYTHONPATH": f"{root}{os.pathsep}{root / 'tests'}"}
     arguments = [sys.executable, "-m", "lightning_mem1.fit", config, "--model.memory", "mem2"]
     done = subprocess.run(arguments, env=env, capture_output=True, text=True)

@@ -11,6 +11,8 @@ import yaml
 
 from lightning_mem1.cli import fit as command
 
+ROOT = Path(__file__).parents[2]
+
 
 def test_a_run_leaves_curves_parameters_transcripts_and_the_adapter(config, mlflow_uri, capsys):
     from mlflow.tracking import MlflowClient
@@ -107,10 +109,10 @@ def test_interpolation_works_inside_a_config(config, capsys):
 
 def test_help_lists_the_settings_without_importing_mlflow():
     script = (
-        "import sys; from lightning_mem1 import fit; code = fit.main(['--help']); "
+        "import sys; from lightning_mem1.cli import fit; code = fit.main(['--help']); "
         "assert 'mlflow' not in sys.modules; sys.exit(code)"
     )
-    env = {**os.environ, "PYTHONPATH": str(Path(command.__file__).parents[1])}
+    env = {**os.environ, "PYTHONPATH": str(ROOT)}
     done = subprocess.run([sys.executable, "-W", "ignore", "-c", script], env=env, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert "--model.memory" in done.stdout and "Memory mode" in done.stdout

@@ -5,13 +5,13 @@ from dataclasses import replace
 import pytest
 import torch
 
+from generation import request, run
 from lightning_mem1.engine.local.engine import EngineSettings, LocalEngine
 from lightning_mem1.engine.local.sampling import sample
 from lightning_mem1.engine.local.slots import SlotPool, Span, StepPlan
 from lightning_mem1.engine.local.static_decode import lengths
 from lightning_mem1.engine.scripted import ScriptedEngine
 from lightning_mem1.policy.policy import LoraSettings
-from lightning_mem1.types import GenerationRequest
 from tiny import random_ids, tiny_policy, tiny_tokenizer
 
 POLICY = tiny_policy(LoraSettings(r=4))
@@ -19,19 +19,6 @@ POLICY = tiny_policy(LoraSettings(r=4))
 
 def engine(num_slots=2, **settings):
     return LocalEngine(POLICY, EngineSettings(num_slots=num_slots, max_context_tokens=128, **settings))
-
-
-def run(engine, requests):
-    for request in requests:
-        engine.submit(request)
-    done = []
-    while engine.pending:
-        done += engine.step()
-    return {completion.session: completion for completion in done}
-
-
-def request(session, context, seed=0, n=8, **kw):
-    return GenerationRequest(session, context, max_new_tokens=n, seed=seed, **kw)
 
 
 def slow_greedy(context, n):

@@ -8,8 +8,8 @@ from importlib.util import find_spec
 
 import pytest
 import torch
-from test_engine import request, run
 
+from generation import request, run
 from lightning_mem1.engine.local.engine import EngineSettings, LocalEngine
 from lightning_mem1.policy.policy import LoraSettings, Policy
 from lightning_mem1.training.layouts.collate import collate

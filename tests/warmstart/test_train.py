@@ -5,15 +5,17 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from lightning_mem1.cli.warmstart import main
 from lightning_mem1.context.memory import drift
 from lightning_mem1.environments.qa.scripted_researcher.researcher import EXPERT_RESEARCHER
 from lightning_mem1.policy.policy import Policy
 from lightning_mem1.training.layouts.collate import collate
-from lightning_mem1.warmstart import train as sft
 from lightning_mem1.warmstart.demonstrations import Demonstrations, qa_play
-from lightning_mem1.warmstart.model import make_tokenizer
+from lightning_mem1.warmstart.model import make_model, make_tokenizer
 from lightning_mem1.warmstart.model_card import made_before
+from lightning_mem1.warmstart.module import SftModule, cloned
 from lightning_mem1.warmstart.settings import Architecture, ExpertData, QAExpert, ShopExpert, Stage, WarmStart
+from lightning_mem1.warmstart.train import train
 from tiny import tiny_tokenizer
 
 SMALL = Architecture(vocab_size=600, hidden_size=32, num_layers=2, num_heads=2, num_kv_heads=2, intermediate_size=32)
@@ -44,7 +46,7 @@ def test_expert_trajectories_below_the_least_reward_are_not_cloned(tmp_path, sli
     ids = [[turn.action_ids for turn in t.turns] for t in everything if t.reward >= 1.0]
     assert [[turn.action_ids for turn in t.turns] for t in kept] == ids
     assert 0 < len(kept) < len(everything)
-    assert bool(sft.cloned(kept).all()) == (slip == 0)  # what slipped on the way to the reward is shown all the same
+    assert bool(cloned(kept).all()) == (slip == 0)  # what slipped on the way to the reward is shown all the same
 
 
 def test_every_turn_of_the_expert_is_well_formed_and_its_trajectories_drift_nowhere(tmp_path):
@@ -65,13 +67,13 @@ def test_turns_that_slipped_are_shown_and_not_cloned(tmp_path):
     assert 0.2 < len(slipped) / len(turns) < 0.6
     assert all("expected exactly one" in turn.information for turn in slipped)
     assert any(t.turns[-1].valid and not all(turn.valid for turn in t.turns) for t in trajectories)
-    assert sft.cloned(trajectories).tolist() == [turn.valid for turn in turns for _ in turn.action_ids]
+    assert cloned(trajectories).tolist() == [turn.valid for turn in turns for _ in turn.action_ids]
 
     config.optim.lr = config.optim.weight_decay = 0.0
-    module = sft.SftModule(Policy(sft.make_model(SMALL, len(tiny_tokenizer())), tiny_tokenizer()), config)
+    module = SftModule(Policy(make_model(SMALL, len(tiny_tokenizer())), tiny_tokenizer()), config)
     logprobs = module.policy.logprobs(collate(trajectories))[0]
-    expected = -sum(float(lp) for lp, valid in zip(logprobs, sft.cloned(trajectories), strict=True) if valid)
-    expected /= int(sft.cloned(trajectories).sum())
+    expected = -sum(float(lp) for lp, valid in zip(logprobs, cloned(trajectories), strict=True) if valid)
+    expected /= int(cloned(trajectories).sum())
     assert float(module.loss(trajectories)) == pytest.approx(expected, rel=1e-5)
 
 
@@ -100,9 +102,9 @@ def test_what_slips_where_memory_is_written_apart_is_the_act(tmp_path):
     acts = [turn for t in trajectories for turn in t.acts]
     assert 0.2 < sum(not turn.valid for turn in acts) / len(acts) < 0.6
 
-    module = sft.SftModule(Policy(sft.make_model(SMALL, len(tiny_tokenizer())), tiny_tokenizer()), config)
+    module = SftModule(Policy(make_model(SMALL, len(tiny_tokenizer())), tiny_tokenizer()), config)
     logprobs = module.policy.logprobs(collate(trajectories, memory="summary"))[0]
-    kept = sft.cloned(trajectories)
+    kept = cloned(trajectories)
     assert float(module.loss(trajectories)) == pytest.approx(-float(logprobs[kept].mean()), rel=1e-5)
 
 
@@ -110,7 +112,7 @@ def test_what_slips_where_memory_is_written_apart_is_the_act(tmp_path):
 def test_a_warm_start_in_another_memory_mode_writes_a_policy_and_validates_it_there(tmp_path, mode):
     config = warm_start(tmp_path / "policy", memory=mode, tokenizer=str(tmp_path))
     tiny_tokenizer().save_pretrained(tmp_path)
-    numbers = sft.train(config)
+    numbers = train(config)
     assert numbers["shop_turns"] >= 1 and 0 <= numbers["qa_valid"] <= 1
     assert f"| memory mode | {mode} |" in (tmp_path / "policy" / "README.md").read_text()
 
@@ -140,7 +142,7 @@ def test_a_warm_start_writes_a_policy_that_loads_and_a_card_that_tells_its_makin
     config.write_text(
         json.dumps({"warmstart": {"output": str(tmp_path / "policy"), "stages": [{"steps": 2, "shop_episodes": 2}]}})
     )
-    assert sft.main([str(config), *argv]) == 0
+    assert main([str(config), *argv]) == 0
     assert re.search(r"shop_reward \d\.\d{3}  shop_success.*  qa_reward \d\.\d{3}", capsys.readouterr().out)
     weights = load_file(tmp_path / "policy" / "model.safetensors")
     assert {tensor.dtype for tensor in weights.values()} == {torch.float16}
@@ -163,7 +165,7 @@ def test_a_warm_start_that_clones_nothing_says_so(tmp_path, min_reward, slip):
     with pytest.raises(
         ValueError, match=f"nothing to clone: .* at least {min_reward}, got none; lower warmstart.data.min_reward"
     ):
-        sft.train(config)
+        train(config)
     assert not (tmp_path / "policy").exists()
 
 
@@ -179,14 +181,14 @@ def test_a_warm_start_that_clones_nothing_says_so(tmp_path, min_reward, slip):
 def test_a_wrong_config_is_one_clear_line(tmp_path, capsys, content, message):
     config = tmp_path / "wrong.yaml"
     config.write_text(content)
-    assert sft.main([str(config)]) == 1
+    assert main([str(config)]) == 1
     error = capsys.readouterr().err
     assert message in error
     assert len(error.strip().splitlines()) == 1
 
 
 def test_a_missing_config_is_one_clear_line(capsys):
-    assert sft.main(["experiments/warmstrat.yaml"]) == 1
+    assert main(["experiments/warmstrat.yaml"]) == 1
     assert "did you mean 'experiments/warmstart.yaml'" in capsys.readouterr().err
 
 
@@ -265,6 +267,6 @@ def test_a_warm_start_without_the_shop_tells_of_research_alone(tmp_path):
     config = warm_start(tmp_path / "policy", tokenizer=str(tmp_path))
     config.stages = [Stage(1, 0, 2, objectives=[1])]
     tiny_tokenizer().save_pretrained(tmp_path)
-    assert set(sft.train(config)) == {"qa_reward", "qa_success", "qa_turns", "qa_valid"}
+    assert set(train(config)) == {"qa_reward", "qa_success", "qa_turns", "qa_valid"}
     card = (tmp_path / "policy" / "README.md").read_text()
     assert "| QA: 2 validation tasks, greedy |" in card and "validation goals" not in card

@@ -5,7 +5,15 @@ from __future__ import annotations
 import random
 
 from lightning_mem1.context.tags import Tags, parse_turn
-from lightning_mem1.environments.webshop.baselines import EXPERT, Novice, Skill, attentive, oracle, play, rule_baseline
+from lightning_mem1.environments.webshop.baselines import (
+    EXPERT_SHOPPER,
+    ScriptedShopper,
+    ShopperSkill,
+    attentive,
+    oracle,
+    play,
+    rule_baseline,
+)
 from lightning_mem1.environments.webshop.page_reader import read_instruction, read_page
 from lightning_mem1.environments.webshop.tasks import ShopTasks
 
@@ -25,7 +33,7 @@ color: [black] [navy blue]
 size: [30w x 30l] [32w x 30l]
 Selected: {}
 Actions: click[option] click[buy now] click[description] click[features] click[< prev] click[back to search]"""
-SURE = Skill(choice=1, option=1, recover=0, browse=0, query=1)
+SURE = ShopperSkill(choice=1, option=1, recover=0, browse=0, query=1)
 
 
 def mean_reward(shopper) -> float:
@@ -60,7 +68,7 @@ def test_pages_are_read() -> None:
 
 
 def test_an_expert_writes_the_turns_of_an_episode_from_what_it_sees() -> None:
-    novice = Novice(random.Random(0), SURE)
+    novice = ScriptedShopper(random.Random(0), SURE)
     first = novice.turn(REQUEST, None, "Search page\nActions: search[words]", 10)
     assert first == (
         "<summary>tried none; search</summary><answer>search[slim fit men's jeans which is machine wash with color: "
@@ -77,7 +85,7 @@ def test_an_expert_writes_the_turns_of_an_episode_from_what_it_sees() -> None:
 
 
 def test_an_item_given_up_is_remembered_through_the_summary_alone() -> None:
-    novice = Novice(random.Random(0), EXPERT)
+    novice = ScriptedShopper(random.Random(0), EXPERT_SHOPPER)
     opened = "<summary>tried none; open one</summary><answer>click[bbbbbb]</answer>"
     lacking = ITEM.format("nothing").replace("[navy blue]", "[red]")
     back = novice.turn(REQUEST, opened, lacking, 8)
@@ -86,10 +94,10 @@ def test_an_item_given_up_is_remembered_through_the_summary_alone() -> None:
 
 
 def test_a_novice_that_forgets_options_finishes_those_it_has_begun() -> None:
-    careless = Skill(choice=1, option=0, recover=0, browse=0, query=1)
+    careless = ShopperSkill(choice=1, option=0, recover=0, browse=0, query=1)
 
     def action(selected: str, seed: int) -> str | None:
-        turn = Novice(random.Random(seed), careless).turn(REQUEST, None, ITEM.format(selected), 8)
+        turn = ScriptedShopper(random.Random(seed), careless).turn(REQUEST, None, ITEM.format(selected), 8)
         return parse_turn(turn, Tags()).action
 
     assert {action("nothing", seed) for seed in range(60)} == {"click[buy now]", "click[black]"}  # black: a slip
@@ -98,9 +106,9 @@ def test_a_novice_that_forgets_options_finishes_those_it_has_begun() -> None:
 
 
 def test_a_novice_that_clicks_what_is_not_there_goes_on_with_what_is() -> None:
-    stubborn = Skill(choice=1, option=0, recover=0, browse=0, query=1, miss=1)
+    stubborn = ShopperSkill(choice=1, option=0, recover=0, browse=0, query=1, miss=1)
     lacking, missed = ITEM.replace(" [32w x 30l]", ""), "click[32w x 30l]"
-    novice = Novice(random.Random(0), stubborn)
+    novice = ScriptedShopper(random.Random(0), stubborn)
     first = novice.turn(REQUEST, None, lacking.format("nothing"), 8)
     then = novice.turn(REQUEST, first, lacking.format("nothing"), 7)
     again = novice.turn(REQUEST, then, lacking.format("color: navy blue"), 6)
@@ -110,20 +118,24 @@ def test_a_novice_that_clicks_what_is_not_there_goes_on_with_what_is() -> None:
 
 
 def test_the_last_turn_buys() -> None:
-    turn = Novice(random.Random(0), EXPERT).turn(REQUEST, None, ITEM.format("nothing"), 1)
+    turn = ScriptedShopper(random.Random(0), EXPERT_SHOPPER).turn(REQUEST, None, ITEM.format("nothing"), 1)
     assert parse_turn(turn, Tags()).action == "click[buy now]"
 
 
 def test_tags_are_a_setting() -> None:
     tags = Tags(internal_state="think", action="do")
-    turn = Novice(random.Random(0), EXPERT, tags).turn(REQUEST, None, "Search page\nActions: search[words]", 10)
+    turn = ScriptedShopper(random.Random(0), EXPERT_SHOPPER, tags).turn(
+        REQUEST, None, "Search page\nActions: search[words]", 10
+    )
     assert turn.startswith("<think>tried none; ") and turn.endswith("]</do>")
 
 
 def test_every_turn_of_every_novice_is_well_formed_and_every_action_valid() -> None:
-    for seed, skill in enumerate((Skill(), Skill(0, 0, 0, 0.9), Skill(0.5, 0.5, 1.0, 0.5), EXPERT)):
+    for seed, skill in enumerate(
+        (ShopperSkill(), ShopperSkill(0, 0, 0, 0.9), ShopperSkill(0.5, 0.5, 1.0, 0.5), EXPERT_SHOPPER)
+    ):
         for task in VAL[:60]:
-            game = play(TASKS.env(task), Novice(random.Random(seed), skill))
+            game = play(TASKS.env(task), ScriptedShopper(random.Random(seed), skill))
             assert game.valid, (game.actions, game.replies)
             assert len(game.actions) <= 10
             for text in game.texts:
@@ -132,7 +144,7 @@ def test_every_turn_of_every_novice_is_well_formed_and_every_action_valid() -> N
 
 
 def test_equal_seeds_give_equal_episodes() -> None:
-    games = [play(TASKS.env(VAL[3]), Novice(random.Random(5), Skill())).texts for _ in range(2)]
+    games = [play(TASKS.env(VAL[3]), ScriptedShopper(random.Random(5), ShopperSkill())).texts for _ in range(2)]
     assert games[0] == games[1]
 
 
@@ -151,10 +163,10 @@ def test_the_rule_and_the_oracle_stop_when_their_turns_are_spent() -> None:
 
 
 def test_each_skill_of_a_novice_counts() -> None:
-    def reward(skill: Skill) -> float:
+    def reward(skill: ShopperSkill) -> float:
         rng = random.Random(1)
-        return mean_reward(lambda env: play(env, Novice(rng, skill)))
+        return mean_reward(lambda env: play(env, ScriptedShopper(rng, skill)))
 
-    default = reward(Skill())
-    assert reward(EXPERT) > reward(Skill(choice=0.9)) > default > reward(Skill(choice=0.0))
-    assert reward(Skill(option=1.0)) > default > reward(Skill(option=0.2))
+    default = reward(ShopperSkill())
+    assert reward(EXPERT_SHOPPER) > reward(ShopperSkill(choice=0.9)) > default > reward(ShopperSkill(choice=0.0))
+    assert reward(ShopperSkill(option=1.0)) > default > reward(ShopperSkill(option=0.2))
