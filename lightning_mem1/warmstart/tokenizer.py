@@ -35,10 +35,32 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int = 4096) -> Any:
     Returns:
         A transformers fast tokenizer with a Qwen-style chat template.
     """
-    from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
+    from tokenizers import AddedToken, pre_tokenizers, trainers
     from transformers import PreTrainedTokenizerFast
 
     tags = [f"<{slash}{name}>" for name in BLOCKS for slash in ("", "/")]
+    tokenizer = _untrained()
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocab_size - len(tags),
+        special_tokens=[END, TURN_START, TURN_END],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(texts, trainer)
+    tokenizer.add_tokens([AddedToken(tag, normalized=False, special=False) for tag in tags])
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        eos_token=END,
+        pad_token=END,
+        chat_template=CHAT_TEMPLATE,
+        clean_up_tokenization_spaces=False,
+    )
+
+
+def _untrained() -> Any:
+    """Byte-level BPE without merges: how text is normalised, split and decoded."""
+    from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers
+
     tokenizer = Tokenizer(models.BPE())
     tokenizer.normalizer = normalizers.Sequence(
         [
@@ -61,18 +83,4 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int = 4096) -> Any:
             decoders.Replace(Regex(rf"(?:^|(?<=[{re.escape(OPENERS)}])) (?=[^ \t\]<])"), ""),
         ]
     )
-    trainer = trainers.BpeTrainer(
-        vocab_size=vocab_size - len(tags),
-        special_tokens=[END, TURN_START, TURN_END],
-        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-        show_progress=False,
-    )
-    tokenizer.train_from_iterator(texts, trainer)
-    tokenizer.add_tokens([AddedToken(tag, normalized=False, special=False) for tag in tags])
-    return PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer,
-        eos_token=END,
-        pad_token=END,
-        chat_template=CHAT_TEMPLATE,
-        clean_up_tokenization_spaces=False,
-    )
+    return tokenizer
