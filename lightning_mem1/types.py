@@ -154,6 +154,7 @@ class Trajectory:
         group: Trajectories of the same task in one rl_step share this number (GRPO's group).
         seed: Seed of this trajectory's sampling.
         error: One line about what failed when `stop_reason` is ERROR.
+        error_at: ``file:line`` where the environment raised it; empty when it did not.
         seconds: Wall-clock time of the episode.
     """
 
@@ -164,6 +165,7 @@ class Trajectory:
     group: int = 0
     seed: int = 0
     error: str = ""
+    error_at: str = ""
     seconds: float = 0.0
 
     @property

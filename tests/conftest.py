@@ -70,8 +70,8 @@ def fit(tmp_path: Path) -> Callable[..., Any]:
         from lightning.pytorch import Trainer
 
         from lightning_mem1.callbacks import RolloutCallback
-        from lightning_mem1.cli.lightning_cli import TRAINER_DEFAULTS
         from lightning_mem1.cli.startup import quiet
+        from lightning_mem1.training.trainer import TRAINER_DEFAULTS
 
         settings = {
             **TRAINER_DEFAULTS,

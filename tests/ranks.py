@@ -25,7 +25,6 @@ from torch.distributed.tensor import DTensor
 from transformers import AutoTokenizer, Qwen2ForCausalLM  # noqa: F401
 
 from lightning_mem1 import callbacks
-from lightning_mem1.cli.lightning_cli import TRAINER_DEFAULTS
 from lightning_mem1.cli.startup import quiet
 from lightning_mem1.data.task_data import TaskDataModule
 from lightning_mem1.engine.local.engine import EngineSettings
@@ -33,6 +32,7 @@ from lightning_mem1.policy.policy import LoraSettings
 from lightning_mem1.rollout.settings import RolloutSettings
 from lightning_mem1.training.module import Mem1Module
 from lightning_mem1.training.strategy import ShardedBase
+from lightning_mem1.training.trainer import TRAINER_DEFAULTS
 from tiny_tasks import RankedTasks
 
 TIME_LIMIT_S = 300  # nobody waits for ever: a rank that hangs dies by SIGALRM, and its training counts as failed

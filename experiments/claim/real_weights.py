@@ -44,7 +44,7 @@ from lightning_mem1 import callbacks
 from lightning_mem1.callbacks.transcripts import readable, transcript
 from lightning_mem1.cli import startup
 from lightning_mem1.cli.evaluate import record
-from lightning_mem1.cli.lightning_cli import TRAINER_DEFAULTS, PlayingCommandLine
+from lightning_mem1.cli.lightning_cli import PlayingCommandLine
 from lightning_mem1.environments.qa.question import Question
 from lightning_mem1.environments.qa.tasks import QATasks
 from lightning_mem1.evaluation.measures import MEASURES, Measure
@@ -55,6 +55,7 @@ from lightning_mem1.evaluation.tables import as_json, row
 from lightning_mem1.evaluation.task_sets import task_sets
 from lightning_mem1.io.atomic_files import write_atomic
 from lightning_mem1.rollout.collect import information_ids
+from lightning_mem1.training.trainer import TRAINER_DEFAULTS
 from lightning_mem1.types import StopReason, Task, Trajectory, Turn
 from lightning_mem1.warmstart.model import save
 from lightning_mem1.warmstart.module import SftModule

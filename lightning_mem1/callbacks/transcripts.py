@@ -145,7 +145,8 @@ def transcript(trajectory: Trajectory, module: Mem1Module) -> dict[str, Any]:
 
 def readable(record: dict[str, Any]) -> str:
     """A transcript as text for a human."""
-    title = f"{record['task']}  reward {record['reward']:.2f}  {record['stop_reason']}  memory {record['memory']}"
+    ended = f"reward {record['reward']:.2f}  {record['stop_reason']}  memory {record['memory']}"
+    title = f"{printable(record['task'])}  {ended}"
     lines = [title, "=" * len(title), printable(record["prompt"])]
     for turn in record["turns"]:
         invalid = "" if turn["valid"] else "  (invalid, written again)" if turn["retried"] else "  (invalid)"

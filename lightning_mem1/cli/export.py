@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lightning_mem1.cli import errors, startup
-from lightning_mem1.training.loading import policy_of
+from lightning_mem1.training.loading import load_policy
 
 if TYPE_CHECKING:
     from lightning_mem1.cli.lightning_cli import CommandLine
@@ -51,7 +51,7 @@ def _export(argv: list[str]) -> int:
         if cli is None:
             return 0
         path, output = cli.resume_path, Path(cli.config.output).expanduser()
-        _write(policy_of(path, cli.config.model.policy), path, output, cli.config.merged)
+        _write(load_policy(path, cli.config.model.policy), path, output, cli.config.merged)
     return 0
 
 
@@ -83,7 +83,7 @@ def _export_alone(argv: list[str]) -> int:
         no_progress_bars()
         path = checkpoint_path(given.ckpt_path, None, "")
         assert path is not None
-        _write(policy_of(path), path, output, given.merged)
+        _write(load_policy(path), path, output, given.merged)
     return 0
 
 

@@ -21,19 +21,7 @@ from lightning_mem1.data.qa import QAData
 from lightning_mem1.data.task_data import TaskDataModule
 from lightning_mem1.data.webshop import WebShopData
 from lightning_mem1.training.module import Mem1Module
-
-TRAINER_DEFAULTS: dict[str, Any] = {
-    "accelerator": "auto",
-    "devices": 1,
-    "max_epochs": -1,  # data.num_rl_steps ends the run
-    "check_val_every_n_epoch": None,  # count batches over epochs, however long one is
-    "val_check_interval": 10,  # batches, and a batch is an rl_step
-    "num_sanity_val_steps": 0,
-    "log_every_n_steps": 1,
-    "enable_progress_bar": False,
-    "enable_model_summary": False,
-    "use_distributed_sampler": False,  # tasks are shared out by the datamodule
-}
+from lightning_mem1.training.trainer import TRAINER_DEFAULTS
 
 
 class CommandLine(LightningCLI):

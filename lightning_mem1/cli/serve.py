@@ -81,11 +81,11 @@ def _serve_config(argv: list[str]) -> int:
 def trained(source: str, dtype: str, checkpoint: str | None) -> Policy:
     """A policy with the weights of a checkpoint, if any, merged into its own."""
     from lightning_mem1.policy.policy import Policy
-    from lightning_mem1.training.loading import policy_of
+    from lightning_mem1.training.loading import load_policy
 
     if checkpoint is None:
         return Policy.load(source, dtype=dtype)
-    policy = policy_of(checkpoint, source)
+    policy = load_policy(checkpoint, source)
     policy.merge()
     return policy
 

@@ -19,8 +19,9 @@ from lightning_mem1.context import memory
 from lightning_mem1.context.formats import prompt_format
 from lightning_mem1.context.sentence_encoder import Encoder
 from lightning_mem1.context.tags import ParsedTurn, escape_tags, parse_turn
-from lightning_mem1.rollout.env_guard import EnvGuard
+from lightning_mem1.rollout.env_guard import EnvError, EnvGuard, checked_task
 from lightning_mem1.rollout.env_threads import EnvThreads
+from lightning_mem1.rollout.plain_values import valid_text
 from lightning_mem1.rollout.seeds import turn_seed
 from lightning_mem1.rollout.settings import RolloutSettings
 from lightning_mem1.types import (
@@ -143,14 +144,15 @@ class _Rollout:
         trajectory = Trajectory(episode.task, [], [], StopReason.MAX_TURNS, episode.group, episode.seed)
         player = _Player(episode, trajectory, time.perf_counter())
         try:
+            trajectory.task = checked_task(episode.task)
             observation = self.guard.observe(episode.env)
-        except Exception as error:
-            _fail(player, f"{type(error).__name__}: {error}")
+        except EnvError as error:
+            _fail(player, str(error), error.at)
             return player
         if len(observation) > self.engine.max_context_tokens * MAX_CHARS_PER_TOKEN:  # not worth its tokenising
             _end(player, StopReason.CONTEXT)
             return player
-        trajectory.prompt_ids = prompt_ids(episode.task, observation, self.tokenizer, self.settings, self.mode)
+        trajectory.prompt_ids = prompt_ids(trajectory.task, observation, self.tokenizer, self.settings, self.mode)
         self.ask(session, player)
         return player
 
@@ -242,15 +244,15 @@ class _Rollout:
         assert player.parsed is not None
         try:
             self._record(player, player.trajectory.turns[-1], player.parsed, reply.result())
-        except Exception as error:
-            _fail(player, f"{type(error).__name__}: {error}")
+        except EnvError as error:
+            _fail(player, str(error), error.at)
 
     def _record(self, player: _Player, turn: Turn, parsed: ParsedTurn, result: StepResult) -> None:
         turn.action = parsed.action
         turn.reward, turn.info = result.reward, result.info
         turn.valid = result.valid and parsed.action is not None
         turn.information = result.information if not parsed.problem else f"{parsed.problem}\n{result.information}"
-        turns_left = player.episode.task.max_turns - len(player.trajectory.acts)
+        turns_left = player.trajectory.task.max_turns - len(player.trajectory.acts)
         if result.done:
             _end(player, StopReason.DONE)
         elif turns_left <= 0:
@@ -345,6 +347,7 @@ def _end(player: _Player, reason: StopReason) -> None:
     player.trajectory.seconds = time.perf_counter() - player.started
 
 
-def _fail(player: _Player, problem: str) -> None:
-    player.trajectory.error = " ".join(problem.split())[:300]
+def _fail(player: _Player, problem: str, at: str = "") -> None:
+    player.trajectory.error = valid_text(" ".join(problem.split()))[:300]
+    player.trajectory.error_at = at
     _end(player, StopReason.ERROR)

@@ -1,4 +1,6 @@
-"""What an environment may do to a rollout: it has so much time, and what it answers is looked at before it is used.
+"""What an environment may do to a rollout: it has so much time, and what it replies is checked before it is used.
+
+Whatever an environment raises arrives as an `EnvError`, `sys.exit` and a cancelled task too; only Ctrl-C does not.
 
 The time limit lets the rollout go on, it does not end the call: Python cannot stop a thread. A call that never returns
 keeps its thread (and whatever it holds) until the process ends.
@@ -8,16 +10,53 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from numbers import Real
 from queue import Empty, SimpleQueue
 from threading import Thread
 from typing import Any, TypeVar
 
-from lightning_mem1.types import Env, StepResult
+import numpy as np
+
+from lightning_mem1.rollout.plain_values import UNPRINTABLE, bounded, plain, valid_text
+from lightning_mem1.types import Env, StepResult, Task
 
 T = TypeVar("T")
 NUMBERS = ("success", "em", "f1", "search")  # entries of `StepResult.info` that metrics are made of
+MAX_NUMBER = 1e9  # of a reward or a metric: squares and sums of larger ones leave float32
+MAX_ERROR_CHARS = 300
+
+
+class EnvError(Exception):
+    """What went wrong in an environment, as text: the error itself may not even be printable.
+
+    Attributes:
+        at: ``file:line`` where it was raised; empty when nobody knows.
+    """
+
+    def __init__(self, message: str, at: str = "") -> None:
+        super().__init__(message)
+        self.at = at
+
+    @classmethod
+    def of(cls, error: BaseException) -> EnvError:
+        """The error of an environment, its name before its message."""
+        if isinstance(error, EnvError):
+            return error
+        try:
+            message = str(error)[: 4 * MAX_ERROR_CHARS]
+        except Exception:
+            message = UNPRINTABLE
+        text = " ".join(valid_text(f"{type(error).__name__}: {message}").split())
+        return cls(text[:MAX_ERROR_CHARS], _place(error))
+
+
+def _place(error: BaseException) -> str:
+    """``file:line`` of the innermost frame."""
+    frame = error.__traceback__
+    while frame is not None and frame.tb_next is not None:
+        frame = frame.tb_next
+    return f"{frame.tb_frame.f_code.co_filename}:{frame.tb_lineno}" if frame else ""
 
 
 class EnvGuard:
@@ -40,27 +79,31 @@ class EnvGuard:
         """What an environment shows first, however long.
 
         Raises:
-            TimeoutError: it took too long.
-            TypeError: it is no text.
-            Exception: whatever the environment raises.
+            EnvError: it took too long, it is no text, or the environment failed.
         """
-        return _text("observe()", self._within(env.observe, "observe()"))
+        return self._checked(lambda: _text("observe()", self._within(env.observe, "observe()")))
 
     def step(self, env: Env, action: str) -> StepResult:
         """Carry out an action; the answer holds plain values of the types that `StepResult` names.
 
         Raises:
-            TimeoutError: it took too long.
-            TypeError, ValueError: the answer is not what `StepResult` says.
-            Exception: whatever the environment raises.
+            EnvError: it took too long, the reply is not what `StepResult` says, or the environment failed.
         """
-        return checked(self._within(lambda: env.step(action), "step()"), self.max_chars)
+        return self._checked(lambda: checked(self._within(lambda: env.step(action), "step()"), self.max_chars))
 
     def close(self) -> None:
         """Let the thread end; one that was left behind ends when its call returns."""
         if self._calls:
             self._calls.put(None)
         self._calls = None
+
+    def _checked(self, call: Callable[[], T]) -> T:
+        try:
+            return call()
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:
+            raise EnvError.of(error) from None
 
     def _within(self, call: Callable[[], T], name: str) -> T:
         if self.timeout_s is None:
@@ -74,7 +117,7 @@ class EnvGuard:
         except Empty:
             self.close()
             raise TimeoutError(
-                f"expected {name} to return within {self.timeout_s:g} s, got nothing; mend the environment or raise "
+                f"expected {name} to return within {self.timeout_s:g} s, got nothing; fix the environment or raise "
                 "model.rollout.env_timeout_s"
             ) from None
         if answer.error:
@@ -110,39 +153,63 @@ def checked(result: Any, max_chars: int) -> StepResult:
     """
     if not isinstance(result, StepResult):
         raise TypeError(f"expected step() to return a StepResult, got {type(result).__name__}")
-    if not isinstance(result.reward, Real) or not math.isfinite(result.reward):
-        raise ValueError(f"an environment's reward must be a finite number, got {str(result.reward)[:50]}")
-    for name in ("done", "valid"):
-        if getattr(result, name) not in (True, False):
-            raise TypeError(f"expected {name} to be True or False, got {str(getattr(result, name))[:50]}")
+    reward = _number("an environment's reward", result.reward)
+    done, valid = (_flag(name, getattr(result, name)) for name in ("done", "valid"))
     information = bounded(_text("information", result.information), max_chars)
-    info = _info(result.info, max_chars)
-    return StepResult(information, float(result.reward), bool(result.done), bool(result.valid), info)
+    return StepResult(information, reward, done, valid, _info(result.info, max_chars))
+
+
+def _number(name: str, value: Any) -> float:
+    """A number of Python's or numpy's own that float32 can square."""
+    if isinstance(value, np.bool_):
+        return float(value)
+    try:
+        number = float(value) if isinstance(value, Real) else math.nan
+    except OverflowError:
+        number = math.inf
+    if not abs(number) <= MAX_NUMBER:
+        raise ValueError(f"expected {name} to be a finite number of at most {MAX_NUMBER:g}, got {_shown(value)}")
+    return number
+
+
+def _flag(name: str, value: Any) -> bool:
+    if isinstance(value, bool | np.bool_) or (isinstance(value, int | float) and value in (0, 1)):
+        return bool(value)
+    raise TypeError(f"expected {name} to be True or False, got {_shown(value)}")
+
+
+def _shown(value: Any) -> str:
+    """A value and its type, for a message: ``'1.0' (str)``."""
+    shown = plain(value, max_chars=50)
+    return f"{shown!r} ({type(value).__name__})" if isinstance(value, str) else f"{shown} ({type(value).__name__})"
 
 
 def _info(info: Any, max_chars: int) -> dict[str, Any]:
     """Numbers and words for metrics and transcripts."""
     if not isinstance(info, Mapping):
         raise TypeError(f"expected info to be a dict, got {type(info).__name__}")
-    for name in NUMBERS:
-        number = info.get(name, 0.0)
-        if not isinstance(number, Real) or not math.isfinite(number):
-            raise ValueError(f"expected info['{name}'] to be a finite number, got {str(number)[:50]}")
-    return {str(key): bounded(value, max_chars) if isinstance(value, str) else value for key, value in info.items()}
+    numbers = {name: _number(f"info['{name}']", info[name]) for name in NUMBERS if name in info}
+    values = plain(info, max_chars)
+    return {**values, **numbers} if isinstance(values, dict) else dict(numbers)
 
 
 def _text(name: str, value: Any) -> str:
     """A text that can be written as UTF-8."""
     if not isinstance(value, str):
         raise TypeError(f"expected {name} to be text, got {type(value).__name__}")
-    return value.encode("utf-8", "replace").decode()
+    return valid_text(value)
 
 
-def bounded(text: str, max_chars: int) -> str:
-    """A text without its middle when it is longer: a reply of megabytes is not worth its tokenising.
+def checked_task(task: Task) -> Task:
+    """A copy of a task that its environment does not hold, its words valid text.
 
-    >>> bounded("0123456789", 4)
-    '0189'
+    Raises:
+        EnvError: a field is not what `Task` says.
     """
-    head = max_chars // 2
-    return text if len(text) <= max_chars else text[:head] + text[len(text) - (max_chars - head) :]
+    problem = ""
+    for name, kind in (("id", str), ("prompt", str), ("max_turns", int)):
+        if not isinstance(value := getattr(task, name), kind) or isinstance(value, bool):
+            problem = problem or f"expected a task's {name} to be {kind.__name__}, got {_shown(value)}"
+    if problem:
+        raise EnvError(f"TypeError: {problem}")
+    return replace(task, id=valid_text(task.id), prompt=valid_text(task.prompt))

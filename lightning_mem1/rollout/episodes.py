@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from lightning_mem1.rollout.env_guard import EnvError
 from lightning_mem1.types import Env, StepResult, Task, TaskSource
 
 
 class BrokenEnv:
     """Stands for an environment that could not be made; says so as soon as it is looked at."""
 
-    def __init__(self, error: Exception) -> None:
+    def __init__(self, error: EnvError) -> None:
         self.error = error
 
     def observe(self) -> str:
@@ -24,5 +25,7 @@ def make_env(source: TaskSource, task: Task) -> Env:
     """The task's environment, or a `BrokenEnv` when it cannot be made: a bad rollout is data."""
     try:
         return source.env(task)
-    except Exception as error:
-        return BrokenEnv(error)
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:
+        return BrokenEnv(EnvError.of(error))

@@ -225,7 +225,10 @@ class Generous(WordEnv):
 def test_a_reward_that_is_no_number_is_an_error_of_that_episode():
     trajectory = play(Generous(["a", "b"]), [GOOD] * 2)
     assert trajectory.stop_reason == StopReason.ERROR
-    assert trajectory.error == "ValueError: an environment's reward must be a finite number, got nan"
+    assert (
+        trajectory.error
+        == "ValueError: expected an environment's reward to be a finite number of at most 1e+09, got nan (float)"
+    )
     assert trajectory.reward == 0.0
 
 
