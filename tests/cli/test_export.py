@@ -132,7 +132,7 @@ def test_an_adapter_on_the_bundled_policy_names_it_so_on_every_machine(tmp_path,
 
 
 def test_the_card_tells_base_settings_and_rl_step(config, make_module, tiny_folder):
-    trained(make_module, memory="window", window=3)
+    trained(make_module, memory={"mode": "window", "window": 3})
     assert export.main(["--ckpt_path", LAST, "--output", "out"]) == 0
     text = Path("out/README.md").read_text()
     front = yaml.safe_load(text.split("---")[1])
