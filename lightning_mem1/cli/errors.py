@@ -136,6 +136,10 @@ def explain_parsing(message: str, keys: Iterable[str], config: str | None, argv:
         )
     if found := re.search(r"Problem with given class_path '([^']+)':\s*\n\s*(.+)", message):
         return f"cannot use class '{found[1]}' in {where(found[1])}: {found[2].strip()}; mend class_path"
+    union = re.search(r'Parser key "([\w.]+)":\s*\n\s*Does not validate .*\n\s*Subtypes: \[(.+)\]\n', message)
+    if union and (given := re.findall(r"Given value: (.*)", message)):
+        types = [_type(each).partition("[")[0] for each in re.split(r", (?![^\[]*\])", union[2])]
+        return f"wrong value for '{union[1]}' in {where(union[1])}: expected {' or '.join(types)}, got {given[-1]}"
     return f"cannot read the settings in {where('')}: {' '.join(message.split())[:300]}"
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -30,8 +31,7 @@ def with_mode(argv: Sequence[str], config: str | None, key: str = "model.memory"
 
 def _given(argv: Sequence[str], option: str) -> str | None:
     """The last value of ``--model.memory VALUE`` or ``--model.memory=VALUE``."""
-    pairs = zip(argv, [*argv[1:], ""], strict=True)
-    values = [following for argument, following in pairs if argument == option]
+    values = [following for argument, following in pairwise(argv) if argument == option]
     values += [argument.partition("=")[2] for argument in argv if argument.startswith(f"{option}=")]
     return values[-1] if values else None
 

@@ -19,12 +19,14 @@ import weakref
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import chain
-from typing import Any
+from typing import Any, TypeVar
 
 from lightning_mem1.context.memory import Kind, MemoryMode, Runs, standing
 from lightning_mem1.context.settings import MemorySetting, memory_mode
 from lightning_mem1.io.dotted_names import reason
 from lightning_mem1.types import Trajectory, Turn
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -153,16 +155,21 @@ def kept(memory: MemoryMode, turns: Sequence[Turn]) -> Runs:
     Raises:
         ValueError: the mode failed; one line with its file and line.
     """
-    try:
-        runs = list(memory.context(standing(turns)))
-    except Exception as error:
-        raise ValueError(f"memory mode '{memory}' failed after {len(turns)} turns: {reason(error)}; fix it") from error
+    runs = _asked(memory, turns, lambda: list(memory.context(standing(turns))))
     if strange := [run for run in runs if not isinstance(run, Sequence)]:
         raise ValueError(
             f"memory mode '{memory}' keeps no runs of ids: expected lists, such as turn.action_ids, got "
             f"{strange[0]!r:.80}; fix its context()"
         )
     return runs
+
+
+def _asked(memory: MemoryMode, turns: Sequence[Turn], question: Callable[[], T]) -> T:
+    """What a mode says after some turns; somebody's own code may fail."""
+    try:
+        return question()
+    except Exception as error:
+        raise ValueError(f"memory mode '{memory}' failed after {len(turns)} turns: {reason(error)}; fix it") from error
 
 
 def context_ids(prompt_ids: Sequence[int], turns: Sequence[Turn], memory: MemorySetting = "mem1") -> list[int]:
@@ -179,10 +186,10 @@ def next_kind(turns: Sequence[Turn], memory: MemorySetting, prompt_tokens: int =
     """What kind of call comes after `turns`: an act, or one that writes the memory.
 
     Raises:
-        ValueError: the mode asks for something else, or for a memory before there is an act to remember.
+        ValueError: the mode failed, asks for something else, or for a memory before there is an act to remember.
     """
     mode, before = memory_mode(memory), standing(turns)
-    kind = mode.due(before, prompt_tokens)
+    kind = _asked(mode, turns, lambda: mode.due(before, prompt_tokens))
     if kind not in ("act", "memory"):
         raise ValueError(f"memory mode '{mode}' asks for no kind of call: expected act or memory, got {kind!r}; fix it")
     if kind == "memory" and (not before or before[-1].kind == "memory"):

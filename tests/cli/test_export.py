@@ -146,6 +146,22 @@ def test_the_card_tells_base_settings_and_rl_step(config, make_module, tiny_fold
     assert "PreTrainedTokenizerFast" in text
 
 
+def test_a_checkpoint_from_before_memory_was_one_value_is_exported_with_the_same_card(
+    make_module, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    expected = trained(make_module, memory={"mode": "window", "window": 3})
+    assert export.main(["--ckpt_path", LAST, "--output", "today"]) == 0
+    checkpoint = torch.load(LAST, weights_only=True)
+    settings = checkpoint["lightning_mem1"]["settings"]
+    settings |= {"memory": "window", "window": 3}
+    settings["rollout"] |= {"wire": settings["rollout"].pop("format"), "note_embedding": ""}
+    torch.save(checkpoint, LAST)
+    assert export.main(["--ckpt_path", LAST, "--output", "before"]) == 0
+    assert Path("before/README.md").read_text() == Path("today/README.md").read_text()
+    torch.testing.assert_close(logits(Policy.load("before").model), expected, atol=1e-5, rtol=0)
+
+
 def test_a_folder_that_holds_something_is_only_written_by_force(config, make_module, capsys):
     trained(make_module)
     assert export.main([config, "--output=out"]) == 0

@@ -126,7 +126,7 @@ def _single_copy(trajectory: Trajectory, layout: str, contexts: Contexts, state_
     if layout == "stitched":
         return stitched([trajectory], contexts)
     if state_end is None:
-        raise ValueError("layout official hides internal states: expected state_end to say where they end")
+        raise ValueError("layout official hides internal states: expected state_end to tell where they end")
     return official([trajectory], state_end)
 
 
