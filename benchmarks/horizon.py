@@ -22,7 +22,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 from baseline import Ratios, arguments, finish, integers
 
-from lightning_mem1.context.memory import contexts
+from lightning_mem1.context.contexts import contexts
 from lightning_mem1.engine.local.engine import EngineSettings, LocalEngine
 from lightning_mem1.policy.policy import LoraSettings, Policy
 from lightning_mem1.rollout.collect import Episode, collect

@@ -53,7 +53,7 @@ def gaps(
     """Differences (N,) of the log-probabilities in nats, the turns (N,) they belong to, and the tokens it took."""
     end = partial(
         state_end,
-        decode=lambda ids: str(policy.tokenizer.decode(ids, skip_special_tokens=False)),
+        decode=settings.encoder(policy.tokenizer).decode,
         tag=settings.tags.internal_state,
     )
     differences, turns, tokens = [], [], 0

@@ -93,13 +93,13 @@ def earned(seed: int, skill: ResearcherSkill) -> dict[str, float]:
 
 def speed(seed: int, k: int, number: int = 4000) -> int:
     """Tasks composed and prompted per second, the best of five runs: other work on the machine only slows them."""
-    source, wire = EncyclopediaTasks(seed, objectives=k), prompt_format("qa", QA_TAGS)
+    source, chosen = EncyclopediaTasks(seed, objectives=k), prompt_format("qa", QA_TAGS)
     size, best = source.size("train"), 0.0
     for _ in range(5):
         started = time.perf_counter()
         for index in range(number):
             task = source.task("train", index % size)
-            wire.prompt(task.prompt, "", task.max_turns, "brief")
+            chosen.prompt(task.prompt, "", task.max_turns, "brief")
         best = max(best, number / (time.perf_counter() - started))
     return round(best)
 

@@ -13,11 +13,14 @@ import random
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from itertools import chain
 from numbers import Real
 from typing import Any
 
-from lightning_mem1.context.memory import MODES, STAGED, Kept, context_ids
+from lightning_mem1.context.contexts import context_ids, next_kind
+from lightning_mem1.context.memory import MemoryMode
+from lightning_mem1.context.modes.mem1 import Mem1
+from lightning_mem1.context.modes.summary import Summary
+from lightning_mem1.context.settings import memory_mode
 from lightning_mem1.context.tags import Tags, escape_tags
 from lightning_mem1.types import Env, StepResult, Task, TaskSource, Turn
 
@@ -62,7 +65,7 @@ class EnvReport:
 class MemoryReport:
     """How the longest context grows, prompt included, with turns of 8 tokens (3 written, 5 replied).
 
-    A memory that is written apart has 3 tokens, its opening of 1 included, and the context it is written in counts too.
+    A memory of a staged mode has 3 tokens, its opening of 1 included, and the context it is written in counts too.
 
     Attributes:
         longest: By number of turns that act: tokens of the longest context.
@@ -97,7 +100,7 @@ def check_env(
         actions: One episode to play first, best one that ends.
         player: Writes an action from what it was shown; None for `random_action`, which knows ``name[argument]``.
         num_episodes: Episodes of the player.
-        tags: Tags of the wire format; None for the default ones.
+        tags: Tags of the prompt format; None for the default ones.
         strangers: Texts come from outside (the web, a corpus) and may hold tags: the rollout makes them harmless.
         seed: Of the player.
 
@@ -178,10 +181,10 @@ class _EnvChecker:
         at = next((i for i, (a, b) in enumerate(zip(text, harmless, strict=True)) if a != b), 0)
         self.expect(
             self.strangers or text == harmless,
-            f"no tag of the wire format in {where}",
+            f"no tag of the prompt format in {where}",
             text[at : at + 40],
-            f"leave tags to the wire format: the agent would read {harmless[at : at + 40]!r}; for texts from outside, "
-            "which the rollout makes harmless, give strangers=True",
+            f"leave tags to the prompt format: the agent would read {harmless[at : at + 40]!r}; for texts from "
+            "outside, which the rollout makes harmless, give strangers=True",
         )
 
     def step(self, env: Env, action: str) -> StepResult:
@@ -272,28 +275,23 @@ class _EnvChecker:
             self.expect(one == other, what, difference, advice)
 
 
-def check_memory(
-    mode: str | Callable[[Sequence[Turn], int], Kept], window: int = 2, staged: bool | None = None
-) -> MemoryReport:
+def check_memory(memory: Any) -> MemoryReport:
     """Check a memory mode.
 
     Args:
-        mode: Its name in `memory.MODES`, or the function that would stand there.
-        window: Turns kept by modes that count them.
-        staged: A turn of its own writes the memory after each act; None for what `memory.STAGED` says of the name.
+        memory: What ``model.memory`` may be: a word, a dotted name, either with settings of its own, or in Python the
+            mode, its class, or a function of the turns.
 
     Returns:
         How its longest context grows.
 
     Raises:
         AssertionError: with one line, on the first thing that is not as it should be.
+        ValueError: it is no memory mode, or its code failed.
     """
-    staged = isinstance(mode, str) and mode in STAGED if staged is None else staged
-    rule = MODES[mode] if isinstance(mode, str) and mode in MODES else mode
-    if isinstance(rule, str):
-        return check_contexts(lambda prompt, turns: context_ids(prompt, turns, rule, window), f"'{rule}'")
-    name = f"'{mode}'" if isinstance(mode, str) else f"'{getattr(mode, '__name__', mode)}'"
-    return check_contexts(lambda prompt, turns: [*prompt, *chain.from_iterable(rule(turns, window))], name, staged)
+    mode = memory_mode(memory)
+    name = f"'{mode.name.rpartition('.')[2]}'"
+    return _check(lambda prompt, turns: context_ids(prompt, turns, mode), name, mode)
 
 
 def check_contexts(context: Context, name: str = "given", staged: bool = False) -> MemoryReport:
@@ -310,7 +308,13 @@ def check_contexts(context: Context, name: str = "given", staged: bool = False) 
     Raises:
         AssertionError: as `check_memory`.
     """
-    prompt, turns = [1, 2, 3], _turns(12, random.Random(0), staged)
+    return _check(context, name, Summary() if staged else Mem1())
+
+
+def _check(context: Context, name: str, mode: MemoryMode) -> MemoryReport:
+    """Check contexts over turns of the kinds that a mode asks for."""
+    prompt = [1, 2, 3]
+    turns = _turns(12, random.Random(0), mode, len(prompt))
     kept, seen = copy.deepcopy(turns), []
     for t in range(len(turns) + 1):
         first, second = list(context(prompt, turns[:t])), list(context(prompt, turns[:t]))
@@ -327,21 +331,24 @@ def check_contexts(context: Context, name: str = "given", staged: bool = False) 
     _expect(not changed, name, "contexts that later turns do not change", f"others at turns {changed}", advice)
     longest = {}
     for number in (1, 2, 4, 8, 16, 32):
-        even = [*_turns(number, None, staged), Turn([], [])]
+        even = [*_turns(number, None, mode, len(prompt)), Turn([], [])]
         openings = [even[t].opening_ids for t in range(len(even))]
         longest[number] = max(len([*context(prompt, even[:t]), *openings[t]]) for t in range(len(even)))
     return MemoryReport(longest, (longest[32] - longest[16]) / 16)
 
 
-def _turns(number: int, rng: random.Random | None, staged: bool) -> list[Turn]:
-    """Turns of ids that no other turn has; lengths are 3 and 5 without `rng`. With `staged` a memory after each."""
-    turns = []
+def _turns(number: int, rng: random.Random | None, mode: MemoryMode, prompt_tokens: int) -> list[Turn]:
+    """Turns of ids that no other turn has, with a memory wherever one is due.
+
+    Lengths are 3 written and 5 replied without `rng`.
+    """
+    turns: list[Turn] = []
     for t in range(number):
         written, replied = (rng.randint(1, 6), rng.randint(1, 9)) if rng else (3, 5)
         start = 1000 * (t + 1)
         action = list(range(start, start + written))
         turns.append(Turn(action, [0.0] * written, list(range(start + 500, start + 500 + replied))))
-        if staged:
+        if next_kind(turns, mode, prompt_tokens) == "memory":
             memory = list(range(start + 701, start + 701 + (rng.randint(1, 4) if rng else 2)))
             turns.append(Turn(memory, [0.0] * len(memory), kind="memory", opening_ids=[start + 700]))
     return turns

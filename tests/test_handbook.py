@@ -77,7 +77,7 @@ def test_the_yaml_blocks_are_configs_and_name_the_environment_of_the_contributin
 
 def test_every_key_that_is_logged_stands_in_the_table_and_every_row_is_logged(make_module, make_data, fit):
     """Runs that have, between them, everything that may be logged: questions, a critic, corrections, imitation."""
-    qa = RolloutSettings(wire="qa", max_new_tokens=6, max_information_tokens=40, prompt="brief")
+    qa = RolloutSettings(format="qa", max_new_tokens=6, max_information_tokens=40, prompt="brief")
     roomy = EngineSettings(num_slots=8, max_context_tokens=400)
     corrected = MismatchSettings(correction="tis")
     runs = (

@@ -8,7 +8,8 @@ from typing import ClassVar
 
 import pytest
 
-from lightning_mem1.context.memory import MODES
+from lightning_mem1.context.memory import MemoryMode
+from lightning_mem1.context.modes import MODES
 from lightning_mem1.context.tags import QA_TAGS
 from lightning_mem1.environments.qa.tasks import EncyclopediaTasks
 from lightning_mem1.environments.webshop.tasks import ShopTasks
@@ -179,7 +180,7 @@ class Tagged(Sound):
         (Endless, "expected the end to be the end, got done=False one step later; raise, or return done=True again"),
         (Dicing, "expected the same replies to the same actions in a second environment, got "),
         (Shared, "expected two environments of one task to share no state, got ('on 3'"),
-        (Tagged, "expected no tag of the wire format in information, got <state>on</state>; leave tags to the wire"),
+        (Tagged, "expected no tag of the prompt format in information, got <state>on</state>; leave tags to the pr"),
     ],
 )
 def test_what_an_environment_gets_wrong_is_one_line(kind, line):
@@ -221,7 +222,7 @@ def test_tags_in_texts_of_strangers_are_allowed_when_said_so():
 
 @pytest.mark.parametrize("mode", list(MODES))
 def test_our_memory_modes_pass_and_only_full_grows_with_every_turn(mode):
-    report = check_memory(mode, window=2)
+    report = check_memory(mode)
     assert report.bounded == (mode != "full")
     # prompt of 3, turns of 3 + 5
     expected = {"mem1": [11] * 6, "none": [8] * 6, "window": [11] + [19] * 5}
@@ -235,42 +236,47 @@ def test_our_memory_modes_pass_and_only_full_grows_with_every_turn(mode):
 def test_a_mode_whose_memory_is_written_apart_is_checked_over_turns_of_both_kinds():
     seen = []
 
-    def latest_two(turns, window):
-        seen.append([turn.kind for turn in turns])
-        memories, acts = ([turn for turn in turns if turn.kind == kind] for kind in ("memory", "act"))
-        return [*(turn.ids for turn in memories[-1:]), *whole(acts[-1:])]
+    class LatestTwo(MemoryMode):
+        staged = True
 
-    assert check_memory(latest_two, staged=True).longest[32] == 15
-    assert ["act", "memory", "act"] in seen
-    with pytest.raises(AssertionError, match="'backwards': expected turns oldest first and none twice"):
+        def context(self, turns):
+            seen.append([turn.kind for turn in turns])
+            memories, acts = ([turn for turn in turns if turn.kind == kind] for kind in ("memory", "act"))
+            return [*(turn.ids for turn in memories[-1:]), *whole(acts[-1:])]
 
-        def backwards(turns, window):
+    class Backwards(MemoryMode):
+        staged = True
+
+        def context(self, turns):
             return [*whole(turns[-1:]), *(turn.ids for turn in turns[:-1] if turn.kind == "memory")]
 
-        check_memory(backwards, staged=True)
+    assert check_memory(LatestTwo).longest[32] == 15
+    assert ["act", "memory", "act"] in seen
+    with pytest.raises(AssertionError, match="'Backwards': expected turns oldest first and none twice"):
+        check_memory(Backwards())
 
 
 def whole(turns):
     return [ids for turn in turns for ids in (turn.ids, turn.information_ids)]
 
 
-def cut(turns, window):
+def cut(turns):
     return [turn.information_ids[:2] for turn in turns[-1:]]
 
 
-def newest_first(turns, window):
+def newest_first(turns):
     return whole(list(turns)[::-1])
 
 
-def twice(turns, window):
+def twice(turns):
     return whole([*turns[-1:], *turns[-1:]])
 
 
-def of_its_own(turns, window):
+def of_its_own(turns):
     return [[7], *whole(turns[-1:])]
 
 
-def dicing(turns, window):
+def dicing(turns):
     return whole(random.sample(list(turns), 1)) if len(turns) > 5 else whole(turns)
 
 
@@ -282,12 +288,12 @@ class Longest:
     def __init__(self):
         self.most = 0
 
-    def __call__(self, turns, window):
+    def __call__(self, turns):
         self.most = max(self.most, len(turns))
         return whole(turns[-1:] if self.most < 6 else turns)
 
 
-def emptying(turns, window):
+def emptying(turns):
     kept = whole([Turn(list(turn.action_ids), [], list(turn.information_ids)) for turn in turns[-1:]])
     for turn in turns[:-1]:
         turn.information_ids.clear()

@@ -28,7 +28,7 @@ from baseline import integers
 from generalization import MEMORY
 from upper_bound import faultless
 
-from lightning_mem1.context.memory import contexts
+from lightning_mem1.context.contexts import contexts
 from lightning_mem1.environments.qa.encyclopedia.questions import WORDINGS, Wording
 from lightning_mem1.environments.qa.scripted_researcher.notation import NOTATIONS, Notation
 from lightning_mem1.policy.policy import Policy

@@ -54,7 +54,6 @@ from lightning_mem1.evaluation.report import plots
 from lightning_mem1.evaluation.tables import as_json, row
 from lightning_mem1.evaluation.task_sets import task_sets
 from lightning_mem1.io.atomic_files import write_atomic
-from lightning_mem1.rollout.collect import information_ids
 from lightning_mem1.training.trainer import TRAINER_DEFAULTS
 from lightning_mem1.types import StopReason, Task, Trajectory, Turn
 from lightning_mem1.warmstart.model import save
@@ -118,13 +117,12 @@ class Run:
     def questions(self) -> dict[str, Any]:
         """The ids of the training questions whose answer one search finds, as the policy would see the reply."""
         cli = self._opened(self.start)
-        source, settings, tokenizer = cli.datamodule.source, cli.model.rollout_settings, cli.model.policy.tokenizer
+        source, encoder = cli.datamodule.source, cli.model.encoder
 
         def shown(question: Question) -> str:
             found = source.retriever.search([question.text], source.top_k)[0]
-            told = source.env(source.task("train", 0)).write(found)
-            ids = information_ids(told, 10, lambda text: tokenizer.encode(text, add_special_tokens=False), settings)
-            return str(tokenizer.decode(ids))
+            reply = source.env(source.task("train", 0)).write(found)
+            return encoder.decode(encoder.information_ids(reply, 10))
 
         asked = [each for those in source.composers["train"].sources.values() for each in those if not each.needs]
         return {"asked": len(asked), "found": [each.id for each in asked if worded(shown(each), each.answers)]}

@@ -108,8 +108,8 @@ class Cloned(Dataset[list[Trajectory]]):
             played.append(Episode(task, self.source.env(task), group))
         numbered = self.source.variant == "numbered"
         readers = [Reader(each.task, settings.tags, numbered, self.restated) for each in played]
-        found = collect(played, ScriptedEngine(self.tokenizer, readers), self.tokenizer, settings, self.config.memory)
+        found = collect(played, ScriptedEngine(self.tokenizer, readers), self.tokenizer, settings, self.config.mode)
         for each in found:
             if "carried" in each.task.data:
-                leave_out_first_state(each, self.config.memory)
+                leave_out_first_state(each, self.config.mode.staged)
         return found

@@ -28,6 +28,7 @@ from lightning_mem1.environments.qa.encyclopedia.questions import Wording
 from lightning_mem1.environments.qa.scripted_researcher.notation import Notation
 from lightning_mem1.environments.qa.scripted_researcher.researcher import EXPERT_RESEARCHER
 from lightning_mem1.evaluation.measures import measures
+from lightning_mem1.evaluation.view import View
 from lightning_mem1.policy.loading import BUNDLED, load_tokenizer
 from lightning_mem1.rollout.collect import Episode, collect
 from lightning_mem1.types import Trajectory
@@ -60,7 +61,7 @@ def played(mode: str, objectives: int, num_tasks: int) -> list[dict[str, float]]
     tokenizer = load_tokenizer(str(BUNDLED))
     memory = MEMORY[mode]
     found, tags = faultless(memory, objectives, num_tasks, tokenizer, NOTATION.get(mode, "next"))
-    return [measures(each, tokenizer.decode, tags, memory) | {"longest_turn": _longest(each)} for each in found]
+    return [measures(each, View(tokenizer.decode, tags, memory)) | {"longest_turn": _longest(each)} for each in found]
 
 
 def _longest(trajectory: Trajectory) -> float:

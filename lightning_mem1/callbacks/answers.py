@@ -6,7 +6,6 @@ from collections.abc import Sequence
 
 from lightning.pytorch import Callback, Trainer
 
-from lightning_mem1.context.memory import STAGED
 from lightning_mem1.context.tags import exact_format
 from lightning_mem1.data.task_data import TaskBatch
 from lightning_mem1.evaluation.metrics import AnswerScores, TrajectoryMean
@@ -20,7 +19,7 @@ class AnswerCallback(Callback):
     ``em``, ``f1`` (mean over tasks of the sum over objectives, the paper's numbers), ``em_mean``, ``f1_mean`` (mean
     over objectives, 0-1), ``answered`` (0-1, share of trajectories that gave an answer), ``searches`` (per
     trajectory), ``exact_format`` (0-1, share of acts that are one internal state and one action and nothing else, or
-    where the memory is written apart, one action behind words without a tag).
+    in a staged memory mode, one action behind words without a tag).
     A trajectory without an answer counts as wrong in all of them.
     """
 
@@ -52,7 +51,7 @@ class AnswerCallback(Callback):
             pl_module.log_dict(self._flush("val"), on_step=False, on_epoch=True, batch_size=1)
 
     def _add(self, trajectories: Sequence[Trajectory], module: Mem1Module) -> None:
-        tokenizer, tags = module.policy.tokenizer, module.rollout_settings.tags
+        tags, staged = module.rollout_settings.tags, module.memory.staged
         ends = [t.acts[-1].info if t.acts else {} for t in trajectories]
         self.scores.update(
             [float(end.get("em", 0.0)) for end in ends],
@@ -61,8 +60,8 @@ class AnswerCallback(Callback):
         )
         self.answered.update([float("answer" in end) for end in ends])
         self.searches.update([sum(turn.info.get("search", 0.0) for turn in t.turns) for t in trajectories])
-        texts = [str(tokenizer.decode(turn.action_ids)) for t in trajectories for turn in t.acts]
-        self.exact.update([float(exact_format(text, tags, module.memory in STAGED)) for text in texts])
+        texts = [module.encoder.decode(turn.action_ids) for t in trajectories for turn in t.acts]
+        self.exact.update([float(exact_format(text, tags, staged)) for text in texts])
 
     def _flush(self, prefix: str) -> dict[str, float]:
         metrics = {name: float(value) for name, value in self.scores.compute().items()}

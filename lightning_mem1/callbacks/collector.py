@@ -105,9 +105,7 @@ class Collector:
         policy.eval()
         try:
             with torch.no_grad():
-                return collect(
-                    episodes, self.engine, policy.tokenizer, settings, module.memory, module.window, self.on_turn
-                )
+                return collect(episodes, self.engine, policy.tokenizer, settings, module.memory, self.on_turn)
         finally:
             policy.train(training)
 

@@ -13,8 +13,8 @@ from lightning.pytorch import Callback, Trainer
 from torch import Tensor
 from torchmetrics import Metric
 
+from lightning_mem1.context.contexts import largest_by_act
 from lightning_mem1.context.internal_state import copy_rates, state_lengths, state_span, state_spans
-from lightning_mem1.context.memory import contexts, largest_by_act
 from lightning_mem1.data.task_data import TaskBatch
 from lightning_mem1.engine.local.engine import LocalEngine
 from lightning_mem1.evaluation.metrics import (
@@ -69,7 +69,7 @@ class MemoryUsageCallback(Callback):
     so 1 is a memory that stands still; left out when no state was long enough); ``context_tokens_turn_<k>`` (mean
     context of turn k, or of the memory written after it where that is longer); and in training ``engine_kv_mib`` (the
     local engine's pool), ``process_gib`` (resident memory), ``gpu_peak_gib`` (since the start, this rl_step's update
-    included). Where the memory is written apart, the contexts that it is written in count like the others.
+    included). In a staged memory mode the contexts that the memory is written in count like the others.
     """
 
     def __init__(self) -> None:
@@ -108,7 +108,7 @@ class MemoryUsageCallback(Callback):
         return self.peak, self.peak_without_prompt, self.dependency, self.internal_state, self.by_turn, self.copied
 
     def _add(self, trajectories: Sequence[Trajectory], module: Mem1Module) -> None:
-        seen = [[len(ids) for ids in contexts(t, module.memory, module.window)] for t in trajectories]
+        seen = [module.contexts.lengths(t) for t in trajectories]
         written = [[len(turn.action_ids) for turn in t.turns] for t in trajectories]
         self.peak.update([peak_tokens(c, a) for c, a in zip(seen, written, strict=True)])
         prompts = [len(t.prompt_ids) for t in trajectories]
@@ -138,11 +138,7 @@ class MemoryUsageCallback(Callback):
 
 def internal_state_spans(trajectory: Trajectory, module: Mem1Module) -> list[tuple[int, int]]:
     """Where the internal state stands in each turn's ids, as they were sampled."""
-
-    def decode(ids: Sequence[int]) -> str:
-        return str(module.policy.tokenizer.decode(ids, skip_special_tokens=False))
-
-    return state_spans(trajectory, decode, module.rollout_settings.tags.internal_state)
+    return state_spans(trajectory, module.encoder.decode, module.rollout_settings.tags.internal_state)
 
 
 def internal_state_lengths(trajectory: Trajectory, module: Mem1Module) -> list[int]:

@@ -14,7 +14,7 @@ from lightning_mem1.tracking.artifacts import hand_over
 from lightning_mem1.training.module import Mem1Module
 
 NAME = "policy"
-TOLD = ("policy", "algorithm", "memory", "layout")  # settings that the list of models shows
+SHOWN = ("policy", "algorithm", "layout")  # settings that the list of models shows, beside the memory mode
 
 
 class ModelCallback(Callback):
@@ -57,8 +57,9 @@ def log(logger: Any, folder: Path, module: Mem1Module) -> None:
         pip_requirements=[f"lightning-mem1=={__version__}"],  # given, or MLflow would go looking
     )
     client = logger.experiment
-    told = {key: str(module.settings[key]) for key in TOLD} | {"rl_step": str(module.rl_step)}
-    model = client.create_logged_model(logger.experiment_id, NAME, logger.run_id, params=told, model_type="agent")
+    shown = {key: str(module.settings[key]) for key in SHOWN}
+    shown |= {"memory": module.memory.name, "rl_step": str(module.rl_step)}
+    model = client.create_logged_model(logger.experiment_id, NAME, logger.run_id, params=shown, model_type="agent")
     client.log_model_artifacts(model.model_id, str(folder / "model"))
     client.finalize_logged_model(model.model_id, "READY")
     client.log_outputs(logger.run_id, [LoggedModelOutput(model.model_id, module.rl_step)])

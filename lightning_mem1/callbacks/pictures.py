@@ -89,8 +89,8 @@ def of_batch(batch: TaskBatch, module: Mem1Module) -> dict[str, Figure]:
     if number is None or not num_action_tokens(trajectories[number]):
         return {}
     chosen = trajectories[number]
-    if layout_plot.turns_drawn(chosen, module.memory, module.window):
-        figures["layouts"] = layout_plot.masks(chosen, module.memory, module.window, module.crediting.state_end)
+    if layout_plot.turns_drawn(chosen, module.contexts):
+        figures["layouts"] = layout_plot.masks(chosen, module.contexts, module.crediting.state_end)
     if known is not None:
         states = state_mask(chosen, internal_state_spans(chosen, module)).tolist()
         lengths = [len(turn.action_ids) for turn in chosen.turns]

@@ -16,7 +16,6 @@ from lightning.pytorch import Callback, Trainer
 
 from lightning_mem1.callbacks.transcripts import transcript
 from lightning_mem1.checks import check_least
-from lightning_mem1.context.memory import contexts
 from lightning_mem1.data.task_data import TaskBatch, spread_indices
 from lightning_mem1.evaluation.report.episode import finite, shortened
 from lightning_mem1.tracking.artifacts import hand_over, mlflow_runs
@@ -81,8 +80,8 @@ def told_turns(trajectory: Trajectory, module: Mem1Module) -> dict[str, Any]:
     """
     record = transcript(trajectory, module)
     written = sum(turn["action_tokens"] for turn in record["turns"]) or 1
-    for turn, ids in zip(record["turns"], contexts(trajectory, module.memory, module.window), strict=True):
-        turn["context"] = shortened(module.crediting.decode(ids))
+    for turn, context in zip(record["turns"], module.contexts.of(trajectory), strict=True):
+        turn["context"] = shortened(module.encoder.decode(context.ids))
         turn["seconds"] = trajectory.seconds * turn["action_tokens"] / written
     return {**record, "seconds": trajectory.seconds}
 

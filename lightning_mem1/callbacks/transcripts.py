@@ -13,11 +13,12 @@ from typing import Any
 
 from lightning.pytorch import Callback, Trainer
 
-from lightning_mem1.context.memory import act_number, contexts
+from lightning_mem1.context.contexts import Contexts, act_number
 from lightning_mem1.context.tags import parse_turn, printable
 from lightning_mem1.data.task_data import TaskBatch
 from lightning_mem1.evaluation.report.episode import episode
 from lightning_mem1.evaluation.report.page import page
+from lightning_mem1.evaluation.view import View
 from lightning_mem1.tracking.artifacts import log_artifact
 from lightning_mem1.training.module import Mem1Module
 from lightning_mem1.types import Trajectory
@@ -85,12 +86,9 @@ class TranscriptCallback(Callback):
 
 def page_of(trajectories: Sequence[Trajectory], module: Mem1Module, title: str, limit: int, learnt: bool) -> str:
     """The page of the first trajectories; of those that are learnt from, with the advantages of their tokens."""
-    decode, tags = module.crediting.decode, module.rollout_settings.tags
+    view = View(module.encoder.decode, module.rollout_settings.tags, module.contexts)
     advantages = known_advantages(trajectories, module) if learnt else None
-    episodes = [
-        episode(t, decode, tags, module.memory, module.window, advantages[i] if advantages else None)
-        for i, t in enumerate(trajectories[:limit])
-    ]
+    episodes = [episode(t, view, advantages[i] if advantages else None) for i, t in enumerate(trajectories[:limit])]
     return page(episodes, title, len(trajectories))
 
 
@@ -107,18 +105,17 @@ def known_advantages(trajectories: Sequence[Trajectory], module: Mem1Module) -> 
 
 def transcript(trajectory: Trajectory, module: Mem1Module) -> dict[str, Any]:
     """A trajectory as plain values; token counts say how much history each turn saw and how much was dropped."""
-    seen = contexts(trajectory, module.memory, module.window)
-    everything = contexts(trajectory, "full")
-    tags, tokenizer = module.rollout_settings.tags, module.policy.tokenizer
+    seen, everything = module.contexts.lengths(trajectory), Contexts("full").lengths(trajectory)
+    tags, decode = module.rollout_settings.tags, module.encoder.decode
     turns: list[dict[str, Any]] = []
     for number, turn in enumerate(trajectory.turns):
-        text = str(tokenizer.decode(turn.ids))
+        text = decode(turn.ids)
         turns.append(
             {
                 "turn": act_number(trajectory, number),
                 "kind": turn.kind,
-                "context_tokens": len(seen[number]),
-                "dropped_tokens": len(everything[number]) - len(seen[number]),
+                "context_tokens": seen[number],
+                "dropped_tokens": everything[number] - seen[number],
                 "action_tokens": len(turn.action_ids),
                 "internal_state": parse_turn(text, tags).internal_state,
                 "action": turn.action,
@@ -132,8 +129,8 @@ def transcript(trajectory: Trajectory, module: Mem1Module) -> dict[str, Any]:
         )
     return {
         "task": trajectory.task.id,
-        "prompt": str(tokenizer.decode(trajectory.prompt_ids)),
-        "memory": module.memory,
+        "prompt": decode(trajectory.prompt_ids),
+        "memory": module.memory.name,
         "reward": trajectory.reward,
         "success": trajectory.success,
         "stop_reason": str(trajectory.stop_reason),

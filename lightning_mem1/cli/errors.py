@@ -20,6 +20,12 @@ from lightning_mem1.io.redaction import redacted, root
 DEBUG = "LIGHTNING_MEM1_DEBUG"
 MAX_CONFIG_VALUES = 100_000
 INTERRUPTED = 130  # what shells use for Ctrl-C
+MOVED = {  # keys of before and what to write now
+    "model.window": "model.memory.window, e.g. memory: {mode: window, window: 3}",
+    "model.rollout.note_embedding": "model.memory.note_embedding, e.g. memory: {mode: amem, note_embedding: FOLDER}",
+    "model.rollout.wire": "model.rollout.format",
+    "warmstart.rollout.wire": "warmstart.rollout.format",
+}
 
 
 def run(command: Callable[[list[str]], int], argv: Sequence[str] | None = None) -> int:
@@ -113,6 +119,8 @@ def explain_parsing(message: str, keys: Iterable[str], config: str | None, argv:
         return _where(key, config, argv)
 
     if key := _unknown_key(message):
+        if key in MOVED:
+            return f"'{key}' in {where(key)} has moved: set {MOVED[key]}"
         nearest = did_you_mean(key, keys)
         return f"unknown key '{key}' in {where(key)}{nearest or '; --help lists the keys'}"
     values = re.findall(r'Parser key "([\w.]+)":\s*\n\s*Expected an? (.+?)\. Got value: (.*)', message)
@@ -128,6 +136,10 @@ def explain_parsing(message: str, keys: Iterable[str], config: str | None, argv:
         )
     if found := re.search(r"Problem with given class_path '([^']+)':\s*\n\s*(.+)", message):
         return f"cannot use class '{found[1]}' in {where(found[1])}: {found[2].strip()}; mend class_path"
+    union = re.search(r'Parser key "([\w.]+)":\s*\n\s*Does not validate .*\n\s*Subtypes: \[(.+)\]\n', message)
+    if union and (given := re.findall(r"Given value: (.*)", message)):
+        types = [_type(each).partition("[")[0] for each in re.split(r", (?![^\[]*\])", union[2])]
+        return f"wrong value for '{union[1]}' in {where(union[1])}: expected {' or '.join(types)}, got {given[-1]}"
     return f"cannot read the settings in {where('')}: {' '.join(message.split())[:300]}"
 
 

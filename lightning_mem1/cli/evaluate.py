@@ -6,18 +6,20 @@ finished trajectory is written down at once, so a run that was stopped goes on w
 
 from __future__ import annotations
 
+import dataclasses
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from lightning_mem1.checks import check_choice, check_least
+from lightning_mem1.checks import check_least
 from lightning_mem1.cli import errors, startup
 
 if TYPE_CHECKING:
     from rich.progress import Progress
 
     from lightning_mem1.cli.lightning_cli import PlayingCommandLine
+    from lightning_mem1.context.memory import MemoryMode
     from lightning_mem1.evaluation.ledger import Key, Ledger, Record
     from lightning_mem1.evaluation.player import Player
     from lightning_mem1.evaluation.published import Published
@@ -56,7 +58,7 @@ def _command_line_class() -> type[PlayingCommandLine]:
             super().add_arguments_to_parser(parser)
             add = parser.add_argument
             add("--objectives", type=str | None, default=None, help="E.g. 1,2,4,8; left out: as the config has it.")
-            add("--memory", type=str | None, default=None, help="E.g. mem1,full,summary; left out: as in the config.")
+            add("--memory", type=str | None, default=None, help="E.g. mem1,full,my_file.plan; left out: the config's.")
             add("--tasks", type=int, default=100, help="Tasks of each number of objectives, spread over the split.")
             add("--temperature", type=float, default=0.0, help="Of the sampling; 0 is greedy.")
             add("--split", type=Literal["test", "val"], default="test", help="Which tasks.")
@@ -66,7 +68,7 @@ def _command_line_class() -> type[PlayingCommandLine]:
             add("--fresh", action="store_true", help="Play everything again, whatever the folder holds.")
 
         def before_instantiate_classes(self) -> None:
-            self.modes = memory_modes(self.config.memory or self.config.model.memory)
+            self.modes = memory_modes(self.config.memory, self.config.model.memory)
             self.numbers = objective_numbers(self.config.objectives)
             for name, least in (("tasks", 1), ("page", 0), ("temperature", 0)):
                 check_least(f"--{name}", self.config[name], least)
@@ -75,13 +77,24 @@ def _command_line_class() -> type[PlayingCommandLine]:
     return EvaluatingCommandLine
 
 
-def memory_modes(given: str) -> list[str]:
-    """``"mem1,full"`` -> its memory modes; raises ValueError for one that does not exist."""
-    from lightning_mem1.context.memory import MODES
+def memory_modes(given: str | None, configured: Any) -> list[MemoryMode]:
+    """The memory modes that are played; raises ValueError for one that does not exist.
 
-    modes = list(dict.fromkeys(name.strip() for name in given.split(",")))
-    for mode in modes:
-        check_choice("memory mode", mode, MODES, "--memory")
+    Args:
+        given: Words and dotted names, such as ``"mem1,full,my_file.plan"``; None for the configured one alone.
+        configured: The setting ``model.memory``. A mode of the list takes its settings where it has the same ones: with
+            ``{mode: window, window: 3}`` three turns stay in `window`, and three are retrieved in `amem`.
+    """
+    from lightning_mem1.context.settings import memory_mode
+
+    ours = memory_mode(configured)
+    if given is None:
+        return [ours]
+    modes = []
+    for name in dict.fromkeys(part.strip() for part in given.split(",")):
+        mode = ours if name == ours.name else memory_mode(name, "--memory")
+        shared = {each.name for each in dataclasses.fields(mode)} & ours.settings.keys()
+        modes.append(dataclasses.replace(mode, **{key: ours.settings[key] for key in shared}))
     return modes
 
 
@@ -117,7 +130,9 @@ def _run(cli: Any) -> int:
         return errors.INTERRUPTED
     baselines = [baseline for horizon in found for baseline in horizon.baselines()]
     papers = [paper for horizon in found if config.published for paper in horizon.published()]
-    keys = [(mode, each.objectives, i) for mode in cli.modes for each in found for i in each.indices[: config.page]]
+    keys = [
+        (mode.name, each.objectives, i) for mode in cli.modes for each in found for i in each.indices[: config.page]
+    ]
     paths = _write(cli, ledger, rows, baselines, papers)
     paths += _drawn(cli, ledger, rows, keys)
     print(f"results in {', '.join(map(str, paths))}")
@@ -131,7 +146,7 @@ def played_with(
     """What a trajectory depends on, of all dotted settings: its task, its policy and how the two talk."""
     from lightning_mem1.evaluation.player import weights_fingerprint
 
-    ours = {"model.policy", "model.dtype", "model.window"}
+    ours = {"model.policy", "model.dtype"}
     dropped = {f"data.init_args.{name}" for name in TRAINING_ONLY}
     dropped |= {"data.init_args.seed", "model.rollout.temperature", "model.rollout.top_p"}
     kept = {
@@ -142,6 +157,10 @@ def played_with(
     if module.engine_settings.kind == "server":  # its model plays; where it runs does not matter
         names = ("model.engine.kind", "model.engine.server.model", "model.engine.server.text")
         kept |= {name: settings.get(name) for name in names}
+    # the mode itself is in each record; its settings are the same in all of them
+    defaults = {field.name: field.default for field in dataclasses.fields(module.memory)}
+    mine = {key: value for key, value in module.memory.settings.items() if key != "mode" and value != defaults[key]}
+    kept |= {f"model.memory.{key}": value for key, value in mine.items()}
     if temperature:
         kept["temperature"] = temperature
     return {**kept, "split": split, "seed": seed, "weights": weights_fingerprint(module.policy)}
@@ -152,7 +171,7 @@ def _setting(key: str) -> str:
     return ".".join(key.split(".")[:3])
 
 
-def _play(module: Mem1Module, found: Sequence[TaskSet], mode: str, ledger: Ledger, config: Any) -> list[Row]:
+def _play(module: Mem1Module, found: Sequence[TaskSet], mode: MemoryMode, ledger: Ledger, config: Any) -> list[Row]:
     """Play what the ledger lacks in one memory mode; a row for each number of objectives."""
     from lightning_mem1.evaluation.player import Player
     from lightning_mem1.evaluation.tables import row
@@ -162,7 +181,7 @@ def _play(module: Mem1Module, found: Sequence[TaskSet], mode: str, ledger: Ledge
         for horizon in found:
             player = Player(module, horizon.source, mode, config.temperature)
             limit = _complete(player, horizon, ledger, bar, config.page)
-            records = [ledger.records[mode, horizon.objectives, index] for index in horizon.indices]
+            records = [ledger.records[mode.name, horizon.objectives, index] for index in horizon.indices]
             rows.append(row(records, limit))
     return rows
 
@@ -172,7 +191,7 @@ def _complete(player: Player, horizon: TaskSet, ledger: Ledger, bar: Progress, n
     from lightning_mem1.evaluation.report.episode import episode
     from lightning_mem1.evaluation.tables import objectives
 
-    k, mode = horizon.objectives, player.mode
+    k, mode = horizon.objectives, player.memory.name
     tasks = horizon.tasks()
     settings = player.engine_settings(list(tasks.values()))
     todo = [index for index in tasks if (mode, k, index) not in ledger.records]
@@ -184,7 +203,7 @@ def _complete(player: Player, horizon: TaskSet, ledger: Ledger, bar: Progress, n
             index = chunk[place]
             if index in horizon.indices[:num_shown]:
                 shown_as = f"{mode}, {objectives(k)}"
-                ledger.add_episode((mode, k, index), episode(*player.told(trajectory), row=shown_as))
+                ledger.add_episode((mode, k, index), episode(trajectory, player.view, row=shown_as))
             ledger.add(record(player, k, index, trajectory))
             bar.advance(shown)
 
@@ -197,9 +216,9 @@ def record(player: Player, objectives: int, index: int, trajectory: Trajectory) 
     from lightning_mem1.evaluation.ledger import Record
     from lightning_mem1.evaluation.measures import by_turn, measures
 
-    told, reason = player.told(trajectory), str(trajectory.stop_reason)
-    task, error = trajectory.task.id, trajectory.error
-    return Record(player.mode, objectives, index, task, reason, error, measures(*told), by_turn(*told))
+    view, mode, reason = player.view, player.memory.name, str(trajectory.stop_reason)
+    numbers, turns = measures(trajectory, view), by_turn(trajectory, view)
+    return Record(mode, objectives, index, trajectory.task.id, reason, trajectory.error, numbers, turns)
 
 
 def _progress() -> Progress:

@@ -34,7 +34,7 @@ WRITTEN = (  # what an export may consist of, and what --force takes away
     "chat_template.jinja",
 )
 ASKS_FOR_A_CONFIG = ("--config", "-c", "--help", "-h", "--print_config")
-SHOWN = ("algorithm", "memory", "window", "layout", "lr", "dtype")  # settings in the card; window only where it counts
+SHOWN = ("layout", "lr", "dtype")  # settings in the card, beside the algorithm and the memory mode with its own
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -186,18 +186,23 @@ def card(entry: Mapping[str, Any], policy: Policy, whole: bool) -> str:
         whole: Whether it is a whole model.
     """
     from lightning_mem1.policy.loading import BUNDLED_POLICIES, is_plain_tokenizer, name_of_base, resolve
-    from lightning_mem1.training.checkpoint_state import plain
+    from lightning_mem1.training.checkpoint_state import with_memory
 
-    settings, base = entry["settings"], name_of_base(policy.source)
+    settings, base = with_memory(entry["settings"]), name_of_base(policy.source)
     rows: dict[str, Any] = {
         "base": f"{base} ({entry['base']})",
         "rl_step": entry["rl_step"],
-        **{key: settings[key] for key in SHOWN if key != "window" or settings["memory"] == "window"},
+        "algorithm": settings["algorithm"],
+        "memory": settings["memory"]["mode"],
+        **{key: value for key, value in settings["memory"].items() if key != "mode"},
+        **{key: settings[key] for key in SHOWN},
     }
     if settings["lora"]:
         rows["LoRA"] = f"r {settings['lora']['r']}, alpha {settings['lora']['alpha']:g}"
-    rollout = plain(settings["rollout"])
-    rows |= {key: rollout[key] for key in ("wire", "prompt", "max_new_tokens", "max_information_tokens", "temperature")}
+    rollout = settings["rollout"]
+    rows |= {
+        key: rollout[key] for key in ("format", "prompt", "max_new_tokens", "max_information_tokens", "temperature")
+    }
     tags = rollout["tags"]
     rows["tags"] = ", ".join(f"{key} <{tags[key]}>" for key in ("internal_state", "action", "information"))
     if tags["actions"]:

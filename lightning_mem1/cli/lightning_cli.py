@@ -17,6 +17,7 @@ import torch
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 
 from lightning_mem1.cli import errors, startup
+from lightning_mem1.cli.memory_words import with_mode
 from lightning_mem1.data.qa import QAData
 from lightning_mem1.data.task_data import TaskDataModule
 from lightning_mem1.data.webshop import WebShopData
@@ -57,7 +58,7 @@ class CommandLine(LightningCLI):
             },
             subclass_mode_data=True,
             run=False,
-            args=argv,
+            args=with_mode(argv, config_path),
             auto_configure_optimizers=False,
             load_from_checkpoint_support=False,
         )

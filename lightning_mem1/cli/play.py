@@ -73,8 +73,7 @@ def _run(cli: Any) -> int:
         )
     task = source.task(config.split, config.index)
     player = Player(module, source, module.memory, config.temperature)
-    screen = Screen(Console(highlight=False), player.decode, player.settings.tags, module.memory, module.window)
-    screen.max_lines = config.max_lines
+    screen = Screen(Console(highlight=False), player.view, config.max_lines)
     screen.begin(task, player.observation(task))
     try:
         engine = _typed(player) if config.human else player.engine(player.engine_settings([task]))
@@ -88,11 +87,10 @@ def _run(cli: Any) -> int:
 
 def _typed(player: Player) -> Engine:
     """An engine whose turns are typed."""
-    from lightning_mem1.context.memory import STAGED
     from lightning_mem1.engine.scripted import ScriptedEngine
 
-    staged = player.mode in STAGED
-    return ScriptedEngine(player.module.policy.tokenizer, [Typist(player.settings.tags, staged)])
+    typist = Typist(player.settings.tags, player.memory.staged)
+    return ScriptedEngine(player.module.policy.tokenizer, [typist])
 
 
 class Typist:
@@ -100,7 +98,7 @@ class Typist:
 
     Args:
         tags: Names of the blocks.
-        staged: The memory is written apart: when its opening ends the context, and then alone.
+        staged: Whether a turn of its own writes the memory: when its opening ends the context.
     """
 
     def __init__(self, tags: Any, staged: bool = False) -> None:

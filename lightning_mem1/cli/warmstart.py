@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from lightning_mem1.cli import errors
+from lightning_mem1.cli.memory_words import with_mode
 from lightning_mem1.warmstart.settings import WarmStart
 from lightning_mem1.warmstart.train import train
 
@@ -32,7 +33,7 @@ def _sft(argv: list[str]) -> int:
         errors.check_config(config := argv[0])
         argv = ["--config", *argv]
     try:
-        given = parser.parse_args(argv)
+        given = parser.parse_args(with_mode(argv, config, "warmstart.memory"))
     except argparse.ArgumentError as error:
         keys = list(vars(parser.get_defaults(skip_validation=True).as_flat()))
         raise ValueError(errors.explain_parsing(str(error), keys, config)) from error

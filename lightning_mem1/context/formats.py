@@ -1,4 +1,4 @@
-"""Wire formats: how a prompt, a reply and its hint are written, and what ends a turn.
+"""Prompt formats: how a prompt, a reply and its hint are written, and what ends a turn.
 
 `plain` is this package's own, `qa` is the same with the tags of QA. The other presets repeat what published MEM1
 checkpoints were trained on or are evaluated with (arXiv 2506.15841 and its public code), the instructions in other
@@ -23,7 +23,7 @@ from lightning_mem1.context.tags import QA_TAGS, Tags, escape_tags
 
 @dataclass(frozen=True)
 class PromptFormat:
-    """One wire format.
+    """How a prompt and a reply are written.
 
     Attributes:
         tags: Names of the blocks.
@@ -32,7 +32,7 @@ class PromptFormat:
         hint: The hint for more than one turn left; ``{n}`` is filled in.
         last_hint: The hint for the last turn.
         answer_last: Whether only the final action ends the last turn.
-        instructions: What stands before the task in the prompt; empty for the styles of `text.render_prompt`.
+        instructions: What is before the task in the prompt; empty for the styles of `prompts.render_prompt`.
     """
 
     tags: Tags
@@ -117,7 +117,7 @@ PRESETS = {
 
 
 def prompt_format(name: str, tags: Tags, instructions: str = "") -> PromptFormat:
-    """Return a wire format by name.
+    """Return a prompt format by name.
 
     Args:
         name: ``"plain"`` or one of `PRESETS`.
@@ -127,6 +127,6 @@ def prompt_format(name: str, tags: Tags, instructions: str = "") -> PromptFormat
     Raises:
         ValueError: unknown `name`.
     """
-    check_choice("wire format", name, ("plain", *PRESETS), "model.rollout.wire")
-    wire = PRESETS.get(name) or PromptFormat(tags)
-    return replace(wire, instructions=instructions) if instructions else wire
+    check_choice("prompt format", name, ("plain", *PRESETS), "model.rollout.format")
+    found = PRESETS.get(name) or PromptFormat(tags)
+    return replace(found, instructions=instructions) if instructions else found

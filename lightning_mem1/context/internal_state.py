@@ -1,16 +1,16 @@
-"""Where in a turn's ids the internal state stands, and how much of it was copied from the one before."""
+"""Where in a turn's ids the internal state is, and how much of it was copied from the one before."""
 
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
+from lightning_mem1.context.memory import Decode
 from lightning_mem1.types import Trajectory
 
-Decode = Callable[[Sequence[int]], str]
 COPIED_RUN = 3  # ids in a row that count as copied
 
 
@@ -61,7 +61,7 @@ def state_spans(trajectory: Trajectory, decode: Decode, tag: str) -> list[tuple[
 def state_turns(trajectory: Trajectory) -> list[int]:
     """Numbers of the turns whose states are carried on: those that write a memory where there are any, else all.
 
-    One that was malformed and written again is carried nowhere.
+    One that was malformed and retried is carried nowhere.
     """
     left = [(number, turn) for number, turn in enumerate(trajectory.turns) if not turn.retried]
     return [number for number, turn in left if turn.kind == "memory"] or [number for number, _ in left]
@@ -81,7 +81,7 @@ def state_mask(trajectory: Trajectory, spans: Sequence[tuple[int, int]]) -> Tens
 
 
 def copy_rate(previous: Sequence[int], state: Sequence[int]) -> float | None:
-    """Share of a state's runs of `COPIED_RUN` ids that stand in the previous state too; None when it is too short.
+    """Share of a state's runs of `COPIED_RUN` ids that are in the previous state too; None when it is too short.
 
     >>> copy_rate([1, 2, 3, 4], [1, 2, 3, 9])
     0.5
@@ -94,7 +94,7 @@ def copy_rate(previous: Sequence[int], state: Sequence[int]) -> float | None:
 
 
 def copy_rates(trajectory: Trajectory, spans: Sequence[tuple[int, int]]) -> list[float]:
-    """Copy rate of every state but the first, those too short to tell left out. 1 means that memory stands still."""
+    """Copy rate of every state but the first, without those that are too short. 1 means that memory stays the same."""
     states = [trajectory.turns[number].action_ids[slice(*spans[number])] for number in state_turns(trajectory)]
     rates = [copy_rate(before, after) for before, after in zip(states, states[1:], strict=False)]
     return [rate for rate in rates if rate is not None]

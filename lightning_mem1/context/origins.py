@@ -1,6 +1,7 @@
-"""Where the tokens of a context stand in the trajectory, whatever the memory mode that chose them.
+"""Where the tokens of a context are in the trajectory, whatever the memory mode that chose them.
 
-A memory mode says which ids stay, not where it took them from. So it is run on ids that know their places.
+A memory mode says which ids stay, not where it took them from. Where the lists it hands on do not tell, it is run once
+more on ids that know their places.
 """
 
 from __future__ import annotations
@@ -9,7 +10,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from itertools import chain, count
 
-from lightning_mem1.context.memory import contexts
+from lightning_mem1.context.contexts import Contexts, derive, derived
+from lightning_mem1.context.settings import MemorySetting
 from lightning_mem1.types import Trajectory
 
 
@@ -52,16 +54,36 @@ def _placed_ids(ids: Sequence[int], places: Iterator[int]) -> Iterator[TracedId]
         yield known
 
 
-def token_origins(trajectory: Trajectory, mode: str = "mem1", window: int = 2) -> list[list[int | None]]:
-    """Where the tokens of each turn's context stand in the single copy; None for one that the mode made itself.
+def token_origins(trajectory: Trajectory, memory: MemorySetting | Contexts = "mem1") -> list[list[int | None]]:
+    """Where the tokens of each turn's context are in the single copy; None for one that the mode made itself.
 
     For a prompt of 2, turns of 1 and replies of 1, in mode mem1::
 
         turn 0   0 1
         turn 1   0 1 2 3
         turn 2   0 1 4 5
+
+    Where a mode hands on the turns' own lists, those tell their places, and nothing is derived a second time.
     """
-    return [[getattr(each, "place", None) for each in ids] for ids in contexts(traced(trajectory), mode, window)]
+    known = derived(memory)
+    places, prompt = _places(trajectory), range(len(trajectory.prompt_ids))
+    seen = known.of(trajectory)
+    if all(id(run) in places for context in seen for run in context.runs):
+        return [[*prompt, *chain.from_iterable(places[id(run)] for run in context.runs)] for context in seen]
+    return [
+        [getattr(each, "place", None) for each in context.ids] for context in derive(traced(trajectory), known.memory)
+    ]
+
+
+def _places(trajectory: Trajectory) -> dict[int, range]:
+    """Places of the turns' lists by their ids in memory; a list that two turns share is left out."""
+    places: dict[int, range] = {}
+    shared, start = set(), len(trajectory.prompt_ids)
+    for turn in trajectory.turns:
+        for ids in filter(None, (turn.opening_ids, turn.action_ids, turn.information_ids)):
+            shared |= {id(ids)} & places.keys()
+            places[id(ids)] = range(start, start := start + len(ids))
+    return {number: place for number, place in places.items() if number not in shared}
 
 
 def seen_once(trajectory: Trajectory) -> list[int]:

@@ -1,7 +1,7 @@
-"""The wire format: tags, prompts, hints, and the one action of a turn.
+"""Tags, and the one action of a turn.
 
-Everything here is text. What the policy sees is built from ids (`memory.py`); these functions only make the
-pieces that are tokenised once, and read the turns that come back.
+Everything here is text. What the policy sees is built from ids (`contexts.py`); these functions only make the pieces
+that are tokenised once, and read the turns that come back.
 """
 
 from __future__ import annotations

@@ -5,17 +5,16 @@ Nothing is left out: a trajectory without an answer, or one that failed before i
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
+from lightning_mem1.context.contexts import largest_by_act
 from lightning_mem1.context.internal_state import state_lengths, state_spans
-from lightning_mem1.context.memory import STAGED, contexts, largest_by_act
-from lightning_mem1.context.tags import Tags, exact_format, read_action
+from lightning_mem1.context.tags import exact_format, read_action
 from lightning_mem1.evaluation.metrics import dependency, peak_tokens
+from lightning_mem1.evaluation.view import View
 from lightning_mem1.types import Trajectory, Turn
-
-Decode = Callable[[Sequence[int]], str]
 
 
 @dataclass(frozen=True)
@@ -47,15 +46,12 @@ MEASURES = (
 )
 
 
-def measures(trajectory: Trajectory, decode: Decode, tags: Tags, mode: str, window: int = 2) -> dict[str, float]:
+def measures(trajectory: Trajectory, view: View) -> dict[str, float]:
     """Measure a trajectory.
 
     Args:
         trajectory: What was played.
-        decode: Ids -> text, the policy's.
-        tags: Names of the blocks.
-        mode: Memory mode it was played in.
-        window: Turns kept by mode `window`, retrieved by mode `amem`.
+        view: How it was played.
 
     Returns:
         By name: ``em``, ``f1`` (sums over objectives, the paper's numbers), ``em_mean``, ``f1_mean`` (per objective,
@@ -67,15 +63,16 @@ def measures(trajectory: Trajectory, decode: Decode, tags: Tags, mode: str, wind
         episodes of the batch).
     """
     turns, acts = trajectory.turns, trajectory.acts
-    seen = [len(ids) for ids in contexts(trajectory, mode, window)]
+    seen, staged = view.contexts.lengths(trajectory), view.contexts.memory.staged
     written = [len(turn.action_ids) for turn in turns]
-    spans = state_spans(trajectory, decode, tags.internal_state)
+    texts = [view.decode(turn.action_ids) for turn in acts]
+    spans = state_spans(trajectory, view.decode, view.tags.internal_state)
     return {
         **_answers(trajectory),
         "success": trajectory.success,
         "reward": float(trajectory.reward),
         "valid": _mean([float(turn.valid) for turn in acts]),
-        "exact_format": _mean([float(exact_format(decode(turn.action_ids), tags, mode in STAGED)) for turn in acts]),
+        "exact_format": _mean([float(exact_format(text, view.tags, staged)) for text in texts]),
         "peak_tokens": float(peak_tokens(seen, written)),
         "peak_tokens_without_prompt": float(peak_tokens(seen, written, len(trajectory.prompt_ids))),
         "dependency": float(dependency(seen, written)),
@@ -86,17 +83,16 @@ def measures(trajectory: Trajectory, decode: Decode, tags: Tags, mode: str, wind
     }
 
 
-def by_turn(trajectory: Trajectory, decode: Decode, tags: Tags, mode: str, window: int = 2) -> dict[str, list[int]]:
+def by_turn(trajectory: Trajectory, view: View) -> dict[str, list[int]]:
     """Numbers of each turn by name, the arguments those of `measures`.
 
     Returns:
         ``context_tokens`` (what the policy saw, to act or to write the memory after it, whichever was more) and
         ``internal_state_tokens`` (what it wrote for itself).
     """
-    spans = state_spans(trajectory, decode, tags.internal_state)
-    seen = [len(ids) for ids in contexts(trajectory, mode, window)]
+    spans = state_spans(trajectory, view.decode, view.tags.internal_state)
     return {
-        "context_tokens": largest_by_act(trajectory, seen),
+        "context_tokens": largest_by_act(trajectory, view.contexts.lengths(trajectory)),
         "internal_state_tokens": state_lengths(trajectory, spans),
     }
 

@@ -14,10 +14,11 @@ from dataclasses import replace
 
 import torch
 
-from lightning_mem1.context.tags import Tags
+from lightning_mem1.context.settings import MemorySetting, memory_mode
 from lightning_mem1.engine.factory import AnyEngine, make_engine
 from lightning_mem1.engine.settings import EngineSettings
 from lightning_mem1.engine.sizing import fitting
+from lightning_mem1.evaluation.view import View
 from lightning_mem1.policy.policy import Policy
 from lightning_mem1.rollout.budget import longest_of
 from lightning_mem1.rollout.collect import Episode, collect
@@ -30,26 +31,29 @@ from lightning_mem1.types import Engine, Task, TaskSource, Trajectory, Turn
 
 
 class Player:
-    """Plays tasks of one source in one memory mode.
+    """Plays tasks of one source in one memory mode; `view` is what reports read its trajectories with.
 
     Args:
         module: Its policy plays; its engine's settings are the budget.
         source: Makes the environments.
-        mode: Memory mode.
+        memory: Memory mode.
         temperature: 0 is greedy.
     """
 
-    def __init__(self, module: Mem1Module, source: TaskSource, mode: str, temperature: float = 0.0) -> None:
-        self.module, self.source, self.mode = module, source, mode
+    def __init__(
+        self, module: Mem1Module, source: TaskSource, memory: MemorySetting = "mem1", temperature: float = 0.0
+    ) -> None:
+        self.module, self.source, self.memory = module, source, memory_mode(memory)
         self.settings = greedy(module.rollout_settings)
         if temperature:
             self.settings = replace(module.rollout_settings, temperature=temperature)
+        self.view = View(module.encoder.decode, self.settings.tags, self.memory)
         self._engine: AnyEngine | None = None
 
     def engine_settings(self, tasks: Sequence[Task]) -> EngineSettings:
         """An engine that fits the longest context that these tasks can come to, see `fitting`."""
         shown = [(task, self.observation(task)) for task in tasks]
-        longest = longest_of(shown, self.module.policy, self.settings, self.mode, self.module.window)
+        longest = longest_of(shown, self.module.encoder, self.settings.max_new_tokens, self.memory)
         positions = getattr(self.module.policy.config, "max_position_embeddings", None)
         return fitting(self.module.engine_settings, longest, positions)
 
@@ -75,20 +79,12 @@ class Player:
         episodes = [
             Episode(task, make_env(self.source, task), position, seeds[position]) for position, task in enumerate(tasks)
         ]
-        tokenizer, window = self.module.policy.tokenizer, self.module.window
+        tokenizer = self.module.policy.tokenizer
         with torch.no_grad():
-            return collect(episodes, engine, tokenizer, self.settings, self.mode, window, on_turn, on_end)
-
-    def decode(self, ids: Sequence[int]) -> str:
-        """Ids as the text that the policy wrote, tags included."""
-        return str(self.module.policy.tokenizer.decode(ids, skip_special_tokens=False))
-
-    def told(self, trajectory: Trajectory) -> tuple[Trajectory, Callable[[Sequence[int]], str], Tags, str, int]:
-        """What reports on a trajectory take of it and of how it was played."""
-        return trajectory, self.decode, self.settings.tags, self.mode, self.module.window
+            return collect(episodes, engine, tokenizer, self.settings, self.memory, on_turn, on_end)
 
     def observation(self, task: Task) -> str:
-        """What a task's environment shows before the first turn; nothing when it fails, as its episode will tell."""
+        """What a task's environment shows before the first turn; nothing when it fails, as its episode will report."""
         with closing(EnvGuard(self.settings.env_timeout_s)) as guard:
             try:
                 return guard.observe(make_env(self.source, task))

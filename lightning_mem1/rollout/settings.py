@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 from lightning_mem1.checks import check_choice, check_least
+from lightning_mem1.context.encoder import ContextEncoder
 from lightning_mem1.context.formats import prompt_format
 from lightning_mem1.context.tags import Tags
 
@@ -16,30 +18,28 @@ class RolloutSettings:
     """How episodes are sampled.
 
     Args:
-        temperature: Sampling temperature; validation is greedy whatever stands here.
+        temperature: Sampling temperature; validation is greedy whatever is set here.
         top_p: Nucleus cut; keep 1.0 for training (see `engine.sampling`).
-        max_new_tokens: Limit of one turn; where a memory mode has the memory written apart, of that as well.
+        max_new_tokens: Limit of one turn; in a staged memory mode, of a memory as well.
         max_information_tokens: Limit of one reply; a longer one loses its middle, never its closing tag.
         prompt: "full" explains the format to a chat model; "brief" suits policies trained on the format.
-        tags: Names of the blocks; a preset of `wire` brings its own.
-        wire: Wire format: plain, qa (plain with the tags of QA), or what published checkpoints expect: release_train,
-            release_inference, paper.
-        instructions: Explanation of the format to put before the task, in place of the wire format's own.
+        tags: Names of the blocks; a preset of `format` brings its own.
+        format: Prompt format: plain, qa (plain with the tags of QA), or what published checkpoints expect:
+            release_train, release_inference, paper.
+        instructions: Explanation of the format to put before the task, in place of the format's own.
         env_threads: Actions carried out at once, in threads, while others decode: for environments that wait for a
             service. Those in threads must not share what only one thread may use. 0 carries them out in line.
         env_passes: Passes that the engine may make before the reply of an action in a thread is waited for. It is never
             taken in earlier, so the same seed gives the same trajectories however long replies take.
-        note_embedding: Folder or hub name of the sentence encoder that memory mode amem compares notes by (extra
-            ``dense``); empty for none, see `notes`.
-        malformed: What becomes of a turn without exactly one action, cut off for instance. "keep": it stands in later
+        malformed: What becomes of a turn without exactly one action, cut off for instance. "keep": it stays in later
             contexts like any other, with what was wrong with it; in mode mem1 it has taken the place of the internal
             state. "retry": it costs its turn and is in no later context, so that the next turn is written where it was;
             the hint in that context still counts the turns as they were. A memory without an end is retried once.
         retry_temperature: Sampling temperature, in greedy play, of the turn after one that was malformed or refused, or
-            that did again what an earlier one did and was told the same. Greedy decoding writes such a turn again and
-            again where the context is constant. 0 for greedy there too; training samples at `temperature` throughout.
+            that repeated an earlier one and got the same reply. Greedy decoding repeats such a turn for ever where the
+            context is constant. 0 for greedy there too; training samples at `temperature` throughout.
         env_timeout_s: Limit of one call of an environment, after which its episode ends with an error; null for none.
-            With a limit environments are called in a thread other than the one that made them, see `guard`.
+            With a limit environments are called in a thread other than the one that made them, see `env_guard`.
     """
 
     temperature: float = 1.0
@@ -48,17 +48,16 @@ class RolloutSettings:
     max_information_tokens: int = 1000
     prompt: str = "full"
     tags: Tags = field(default_factory=Tags)
-    wire: str = "plain"
+    format: str = "plain"
     instructions: str = ""
     env_threads: int = 0
     env_passes: int = 4
-    note_embedding: str = ""
     malformed: str = "keep"
     retry_temperature: float = 0.0
     env_timeout_s: float | None = None
 
     def __post_init__(self) -> None:
-        self.tags = prompt_format(self.wire, self.tags).tags
+        self.tags = prompt_format(self.format, self.tags).tags
         if self.env_threads < 0 or self.env_passes < 0:
             raise ValueError(
                 f"expected numbers from 0 up, got env_threads {self.env_threads} and env_passes {self.env_passes}; "
@@ -69,10 +68,15 @@ class RolloutSettings:
 
     @property
     def retries(self) -> bool:
-        """Whether a malformed turn is written again."""
+        """Whether a malformed turn is retried."""
         return self.malformed == "retry"
+
+    def encoder(self, tokenizer: Any) -> ContextEncoder:
+        """What turns text into the ids of contexts, and back; `tokenizer` is the policy's."""
+        chosen = prompt_format(self.format, self.tags, self.instructions)
+        return ContextEncoder(tokenizer, chosen, self.max_information_tokens, self.prompt)
 
 
 def greedy(settings: RolloutSettings) -> RolloutSettings:
-    """The same without sampling, but for what `retry_temperature` says."""
+    """The same without sampling, except for what `retry_temperature` says."""
     return replace(settings, temperature=0.0, top_p=1.0)

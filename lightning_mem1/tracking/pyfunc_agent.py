@@ -13,19 +13,19 @@ from typing import Any
 
 import torch
 
-from lightning_mem1.context.formats import prompt_format
-from lightning_mem1.context.memory import STAGED, context_ids
+from lightning_mem1.context.contexts import context_ids
+from lightning_mem1.context.settings import memory_mode
 from lightning_mem1.context.tags import Tags, parse_turn
 from lightning_mem1.engine.local.engine import EngineSettings, LocalEngine
 from lightning_mem1.policy.policy import ADAPTER, Policy
-from lightning_mem1.rollout.collect import information_ids, prompt_ids, turn_temperature
+from lightning_mem1.rollout.collect import turn_temperature
 from lightning_mem1.rollout.seeds import turn_seed
 from lightning_mem1.rollout.settings import RolloutSettings, greedy
-from lightning_mem1.training.checkpoint_state import plain
+from lightning_mem1.training.checkpoint_state import plain, with_memory
 from lightning_mem1.types import GenerationRequest, Task, Turn
 
 SETTINGS, WEIGHTS = "settings.json", "policy"
-KEPT = ("memory", "window", "dtype", "rollout")
+KEPT = ("memory", "dtype", "rollout")
 NUM_SLOTS = 8  # turns generated at once
 MAX_TURNS = 10  # of an episode that does not say how many it has
 
@@ -35,23 +35,25 @@ class Agent:
 
     Args:
         policy: Its weights.
-        settings: ``memory``, ``window`` and ``rollout`` of the module that it was trained by, as plain values.
+        settings: ``memory`` and ``rollout`` of the module that it was trained by, as plain values.
 
     Raises:
         ValueError: a memory mode that writes its memory in a turn of its own, which one call per turn cannot.
     """
 
     def __init__(self, policy: Policy, settings: Mapping[str, Any]) -> None:
-        if settings["memory"] in STAGED:
+        known = with_memory(settings)
+        self.policy, self.memory = policy.eval(), memory_mode(known["memory"])
+        if self.memory.staged:
             raise ValueError(
                 f"an agent writes one turn per call: expected a memory mode without turns for the memory, got "
-                f"'{settings['memory']}'; play it with `collect`, or by the command `play`"
+                f"'{self.memory}'; play it with `collect`, or by the command `play`"
             )
-        rollout = dict(settings["rollout"])
+        rollout = known["rollout"]
         tags = dict(rollout.pop("tags"))
-        self.policy, self.memory, self.window = policy.eval(), str(settings["memory"]), int(settings["window"])
         self.rollout = greedy(RolloutSettings(**rollout, tags=Tags(**{**tags, "actions": tuple(tags["actions"])})))
-        self.wire = prompt_format(self.rollout.wire, self.rollout.tags, self.rollout.instructions)
+        self.encoder = self.rollout.encoder(policy.tokenizer)
+        self.annotate = self.memory.annotator(self.encoder.decode)
 
     def predict(self, model_input: Any, params: Mapping[str, Any] | None = None) -> list[dict[str, Any]]:
         """Write one turn for each episode.
@@ -83,31 +85,31 @@ class Agent:
         if not isinstance(row, Mapping) or not isinstance(row.get("prompt"), str):
             raise ValueError(f"episode {number} has no prompt: expected a dict with 'prompt', got {row!r:.80}")
         max_turns, told = int(row.get("max_turns") or MAX_TURNS), row.get("turns") or ()
-        tokenizer, task = self.policy.tokenizer, Task(str(number), row["prompt"], (), max_turns)
-        prompt = prompt_ids(task, str(row.get("observation") or ""), tokenizer, self.rollout)
+        task = Task(str(number), row["prompt"], (), max_turns)
+        prompt = self.encoder.prompt_ids(task, str(row.get("observation") or ""))
         turns = [self._turn(turn, max_turns - taken) for taken, turn in enumerate(told, start=1)]
-        context = context_ids(prompt, turns, self.memory, self.window)
+        context = context_ids(prompt, turns, self.memory)
         positions = getattr(self.policy.config, "max_position_embeddings", None)
         if positions is not None and len(context) + self.rollout.max_new_tokens > positions:
             raise ValueError(
                 f"episode {number} is too long: expected a context of at most "
                 f"{positions - self.rollout.max_new_tokens} tokens, got {len(context)}"
             )
-        stop = self.wire.stop(max_turns - len(turns))
+        stop = self.encoder.format.stop(max_turns - len(turns))
         temperature = turn_temperature(turns, "act", self.rollout)
         seed = turn_seed(0, len(turns))
         return GenerationRequest(number, context, self.rollout.max_new_tokens, stop, temperature, seed=seed)
 
     def _turn(self, told: Mapping[str, str], turns_left: int) -> Turn:
         information = told.get("information", "")
-        reply = information_ids(information, turns_left, self._encode, self.rollout)
+        reply = self.encoder.information_ids(information, turns_left)
         action = parse_turn(told["text"], self.rollout.tags).action
         valid = action is not None
         retried = self.rollout.retries and not valid
-        return Turn(self._encode(told["text"]), [], reply, action, information, valid=valid, retried=retried)
-
-    def _encode(self, text: str) -> list[int]:
-        return list(self.policy.tokenizer.encode(text, add_special_tokens=False))
+        turn = Turn(self.encoder.encode(told["text"]), [], reply, action, information, valid=valid, retried=retried)
+        if self.annotate and not retried:
+            self.annotate(turn)
+        return turn
 
     def _write(self, requests: Sequence[GenerationRequest]) -> list[str]:
         if not requests:
@@ -120,8 +122,7 @@ class Agent:
         with torch.no_grad():
             while engine.pending:
                 for done in engine.step():
-                    text = self.policy.tokenizer.decode(done.ids, skip_special_tokens=False)
-                    written[done.session] = str(text)
+                    written[done.session] = self.encoder.decode(done.ids)
         return [written[request.session] for request in requests]
 
 

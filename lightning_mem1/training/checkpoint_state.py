@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 
+from lightning_mem1.context.modes import MODES
 from lightning_mem1.policy.critic import is_critics
 from lightning_mem1.policy.policy import Policy
 
@@ -70,7 +71,30 @@ def check_checkpoint(checkpoint: Mapping[str, Any], policy: Policy, source: str)
             f"checkpoint belongs to another base policy: expected '{source}' ({base}), got "
             f"'{ours['policy']}' ({ours['base']}); set model.policy and model.quantization as it was trained"
         )
-    return ours
+    return {**ours, "settings": with_memory(ours["settings"])}
+
+
+def with_memory(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """A module's settings in today's words for memory and format; those of today as they are.
+
+    Before, `memory` was a word beside `window` and `rollout.note_embedding`, which most modes had no use for, and
+    `rollout.format` was called wire::
+
+        memory amem, window 4, rollout {wire qa, note_embedding FOLDER, ...}
+        memory {mode amem, window 4, note_embedding FOLDER}, rollout {format qa, ...}
+    """
+    found = {**settings, "rollout": dict(plain(settings["rollout"]))}
+    beside = {"window": found.pop("window", None), "note_embedding": found["rollout"].pop("note_embedding", None)}
+    if "wire" in found["rollout"]:
+        found["rollout"]["format"] = found["rollout"].pop("wire")
+    if isinstance(found["memory"], str):
+        kind = MODES.get(found["memory"])
+        known = {each.name for each in dataclasses.fields(kind)} if kind else set()
+        found["memory"] = {
+            "mode": found["memory"],
+            **{key: beside[key] for key in known if beside.get(key) is not None},
+        }
+    return found
 
 
 def check_scale(checkpoint: Mapping[str, Any], settings: Mapping[str, Any]) -> None:

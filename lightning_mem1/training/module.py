@@ -15,7 +15,8 @@ from lightning.pytorch import LightningModule
 from torch import Tensor
 
 from lightning_mem1.checks import resolve_seed
-from lightning_mem1.context.memory import drift
+from lightning_mem1.context.contexts import Contexts, drift
+from lightning_mem1.context.settings import MemorySetting, memory_mode
 from lightning_mem1.engine.factory import AnyEngine, make_engine
 from lightning_mem1.engine.settings import EngineSettings
 from lightning_mem1.policy.critic import CRITIC, Critic, CriticSettings, trained_parameters
@@ -92,8 +93,8 @@ class Mem1Module(LightningModule):
     Args:
         policy: "bundled", a folder with safetensors (a model, or an adapter that names its base), or a hub id. On the
             command line "bundled" becomes "bundled_marketplace" where the pages are those of official files.
-        memory: Memory mode: mem1, full, window, none, summary or amem, see `memory`.
-        window: Turns kept by memory mode "window", notes retrieved by "amem".
+        memory: Memory mode: mem1, full, window, none, summary or amem, or the dotted name of your own; with settings of
+            its own {mode: window, window: 3}, see `context.modes`.
         layout: How trajectories are scored: tree or rows (equal numbers), stitched (the paper's single copy) or
             official (that of its public code); the last two do not score what was sampled, see `layouts`.
         algorithm: grpo, dr_grpo, rloo, reinforce_pp, dapo, gspo, gigpo, ppo or raft, see `algorithms`.
@@ -136,8 +137,7 @@ class Mem1Module(LightningModule):
     def __init__(
         self,
         policy: str = "bundled",
-        memory: str = "mem1",
-        window: int = 2,
+        memory: MemorySetting = "mem1",
         layout: str = "tree",
         algorithm: str = "grpo",
         lr: float = 1e-3,
@@ -177,8 +177,11 @@ class Mem1Module(LightningModule):
         check_settings(settings, ALGORITHMS)
         self.automatic_optimization = False
         self.strict_loading = False  # checkpoints hold the adapter alone; `on_load_checkpoint` checks its names
-        self.settings = {key: plain(value) for key, value in settings.items()}
-        self.memory, self.window, self.algorithm = memory, window, algorithm
+        self.memory, self.algorithm = memory_mode(memory), algorithm
+        self.settings = {key: plain(value) for key, value in settings.items()} | {"memory": self.memory.settings}
+        self.contexts = Contexts(
+            self.memory
+        )  # of the trajectories at hand: derived once, for passes and callbacks alike
         self.lr, self.weight_decay, self.warmup_steps = lr, weight_decay, warmup_steps
         self.max_grad_norm, self.optimizer = max_grad_norm, optimizer
         self.num_epochs, self.num_minibatches = num_epochs, num_minibatches
@@ -199,6 +202,7 @@ class Mem1Module(LightningModule):
             )
             chosen = ALGORITHMS[algorithm]
             self.critic = Critic(self.policy, critic, gradient_checkpointing) if chosen.critic else None
+        self.encoder = rollout.encoder(self.policy.tokenizer)
         low, high = chosen.clip_range(epsilon, epsilon_high)
         self.objective = PolicyLoss(
             temperature=rollout.temperature,
@@ -218,13 +222,13 @@ class Mem1Module(LightningModule):
             scale=scale_rewards,
             shaping=shaping,
             max_new_tokens=rollout.max_new_tokens,
-            decode=lambda ids: str(self.policy.tokenizer.decode(ids, skip_special_tokens=False)),
+            decode=self.encoder.decode,
             tag=rollout.tags.internal_state,
             total=lambda sums: self._reduce(sums, "sum"),
             beta=beta if kl_in == "reward" else 0.0,
             kl_estimator=kl_estimator or "k1",
         )
-        cuts = (max_tokens_per_microbatch, layout, memory, window, self.crediting.state_end)
+        cuts = (max_tokens_per_microbatch, layout, self.contexts, self.crediting.state_end)
         self.passes = Microbatches(*cuts, self._num_idle)
         self._engine: AnyEngine | None = None
         self._behaviour: SamplingPolicy | None = None
@@ -265,7 +269,7 @@ class Mem1Module(LightningModule):
             )
 
     def training_step(self, batch: PlayedBatch, batch_idx: int) -> None:
-        """One rl_step's update from the trajectories on the batch."""
+        """One rl_step's update: trajectories -> contexts -> scores -> credit -> minibatches -> passes -> optimizer."""
         if not batch.trajectories:
             raise ValueError(
                 f"rl_step {batch.rl_step} has no trajectories: expected RolloutCallback to have put them on the batch; "
@@ -304,7 +308,7 @@ class Mem1Module(LightningModule):
             **({"kept_trajectories": len(learnt)} if imitates else {}),
             **bad_input(trajectories, self.rollout_settings.max_new_tokens),
             "zero_signal_groups": len({t.group for t in trajectories} - loud),
-            "drift": sum(drift(t, self.memory, self.window) for t in trajectories),
+            "drift": sum(drift(t, self.contexts) for t in trajectories),
             **({"bad_values": bad_values(scores["values"])} if self.critic else {}),
         }
         return {

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from lightning_mem1.checks import check_choice, check_least
-from lightning_mem1.context.memory import check_mode
 from lightning_mem1.context.prompts import PROMPT_STYLES
+from lightning_mem1.context.settings import memory_mode
 from lightning_mem1.engine.vllm import check_installed
 from lightning_mem1.policy.kernels import KERNELS
 from lightning_mem1.policy.quantization import QUANTIZATIONS
@@ -72,8 +72,7 @@ def check_settings(settings: Mapping[str, Any], algorithms: Mapping[str, Algorit
     Raises:
         ValueError: one line on what was expected, what came and which key to set.
     """
-    check_mode(settings["memory"], settings["window"])
-    check_layout(settings["layout"], settings["memory"])
+    check_layout(settings["layout"], memory_mode(settings["memory"]))
     check_choice("algorithm", settings["algorithm"], algorithms, "model.algorithm")
     for key, least in LEAST.items():
         check_least(f"model.{key}", _get(settings, key), least)

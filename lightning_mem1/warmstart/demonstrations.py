@@ -14,7 +14,6 @@ from typing import Any
 from torch.utils.data import IterableDataset
 
 from lightning_mem1.context.formats import PRESETS, PromptFormat
-from lightning_mem1.context.memory import STAGED
 from lightning_mem1.context.tags import Tags
 from lightning_mem1.engine.scripted import ScriptedEngine, Writer
 from lightning_mem1.environments.qa.scripted_researcher import researcher
@@ -75,10 +74,10 @@ class Demonstrations(IterableDataset[list[Trajectory]]):
             episodes.append(Episode(task, env := source.env(task), group))
             writers.append(writer(random.Random(rng.random()), env, task))
         engine = ScriptedEngine(self.tokenizer, writers)
-        played = collect(episodes, engine, self.tokenizer, settings, self.config.memory)
+        played = collect(episodes, engine, self.tokenizer, settings, self.config.mode)
         for trajectory in played:
             if "carried" in trajectory.task.data:
-                leave_out_first_state(trajectory, self.config.memory)
+                leave_out_first_state(trajectory, self.config.mode.staged)
         return played
 
 
@@ -87,9 +86,9 @@ def _worth_cloning(trajectory: Trajectory, min_reward: float | None) -> bool:
     return reached and any(turn.valid for turn in trajectory.turns)
 
 
-def leave_out_first_state(trajectory: Trajectory, memory: str) -> None:
-    """Do not clone the turn, if there is one, that tells what no policy could know: it is shown only."""
-    kind = "memory" if memory in STAGED else "act"
+def leave_out_first_state(trajectory: Trajectory, staged: bool) -> None:
+    """Do not clone the turn, if there is one, that says what no policy could know: it is shown only."""
+    kind = "memory" if staged else "act"
     for turn in [turn for turn in trajectory.turns if turn.kind == kind][:1]:
         turn.valid = False
 
@@ -121,7 +120,7 @@ def shop_play(
 
 def qa_play(config: WarmStart, stage: Stage, seed: int, num_passages: int = 5400) -> Play:
     """An encyclopedia and the researcher who reads it."""
-    data, settings = config.data.qa, replace(config.rollout, wire="qa")
+    data, settings = config.data.qa, replace(config.rollout, format="qa")
     variant = "numbered" if data.notation in NUMBERED else "fixed"
     asked_as = {
         "objectives": stage.objectives,
@@ -199,7 +198,7 @@ def _hand(
     def slip(text: str) -> str:
         return _slip(text, rng, chance)
 
-    return _StagedHand(turn, slip, max_turns, tags) if config.memory in STAGED else _Hand(turn, slip, max_turns)
+    return _StagedHand(turn, slip, max_turns, tags) if config.mode.staged else _Hand(turn, slip, max_turns)
 
 
 def _slip(text: str, rng: random.Random, chance: float) -> str:

@@ -17,7 +17,7 @@ def write_card(config: WarmStart, numbers: dict[str, float], command: str) -> No
     least = config.data.min_reward
     kept = "" if least is None else f"| cloned | those with a reward of at least {least}: {numbers['cloned']} |\n"
     untidy = sum(stage.steps * stage.marketplace_episodes for stage in config.stages)
-    mode = "" if config.memory == "mem1" else f"| memory mode | {config.memory} |\n"
+    mode = "" if config.mode.name == "mem1" else f"| memory mode | {config.mode} |\n"
     scored = [text for world, text in SCORES.items() if f"{world}_reward" in numbers]
     card = CARD.format(
         **numbers,

@@ -10,6 +10,7 @@ import lightning as L
 import torch
 from torch import Tensor, nn
 
+from lightning_mem1.context.contexts import Contexts
 from lightning_mem1.policy.policy import Policy
 from lightning_mem1.training.layouts.collate import collate
 from lightning_mem1.training.layouts.microbatches import split_by_tokens
@@ -76,10 +77,10 @@ class SftModule(L.LightningModule):
     def loss(self, trajectories: Sequence[Trajectory], backward: Callable[[Tensor], None] = lambda part: None) -> float:
         """Nats per cloned token; each forward pass's part of it is handed to `backward`."""
         total, loss = int(cloned(trajectories).sum()), 0.0
-        memory = self.config.memory
-        for indices in split_by_tokens(trajectories, self.config.optim.max_tokens, memory=memory):
+        contexts = Contexts(self.config.mode)
+        for indices in split_by_tokens(trajectories, self.config.optim.max_tokens, memory=contexts):
             chosen = [trajectories[i] for i in indices]
-            batch = collate(chosen, memory=memory).to(self.device)
+            batch = collate(chosen, memory=contexts).to(self.device)
             part = -self.policy.logprobs(batch)[0][cloned(chosen).to(self.device)].sum() / total
             backward(part)
             loss += float(part.detach())

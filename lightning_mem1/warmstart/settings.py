@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from lightning_mem1.checks import check_choice, check_least
-from lightning_mem1.context.memory import check_mode
+from lightning_mem1.context.memory import MemoryMode
+from lightning_mem1.context.settings import MemorySetting, memory_mode
 from lightning_mem1.environments.qa.composition import Preset
 from lightning_mem1.environments.qa.encyclopedia.questions import WORDINGS, Wording
 from lightning_mem1.environments.qa.scripted_researcher.notation import NOTATIONS, NUMBERED, Notation
@@ -181,10 +182,10 @@ class WarmStart:
         data: What is cloned.
         stages: The curriculum.
         optim: The optimiser.
-        memory: Memory mode in which the expert plays and the policy is cloned and validated. Its turns are the same in
-            all of them: in `full` it writes its state too, as reasoning, and sees it all; in `summary` each turn is
-            parted, the state being what is written apart and the action what acts on it.
-        rollout: Prompt style and limits of the trajectories; research takes the wire format ``qa``.
+        memory: Memory mode in which the expert plays and the policy is cloned and validated, as in `Mem1Module`. Its
+            turns are the same in all of them: in `full` it writes its state too, as reasoning, and sees it all; in a
+            staged mode each turn is divided, the state being the memory and the action what acts on it.
+        rollout: Prompt style and limits of the trajectories; research takes the prompt format ``qa``.
         num_val_tasks: Greedy episodes on the validation tasks of the default shop and of the default encyclopedia at
             the end.
         save_every: Steps between two savings of the policy as it is, so that an interrupted run leaves something.
@@ -198,15 +199,20 @@ class WarmStart:
     data: ExpertData = field(default_factory=ExpertData)
     stages: list[Stage] = field(default_factory=lambda: [Stage(1000)])
     optim: Optimisation = field(default_factory=Optimisation)
-    memory: str = "mem1"
+    memory: MemorySetting = "mem1"
     rollout: RolloutSettings = field(default_factory=lambda: RolloutSettings(prompt="brief", max_new_tokens=128))
     num_val_tasks: int = 100
     save_every: int = 200
 
     def __post_init__(self) -> None:
-        check_mode(self.memory, key="warmstart.memory")
-        if self.data.qa.notation == "react" and self.memory != "full":
+        mode = self.mode
+        if self.data.qa.notation == "react" and mode.name != "full":
             raise ValueError(
                 "warmstart.data.qa.notation react leaves the answers in the history, got warmstart.memory "
-                f"{self.memory}; set that to full, or take another notation"
+                f"{mode}; set that to full, or take another notation"
             )
+
+    @property
+    def mode(self) -> MemoryMode:
+        """The memory mode."""
+        return memory_mode(self.memory, "warmstart.memory")

@@ -48,9 +48,11 @@ def validate(policy: Policy, config: WarmStart) -> dict[str, float]:
         tasks = [source.task("val", i) for i in spread_indices(config.num_val_tasks, source.size("val"))]
         episodes = [Episode(task, source.env(task), group) for group, task in enumerate(tasks)]
         settings = greedy(settings)
-        longest = longest_of([(each.task, each.env.observe()) for each in episodes], policy, settings, config.memory)
+        shown = [(each.task, each.env.observe()) for each in episodes]
+        encoder = settings.encoder(policy.tokenizer)
+        longest = longest_of(shown, encoder, settings.max_new_tokens, config.mode)
         engine = LocalEngine(policy.eval(), fitting(EngineSettings(), longest, policy.config.max_position_embeddings))
-        found = collect(episodes, engine, policy.tokenizer, settings, config.memory)
+        found = collect(episodes, engine, policy.tokenizer, settings, config.mode)
         numbers[f"{name}_reward"] = fmean(t.reward for t in found)
         numbers[f"{name}_success"] = fmean(t.success for t in found)
         numbers[f"{name}_turns"] = fmean(len(t.acts) for t in found)

@@ -132,7 +132,7 @@ def test_an_adapter_on_the_bundled_policy_names_it_so_on_every_machine(tmp_path,
 
 
 def test_the_card_tells_base_settings_and_rl_step(config, make_module, tiny_folder):
-    trained(make_module, memory="window", window=3)
+    trained(make_module, memory={"mode": "window", "window": 3})
     assert export.main(["--ckpt_path", LAST, "--output", "out"]) == 0
     text = Path("out/README.md").read_text()
     front = yaml.safe_load(text.split("---")[1])
@@ -144,6 +144,22 @@ def test_the_card_tells_base_settings_and_rl_step(config, make_module, tiny_fold
     assert (rows["rl_step"], rows["memory"], rows["window"], rows["LoRA"]) == ("7", "window", "3", "r 4, alpha 8")
     assert rows["tags"] == "internal_state <summary>, action <answer>, information <state>"
     assert "PreTrainedTokenizerFast" in text
+
+
+def test_a_checkpoint_from_before_memory_was_one_value_is_exported_with_the_same_card(
+    make_module, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    expected = trained(make_module, memory={"mode": "window", "window": 3})
+    assert export.main(["--ckpt_path", LAST, "--output", "today"]) == 0
+    checkpoint = torch.load(LAST, weights_only=True)
+    settings = checkpoint["lightning_mem1"]["settings"]
+    settings |= {"memory": "window", "window": 3}
+    settings["rollout"] |= {"wire": settings["rollout"].pop("format"), "note_embedding": ""}
+    torch.save(checkpoint, LAST)
+    assert export.main(["--ckpt_path", LAST, "--output", "before"]) == 0
+    assert Path("before/README.md").read_text() == Path("today/README.md").read_text()
+    torch.testing.assert_close(logits(Policy.load("before").model), expected, atol=1e-5, rtol=0)
 
 
 def test_a_folder_that_holds_something_is_only_written_by_force(config, make_module, capsys):

@@ -12,6 +12,7 @@ from lightning_mem1.cli import play
 from lightning_mem1.cli.play import Typist
 from lightning_mem1.context.tags import QA_TAGS, Tags
 from lightning_mem1.evaluation.report.terminal import Screen, clipped
+from lightning_mem1.evaluation.view import View
 from lightning_mem1.types import StopReason, Task, Trajectory, Turn
 from tiny_played import RudeTasks
 
@@ -40,7 +41,7 @@ def test_an_episode_is_shown_turn_by_turn_with_its_end(config, capsys):
 def test_the_meter_compares_the_context_with_the_whole_history():
     # prompt 10; turns of 4, replies of 6: mem1 holds 10 + 10 + 4 at the end of the third turn, the history 10 + 20 + 4
     console = Console(width=100, file=io.StringIO())
-    screen = Screen(console, lambda ids: "", Tags(), "mem1")
+    screen = Screen(console, View(lambda ids: "", Tags(), "mem1"))
     turns = [Turn([1] * 4, [0.0] * 4, [2] * 6) for _ in range(3)]
     for number, turn in enumerate(turns, 1):
         screen.turn(Trajectory(Task("t", "", (), 5), [0] * 10, turns[:number], StopReason.MAX_TURNS), turn)
@@ -60,7 +61,9 @@ def test_markup_and_control_characters_are_shown_and_never_act(terminal):
     console = Console(
         width=200, file=io.StringIO(), force_terminal=terminal, color_system="truecolor" if terminal else None
     )
-    screen = Screen(console, lambda ids: "<summary>[blink]\x1b[5m</summary><answer>\x9b2J</answer>", Tags(), "mem1")
+    screen = Screen(
+        console, View(lambda ids: "<summary>[blink]\x1b[5m</summary><answer>\x9b2J</answer>", Tags(), "mem1")
+    )
     screen.begin(task, env.observe())
     turn = Turn([1], [0.0], [2], action="\x9b2J", information=env.step("").information)
     trajectory = Trajectory(task, [0], [turn], StopReason.ERROR, error="\x1b[2J[b]broken[/b]")
@@ -122,7 +125,7 @@ def test_a_human_who_knows_the_answers_is_paid_for_them(config, capsys, monkeypa
     from lightning_mem1.environments.qa.tasks import EncyclopediaTasks
 
     content = yaml.safe_load(Path(config).read_text())
-    content["model"]["rollout"]["wire"] = "qa"
+    content["model"]["rollout"]["format"] = "qa"
     settings = {"num_passages": 60, "hops": [1], "objectives": 2}
     content["data"] = {"class_path": "lightning_mem1.data.qa.QAData", "init_args": settings}
     Path(config).write_text(yaml.safe_dump(content))

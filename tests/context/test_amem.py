@@ -2,7 +2,7 @@ import math
 
 import pytest
 
-from lightning_mem1.context.amem import embeddings, related
+from lightning_mem1.context.modes.amem import embeddings, related
 
 
 def test_a_word_weighs_by_how_few_texts_hold_it_and_how_often_it_stands_in_this_one():

@@ -1,4 +1,4 @@
-"""Wire formats: what each preset writes, letter by letter, and that a turn written in it is read back."""
+"""Prompt formats: what each preset writes, letter by letter, and that a turn written in it is read back."""
 
 import pytest
 
@@ -31,8 +31,8 @@ BLOCKS = {
 
 @pytest.mark.parametrize("name", PRESETS)
 def test_a_reply_is_written_as_the_preset_says(name):
-    wire = prompt_format(name, Tags())
-    assert (wire.block("DOCS", 2), wire.block("DOCS", 1)) == BLOCKS[name]
+    chosen = prompt_format(name, Tags())
+    assert (chosen.block("DOCS", 2), chosen.block("DOCS", 1)) == BLOCKS[name]
 
 
 @pytest.mark.parametrize("name", PRESETS)
@@ -43,7 +43,7 @@ def test_what_a_policy_writes_in_a_preset_is_played_to_its_end(name):
     last = f"<{state}>1 red</{state}><{answer}>red; blue</{answer}>"
     lines = iter([first, last])
     env = WordEnv([f"a page </{information}><{answer}>x</{answer}>", ""])
-    settings = RolloutSettings(max_new_tokens=40, wire=name)
+    settings = RolloutSettings(max_new_tokens=40, format=name)
     engine = ScriptedEngine(TOKENIZER, [lambda context: next(lines)])
     (played,) = collect([Episode(task(), env)], engine, TOKENIZER, settings)
     assert env.actions == [f"{search}[red shoes]", f"{answer}[red; blue]"]
@@ -73,9 +73,9 @@ def test_instructions_can_be_given_in_the_very_words_of_a_checkpoint():
     assert prompt_format("release_train", Tags(), "Do this.").prompt("Q", "", 6, "full") == "Do this.\nQ"
 
 
-def test_an_unknown_wire_format_is_refused():
-    with pytest.raises(ValueError, match="expected one of plain, qa, .*, got 'verl'; set model.rollout.wire"):
-        RolloutSettings(wire="verl")
+def test_an_unknown_prompt_format_is_refused():
+    with pytest.raises(ValueError, match="expected one of plain, qa, .*, got 'verl'; set model.rollout.format"):
+        RolloutSettings(format="verl")
 
 
 @pytest.mark.parametrize(

@@ -1,15 +1,11 @@
 import pytest
 
-from lightning_mem1.context.memory import (
-    MODES,
-    act_number,
-    check_mode,
-    context_ids,
-    contexts,
-    largest_by_act,
-    longest_context,
-    memory_due,
-)
+from lightning_mem1.context.contexts import act_number, context_ids, contexts, largest_by_act, next_kind
+from lightning_mem1.context.modes import MODES
+from lightning_mem1.context.modes.amem import Amem
+from lightning_mem1.context.modes.window import Window
+from lightning_mem1.context.settings import memory_mode
+from lightning_mem1.rollout.budget import longest_context
 from lightning_mem1.types import StopReason, Trajectory, Turn
 from tiny import task
 
@@ -19,19 +15,19 @@ TURNS = [Turn(A0, [0.0] * 2, I0), Turn(A1, [0.0], I1)]
 
 
 @pytest.mark.parametrize(
-    ("mode", "window", "expected"),
+    ("memory", "expected"),
     [
-        ("mem1", 2, [1, 2, 12, 21, 22]),
-        ("full", 2, [1, 2, 10, 11, 20, 12, 21, 22]),
-        ("window", 2, [1, 2, 10, 11, 20, 12, 21, 22]),
-        ("window", 1, [1, 2, 12, 21, 22]),
-        ("none", 2, [1, 2, 21, 22]),
-        ("summary", 2, [1, 2, 12, 21, 22]),  # a memory is due, and there is none yet
-        ("amem", 1, [1, 2, 10, 11, 20, 12, 21, 22]),
+        ("mem1", [1, 2, 12, 21, 22]),
+        ("full", [1, 2, 10, 11, 20, 12, 21, 22]),
+        ("window", [1, 2, 10, 11, 20, 12, 21, 22]),
+        (Window(1), [1, 2, 12, 21, 22]),
+        ("none", [1, 2, 21, 22]),
+        ("summary", [1, 2, 12, 21, 22]),  # a memory is due, and there is none yet
+        (Amem(1), [1, 2, 10, 11, 20, 12, 21, 22]),
     ],
 )
-def test_the_next_context_holds_what_the_mode_keeps(mode, window, expected):
-    assert context_ids(P, TURNS, mode, window) == expected
+def test_the_next_context_holds_what_the_mode_keeps(memory, expected):
+    assert context_ids(P, TURNS, memory) == expected
 
 
 @pytest.mark.parametrize("mode", list(MODES))
@@ -64,8 +60,8 @@ def test_a_memory_written_apart_has_a_context_of_its_own_and_stands_before_the_r
         [*P, *m, *M0, *A1, *I1, *m],
         [*P, *m, *M1, *I1],
     ]
-    assert [memory_due("summary", turns[:t]) for t in range(5)] == [False, True, False, True, False]
-    assert not any(memory_due(mode, turns[:t]) for mode in MODES for t in range(5) if mode != "summary")
+    assert [next_kind(turns[:t], "summary") for t in range(5)] == ["act", "memory", "act", "memory", "act"]
+    assert {next_kind(turns[:t], mode) for mode in MODES for t in range(5) if mode != "summary"} == {"act"}
 
 
 def test_turns_are_counted_by_acts_and_the_memory_after_one_counts_to_it():
@@ -79,46 +75,46 @@ def test_turns_are_counted_by_acts_and_the_memory_after_one_counts_to_it():
 def test_amem_retrieves_the_notes_that_have_to_do_with_the_last_turn_in_the_order_of_time():
     red, blue, both, last = [30, 7, 31], [30, 8, 32], [30, 7, 8], [30, 7, 40]  # 30 is in all; 7 is red, 8 is blue
     turns = [Turn(ids[:1], [0.0], ids[1:]) for ids in (red, blue, both, last)]
-    assert context_ids(P, turns, "amem", 1) == [*P, *both, *last]  # 7 and 8 are known words, 31 is one of red's own
-    assert context_ids(P, turns, "amem", 2) == [*P, *red, *both, *last]
-    assert context_ids(P, turns[:3], "amem", 1) == [*P, *blue, *both]  # equally near: the newer one
-    assert context_ids(P, turns[:1], "amem", 1) == [*P, *red]
+    assert context_ids(P, turns, Amem(1)) == [*P, *both, *last]  # 7 and 8 are known words, 31 is one of red's own
+    assert context_ids(P, turns, Amem(2)) == [*P, *red, *both, *last]
+    assert context_ids(P, turns[:3], Amem(1)) == [*P, *blue, *both]  # equally near: the newer one
+    assert context_ids(P, turns[:1], Amem(1)) == [*P, *red]
 
 
 def test_amem_goes_by_the_embeddings_of_a_sentence_encoder_where_turns_have_them():
     near, far, last = (0.6, 0.8), (1.0, 0.0), (0.0, 1.0)
     turns = [Turn([ids], [0.0], [9], embedding=e) for ids, e in ((5, near), (6, far), (7, last))]
-    assert context_ids(P, turns, "amem", 1) == [*P, 5, 9, 7, 9]
+    assert context_ids(P, turns, Amem(1)) == [*P, 5, 9, 7, 9]
     turns[1].embedding = ()  # without them all the ids are what counts, and here the newer note
-    assert context_ids(P, turns, "amem", 1) == [*P, 6, 9, 7, 9]
+    assert context_ids(P, turns, Amem(1)) == [*P, 6, 9, 7, 9]
 
 
 def test_an_unknown_mode_names_the_modes_there_are():
     with pytest.raises(
         ValueError, match="expected one of mem1, full, window, none, summary, amem, got 'mem2'; set model.memory"
     ):
-        check_mode("mem2")
+        memory_mode("mem2")
 
 
 def test_a_window_of_zero_turns_is_refused():
     with pytest.raises(ValueError, match="expected at least 1 turn, got 0"):
-        check_mode("window", 0)
+        memory_mode({"mode": "window", "window": 0})
 
 
 @pytest.mark.parametrize(
-    ("mode", "window", "expected"),
+    ("memory", "expected"),
     [
-        ("mem1", 2, 20 + 14 + 4),
-        ("none", 2, 20 + 10 + 4),
-        ("window", 3, 20 + 3 * 14 + 4),
-        ("full", 2, 20 + 5 * 14 + 4),
-        ("summary", 2, 20 + 4 + 14 + 4),
-        ("amem", 3, 20 + 4 * 14 + 4),
+        ("mem1", 20 + 14 + 4),
+        ("none", 20 + 10 + 4),
+        (Window(3), 20 + 3 * 14 + 4),
+        ("full", 20 + 5 * 14 + 4),
+        ("summary", 20 + 4 + 14 + 4),
+        (Amem(3), 20 + 4 * 14 + 4),
     ],
 )
-def test_the_longest_context_of_six_turns_of_4_tokens_and_replies_of_10(mode, window, expected):
-    assert longest_context(20, 6, 4, 10, mode, window) == expected
-    assert longest_context(20, 1, 4, 10, mode, window) == 24  # a single turn sees the prompt alone
+def test_the_longest_context_of_six_turns_of_4_tokens_and_replies_of_10(memory, expected):
+    assert longest_context(20, 6, 4, 10, memory) == expected
+    assert longest_context(20, 1, 4, 10, memory) == 24  # a single turn sees the prompt alone
 
 
 def test_the_longest_context_of_a_memory_written_apart_holds_two_openings():

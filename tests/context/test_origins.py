@@ -1,4 +1,3 @@
-from lightning_mem1.context.memory import MODES
 from lightning_mem1.context.origins import single_copy, token_origins, traced
 from lightning_mem1.types import StopReason, Trajectory, Turn
 from tiny import task
@@ -12,13 +11,16 @@ def test_every_token_of_a_context_knows_its_place_whatever_the_mode_looks_at():
     assert token_origins(trajectory, "mem1") == [[0, 1], [0, 1, 2, 3, 4], [0, 1, 5, 6, 7]]
     assert token_origins(trajectory, "none") == [[0, 1], [0, 1, 4], [0, 1, 6, 7]]
     turns = [Turn([ids], [0.0], [9]) for ids in (5, 6, 5, 5)]
-    found = token_origins(Trajectory(task(), P, turns, StopReason.DONE), "amem", 1)
+    found = token_origins(Trajectory(task(), P, turns, StopReason.DONE), {"mode": "amem", "window": 1})
     assert found[3] == [0, 1, 2, 3, 6, 7]  # the first turn's words are the last one's; places alone would be all unlike
 
 
-def test_a_token_that_a_mode_made_itself_has_no_place(monkeypatch):
-    monkeypatch.setitem(MODES, "recap", lambda turns, window: [[99, *turns[-1].action_ids[:1]]] if turns else [])
-    assert token_origins(Trajectory(task(), P, TURNS, StopReason.DONE), "recap") == [[0, 1], [0, 1, None, 2]]
+def recap(turns):
+    return [[99, *turns[-1].action_ids[:1]]] if turns else []
+
+
+def test_a_token_that_a_mode_made_itself_has_no_place():
+    assert token_origins(Trajectory(task(), P, TURNS, StopReason.DONE), recap) == [[0, 1], [0, 1, None, 2]]
 
 
 def test_a_memory_written_apart_stands_with_its_opening_behind_the_reply_it_is_made_of():

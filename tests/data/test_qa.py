@@ -105,7 +105,7 @@ def test_settings_that_cannot_be_are_refused(settings, message):
 
 def test_metrics_of_questions_are_logged_in_training_and_validation(make_module, fit):
     engine = EngineSettings(num_slots=8, max_context_tokens=512)
-    module = make_module(engine=engine, rollout=RolloutSettings(max_new_tokens=6, prompt="brief", wire="qa"))
+    module = make_module(engine=engine, rollout=RolloutSettings(max_new_tokens=6, prompt="brief", format="qa"))
     data = QAData(tasks_per_step=2, group_size=2, num_rl_steps=1, turns_per_task=2, **SMALL)
     trainer = fit(module, data, RewardCallback(), MemoryUsageCallback(), AnswerCallback())
     metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}

@@ -11,7 +11,6 @@ from pathlib import Path
 import pytest
 
 from chromium import Chromium, find_chromium
-from lightning_mem1.context.memory import MODES
 from lightning_mem1.context.tags import Tags
 from lightning_mem1.evaluation.report.episode import (
     MAX_CHARS,
@@ -24,6 +23,7 @@ from lightning_mem1.evaluation.report.episode import (
     word_diff,
 )
 from lightning_mem1.evaluation.report.page import page
+from lightning_mem1.evaluation.view import View
 from lightning_mem1.types import Objective, StopReason, Task, Trajectory, Turn
 
 TASK = Task("shop/1", "buy shoes", (Objective("shoes"),), 8)
@@ -56,11 +56,15 @@ def played(stop: StopReason = StopReason.DONE, **more) -> Trajectory:
     return Trajectory(TASK, ids("hello"), turns, stop, **more)
 
 
-def shown(trajectory: Trajectory | None = None, mode: str = "mem1", **more):
-    return episode(trajectory or played(), decode, Tags(), mode, **more)
+def shown(trajectory: Trajectory | None = None, memory: str = "mem1", **more):
+    return episode(trajectory or played(), View(decode, Tags(), memory), **more)
 
 
-def test_a_context_is_told_by_its_parts_and_what_the_history_has_beside_them_is_dropped(monkeypatch):
+def note(turns):
+    return [[99, 99], *(turn.information_ids for turn in turns[-1:])]
+
+
+def test_a_context_is_told_by_its_parts_and_what_the_history_has_beside_them_is_dropped():
     turns = [Turn([7] * 3, [0.0] * 3, [8] * 2), Turn([7] * 4, [0.0] * 4, [8]), Turn([7], [0.0])]
     trajectory = Trajectory(TASK, [1] * 5, turns, StopReason.DONE)
     prompt = ["prompt", -1, 5]
@@ -74,8 +78,7 @@ def test_a_context_is_told_by_its_parts_and_what_the_history_has_beside_them_is_
     assert full[2] == [prompt, ["turn", 0, 3], ["information", 0, 2], ["turn", 1, 4], ["information", 1, 1]]
     assert [dropped(f, m) for f, m in zip(full, mem1, strict=True)] == [[], [], [["turn", 0, 3], ["information", 0, 2]]]
     assert parts(trajectory, "none")[2] == [prompt, ["information", 1, 1]]
-    monkeypatch.setitem(MODES, "note", lambda turns, window: [[99, 99], *(turn.information_ids for turn in turns[-1:])])
-    assert parts(trajectory, "note")[1] == [prompt, ["other", -1, 2], ["information", 0, 2]]
+    assert parts(trajectory, note)[1] == [prompt, ["other", -1, 2], ["information", 0, 2]]
 
 
 def apart() -> Trajectory:

@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 import torch
 
-from lightning_mem1.context.memory import MODES
 from lightning_mem1.evaluation.bootstrap import Interval
 from lightning_mem1.evaluation.ledger import Ledger, Record
 from lightning_mem1.evaluation.report import plots
@@ -193,7 +192,11 @@ def test_the_drawn_tree_is_what_the_batch_of_the_layout_lets_a_token_see(mode):
     assert torch.equal(torch.tensor((drawn > 0).sum(axis=1)) - 1, batch.position_ids[0])
 
 
-def test_a_picture_of_masks_has_a_panel_for_each_layout_and_only_the_turns_that_fit(monkeypatch):
+def shout(turns):
+    return [[99] for _ in turns[-1:]]
+
+
+def test_a_picture_of_masks_has_a_panel_for_each_layout_and_only_the_turns_that_fit():
     three = trajectory((1, 1), (1, 1), (1, 0))
     figure = masks(three, state_end=lambda ids: 0)
     assert [axes.get_title() for axes in figure.axes] == [
@@ -205,8 +208,7 @@ def test_a_picture_of_masks_has_a_panel_for_each_layout_and_only_the_turns_that_
     assert figure.axes[0].images[0].get_array().tolist() == visible(three, "tree").tolist()
     figure.savefig(io.BytesIO())
     assert len(masks(three, "full").axes) == 3  # official knows memory mode mem1 only
-    monkeypatch.setitem(MODES, "shout", lambda turns, window: [[99] for _ in turns[-1:]])
-    assert [axes.get_title() for axes in masks(three, "shout").axes] == ["tree, 6 tokens", "rows, 8 tokens"]
+    assert [axes.get_title() for axes in masks(three, shout).axes] == ["tree, 6 tokens", "rows, 8 tokens"]
     long = trajectory((MAX_TOKENS // 2, 1), (MAX_TOKENS // 2, 0))
     assert turns_drawn(long) == 1
     with pytest.raises(ValueError, match="nothing to draw of 't/0'"):

@@ -13,6 +13,7 @@ from lightning_mem1.evaluation.ledger import Record
 from lightning_mem1.evaluation.measures import by_turn, measures
 from lightning_mem1.evaluation.published import PUBLISHED
 from lightning_mem1.evaluation.tables import Baseline, as_metrics, on_screen, remarks, row
+from lightning_mem1.evaluation.view import View
 from lightning_mem1.types import Objective, StopReason, Task, Trajectory, Turn
 
 WORDS = ["<think>", "</think>", "<search>", "</search>", "<answer>", "</answer>", "red", "; ", "blue", "?"]
@@ -44,7 +45,7 @@ def played() -> Trajectory:
 
 def test_the_measures_of_a_trajectory_are_those_worked_by_hand():
     # mem1: contexts 5, 5 + 7 + 6 = 18, 5 + 2 + 3 = 10; written 7, 2, 8; windows at the ends of turns 12, 20, 18
-    assert measures(played(), decode, QA_TAGS, "mem1") == {
+    assert measures(played(), View(decode, QA_TAGS, "mem1")) == {
         "em": 1.0,
         "em_mean": 0.5,
         "f1": 1.5,
@@ -65,7 +66,7 @@ def test_the_measures_of_a_trajectory_are_those_worked_by_hand():
 
 def test_the_full_history_peaks_higher_than_memory():
     # contexts 5, 18, 18 + 2 + 3 = 23; windows 12, 20, 31
-    found = measures(played(), decode, QA_TAGS, "full")
+    found = measures(played(), View(decode, QA_TAGS, "full"))
     assert (found["peak_tokens"], found["peak_tokens_without_prompt"]) == (31.0, 26.0)
 
 
@@ -75,19 +76,19 @@ def test_a_memory_written_apart_counts_with_the_context_it_was_written_in():
     answer = turn([4, 6, 7, 8, 5], [], action="answer[red; blue]", reward=1.0, info={"em": 1.0, "f1": 1.5})
     trajectory = Trajectory(TASK, [9] * 5, [search, memory, answer], StopReason.DONE)
     # contexts 5, 5 + 4 + 6 + 1 = 16, 5 + 4 + 6 = 15; written 4, 3, 5
-    found = measures(trajectory, decode, QA_TAGS, "summary")
+    found = measures(trajectory, View(decode, QA_TAGS, "summary"))
     assert (found["peak_tokens"], found["peak_tokens_without_prompt"]) == (20.0, 15.0)
     assert found["dependency"] == (10 + 4) * 4 / 2 + (32 + 3) * 3 / 2 + (30 + 5) * 5 / 2
     assert (found["turns"], found["searches"], found["valid"], found["em"]) == (2.0, 1.0, 1.0, 1.0)
     assert (found["exact_format"], found["internal_state_tokens"]) == (1.0, 2.0)
-    assert by_turn(trajectory, decode, QA_TAGS, "summary") == {
+    assert by_turn(trajectory, View(decode, QA_TAGS, "summary")) == {
         "context_tokens": [16, 15],
         "internal_state_tokens": [2],
     }
 
 
 def test_an_episode_that_broke_before_its_first_turn_counts_with_zeros():
-    found = measures(Trajectory(TASK, [], [], StopReason.ERROR, error="on fire"), decode, QA_TAGS, "mem1")
+    found = measures(Trajectory(TASK, [], [], StopReason.ERROR, error="on fire"), View(decode, QA_TAGS, "mem1"))
     assert set(found.values()) == {0.0} and "em" in found
 
 
@@ -98,7 +99,7 @@ def test_a_shop_has_no_answers_and_counts_searches_by_their_action():
         turn([6], [9], action="search[nowhere]", valid=False),
         turn([6], [], action="click[search]"),
     ]
-    found = measures(Trajectory(shop, [9], turns, StopReason.DONE), decode, QA_TAGS, "mem1")
+    found = measures(Trajectory(shop, [9], turns, StopReason.DONE), View(decode, QA_TAGS, "mem1"))
     assert found["searches"] == 1.0 and "em" not in found and "f1_mean" not in found
 
 

@@ -20,7 +20,7 @@ from jobs import Job, cost, run_all  # noqa: E402
 from table import Arm  # noqa: E402
 
 from lightning_mem1.cli.main import main as mem1  # noqa: E402
-from lightning_mem1.context.memory import contexts  # noqa: E402
+from lightning_mem1.context.contexts import contexts  # noqa: E402
 from lightning_mem1.policy.policy import Policy  # noqa: E402
 from lightning_mem1.training.layouts.collate import collate  # noqa: E402
 

@@ -9,7 +9,7 @@ import torch
 import yaml
 
 from lightning_mem1.cli import fit
-from lightning_mem1.context.memory import contexts, drift
+from lightning_mem1.context.contexts import contexts, drift
 from lightning_mem1.engine.local.engine import EngineSettings, LocalEngine
 from lightning_mem1.environments.webshop.tasks import ShopTasks
 from lightning_mem1.policy.loading import BUNDLED, BUNDLED_POLICIES

@@ -73,7 +73,7 @@ def test_a_list_that_is_carried_on_is_shown_kept_and_answered_by_its_numbers():
 def test_what_nobody_could_know_is_not_cloned(tmp_path):
     asked = [Question(f"q{n}", f"who is {n}?", (f"name {n}",)) for n in range(9)]
     source = QATasks({"train": {"own": asked}, "val": {}, "test": {}}, BM25([Passage("Ulm", "a town")]))
-    config = WarmStart(output=str(tmp_path), stages=[Stage(6, objectives=[1, 2])], rollout=RolloutSettings(wire="qa"))
+    config = WarmStart(output=str(tmp_path), stages=[Stage(6, objectives=[1, 2])], rollout=RolloutSettings(format="qa"))
     steps = real_weights.Cloned(source, tiny_policy().tokenizer, config, 4, largest_first=6)
     played = [each for step in range(6) for each in steps[step]]
     carried = [each for each in played if each.task.data.get("carried")]

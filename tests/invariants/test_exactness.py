@@ -8,7 +8,8 @@ import torch
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from lightning_mem1.context.memory import MODES, STAGED, drift
+from lightning_mem1.context.contexts import drift
+from lightning_mem1.context.modes import MODES
 from lightning_mem1.engine.local.engine import EngineSettings, LocalEngine
 from lightning_mem1.policy.policy import LoraSettings
 from lightning_mem1.rollout.collect import Episode, collect
@@ -70,7 +71,9 @@ def played(policy, mode, plans, seed):
 def test_tree_and_rows_agree_on_log_probs_entropies_and_every_gradient(mode, shapes, seed):
     rng = random.Random(seed)
     prompts = [random_ids(rng, 5), random_ids(rng, 3)]
-    trajectories = [random_trajectory(rng, shape, prompts[i % 2], i, mode in STAGED) for i, shape in enumerate(shapes)]
+    trajectories = [
+        random_trajectory(rng, shape, prompts[i % 2], i, MODES[mode].staged) for i, shape in enumerate(shapes)
+    ]
     results = [POLICY.logprobs(collate(trajectories, layout, mode)) for layout in ("tree", "rows")]
     torch.testing.assert_close(results[0][0], results[1][0], atol=1e-5, rtol=0)
     torch.testing.assert_close(results[0][1], results[1][1], atol=1e-5, rtol=1e-5)

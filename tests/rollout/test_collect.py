@@ -4,10 +4,10 @@ import time
 
 import pytest
 
-from lightning_mem1.context.memory import drift
+from lightning_mem1.context.contexts import drift
 from lightning_mem1.engine.local.engine import EngineSettings, LocalEngine
 from lightning_mem1.engine.scripted import ScriptedEngine
-from lightning_mem1.rollout.collect import Episode, collect, prompt_ids
+from lightning_mem1.rollout.collect import Episode, collect
 from lightning_mem1.rollout.seeds import turn_seed
 from lightning_mem1.rollout.settings import RolloutSettings
 from lightning_mem1.types import StepResult, StopReason
@@ -324,7 +324,7 @@ def test_an_engine_ends_a_memory_at_its_closing_tag_and_an_act_at_its_own():
 
 
 def test_a_prompt_that_explains_the_format_explains_memory_written_apart():
-    full = RolloutSettings(prompt="full")
-    both, apart = (text(prompt_ids(task(), "page", TOKENIZER, full, mode)) for mode in ("mem1", "summary"))
+    encoder = RolloutSettings(prompt="full").encoder(TOKENIZER)
+    both, apart = (text(encoder.prompt_ids(task(), "page", staged)) for staged in (False, True))
     assert "your memory and reasoning in one" in both and "two kinds of turns alternate" in apart
     assert apart.endswith("count to 0\npage\n8 turns left<|im_end|>\n<|im_start|>assistant\n")

@@ -6,8 +6,9 @@ from dataclasses import replace
 import pytest
 import torch
 
+from lightning_mem1.context.contexts import contexts, drift, next_kind
 from lightning_mem1.context.internal_state import state_turns
-from lightning_mem1.context.memory import MODES, STAGED, contexts, drift, memory_due
+from lightning_mem1.context.modes import MODES
 from lightning_mem1.engine.local.engine import EngineSettings, LocalEngine
 from lightning_mem1.engine.scripted import ScriptedEngine
 from lightning_mem1.rollout.collect import Episode, collect, turn_temperature
@@ -110,7 +111,7 @@ def test_no_memory_is_due_behind_an_act_that_is_written_again():
     trajectory, engine, _ = play([act, MEMORY, "lost", act, MEMORY, act], mode="summary")
     assert [turn.kind for turn in trajectory.turns] == ["act", "memory", "act", "act", "memory", "act"]
     assert engine.seen[2] == engine.seen[3]
-    assert not memory_due("summary", [Turn([1], [0.0], retried=True)])
+    assert next_kind([Turn([1], [0.0], retried=True)], "summary") == "act"
 
 
 @pytest.mark.parametrize("mode", list(MODES))
@@ -118,7 +119,7 @@ def test_no_memory_is_due_behind_an_act_that_is_written_again():
 def test_retried_turns_are_scored_and_change_no_other_turn_in_any_layout(mode, seed):
     policy, rng = tiny_policy().double(), random.Random(seed)
     plain_ones = [
-        random_trajectory(rng, [(3, 4), (2, 5), (4, 3), (2, 0)], random_ids(rng, 5), number, mode in STAGED)
+        random_trajectory(rng, [(3, 4), (2, 5), (4, 3), (2, 0)], random_ids(rng, 5), number, MODES[mode].staged)
         for number in range(3)
     ]
     with_more = [with_retries(each, rng) for each in plain_ones]

@@ -21,7 +21,7 @@ def greedy(module, source, task):
 
 def as_row(trajectory, player, source, turns):
     task = trajectory.task
-    told = [{"text": player.decode(t.action_ids), "information": t.information} for t in trajectory.turns[:turns]]
+    told = [{"text": player.view.decode(t.action_ids), "information": t.information} for t in trajectory.turns[:turns]]
     shown = source.env(task).observe()
     return {"prompt": task.prompt, "observation": shown, "max_turns": task.max_turns, "turns": told}
 
@@ -40,7 +40,7 @@ def test_its_turn_is_the_one_that_a_rollout_would_take(make_module):
     trajectory, player = greedy(module, source, source.task("val", 0))
     rows = [as_row(trajectory, player, source, turns) for turns in (0, 1, 2)]
     first, second, third = Agent(module.policy, module.settings).predict(rows)
-    assert first["text"] == player.decode(trajectory.turns[0].action_ids)
+    assert first["text"] == player.view.decode(trajectory.turns[0].action_ids)
     prompt, replies = len(trajectory.prompt_ids), [len(turn.information_ids) for turn in trajectory.turns]
     written = [len(module.policy.tokenizer.encode(turn["text"])) for turn in rows[2]["turns"]]
     contexts = [prompt, prompt + written[0] + replies[0], prompt + written[1] + replies[1]]  # mem1: the last turn only

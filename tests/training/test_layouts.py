@@ -1,6 +1,8 @@
 import pytest
 
-from lightning_mem1.context.memory import MODES
+from lightning_mem1.context.modes import MODES
+from lightning_mem1.context.modes.amem import Amem
+from lightning_mem1.context.modes.window import Window
 from lightning_mem1.training.layouts.microbatches import num_tokens
 from lightning_mem1.training.layouts.single_copy import Run, official, stitched
 from lightning_mem1.training.layouts.spans import ScoredSpan, check_layout
@@ -108,17 +110,21 @@ def test_a_single_copy_holds_every_token_once_and_says_what_each_run_of_them_see
 
 
 def test_what_a_single_copy_shows_follows_the_memory_mode():
-    sees = {mode: [run.sees for run in stitched([trajectory()], mode, 1)[0].runs] for mode in MODES}
+    narrow = {**MODES, "window": Window(1), "amem": Amem(1)}
+    sees = {mode: [run.sees for run in stitched([trajectory()], memory)[0].runs] for mode, memory in narrow.items()}
     assert sees["window"] == sees["mem1"] == sees["summary"]  # nothing was written apart
     assert sees["amem"] == sees["full"]
     assert [*map(list, sees["full"])] == [[*range(n)] for n in (0, 2, 4, 5, 6, 8)]
     assert sees["none"] == [(), [0, 1], [0, 1], [0, 1, 4], [0, 1], [0, 1, 6, 7]]
 
 
-def test_a_memory_mode_that_writes_its_own_tokens_has_no_single_copy(monkeypatch):
-    monkeypatch.setitem(MODES, "recap", lambda turns, window: [[99]] if turns else [])
-    with pytest.raises(ValueError, match="cannot express memory mode 'recap': .* in 'tiny/0'; set model.layout tree"):
-        stitched([trajectory()], "recap")
+def recap(turns):
+    return [[99]] if turns else []
+
+
+def test_a_memory_mode_that_writes_its_own_tokens_has_no_single_copy():
+    with pytest.raises(ValueError, match=r"memory mode '[\w.]*recap': .* in 'tiny/0'; set model.layout tree"):
+        stitched([trajectory()], recap)
 
 
 def test_the_official_copy_hides_earlier_internal_states_and_leaves_information_to_itself():

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from lightning_mem1.context.memory import MODES, STAGED
+from lightning_mem1.context.modes import MODES
 from lightning_mem1.policy.policy import LoraSettings
 from lightning_mem1.training.layouts.collate import collate
 from lightning_mem1.types import StopReason, Trajectory, Turn
@@ -127,10 +127,10 @@ def test_the_official_layout_asks_where_internal_states_end():
 @pytest.mark.parametrize(("layout", "mode"), [("official", "mem1"), *(("stitched", mode) for mode in MODES)])
 def test_a_changed_token_changes_what_the_mask_lets_it_reach_and_nothing_else(layout, mode):
     rng = random.Random(4)
-    staged = mode in STAGED
+    staged = MODES[mode].staged
     shorter = random_trajectory(rng, SHAPE[1:], random_ids(rng, 2), staged=staged)
     longer = random_trajectory(rng, SHAPE, random_ids(rng, 3), staged=staged)
-    batch = collate([longer, shorter], layout, mode, 2, state_end)
+    batch = collate([longer, shorter], layout, mode, state_end)
     sees = batch.attention_mask[:, 0].float()
     reach = (sees @ sees) > 0  # two layers: what is seen, and what that has seen
     assert bool((reach & (sees == 0)).any()) == (mode in ("mem1", "window", "summary"))  # a turn has seen its own past

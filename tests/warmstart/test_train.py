@@ -6,7 +6,7 @@ import torch
 from safetensors.torch import load_file
 
 from lightning_mem1.cli.warmstart import main
-from lightning_mem1.context.memory import drift
+from lightning_mem1.context.contexts import drift
 from lightning_mem1.environments.qa.scripted_researcher.researcher import EXPERT_RESEARCHER
 from lightning_mem1.policy.policy import Policy
 from lightning_mem1.training.layouts.collate import collate

@@ -14,10 +14,13 @@ from difflib import SequenceMatcher
 from itertools import groupby
 from typing import Any
 
-from lightning_mem1.context.internal_state import Decode, state_spans, state_turns
-from lightning_mem1.context.memory import act_number
+from lightning_mem1.context.contexts import Contexts, act_number
+from lightning_mem1.context.internal_state import state_spans, state_turns
+from lightning_mem1.context.memory import Decode
 from lightning_mem1.context.origins import token_origins
-from lightning_mem1.context.tags import Tags, printable
+from lightning_mem1.context.settings import MemorySetting
+from lightning_mem1.context.tags import printable
+from lightning_mem1.evaluation.view import View
 from lightning_mem1.types import Trajectory, Turn
 
 MAX_CHARS = 4000  # of one text
@@ -28,10 +31,7 @@ BROKEN = "\N{REPLACEMENT CHARACTER}"  # how an unfinished character decodes
 
 def episode(
     trajectory: Trajectory,
-    decode: Decode,
-    tags: Tags,
-    mode: str,
-    window: int = 2,
+    view: View,
     advantages: Sequence[float] | None = None,
     row: str = "",
 ) -> dict[str, Any]:
@@ -39,10 +39,7 @@ def episode(
 
     Args:
         trajectory: What was played.
-        decode: Ids -> text, the policy's, tags included.
-        tags: Names of the blocks.
-        mode: Memory mode it was played in.
-        window: Turns kept by mode `window`, retrieved by mode `amem`.
+        view: How it was played.
         advantages: One number per action token, turn by turn; None when nobody knows them.
         row: What it is listed under.
 
@@ -57,14 +54,14 @@ def episode(
     Raises:
         ValueError: there is not one advantage for each action token.
     """
-    turns, lengths = trajectory.turns, [len(turn.action_ids) for turn in trajectory.turns]
+    turns, lengths, decode = trajectory.turns, [len(turn.action_ids) for turn in trajectory.turns], view.decode
     if advantages is not None and len(advantages) != sum(lengths):
         raise ValueError(
             f"advantages must align with trajectory '{trajectory.task.id}': expected {sum(lengths)} tokens, got "
             f"{len(advantages)}"
         )
-    seen, everything = parts(trajectory, mode, window), parts(trajectory, "full")
-    spans = state_spans(replace(trajectory, turns=turns[:MAX_TURNS]), decode, tags.internal_state)
+    seen, everything = parts(trajectory, view.contexts), parts(trajectory, "full")
+    spans = state_spans(replace(trajectory, turns=turns[:MAX_TURNS]), decode, view.tags.internal_state)
     states = [decode(turn.action_ids[a:b]).strip() for turn, (a, b) in zip(turns, spans, strict=False)]
     carried = set(state_turns(trajectory))
     shown, before = [], ""
@@ -87,7 +84,7 @@ def episode(
     return {
         "row": printable(row),
         "task": printable(trajectory.task.id),
-        "memory": mode,
+        "memory": view.contexts.memory.name,
         "objectives": len(trajectory.task.objectives),
         "prompt": shortened(decode(trajectory.prompt_ids)),
         "reward": finite(trajectory.reward),
@@ -104,10 +101,10 @@ def episode(
     }
 
 
-def parts(trajectory: Trajectory, mode: str, window: int = 2) -> list[list[list[Any]]]:
+def parts(trajectory: Trajectory, memory: MemorySetting | Contexts) -> list[list[list[Any]]]:
     """What the context of each turn is made of, in order: ``[kind, turn, tokens]``.
 
-    ``kind`` is ``prompt`` (its turn is -1), ``turn`` (what the policy wrote), ``memory`` (what it wrote apart, after
+    ``kind`` is ``prompt`` (its turn is -1), ``turn`` (what the policy wrote), ``memory`` (the one it wrote after
     this turn), ``information``, or ``other`` for ids that are none of the trajectory's own. For a prompt of 5, turns of
     3 and replies of 2, in mode mem1::
 
@@ -118,7 +115,7 @@ def parts(trajectory: Trajectory, mode: str, window: int = 2) -> list[list[list[
     for place, turn in enumerate(trajectory.turns):
         kind, number = "turn" if turn.kind == "act" else "memory", act_number(trajectory, place)
         owners += [(kind, number)] * len(turn.ids) + [("information", number)] * len(turn.information_ids)
-    places = token_origins(trajectory, mode, window)
+    places = token_origins(trajectory, memory)
     named = [[("other", -1) if place is None else owners[place] for place in context] for context in places]
     return [[[*owner, len(list(run))] for owner, run in groupby(context)] for context in named]
 

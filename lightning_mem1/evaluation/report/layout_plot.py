@@ -7,17 +7,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import replace
-from itertools import chain
+from itertools import accumulate, chain
 
 import numpy as np
 from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
+from lightning_mem1.context.contexts import Contexts, derived
+from lightning_mem1.context.settings import MemorySetting
 from lightning_mem1.evaluation.report.episode import parts
 from lightning_mem1.training.layouts.collate import mask
-from lightning_mem1.training.layouts.microbatches import num_tokens
 from lightning_mem1.training.layouts.single_copy import Stitch, official, stitched
 from lightning_mem1.training.layouts.spans import LAYOUTS, StateEnd, check_layout
 from lightning_mem1.training.layouts.tree import tree
@@ -30,7 +30,10 @@ MAX_TOKENS = 3000  # of the longest layout: a picture has no more dots
 
 
 def visible(
-    trajectory: Trajectory, layout: str, mode: str = "mem1", window: int = 2, state_end: StateEnd | None = None
+    trajectory: Trajectory,
+    layout: str,
+    memory: MemorySetting | Contexts = "mem1",
+    state_end: StateEnd | None = None,
 ) -> np.ndarray:
     """(L, L): the kind of the token (column) that a token (row) sees, 0 where it sees none.
 
@@ -48,16 +51,16 @@ def visible(
     Args:
         trajectory: What was played.
         layout: tree, rows, stitched or official.
-        mode: Memory mode.
-        window: Turns kept by mode `window`, retrieved by mode `amem`.
-        state_end: How much of a turn is its internal state; layout official asks for it.
+        memory: The memory mode it was played in, or its contexts as they were derived before.
+        state_end: How much of a turn is its internal state; layout official needs it.
 
     Raises:
         ValueError: a layout that the memory mode does not have, or official without `state_end`.
     """
-    check_layout(layout, mode)
+    contexts = derived(memory)
+    check_layout(layout, contexts.memory)
     if layout in ("stitched", "official"):
-        (line,) = _single_copy(trajectory, layout, mode, window, state_end)
+        (line,) = _single_copy(trajectory, layout, contexts, state_end)
         turns = trajectory.turns
         pieces = [
             [COPY] * len(turn.opening_ids) + [SCORED] * len(turn.action_ids) + [INFORMATION] * len(turn.information_ids)
@@ -65,46 +68,47 @@ def visible(
         ]
         kinds = [PROMPT] * line.prompt_length + [*chain.from_iterable(pieces)]
         return mask(line).numpy() * np.array(kinds[: len(line.ids)])
-    contexts = [_kinds(each) for each in parts(trajectory, mode, window)]
+    seen = [_kinds(each) for each in parts(trajectory, contexts)]
     if layout == "rows":
         blocks = [
-            context + [SCORED] * len(turn.action_ids) for context, turn in zip(contexts, trajectory.turns, strict=True)
+            context + [SCORED] * len(turn.action_ids) for context, turn in zip(seen, trajectory.turns, strict=True)
         ]
         return _blocks(blocks, 0)
     prompt = len(trajectory.prompt_ids)
     segments = []
-    for segment in tree([trajectory], mode, window).segments:
-        kinds = contexts[segment.spans[-1].turn][prompt:] + [SCORED] * segment.spans[-1].length
+    for segment in tree([trajectory], contexts).segments:
+        kinds = seen[segment.spans[-1].turn][prompt:] + [SCORED] * segment.spans[-1].length
         for span in segment.spans:
             kinds[span.start : span.start + span.length] = [SCORED] * span.length
         segments.append(kinds)
     return _blocks([[PROMPT] * prompt, *segments], prompt)
 
 
-def turns_drawn(trajectory: Trajectory, mode: str = "mem1", window: int = 2) -> int:
+def turns_drawn(trajectory: Trajectory, memory: MemorySetting | Contexts = "mem1") -> int:
     """How many of its first turns fit the picture; 0 when not even the first does."""
-    count = len(trajectory.turns)
-    while count and num_tokens(_first(trajectory, count), "rows", mode, window) > MAX_TOKENS:
-        count -= 1
-    return count
+    pairs = zip(derived(memory).lengths(trajectory), trajectory.turns, strict=True)
+    return sum(total <= MAX_TOKENS for total in accumulate(seen + len(turn.action_ids) for seen, turn in pairs))
 
 
-def masks(trajectory: Trajectory, mode: str = "mem1", window: int = 2, state_end: StateEnd | None = None) -> Figure:
+def masks(
+    trajectory: Trajectory, memory: MemorySetting | Contexts = "mem1", state_end: StateEnd | None = None
+) -> Figure:
     """A panel for each layout that the memory mode has (official only with `state_end`), of the first turns that fit.
 
     Raises:
         ValueError: not even one turn fits, or there is none.
     """
-    count = turns_drawn(trajectory, mode, window)
+    contexts = derived(memory)
+    count = turns_drawn(trajectory, contexts)
     if not count:
         raise ValueError(
             f"nothing to draw of '{trajectory.task.id}': expected a first turn of at most {MAX_TOKENS} tokens in all"
         )
-    cut = _first(trajectory, count)
+    cut = contexts.first(trajectory, count)
     matrices = {}
     for name in LAYOUTS:
         with suppress(ValueError):  # a mode that writes tokens of its own has no single copy
-            matrices[name] = visible(cut, name, mode, window, state_end)
+            matrices[name] = visible(cut, name, contexts, state_end)
     figure = Figure(figsize=(3.6 * len(matrices), 4.2), layout="constrained")
     panels = figure.subplots(1, len(matrices), squeeze=False)[0]
     for axes, (name, matrix) in zip(panels, matrices.items(), strict=True):
@@ -114,22 +118,16 @@ def masks(trajectory: Trajectory, mode: str = "mem1", window: int = 2, state_end
         axes.set_ylabel("token that sees")
     patches = [Patch(color=COLORS[kind], label=name) for kind, name in NAMES.items()]
     figure.legend(handles=patches, loc="outside lower center", ncols=len(patches), frameon=False, fontsize="small")
-    figure.suptitle(f"memory {mode}, the first {count} of {len(trajectory.turns)} turns", fontsize="medium")
+    figure.suptitle(f"memory {contexts.memory}, the first {count} of {len(trajectory.turns)} turns", fontsize="medium")
     return figure
 
 
-def _single_copy(
-    trajectory: Trajectory, layout: str, mode: str, window: int, state_end: StateEnd | None
-) -> list[Stitch]:
+def _single_copy(trajectory: Trajectory, layout: str, contexts: Contexts, state_end: StateEnd | None) -> list[Stitch]:
     if layout == "stitched":
-        return stitched([trajectory], mode, window)
+        return stitched([trajectory], contexts)
     if state_end is None:
         raise ValueError("layout official hides internal states: expected state_end to tell where they end")
     return official([trajectory], state_end)
-
-
-def _first(trajectory: Trajectory, count: int) -> Trajectory:
-    return replace(trajectory, turns=trajectory.turns[:count])
 
 
 def _kinds(context: Sequence[Sequence[object]]) -> list[int]:

@@ -13,9 +13,9 @@ from rich.rule import Rule
 from rich.table import Table
 from rich.text import Text
 
-from lightning_mem1.context.memory import STAGED, contexts
-from lightning_mem1.context.tags import Tags, parse_turn, printable
-from lightning_mem1.evaluation.measures import Decode
+from lightning_mem1.context.contexts import context_ids
+from lightning_mem1.context.tags import parse_turn, printable
+from lightning_mem1.evaluation.view import View
 from lightning_mem1.types import Task, Trajectory, Turn
 
 METER_WIDTH = 24
@@ -26,38 +26,33 @@ class Screen:
 
     Args:
         console: Where; without a terminal it writes plain text.
-        decode: Ids -> text, the policy's.
-        tags: Names of the blocks.
-        mode: Memory mode.
-        window: Turns kept by mode `window`, retrieved by mode `amem`.
+        view: How it is played.
         max_lines: Lines of a reply that are shown.
     """
 
-    def __init__(
-        self, console: Console, decode: Decode, tags: Tags, mode: str, window: int = 2, max_lines: int = 12
-    ) -> None:
-        self.console, self.decode, self.tags = console, decode, tags
-        self.mode, self.window, self.max_lines = mode, window, max_lines
+    def __init__(self, console: Console, view: View, max_lines: int = 12) -> None:
+        self.console, self.view, self.max_lines = console, view, max_lines
+        self.memory = view.contexts.memory
         self._largest = 1  # whole history so far, in tokens: the length of the meter
         self._num_turns = 0
 
     def begin(self, task: Task, observation: str = "") -> None:
         """Show what is asked, and what the environment shows before the first turn."""
-        title = f"{task.id}, {task.max_turns} turns, memory {self.mode}"
+        title = f"{task.id}, {task.max_turns} turns, memory {self.memory}"
         self._print(Panel(_plain(task.prompt), title=_plain(title), box=box.SQUARE))
         if observation:
             self._labelled("information", clipped(observation, self.max_lines))
 
     def turn(self, trajectory: Trajectory, turn: Turn) -> None:
-        """Show a turn that has ended; where the memory is written apart, it has a part of its own."""
+        """Show a turn that has ended; in a staged memory mode, one that writes the memory too."""
         self._num_turns = len(trajectory.acts)
-        text = self.decode(turn.ids)
-        apart = turn.kind == "act" and self.mode in STAGED
-        state = parse_turn(text, self.tags).internal_state or ("(apart)" if apart else "(none)")
+        text, tags = self.view.decode(turn.ids), self.view.tags
+        apart = turn.kind == "act" and self.memory.staged
+        state = parse_turn(text, tags).internal_state or ("(apart)" if apart else "(none)")
         what = "turn" if turn.kind == "act" else "memory after turn"
         self._print(Rule(_plain(f"{what} {self._num_turns} of {trajectory.task.max_turns}"), align="left"))
         grid = Table.grid(padding=(0, 2))
-        grid.add_row(self._meter(trajectory), _plain(f"{self.tags.internal_state}: {state}"))
+        grid.add_row(self._meter(trajectory), _plain(f"{tags.internal_state}: {state}"))
         self._print(grid)
         if turn.kind == "memory":
             return
@@ -84,9 +79,9 @@ class Screen:
 
     def _meter(self, trajectory: Trajectory) -> Text:
         """Tokens in the window at the end of the turn, against what the whole history would be."""
-        written = len(trajectory.turns[-1].action_ids)
-        now = len(contexts(trajectory, self.mode, self.window)[-1]) + written
-        full = len(contexts(trajectory, "full")[-1]) + written
+        *before, last = trajectory.turns
+        now, full = (len(context_ids(trajectory.prompt_ids, before, mode)) for mode in (self.memory, "full"))
+        now, full = (tokens + len(last.ids) for tokens in (now, full))
         self._largest = max(self._largest, full)
         filled = max(1, round(METER_WIDTH * now / self._largest))
         rest = max(0, round(METER_WIDTH * full / self._largest) - filled)

@@ -15,6 +15,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from lightning_mem1.context.contexts import Contexts, derived
+from lightning_mem1.context.settings import MemorySetting
 from lightning_mem1.policy.attention import Block, TreeTable, tree_table
 from lightning_mem1.training.layouts.single_copy import Stitch, official, stitched
 from lightning_mem1.training.layouts.spans import StateEnd, check_layout
@@ -63,8 +65,7 @@ class Batch:
 def collate(
     trajectories: Sequence[Trajectory],
     layout: str = "tree",
-    memory: str = "mem1",
-    window: int = 2,
+    memory: MemorySetting | Contexts = "mem1",
     state_end: StateEnd | None = None,
 ) -> Batch:
     """Make the batch of a layout.
@@ -72,28 +73,28 @@ def collate(
     Args:
         trajectories: What was played.
         layout: tree, rows, stitched or official, see `layouts`.
-        memory: Memory mode.
-        window: Turns kept by memory mode "window", retrieved by "amem".
+        memory: The memory mode it was played in, or its contexts as they were derived before.
         state_end: How many of a turn's action ids are its internal state with its tags (`internal_state.state_end`);
-            layout official asks for it.
+            layout official needs it.
 
     Raises:
         ValueError: unknown layout or memory mode, one that does not fit the other, or no action token at all.
     """
-    check_layout(layout, memory)
+    contexts = derived(memory)
+    check_layout(layout, contexts.memory)
     if not any(turn.action_ids for trajectory in trajectories for turn in trajectory.turns):
         raise ValueError(f"nothing to train on: expected at least one action token in {len(trajectories)} trajectories")
     if layout == "stitched":
-        return _collate_stitches(trajectories, stitched(trajectories, memory, window))
+        return _collate_stitches(trajectories, stitched(trajectories, contexts))
     if layout == "official":
         if state_end is None:
             raise ValueError("layout official hides internal states: expected state_end to tell where they end")
         return _collate_stitches(trajectories, official(trajectories, state_end))
-    return (_collate_tree if layout == "tree" else _collate_rows)(trajectories, memory, window)
+    return (_collate_tree if layout == "tree" else _collate_rows)(trajectories, contexts)
 
 
-def _collate_tree(trajectories: Sequence[Trajectory], memory: str, window: int) -> Batch:
-    forest = tree(trajectories, memory, window)
+def _collate_tree(trajectories: Sequence[Trajectory], contexts: Contexts) -> Batch:
+    forest = tree(trajectories, contexts)
     blocks: list[Block] = []
     for ids in forest.prompts:
         blocks.append(Block(_end(blocks), len(ids)))
@@ -119,8 +120,8 @@ def _collate_tree(trajectories: Sequence[Trajectory], memory: str, window: int) 
     )
 
 
-def _collate_rows(trajectories: Sequence[Trajectory], memory: str, window: int) -> Batch:
-    lines = rows(trajectories, memory, window)
+def _collate_rows(trajectories: Sequence[Trajectory], contexts: Contexts) -> Batch:
+    lines = rows(trajectories, contexts)
     lengths = torch.tensor([[len(line.ids)] for line in lines])
     width = int(lengths.max())
     steps = torch.arange(width)

@@ -10,11 +10,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from lightning_mem1.context.contexts import Contexts, derived
 from lightning_mem1.context.origins import seen_once
+from lightning_mem1.context.settings import MemorySetting
 from lightning_mem1.training.credit.filters import num_action_tokens
 from lightning_mem1.training.layouts.collate import Batch, collate
 from lightning_mem1.training.layouts.spans import StateEnd, check_layout
-from lightning_mem1.training.layouts.tree import rows, tree
+from lightning_mem1.training.layouts.tree import tree
 from lightning_mem1.types import StopReason, Task, Trajectory, Turn
 
 IDLE = Trajectory(Task("idle", "", (), 1), [0], [Turn([0], [0.0])], StopReason.DONE)  # teaches nothing
@@ -26,28 +28,28 @@ class Microbatches:
 
     Attributes:
         max_tokens: Most tokens in one; a longer trajectory stands alone.
-        layout, memory, window, state_end: As in `collator.collate`.
+        layout, memory, state_end: As in `collate`. With `Contexts` for a memory those of an rl_step are derived once,
+            for all its passes and for whoever else has them.
         num_idle: Given this rank's number of passes, how many idle ones it has to add to have as many as any other
             rank; None where ranks need not keep step.
     """
 
     max_tokens: int
     layout: str = "tree"
-    memory: str = "mem1"
-    window: int = 2
+    memory: MemorySetting | Contexts = "mem1"
     state_end: StateEnd | None = None
     num_idle: Callable[[int], int] | None = None
 
     def collate(self, trajectories: Sequence[Trajectory]) -> Batch:
         """The batch of one pass, on the CPU."""
-        return collate(trajectories, self.layout, self.memory, self.window, self.state_end)
+        return collate(trajectories, self.layout, self.memory, self.state_end)
 
     def batches(
         self, trajectories: Sequence[Trajectory], chosen: Sequence[int], device: torch.device | str = "cpu"
     ) -> Iterator[tuple[list[int], Batch]]:
         """The passes over the `chosen` trajectories, in order: whose they are (nobody's if idle), and their batch."""
         held = [trajectories[i] for i in chosen]
-        parts = list(split_by_tokens(held, self.max_tokens, self.layout, self.memory, self.window))
+        parts = split_by_tokens(held, self.max_tokens, self.layout, self.memory)
         num_idle = self.num_idle(len(parts)) if self.num_idle else 0  # asked before the first pass: ranks meet in both
         for part in parts:
             yield [chosen[i] for i in part], self.collate([held[i] for i in part]).to(device)
@@ -86,17 +88,17 @@ def split_by_tokens(
     trajectories: Sequence[Trajectory],
     max_tokens: int,
     layout: str = "tree",
-    memory: str = "mem1",
-    window: int = 2,
+    memory: MemorySetting | Contexts = "mem1",
 ) -> list[list[int]]:
     """Split trajectories, in order, into runs of at most `max_tokens` trained tokens (a longer one stands alone).
 
     Neighbours stay together, so that the trajectories of a group share their prompt in `tree`.
     """
+    contexts = derived(memory)
     groups: list[list[int]] = []
     room = 0
     for index, trajectory in enumerate(trajectories):
-        cost = num_tokens(trajectory, layout, memory, window)
+        cost = num_tokens(trajectory, layout, contexts)
         if not groups or cost > room:
             groups.append([])
             room = max_tokens
@@ -125,11 +127,16 @@ def minibatches(groups: Sequence[int], count: int, seed: str) -> list[list[int]]
     return [sorted_indices[start * size : (start + 1) * size] for start in range(count)]
 
 
-def num_tokens(trajectory: Trajectory, layout: str = "tree", mode: str = "mem1", window: int = 2) -> int:
+def num_tokens(trajectory: Trajectory, layout: str = "tree", memory: MemorySetting | Contexts = "mem1") -> int:
     """Tokens that training runs through for one trajectory on its own (padding not counted)."""
-    check_layout(layout, mode)
+    contexts = derived(memory)
+    check_layout(layout, contexts.memory)
+    return contexts.once(trajectory, f"tokens in layout {layout}", lambda: _num_tokens(trajectory, layout, contexts))
+
+
+def _num_tokens(trajectory: Trajectory, layout: str, contexts: Contexts) -> int:
     if layout == "tree":
-        return tree([trajectory], mode, window).num_tokens
+        return tree([trajectory], contexts).num_tokens
     if layout == "rows":
-        return sum(len(row.ids) for row in rows([trajectory], mode, window))
+        return sum(contexts.lengths(trajectory)) + num_action_tokens(trajectory)
     return len(seen_once(trajectory))

@@ -5,7 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from lightning_mem1.context.contexts import Contexts, derived
+from lightning_mem1.context.memory import MemoryMode
 from lightning_mem1.context.origins import seen_once, token_origins
+from lightning_mem1.context.settings import MemorySetting
 from lightning_mem1.training.layouts.spans import ScoredSpan, StateEnd
 from lightning_mem1.types import Trajectory
 
@@ -42,7 +45,7 @@ class Stitch:
     spans: list[ScoredSpan]
 
 
-def stitched(trajectories: Sequence[Trajectory], mode: str = "mem1", window: int = 2) -> list[Stitch]:
+def stitched(trajectories: Sequence[Trajectory], memory: MemorySetting | Contexts = "mem1") -> list[Stitch]:
     """The paper's single copy (arXiv 2506.15841): a token sees what was in the context when it was written.
 
     An action sees the context of its turn, information what the next turn's context holds before it (the action is out,
@@ -61,11 +64,10 @@ def stitched(trajectories: Sequence[Trajectory], mode: str = "mem1", window: int
     Raises:
         ValueError: a memory mode whose contexts are not made of the trajectory's own tokens.
     """
-    copies = []
+    contexts, copies = derived(memory), []
     for number, trajectory in enumerate(trajectories):
-        seen = [
-            [_own(place, mode, trajectory) for place in places] for places in token_origins(trajectory, mode, window)
-        ]
+        origins = token_origins(trajectory, contexts)
+        seen = [[_own(place, contexts.memory, trajectory) for place in places] for places in origins]
         copies.append(_stitch(number, trajectory, seen, seen[1:]))
     return [copy for copy in copies if copy.spans]
 
@@ -99,10 +101,10 @@ def official(trajectories: Sequence[Trajectory], state_end: StateEnd) -> list[St
     return [copy for copy in copies if copy.spans]
 
 
-def _own(place: int | None, mode: str, trajectory: Trajectory) -> int:
+def _own(place: int | None, memory: MemoryMode, trajectory: Trajectory) -> int:
     if place is None:
         raise ValueError(
-            f"layout stitched cannot express memory mode '{mode}': expected contexts made of the trajectory's own "
+            f"layout stitched cannot express memory mode '{memory}': expected contexts made of the trajectory's own "
             f"tokens, got others in '{trajectory.task.id}'; set model.layout tree"
         )
     return place

@@ -6,6 +6,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from lightning_mem1.checks import check_choice
+from lightning_mem1.context.memory import MemoryMode
+from lightning_mem1.context.modes.mem1 import Mem1
 
 LAYOUTS = ("tree", "rows", "stitched", "official")
 
@@ -13,12 +15,12 @@ LAYOUTS = ("tree", "rows", "stitched", "official")
 StateEnd = Callable[[Sequence[int]], int]  # a turn's action ids -> how many of them are its internal state with tags
 
 
-def check_layout(layout: str, mode: str = "mem1") -> None:
-    """Raise ValueError when `layout` is not a layout, or not one of memory mode `mode`."""
+def check_layout(layout: str, memory: MemoryMode = Mem1()) -> None:  # noqa: B008
+    """Raise ValueError when `layout` is not a layout, or not one of a memory mode."""
     check_choice("layout", layout, LAYOUTS, "model.layout")
-    if layout == "official" and mode != "mem1":
+    if layout == "official" and not isinstance(memory, Mem1):
         raise ValueError(
-            f"layout official knows one memory mode: expected mem1, got '{mode}'; set model.memory or model.layout"
+            f"layout official knows one memory mode: expected mem1, got '{memory}'; set model.memory or model.layout"
         )
 
 

@@ -7,8 +7,8 @@
     rows:  P A0 | P A0 I0 A1 | P A1 I1 A2
     tree:  P | A0 I0 A1 | a1 I1 A2            a1 = copy of A1, not scored a second time
 
-In `tree` the prompt stands once, also for all trajectories of a group. Each segment sees the prompt and itself,
-causally, with positions that go on from the end of the prompt. A turn whose context continues the open segment is
+In `tree` the prompt is there once, also for all trajectories of a group. Each segment sees the prompt and itself,
+causally, with positions that continue from the end of the prompt. A turn whose context continues the open segment is
 appended to it (A1 above saw A0 I0, and full-history trajectories become a single segment); any other turn opens a
 new segment with a loss-free copy of its context.
 
@@ -25,8 +25,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 
-from lightning_mem1.context.memory import contexts
+from lightning_mem1.context.contexts import Context, Contexts, derived
+from lightning_mem1.context.settings import MemorySetting
 from lightning_mem1.training.layouts.spans import ScoredSpan
 from lightning_mem1.types import Trajectory
 
@@ -59,40 +61,61 @@ class Forest:
         return sum(map(len, self.prompts)) + sum(len(segment.ids) for segment in self.segments)
 
 
-def tree(trajectories: Sequence[Trajectory], mode: str = "mem1", window: int = 2) -> Forest:
-    """Lay trajectories out as prompts (each distinct one once) and segments."""
+def tree(trajectories: Sequence[Trajectory], memory: MemorySetting | Contexts = "mem1") -> Forest:
+    """Lay trajectories out as prompts (each distinct one once) and segments.
+
+    Args:
+        trajectories: What was played.
+        memory: The memory mode it was played in, or its contexts as they were derived before.
+    """
+    contexts = derived(memory)
     prompt_index: dict[tuple[int, ...], int] = {}
     segments: list[Segment] = []
     for number, trajectory in enumerate(trajectories):
         prompt = prompt_index.setdefault(tuple(trajectory.prompt_ids), len(prompt_index))
-        segments += _segments(number, trajectory, prompt, mode, window)
+        segments += _segments(number, trajectory, prompt, contexts.of(trajectory))
     return Forest([list(ids) for ids in prompt_index], segments)
 
 
-def _segments(number: int, trajectory: Trajectory, prompt: int, mode: str, window: int) -> list[Segment]:
-    prompt_length = len(trajectory.prompt_ids)
+def _segments(number: int, trajectory: Trajectory, prompt: int, contexts: Sequence[Context]) -> list[Segment]:
     segments: list[Segment] = []
-    for turn, context in enumerate(contexts(trajectory, mode, window)):
-        seen = context[prompt_length:]
-        if not segments or seen[: len(segments[-1].ids)] != segments[-1].ids:
-            segments.append(Segment(prompt))
-        segment = segments[-1]
-        segment.ids = seen  # a continuation starts with the segment's own tokens, so nothing moves
-        _append_action(segment, number, turn, trajectory.turns[turn].action_ids)
+    runs: list[Sequence[int]] = []  # what the open segment is made of
+    for turn, (context, played) in enumerate(zip(contexts, trajectory.turns, strict=True)):
+        further = _further(segments[-1].ids, runs, context.runs) if segments else None
+        if further is None:
+            segments.append(Segment(prompt, [*chain.from_iterable(context.runs)]))
+        else:
+            segments[-1].ids += further  # it starts with the segment's own tokens, so nothing moves
+        _append_action(segments[-1], number, turn, played.action_ids)
+        runs = [*context.runs, played.action_ids] if played.action_ids else context.runs
     return segments
 
 
-def rows(trajectories: Sequence[Trajectory], mode: str = "mem1", window: int = 2) -> list[Segment]:
-    """Lay trajectories out as one full row (prompt included) per turn; `Segment.prompt` is unused and -1."""
-    result = []
+def _further(ids: list[int], runs: Sequence[Sequence[int]], seen: Sequence[Sequence[int]]) -> list[int] | None:
+    """What a context has after the tokens of the open segment; None when it does not start with them.
+
+    Run by run, which costs nothing where both are made of the same lists; token by token where they are cut otherwise.
+    """
+    if len(runs) <= len(seen) and all(a is b or a == b for a, b in zip(runs, seen, strict=False)):
+        return [*chain.from_iterable(seen[len(runs) :])]
+    flat = [*chain.from_iterable(seen)]
+    return flat[len(ids) :] if flat[: len(ids)] == ids else None
+
+
+def rows(trajectories: Sequence[Trajectory], memory: MemorySetting | Contexts = "mem1") -> list[Segment]:
+    """Lay trajectories out as one full row (prompt included) per turn; `Segment.prompt` is unused and -1.
+
+    The arguments are those of `tree`.
+    """
+    contexts, result = derived(memory), []
     for number, trajectory in enumerate(trajectories):
-        for turn, context in enumerate(contexts(trajectory, mode, window)):
-            row = Segment(-1, list(context))
-            _append_action(row, number, turn, trajectory.turns[turn].action_ids)
+        for turn, (context, played) in enumerate(zip(contexts.of(trajectory), trajectory.turns, strict=True)):
+            row = Segment(-1, context.ids)
+            _append_action(row, number, turn, played.action_ids)
             result.append(row)
     return result
 
 
 def _append_action(segment: Segment, trajectory: int, turn: int, action_ids: Sequence[int]) -> None:
     segment.spans.append(ScoredSpan(trajectory, turn, len(segment.ids), len(action_ids)))
-    segment.ids = [*segment.ids, *action_ids]
+    segment.ids += action_ids

@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from lightning_mem1.context.memory import contexts, drift
+from lightning_mem1.context.contexts import contexts, drift
+from lightning_mem1.context.modes.amem import Amem
 from lightning_mem1.engine.scripted import ScriptedEngine
 from lightning_mem1.environments.qa.retrieval.bm25 import built
 from lightning_mem1.environments.qa.retrieval.dense import Dense
@@ -61,14 +62,14 @@ def test_e5_models_get_their_prefixes_and_others_none(model, tmp_path):
 
 def test_memory_mode_amem_retrieves_turns_by_their_meaning(model):
     replies = ["Cats purr on the sofa.", "A church tower stands by the river.", "My kitten sleeps in the basket."]
-    settings = RolloutSettings(prompt="brief", note_embedding=model)
+    settings, amem = RolloutSettings(prompt="brief"), Amem(window=1, note_embedding=model)
     engine = ScriptedEngine(tiny_tokenizer(), [lambda context: "<answer>on</answer>"])
     episodes = [Episode(task(), WordEnv([*replies, ""]))]
-    (trajectory,) = collect(episodes, engine, tiny_tokenizer(), settings, "amem", window=1)
+    (trajectory,) = collect(episodes, engine, tiny_tokenizer(), settings, amem)
     assert [len(turn.embedding) for turn in trajectory.turns] == [384, 384, 384, 0]
-    last = tiny_tokenizer().decode(contexts(trajectory, "amem", 1)[3])
+    last = tiny_tokenizer().decode(contexts(trajectory, amem)[3])
     assert "purr" in last and "kitten" in last and "tower" not in last
-    assert drift(trajectory, "amem", 1) == 0
+    assert drift(trajectory, amem) == 0
 
 
 def test_without_the_extra_the_error_says_how_to_get_it():

@@ -121,7 +121,7 @@ def test_a_dead_retriever_ends_the_trajectory_and_invents_nothing(server):
     task = Task("qa/0", "1 Where is Ulm?", (Objective("Where is Ulm?", ("Bavaria",)),), 6)
     engine = ScriptedEngine(tiny_tokenizer(), [lambda context: "<think>1 ?</think><search>ulm</search>"])
     episode = Episode(task, RetrievalEnv(task, remote(server)))
-    (played,) = collect([episode], engine, tiny_tokenizer(), RolloutSettings(wire="qa", prompt="brief"))
+    (played,) = collect([episode], engine, tiny_tokenizer(), RolloutSettings(format="qa", prompt="brief"))
     assert played.stop_reason == StopReason.ERROR and played.error.startswith("RetrievalError: no good reply from")
     assert [turn.information for turn in played.turns] == ["1 Ulm: A town.", ""]
     assert played.turns[-1].information_ids == [] and played.reward == 0
@@ -239,7 +239,7 @@ def test_a_server_that_drops_half_of_its_answers_costs_some_episodes_and_holds_u
     asking = remote(server)
     engine = ScriptedEngine(tiny_tokenizer(), [lambda context: "<think>1 ?</think><search>ulm</search>"] * 32)
     episodes = [Episode(task, RetrievalEnv(task, asking)) for _ in range(32)]
-    played = collect(episodes, engine, tiny_tokenizer(), RolloutSettings(wire="qa", prompt="brief"))
+    played = collect(episodes, engine, tiny_tokenizer(), RolloutSettings(format="qa", prompt="brief"))
     ends = Counter(str(trajectory.stop_reason) for trajectory in played)
     assert set(ends) == {"error", "max_turns"} and min(ends.values()) >= 4
     for trajectory in played:

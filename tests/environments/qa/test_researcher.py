@@ -112,7 +112,7 @@ def test_played_through_the_rollout_it_earns_what_it_earns_by_itself():
         env = source.env(task)
         episodes.append(Episode(task, env, seed))
         writers.append(hand(ScriptedResearcher(random.Random(seed), ResearcherSkill()), env, task))
-    settings = RolloutSettings(wire="qa", prompt="brief")
+    settings = RolloutSettings(format="qa", prompt="brief")
     played = collect(episodes, ScriptedEngine(tiny_tokenizer(), writers), tiny_tokenizer(), settings)
     assert [t.reward for t in played] == [game.reward for game in alone]
     assert {t.stop_reason for t in played} == {StopReason.DONE} and all(turn.valid for t in played for turn in t.turns)

@@ -69,7 +69,7 @@ def test_a_failed_search_ends_the_trajectory(server, key):
     server.replies = [whole({}, status=500)]
     engine = ScriptedEngine(tiny_tokenizer(), [lambda context: "<think>1 ?</think><search>ulm</search>"])
     episode = Episode(TASK, WebEnv(TASK, Web(settings(server))))
-    (played,) = collect([episode], engine, tiny_tokenizer(), RolloutSettings(wire="qa", prompt="brief"))
+    (played,) = collect([episode], engine, tiny_tokenizer(), RolloutSettings(format="qa", prompt="brief"))
     assert played.stop_reason == StopReason.ERROR and "status 500" in played.error
     assert played.turns[0].information_ids == []
 
@@ -215,7 +215,7 @@ def test_a_tag_in_a_page_cannot_end_an_information_block_or_forge_an_action(serv
     turns = iter(["<think>1 ?</think><search>ulm</search>", "<think>1 ?</think><answer>bavaria</answer>"])
     engine = ScriptedEngine(tiny_tokenizer(), [lambda context: next(turns)])
     episode = Episode(TASK, WebEnv(TASK, Web(settings(server))))
-    (played,) = collect([episode], engine, tiny_tokenizer(), RolloutSettings(wire="qa", prompt="brief"))
+    (played,) = collect([episode], engine, tiny_tokenizer(), RolloutSettings(format="qa", prompt="brief"))
     block = tiny_tokenizer().decode(played.turns[0].information_ids)
     assert block.count("</information>") == 1 and block.endswith("</information>")
     assert not any(tag in block for tag in ("<answer>", "<think>", "<|im_end|>", "</ information"))

@@ -1,0 +1,236 @@
+"""The context of each turn, derived from a trajectory's ids by a memory mode, and what follows from it.
+
+With prompt P and turns (A0, I0), (A1, I1), the next context is::
+
+    mem1       P A1 I1
+    full       P A0 I0 A1 I1
+    window     P A0 I0 A1 I1, and of more turns the last `window`
+    none       P I1
+    amem       P A0 I0 A1 I1, and of more turns the `window` nearest to the last, and the last
+
+A turn that was malformed and retried (`Turn.retried`) is in no context, in whatever mode::
+
+    (A0, I0) (A1, I1), A1 retried    P A0 I0    in mem1 and in full
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import chain
+from typing import Any, TypeVar
+
+from lightning_mem1.context.memory import Kind, MemoryMode, Runs, standing
+from lightning_mem1.context.settings import MemorySetting, memory_mode
+from lightning_mem1.io.dotted_names import reason
+from lightning_mem1.types import Trajectory, Turn
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Context:
+    """What the policy saw in one turn.
+
+    Attributes:
+        prompt: Ids of the prompt.
+        runs: The runs behind it that are not empty, the turn's own opening last. They are the lists of the turns
+            themselves where the memory mode hands those on, so a context that grows copies nothing.
+        length: Tokens of all of it.
+    """
+
+    prompt: Sequence[int]
+    runs: Runs
+    length: int
+
+    @classmethod
+    def of(cls, prompt: Sequence[int], runs: Runs) -> Context:
+        """Leaves out runs that are empty."""
+        kept = [run for run in runs if len(run)]
+        return cls(prompt, kept, len(prompt) + sum(map(len, kept)))
+
+    @property
+    def ids(self) -> list[int]:
+        """All ids, in a list of their own."""
+        return [*self.prompt, *chain.from_iterable(self.runs)]
+
+    def __len__(self) -> int:
+        return self.length
+
+
+@dataclass(frozen=True)
+class _Known:
+    """Contexts, what they were derived from, and what was counted of them."""
+
+    trajectory: weakref.ref[Trajectory]
+    parts: list[Any]
+    contexts: list[Context]
+    counts: dict[str, int] = field(default_factory=dict)
+
+
+class Contexts:
+    """The contexts of trajectories in a memory mode: each trajectory's are derived when first asked for, and once.
+
+    Layouts, token counts, metrics, reports and the drift of an rl_step are handed the same `Contexts`. What is known of
+    a trajectory is forgotten when it is gone, and derived anew when a turn was added, taken away or given other ids.
+    It is never written down: a checkpoint or a copy of this begins empty.
+
+    Args:
+        memory: The memory mode.
+    """
+
+    def __init__(self, memory: MemorySetting = "mem1") -> None:
+        self.memory = memory_mode(memory)
+        self._known: dict[int, _Known] = {}  # by the id of a trajectory that is alive
+
+    def of(self, trajectory: Trajectory) -> list[Context]:
+        """The context of each turn, in order; it ends with the turn's opening, where it has one."""
+        known, parts = self._known.get(id(trajectory)), _parts(trajectory)
+        if known is None or not _same(known.parts, parts):
+            return self._keep(trajectory, parts, derive(trajectory, self.memory))
+        return known.contexts
+
+    def lengths(self, trajectory: Trajectory) -> list[int]:
+        """Tokens of each turn's context."""
+        return [context.length for context in self.of(trajectory)]
+
+    def once(self, trajectory: Trajectory, name: str, count: Callable[[], int]) -> int:
+        """A number that follows from a trajectory's contexts, such as its tokens in a layout: counted once by name."""
+        self.of(trajectory)
+        counts = self._known[id(trajectory)].counts
+        if name not in counts:
+            counts[name] = count()
+        return counts[name]
+
+    def first(self, trajectory: Trajectory, count: int) -> Trajectory:
+        """The trajectory up to its first `count` turns, whose contexts are known as well."""
+        part = replace(trajectory, turns=trajectory.turns[:count])
+        self._keep(part, _parts(part), self.of(trajectory)[:count])
+        return part
+
+    def _keep(self, trajectory: Trajectory, parts: list[Any], contexts: list[Context]) -> list[Context]:
+        number, mine = id(trajectory), weakref.ref(self)
+
+        def forget(_: object) -> None:
+            if (here := mine()) is not None:
+                here._known.pop(number, None)
+
+        self._known[number] = _Known(weakref.ref(trajectory, forget), parts, contexts)
+        return contexts
+
+    def __reduce__(self) -> tuple[type[Contexts], tuple[MemoryMode]]:
+        return Contexts, (self.memory,)
+
+
+def _parts(trajectory: Trajectory) -> list[Any]:
+    """Everything that contexts can follow from, and how long its lists are."""
+    lists = [trajectory.prompt_ids, *chain.from_iterable((t.action_ids, t.information_ids) for t in trajectory.turns)]
+    return [trajectory.prompt_ids, *chain.from_iterable(vars(t).values() for t in trajectory.turns), *map(len, lists)]
+
+
+def _same(one: Sequence[Any], other: Sequence[Any]) -> bool:
+    """The very same objects (small numbers are)."""
+    return len(one) == len(other) and all(
+        a is b or (isinstance(a, int) and a == b) for a, b in zip(one, other, strict=True)
+    )
+
+
+def derived(memory: MemorySetting | Contexts) -> Contexts:
+    """The contexts in a memory mode; those that were handed on as they are."""
+    return memory if isinstance(memory, Contexts) else Contexts(memory)
+
+
+def derive(trajectory: Trajectory, memory: MemoryMode) -> list[Context]:
+    """The context of each turn: the mode is asked once for each. For what asks more than once there is `Contexts`."""
+    turns = trajectory.turns
+    return [
+        Context.of(trajectory.prompt_ids, [*kept(memory, turns[:t]), turn.opening_ids]) for t, turn in enumerate(turns)
+    ]
+
+
+def kept(memory: MemoryMode, turns: Sequence[Turn]) -> Runs:
+    """The runs of ids that stay after some turns.
+
+    Raises:
+        ValueError: the mode failed; one line with its file and line.
+    """
+    runs = _asked(memory, turns, lambda: list(memory.context(standing(turns))))
+    if strange := [run for run in runs if not isinstance(run, Sequence)]:
+        raise ValueError(
+            f"memory mode '{memory}' keeps no runs of ids: expected lists, such as turn.action_ids, got "
+            f"{strange[0]!r:.80}; fix its context()"
+        )
+    return runs
+
+
+def _asked(memory: MemoryMode, turns: Sequence[Turn], question: Callable[[], T]) -> T:
+    """What a mode says after some turns; somebody's own code may fail."""
+    try:
+        return question()
+    except Exception as error:
+        raise ValueError(f"memory mode '{memory}' failed after {len(turns)} turns: {reason(error)}; fix it") from error
+
+
+def context_ids(prompt_ids: Sequence[int], turns: Sequence[Turn], memory: MemorySetting = "mem1") -> list[int]:
+    """Ids of the context in which the turn after `turns` is generated, without that turn's opening."""
+    return [*prompt_ids, *chain.from_iterable(kept(memory_mode(memory), turns))]
+
+
+def contexts(trajectory: Trajectory, memory: MemorySetting | Contexts = "mem1") -> list[list[int]]:
+    """Ids of the context of each turn of a trajectory, in order; they end with the turn's opening, where it has one."""
+    return [context.ids for context in derived(memory).of(trajectory)]
+
+
+def next_kind(turns: Sequence[Turn], memory: MemorySetting, prompt_tokens: int = 0) -> Kind:
+    """What kind of call comes after `turns`: an act, or one that writes the memory.
+
+    Raises:
+        ValueError: the mode failed, asks for something else, or for a memory before there is an act to remember.
+    """
+    mode, before = memory_mode(memory), standing(turns)
+    kind = _asked(mode, turns, lambda: mode.due(before, prompt_tokens))
+    if kind not in ("act", "memory"):
+        raise ValueError(f"memory mode '{mode}' asks for no kind of call: expected act or memory, got {kind!r}; fix it")
+    if kind == "memory" and (not before or before[-1].kind == "memory"):
+        raise ValueError(
+            f"memory mode '{mode}' asks for a memory with nothing to remember: expected an act before each, got "
+            f"{'a memory' if before else 'no turn'}; fix its due()"
+        )
+    return kind
+
+
+def drift(trajectory: Trajectory, memory: MemorySetting | Contexts = "mem1") -> int:
+    """Number of turns whose context, derived now, is not what the engine was given when they were sampled.
+
+    Training derives contexts from ids, so this stays 0. Anything else means that ids or the memory mode have changed
+    since the rollout, and that training would not see what the rollout saw.
+    """
+    pairs = zip(trajectory.turns, derived(memory).of(trajectory), strict=True)
+    return sum(turn.context_hash not in (None, context_hash(seen.ids)) for turn, seen in pairs)
+
+
+def context_hash(ids: Sequence[int]) -> int:
+    """What `Turn.context_hash` holds for a context."""
+    return hash(tuple(ids))
+
+
+def act_number(trajectory: Trajectory, turn: int) -> int:
+    """Which act a turn is, or the memory of which act it writes, counted from 0: (A0, M0, A1, M1) are 0, 0, 1, 1."""
+    return sum(each.kind == "act" for each in trajectory.turns[: turn + 1]) - 1
+
+
+def largest_by_act(trajectory: Trajectory, numbers: Sequence[int]) -> list[int]:
+    """One number for each turn that acts: the larger of its own and of that of the memory written after it.
+
+    With numbers of (A0, M0, A1)::
+
+        5 9 7   ->   9 7
+    """
+    found: list[int] = []
+    for turn, number in zip(trajectory.turns, numbers, strict=True):
+        if turn.kind == "act":
+            found.append(number)
+        else:
+            found[-1] = max(found[-1], number)
+    return found
