@@ -36,14 +36,15 @@ class Player:
     Args:
         module: Its policy plays; its engine's settings are the budget.
         source: Makes the environments.
-        memory: Memory mode.
+        memory: Memory mode; None for the one that the module trains in.
         temperature: 0 is greedy.
     """
 
     def __init__(
-        self, module: Mem1Module, source: TaskSource, memory: MemorySetting = "mem1", temperature: float = 0.0
+        self, module: Mem1Module, source: TaskSource, memory: MemorySetting | None = None, temperature: float = 0.0
     ) -> None:
-        self.module, self.source, self.memory = module, source, memory_mode(memory)
+        self.module, self.source = module, source
+        self.memory = module.memory if memory is None else memory_mode(memory)
         self.settings = greedy(module.rollout_settings)
         if temperature:
             self.settings = replace(module.rollout_settings, temperature=temperature)
@@ -67,21 +68,36 @@ class Player:
     def play(
         self,
         tasks: Sequence[Task],
-        engine: Engine,
+        engine: Engine | None = None,
         on_turn: Callable[[Trajectory, Turn], None] | None = None,
         on_end: Callable[[int, Trajectory], None] | None = None,
     ) -> list[Trajectory]:
-        """Play one episode of each task; the callbacks are those of `rollout.collect`.
+        """Play one episode of each task.
 
-        What is sampled follows from the task, not from what is played beside it.
+        What is sampled follows from the task, not from what is played with it.
+
+        Args:
+            tasks: What to play.
+            engine: Generates the turns; None for one that fits these tasks (`engine_settings`).
+            on_turn: Called after each turn, see `rollout.collect`.
+            on_end: Called after each episode, likewise.
+
+        Returns:
+            Trajectories, in the order of the tasks.
         """
+        engine = engine or self.engine(self.engine_settings(tasks))
         seeds = [trajectory_seed(self.module.seed, 0, zlib.crc32(task.id.encode()), 0) for task in tasks]
         episodes = [
             Episode(task, make_env(self.source, task), position, seeds[position]) for position, task in enumerate(tasks)
         ]
-        tokenizer = self.module.policy.tokenizer
-        with torch.no_grad():
-            return collect(episodes, engine, tokenizer, self.settings, self.memory, on_turn, on_end)
+        policy = self.module.policy
+        training = policy.training
+        policy.eval()
+        try:
+            with torch.no_grad():
+                return collect(episodes, engine, policy.tokenizer, self.settings, self.memory, on_turn, on_end)
+        finally:
+            policy.train(training)
 
     def observation(self, task: Task) -> str:
         """What a task's environment shows before the first turn; nothing when it fails, as its episode will report."""
