@@ -41,7 +41,6 @@ from generalization import MEMORY, NOTATION
 from scripted_reader import SPARE, Cloned, worded
 
 from lightning_mem1 import callbacks
-from lightning_mem1.callbacks.transcripts import readable, transcript
 from lightning_mem1.cli import startup
 from lightning_mem1.cli.evaluate import record
 from lightning_mem1.cli.lightning_cli import TRAINER_DEFAULTS, PlayingCommandLine
@@ -53,6 +52,7 @@ from lightning_mem1.evaluation.published import published
 from lightning_mem1.evaluation.report import plots
 from lightning_mem1.evaluation.tables import as_json, row
 from lightning_mem1.evaluation.task_sets import task_sets
+from lightning_mem1.evaluation.transcript import readable, transcript
 from lightning_mem1.io.atomic_files import write_atomic
 from lightning_mem1.rollout.collect import information_ids
 from lightning_mem1.types import StopReason, Task, Trajectory, Turn

@@ -21,9 +21,10 @@ from lightning_mem1.callbacks.collector import Collector
 from lightning_mem1.callbacks.memory_usage import ContextByTurn, internal_state_lengths, state_tokens
 from lightning_mem1.callbacks.pictures import of_batch
 from lightning_mem1.callbacks.reward import reward_numbers
-from lightning_mem1.callbacks.transcripts import known_advantages, readable, transcript
+from lightning_mem1.callbacks.transcripts import known_advantages
 from lightning_mem1.context.tags import printable
 from lightning_mem1.data.task_data import TaskBatch
+from lightning_mem1.evaluation.transcript import readable, transcript
 from lightning_mem1.rollout.seeds import trajectory_seed
 from lightning_mem1.types import StopReason, Trajectory, Turn
 from tiny import task
