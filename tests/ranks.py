@@ -108,8 +108,7 @@ def train(policy: str, folder: Path, ranks: int, spoil: Any = None, resume: str 
         },
         callbacks=[
             callbacks.RolloutCallback(),
-            callbacks.RewardCallback(),
-            callbacks.MemoryUsageCallback(),
+            callbacks.MetricsCallback(),
             record,
             checkpoint,
         ],

@@ -163,9 +163,11 @@ class Run:
         more = ["--model.memory", MEMORY[mode], "--data.turns_per_task", str(2 + SPARE), *self.options.rl]
         cli = self._opened(str(self._policy(mode)), *more)
         ours = (
-            callbacks.RolloutCallback, callbacks.RewardCallback, callbacks.AnswerCallback,
-            callbacks.MemoryUsageCallback, callbacks.ProgressCallback, callbacks.RLCheckpoint,
-        )  # fmt: skip
+            callbacks.RolloutCallback,
+            callbacks.MetricsCallback,
+            callbacks.ProgressCallback,
+            callbacks.RLCheckpoint,
+        )
         last = self._last(mode)
         trainer = L.Trainer(
             **TRAINER_DEFAULTS | {"val_check_interval": self.options.val_every},

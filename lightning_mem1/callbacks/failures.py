@@ -22,7 +22,7 @@ class FailuresCallback(Callback):
     ``failures_<rank>.jsonl``), and says on stderr how many there were and what the first one died of.
 
     A line holds ``split``, ``rl_step``, ``task``, ``seed``, ``num_turns`` and ``error``. An rl_step that is played
-    again after a kill stands there again. ``rollout/stop_error`` is their share, see `RewardCallback`.
+    again after a kill is there again. ``rollout/stop_error`` is their share, see `MetricsCallback`.
 
     Args:
         folder: Where to write; null for the trainer's default_root_dir.

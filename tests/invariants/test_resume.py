@@ -13,7 +13,7 @@ import torch
 import yaml
 from lightning.pytorch import Callback
 
-from lightning_mem1.callbacks import RewardCallback, RLCheckpoint
+from lightning_mem1.callbacks import MetricsCallback, RLCheckpoint
 from lightning_mem1.io.atomic_files import keep, write_atomic
 from lightning_mem1.tracking.mlflow_logger import ResumableMLflowLogger
 
@@ -129,12 +129,12 @@ def unlimited():
     resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
 
 
-class Rising(RewardCallback):
+class Rising(MetricsCallback):
     """Validation rewards that rise."""
 
-    def _flush(self, prefix):
+    def _flush(self, prefix, *more):
         self.num_validations = getattr(self, "num_validations", 0) + (prefix == "val")
-        return {**super()._flush(prefix), f"{prefix}/reward": float(self.num_validations)}
+        return {**super()._flush(prefix, *more), f"{prefix}/reward": float(self.num_validations)}
 
 
 def test_a_disk_that_fills_up_keeps_what_was_written_and_the_run_goes_on_from_there(
