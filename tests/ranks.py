@@ -103,6 +103,7 @@ def train(policy: str, folder: Path, ranks: int, spoil: Any = None, resume: str 
             "devices": ranks,
             "strategy": strategy,
             "logger": False,
+            "enable_progress_bar": False,
             "deterministic": True,
             "default_root_dir": str(folder),
         },

@@ -100,7 +100,8 @@ class Run:
     def __init__(self, options: argparse.Namespace) -> None:
         self.options, self.folder = options, Path(options.output)
         self.start = options.policy or str(self.folder / "policies" / "pretrained")
-        self.trainer = {**TRAINER_DEFAULTS, "enable_checkpointing": False, "logger": False}
+        quiet = {"enable_checkpointing": False, "enable_progress_bar": False, "logger": False}
+        self.trainer = {**TRAINER_DEFAULTS, **quiet}
 
     def weights(self) -> dict[str, Any]:
         """A folder with the weights of the GGUF file, dequantised."""

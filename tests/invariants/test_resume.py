@@ -58,11 +58,12 @@ def curves(client, run_id):
 
 @pytest.fixture
 def edited(config):
-    """The small config with more rl_steps, validations between them, and dropout, which draws random numbers."""
+    """The small config with more rl_steps, validations between them, dropout, which draws random numbers, and turns
+    (and so metrics) that only the first rl_step has."""
     content = yaml.safe_load(Path(config).read_text())
     content["model"]["lora"]["dropout"] = 0.1
     content["model"]["num_minibatches"] = 2
-    content["data"]["init_args"]["num_rl_steps"] = 4
+    content["data"]["init_args"] |= {"num_rl_steps": 4, "source": {"class_path": "tiny_tasks.FirstStepIsLong"}}
     content["trainer"]["val_check_interval"] = 2
     every = {"class_path": "lightning_mem1.callbacks.TranscriptCallback", "init_args": {"every_n_rl_steps": 1}}
     content["trainer"]["callbacks"] = [every]
@@ -99,6 +100,7 @@ def test_a_run_killed_at_random_moments_ends_as_the_one_that_was_not(edited, tmp
     (uninterrupted,) = runs("whole")
     expected = curves(client, uninterrupted.info.run_id)
     assert [step for step, _ in expected["train/loss"]] == [1, 2, 3, 4]
+    assert [step for step, _ in expected["memory/context_tokens_turn_3"]] == [1]
     killed = [json.loads(line) for line in done.stdout.splitlines()]
     print(*killed, sep="\n")
     assert sum(len(run["kills"]) for run in killed) == NUM_KILLS

@@ -29,6 +29,7 @@ class Microbatches:
         layout, memory, window, state_end: As in `collator.collate`.
         num_idle: Given this rank's number of passes, how many idle ones it has to add to have as many as any other
             rank; None where ranks need not keep step.
+        on_pass: Called before each pass with its number, from 1, and how many passes there are.
     """
 
     max_tokens: int
@@ -37,6 +38,7 @@ class Microbatches:
     window: int = 2
     state_end: StateEnd | None = None
     num_idle: Callable[[int], int] | None = None
+    on_pass: Callable[[int, int], None] | None = None
 
     def collate(self, trajectories: Sequence[Trajectory]) -> Batch:
         """The batch of one pass, on the CPU."""
@@ -49,7 +51,9 @@ class Microbatches:
         held = [trajectories[i] for i in chosen]
         parts = list(split_by_tokens(held, self.max_tokens, self.layout, self.memory, self.window))
         num_idle = self.num_idle(len(parts)) if self.num_idle else 0  # asked before the first pass: ranks meet in both
-        for part in parts:
+        for number, part in enumerate(parts, start=1):
+            if self.on_pass:
+                self.on_pass(number, len(parts))
             yield [chosen[i] for i in part], self.collate([held[i] for i in part]).to(device)
         for _ in range(num_idle):
             yield [], self.collate([IDLE]).to(device)
