@@ -79,6 +79,7 @@ def fit(tmp_path: Path) -> Callable[..., Any]:
             "default_root_dir": str(tmp_path),
             "logger": False,
             "enable_checkpointing": False,
+            "enable_progress_bar": False,
             "deterministic": True,
         }
         rollouts = [] if any(isinstance(c, RolloutCallback) for c in callbacks) else [RolloutCallback()]

@@ -86,8 +86,7 @@ def test_every_key_that_is_logged_stands_in_the_table_and_every_row_is_logged(ma
     )
     logged: set[str] = set()
     for settings in runs:
-        watching = [callbacks.RewardCallback(), callbacks.AnswerCallback(), callbacks.MemoryUsageCallback()]
-        trainer = fit(make_module(**settings), make_data(num_rl_steps=1), *watching)
+        trainer = fit(make_module(**settings), make_data(num_rl_steps=1), callbacks.MetricsCallback())
         logged |= {key for key in trainer.callback_metrics if key != "step"}
     table = keys_of_the_table()
     assert len(table) == len(set(table))

@@ -98,6 +98,18 @@ class LongTasks(RankedTasks):
         return LongEnv(super().env(task).reward)  # type: ignore[attr-defined]
 
 
+class FirstStepIsLong(RankedTasks):
+    """Training episodes take four turns in rl_step 1 and two in the later ones: some metrics are of rl_step 1 alone."""
+
+    def task_at(self, rl_step: int, index: int, position: int) -> Task:
+        name = "long" if rl_step == 1 else "short"
+        return Task(f"ranked/train/{index}/{name}", f"count to {index}", (Objective("how many?"),), max_turns=4)
+
+    def env(self, task: Task) -> Env:
+        reward = super().env(task).reward  # type: ignore[attr-defined]
+        return (LongEnv if task.id.endswith("long") else RankedEnv)(reward)
+
+
 class BrokenEnv(RankedEnv):
     """Fails in its second turn."""
 

@@ -41,7 +41,6 @@ from generalization import MEMORY, NOTATION
 from scripted_reader import SPARE, Cloned, worded
 
 from lightning_mem1 import callbacks
-from lightning_mem1.callbacks.transcripts import readable, transcript
 from lightning_mem1.cli import startup
 from lightning_mem1.cli.evaluate import record
 from lightning_mem1.cli.lightning_cli import PlayingCommandLine
@@ -53,6 +52,7 @@ from lightning_mem1.evaluation.published import published
 from lightning_mem1.evaluation.report import plots
 from lightning_mem1.evaluation.tables import as_json, row
 from lightning_mem1.evaluation.task_sets import task_sets
+from lightning_mem1.evaluation.transcript import readable, transcript
 from lightning_mem1.io.atomic_files import write_atomic
 from lightning_mem1.training.trainer import TRAINER_DEFAULTS
 from lightning_mem1.types import StopReason, Task, Trajectory, Turn
@@ -100,7 +100,8 @@ class Run:
     def __init__(self, options: argparse.Namespace) -> None:
         self.options, self.folder = options, Path(options.output)
         self.start = options.policy or str(self.folder / "policies" / "pretrained")
-        self.trainer = {**TRAINER_DEFAULTS, "enable_checkpointing": False, "logger": False}
+        quiet = {"enable_checkpointing": False, "enable_progress_bar": False, "logger": False}
+        self.trainer = {**TRAINER_DEFAULTS, **quiet}
 
     def weights(self) -> dict[str, Any]:
         """A folder with the weights of the GGUF file, dequantised."""
@@ -162,9 +163,11 @@ class Run:
         more = ["--model.memory", MEMORY[mode], "--data.turns_per_task", str(2 + SPARE), *self.options.rl]
         cli = self._opened(str(self._policy(mode)), *more)
         ours = (
-            callbacks.RolloutCallback, callbacks.RewardCallback, callbacks.AnswerCallback,
-            callbacks.MemoryUsageCallback, callbacks.ProgressCallback, callbacks.RLCheckpoint,
-        )  # fmt: skip
+            callbacks.RolloutCallback,
+            callbacks.MetricsCallback,
+            callbacks.ProgressCallback,
+            callbacks.RLCheckpoint,
+        )
         last = self._last(mode)
         trainer = L.Trainer(
             **TRAINER_DEFAULTS | {"val_check_interval": self.options.val_every},

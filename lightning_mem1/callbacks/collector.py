@@ -22,9 +22,10 @@ from lightning_mem1.rollout.seeds import trajectory_seed
 from lightning_mem1.rollout.settings import RolloutSettings
 from lightning_mem1.training.credit.filters import groups_without_signal
 from lightning_mem1.training.module import Mem1Module
-from lightning_mem1.types import Trajectory
+from lightning_mem1.types import Trajectory, Turn
 
-OnTurn = Callable[..., None]
+OnTurn = Callable[[Trajectory, Turn], None]
+OnEnd = Callable[[int, Trajectory], None]
 
 
 @dataclass(frozen=True)
@@ -61,6 +62,26 @@ class RolloutResult:
         }
 
 
+@dataclass
+class RolloutProgress:
+    """How far the episodes of an rl_step have come.
+
+    Attributes:
+        rl_step: Which one; in validation the number of rl_steps done.
+        num_episodes: How many are played.
+        num_turns: Turns that are over.
+        num_ended: Episodes that are over.
+    """
+
+    rl_step: int
+    num_episodes: int
+    num_turns: int = 0
+    num_ended: int = 0
+
+
+Watch = Callable[[RolloutProgress], None]
+
+
 class Collector:
     """Plays tasks with a module's engine.
 
@@ -68,10 +89,13 @@ class Collector:
         module: Its settings and its engine; made here, in the thread that makes this.
         data: Its source makes the environments.
         on_turn: Called after each turn; what it raises ends the collection.
+        watch: Told how far the episodes are, after each turn and each end.
     """
 
-    def __init__(self, module: Mem1Module, data: TaskDataModule, on_turn: OnTurn | None = None) -> None:
-        self.module, self.data, self.on_turn = module, data, on_turn
+    def __init__(
+        self, module: Mem1Module, data: TaskDataModule, on_turn: OnTurn | None = None, watch: Watch | None = None
+    ) -> None:
+        self.module, self.data, self.on_turn, self.watch = module, data, on_turn, watch
         self.behaviour, self.engine = module.behaviour, module.engine
 
     def collect(self, batch: TaskBatch) -> RolloutResult:
@@ -100,14 +124,30 @@ class Collector:
             for task, position in zip(batch.tasks, batch.positions, strict=True)
             for sample in range(again * group_size, (again + 1) * group_size)
         ]
-        policy, module = self.engine.policy, self.module
+        policy, module, hooks = self.engine.policy, self.module, self._hooks(batch.rl_step, len(episodes))
         training = policy.training
         policy.eval()
         try:
             with torch.no_grad():
-                return collect(episodes, self.engine, policy.tokenizer, settings, module.memory, self.on_turn)
+                return collect(episodes, self.engine, policy.tokenizer, settings, module.memory, *hooks)
         finally:
             policy.train(training)
+
+    def _hooks(self, rl_step: int, num_episodes: int) -> tuple[OnTurn, OnEnd]:
+        """What `collect` calls after each turn and each episode."""
+        progress, watch = RolloutProgress(rl_step, num_episodes), self.watch or (lambda _: None)
+
+        def turn(trajectory: Trajectory, turn: Turn) -> None:
+            if self.on_turn:
+                self.on_turn(trajectory, turn)
+            progress.num_turns += 1
+            watch(progress)
+
+        def end(place: int, trajectory: Trajectory) -> None:
+            progress.num_ended += 1
+            watch(progress)
+
+        return turn, end
 
 
 def _num_tokens(trajectories: Sequence[Trajectory]) -> int:

@@ -1,20 +1,12 @@
-"""The trained policy as a model of MLflow: one that loads back and acts."""
+"""The trained policy as a model of MLflow; what is logged: `tracking.models`."""
 
 from __future__ import annotations
 
-from pathlib import Path
-from tempfile import TemporaryDirectory
-from typing import Any
-
 from lightning.pytorch import Callback, Trainer
 
-from lightning_mem1 import __version__
-from lightning_mem1.tracking import pyfunc_agent
 from lightning_mem1.tracking.artifacts import hand_over
+from lightning_mem1.tracking.models import log_policy
 from lightning_mem1.training.module import Mem1Module
-
-NAME = "policy"
-SHOWN = ("policy", "algorithm", "layout")  # settings that the list of models shows, beside the memory mode
 
 
 class ModelCallback(Callback):
@@ -36,30 +28,4 @@ class ModelCallback(Callback):
         """Log the policy as it is now."""
         if not self.log_model or not trainer.is_global_zero:
             return
-
-        def write(logger: Any) -> None:
-            with TemporaryDirectory() as folder:
-                pyfunc_agent.save(pl_module.policy, pl_module.settings, Path(folder) / "data")
-                log(logger, Path(folder), pl_module)
-
-        hand_over(trainer, "the policy as a model", write)
-
-
-def log(logger: Any, folder: Path, module: Mem1Module) -> None:
-    """Make a model of ``folder/data`` (see `pyfunc_agent.save`) and log it with the logger's run."""
-    from mlflow import pyfunc
-    from mlflow.entities import LoggedModelOutput
-
-    pyfunc.save_model(
-        folder / "model",
-        loader_module="lightning_mem1.tracking.pyfunc_agent",
-        data_path=folder / "data",
-        pip_requirements=[f"lightning-mem1=={__version__}"],  # given, or MLflow would go looking
-    )
-    client = logger.experiment
-    shown = {key: str(module.settings[key]) for key in SHOWN}
-    shown |= {"memory": module.memory.name, "rl_step": str(module.rl_step)}
-    model = client.create_logged_model(logger.experiment_id, NAME, logger.run_id, params=shown, model_type="agent")
-    client.log_model_artifacts(model.model_id, str(folder / "model"))
-    client.finalize_logged_model(model.model_id, "READY")
-    client.log_outputs(logger.run_id, [LoggedModelOutput(model.model_id, module.rl_step)])
+        hand_over(trainer, "the policy as a model", lambda logger: log_policy(logger, pl_module))

@@ -9,9 +9,8 @@ from typing import Any
 from lightning.pytorch import Callback, Trainer
 from matplotlib.figure import Figure
 
-from lightning_mem1.callbacks.memory_usage import internal_state_spans
 from lightning_mem1.callbacks.transcripts import known_advantages
-from lightning_mem1.context.internal_state import state_mask
+from lightning_mem1.context.internal_state import state_mask, state_spans
 from lightning_mem1.data.task_data import TaskBatch
 from lightning_mem1.evaluation.report import layout_plot, plots
 from lightning_mem1.tracking.artifacts import log_artifact
@@ -92,7 +91,8 @@ def of_batch(batch: TaskBatch, module: Mem1Module) -> dict[str, Figure]:
     if layout_plot.turns_drawn(chosen, module.contexts):
         figures["layouts"] = layout_plot.masks(chosen, module.contexts, module.crediting.state_end)
     if known is not None:
-        states = state_mask(chosen, internal_state_spans(chosen, module)).tolist()
+        tag = module.rollout_settings.tags.internal_state
+        states = state_mask(chosen, state_spans(chosen, module.encoder.decode, tag)).tolist()
         lengths = [len(turn.action_ids) for turn in chosen.turns]
         title = f"{chosen.task.id}, reward {chosen.reward:.2f}"
         figures["advantages"] = plots.advantages(known[number], lengths, states, title)

@@ -1,14 +1,20 @@
-"""One line per rl_step on the terminal."""
+"""One line per rl_step on the terminal, and while one runs how far it has come."""
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from typing import Any
 
 from lightning.pytorch import Callback, Trainer
+from lightning.pytorch.callbacks import RichProgressBar, TQDMProgressBar
 from rich.console import Console
 from rich.text import Text
 
+from lightning_mem1.callbacks.collector import RolloutProgress
+from lightning_mem1.callbacks.rollout import RolloutCallback
+from lightning_mem1.callbacks.step_bar import StepBar
+from lightning_mem1.checks import check_least
 from lightning_mem1.data.task_data import TaskBatch, TaskDataModule
 from lightning_mem1.training.module import Mem1Module
 
@@ -16,17 +22,32 @@ from lightning_mem1.training.module import Mem1Module
 class ProgressCallback(Callback):
     """Prints step, reward, success, peak tokens, internal-state length, tokens/s, what raft kept and the time left.
 
+    With `trainer.enable_progress_bar` it takes the place of Lightning's bar, which counts rl_steps alone: a bar shows
+    the episodes and turns that are played, then the micro-batches that are learnt from. Where the output is no terminal
+    a plain line says so, once nothing has been printed for `plain_every_s`.
+
     Args:
         show_loss: Also print the loss and the largest rollout gap.
+        plain_every_s: Seconds between two plain lines, and between one and any other line.
     """
 
-    def __init__(self, show_loss: bool = False) -> None:
+    def __init__(self, show_loss: bool = False, plain_every_s: float = 30.0) -> None:
+        check_least("plain_every_s", plain_every_s, 0)
         self.show_loss = show_loss
         self.console = Console(highlight=False, soft_wrap=True)
+        self.bar = StepBar(self.console, plain_every_s)
         self.first_val: float | None = None
         self.last_val: float | None = None
         self._started = self._step_started = 0.0
         self._steps = 0
+
+    def setup(self, trainer: Trainer, pl_module: Mem1Module, stage: str) -> None:  # type: ignore[override]
+        """Take the place of Lightning's bar where one is asked for; a bar of the user's own stays alone."""
+        given = trainer.progress_bar_callback
+        asked = given is not None and type(given) in (RichProgressBar, TQDMProgressBar)
+        if given is not None and asked:
+            given.disable()
+        self._watch(trainer, pl_module, asked and trainer.is_global_zero)
 
     def on_fit_start(self, trainer: Trainer, pl_module: Mem1Module) -> None:  # type: ignore[override]
         """Say what is about to run."""
@@ -74,6 +95,15 @@ class ProgressCallback(Callback):
             change = f"val reward {self.first_val:.2f} -> {self.last_val:.2f}"
             self._print(change + self._baselines(trainer.callback_metrics), "bold")
 
+    def on_exception(self, trainer: Trainer, pl_module: Mem1Module, exception: BaseException) -> None:  # type: ignore[override]
+        """Leave no bar behind."""
+        self.bar.clear()
+
+    def teardown(self, trainer: Trainer, pl_module: Mem1Module, stage: str) -> None:  # type: ignore[override]
+        """Leave no bar behind, and watch nothing any more."""
+        self._watch(trainer, pl_module, False)
+        self.bar.clear()
+
     def state_dict(self) -> dict[str, Any]:
         """The first validation, so that a resumed run still tells the whole way."""
         return {"first_val": self.first_val}
@@ -82,12 +112,36 @@ class ProgressCallback(Callback):
         """Take up the first validation."""
         self.first_val = state_dict["first_val"]
 
+    def _watch(self, trainer: Trainer, module: Mem1Module, shown: bool) -> None:
+        """Be told what is played and learnt from, or no longer."""
+
+        def show_rollout(progress: RolloutProgress) -> None:
+            self._show_rollout(trainer, module, progress)
+
+        def show_update(done: int, total: int) -> None:
+            self.bar.show(f"{_step(trainer, module.rl_step + 1)}  updating", done, total, "micro-batches")
+
+        for each in trainer.callbacks:  # type: ignore[attr-defined]
+            if isinstance(each, RolloutCallback):
+                each.watch = show_rollout if shown else None
+        module.passes = dataclasses.replace(module.passes, on_pass=show_update if shown else None)
+
+    def _show_rollout(self, trainer: Trainer, module: Mem1Module, progress: RolloutProgress) -> None:
+        """Show what is played; not what is played for the next rl_step while this one is updated."""
+        if trainer.validating:
+            stage = f"val  {progress.rl_step:>4}  playing"
+        elif progress.rl_step == module.rl_step + 1:
+            stage = f"{_step(trainer, progress.rl_step)}  playing"
+        else:
+            return
+        self.bar.show(stage, progress.num_ended, progress.num_episodes, f"episodes, {progress.num_turns} turns")
+
     def _line(self, trainer: Trainer, module: Mem1Module) -> str:
         metrics = trainer.callback_metrics
         total = getattr(trainer.datamodule, "num_rl_steps", None)  # type: ignore[attr-defined]
         seconds = (time.perf_counter() - self._started) / self._steps
         line = (
-            f"step {module.rl_step:>4}{f'/{total}' if total else ''}  reward {_get(metrics, 'rollout/reward'):.3f}  "
+            f"{_step(trainer, module.rl_step)}  reward {_get(metrics, 'rollout/reward'):.3f}  "
             f"success {_get(metrics, 'rollout/success'):.2f}  "
             f"peak {_get(metrics, 'memory/peak_tokens_mean'):.0f} tokens  "
             f"state {_get(metrics, 'memory/internal_state_mean'):.0f}  "
@@ -106,7 +160,14 @@ class ProgressCallback(Callback):
         return f"  ({', '.join(scores)})" if scores else ""
 
     def _print(self, line: str, style: str = "") -> None:
+        self.bar.clear()
         self.console.print(Text(line, style=style))
+
+
+def _step(trainer: Trainer, rl_step: int) -> str:
+    """``step    3/60``."""
+    total = getattr(trainer.datamodule, "num_rl_steps", None)  # type: ignore[attr-defined]
+    return f"step {rl_step:>4}{f'/{total}' if total else ''}"
 
 
 def _rollout_seconds(trainer: Trainer) -> float:

@@ -20,7 +20,7 @@ from typing import Any
 from lightning.pytorch import Callback, Trainer
 
 from lightning_mem1.callbacks.background import BackgroundJob
-from lightning_mem1.callbacks.collector import Collector, RolloutResult, datamodule
+from lightning_mem1.callbacks.collector import Collector, RolloutResult, Watch, datamodule
 from lightning_mem1.data.task_data import TaskBatch
 from lightning_mem1.engine.remote.engine import RemoteEngine
 from lightning_mem1.policy.sharding import gather, release
@@ -45,6 +45,9 @@ class RolloutCallback(Callback):
     Args:
         validate_first: Validate before the first rl_step, so that a curve starts at the untrained policy.
         validate_last: Validate after the last rl_step, if that was not just done.
+
+    Attributes:
+        watch: Told after each turn how far the episodes are; one step off from another thread too.
     """
 
     def __init__(self, validate_first: bool = True, validate_last: bool = True) -> None:
@@ -54,6 +57,7 @@ class RolloutCallback(Callback):
         self._staleness = 0.0
         self._validated_at = -1  # rl_step of the last validation that ran to its end
         self._val_batches: list[TaskBatch] = []
+        self.watch: Watch | None = None
 
     def on_train_start(self, trainer: Trainer, pl_module: Mem1Module) -> None:  # type: ignore[override]
         """Validate the policy as it came, and a resumed one if it was stopped before its validation was done."""
@@ -73,7 +77,7 @@ class RolloutCallback(Callback):
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: Mem1Module, batch: TaskBatch, batch_idx: int) -> None:  # type: ignore[override]
         """Play the training tasks, or take what was played beside the last update and let the next ones begin."""
-        collection = Collector(pl_module, datamodule(trainer))
+        collection = Collector(pl_module, datamodule(trainer), watch=self.watch)
         asked = time.perf_counter()
         collected = self._ahead.take() or self._collect(collection, batch)
         assert collected.rl_step == batch.rl_step
@@ -82,7 +86,7 @@ class RolloutCallback(Callback):
         self._staleness = numbers["rollout/staleness"]
         pl_module.log_dict(numbers, on_step=True, on_epoch=False, batch_size=1)
         if pl_module.behaviour.apart:
-            self._begin(Collector(pl_module, datamodule(trainer), self._ahead.check), batch.rl_step + 1)
+            self._begin(Collector(pl_module, datamodule(trainer), self._ahead.check, self.watch), batch.rl_step + 1)
 
     def on_train_batch_end(  # type: ignore[override]
         self, trainer: Trainer, pl_module: Mem1Module, outputs: Any, batch: TaskBatch, batch_idx: int
@@ -105,7 +109,7 @@ class RolloutCallback(Callback):
         batch.rl_step = pl_module.rl_step
         self._val_batches.append(batch)
         greedy = dataclasses.replace(pl_module.rollout_settings, temperature=0.0, top_p=1.0)
-        batch.trajectories = Collector(pl_module, datamodule(trainer)).play(batch, 1, greedy)
+        batch.trajectories = Collector(pl_module, datamodule(trainer), watch=self.watch).play(batch, 1, greedy)
 
     def on_validation_end(self, trainer: Trainer, pl_module: Mem1Module) -> None:  # type: ignore[override]
         """Let go of what was played: the batches live as long as the run."""

@@ -272,10 +272,10 @@ def _drawn(cli: Any, ledger: Ledger, rows: list[Row], keys: Sequence[Key]) -> li
 
 def _log(cli: Any, rows: list[Row], paths: list[Path]) -> None:
     """A run in the logger, as in training: a step is a number of objectives."""
-    from lightning_mem1.callbacks.provenance import describe
     from lightning_mem1.cli.lightning_cli import mlflow_logger
     from lightning_mem1.evaluation.tables import as_metrics
     from lightning_mem1.tracking.artifacts import writes_mlflow
+    from lightning_mem1.tracking.datasets import describe
 
     given = cli.config_init.trainer.logger
     if given is False:

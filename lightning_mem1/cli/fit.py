@@ -81,6 +81,7 @@ def _command_line_class() -> type[LightningCLI]:
     from jsonargparse import Namespace
     from lightning.pytorch.cli import SaveConfigCallback
 
+    from lightning_mem1.callbacks import default_callbacks
     from lightning_mem1.cli.lightning_cli import CommandLine, flat, mlflow_logger
     from lightning_mem1.io.redaction import redacted_settings
     from lightning_mem1.training.memory_estimate import memory_line
@@ -119,7 +120,8 @@ def _command_line_class() -> type[LightningCLI]:
         def instantiate_trainer(self, **kwargs: Any) -> Trainer:
             given: Namespace = self.config_init.trainer
             self._settle_folder(given)
-            given.callbacks = _callbacks(given.callbacks)
+            own = given.callbacks or []
+            given.callbacks = default_callbacks(*(own if isinstance(own, list | tuple) else [own]))
             if given.logger is None or given.logger is True:
                 name = Path(given.default_root_dir).name
                 given.logger = mlflow_logger(self.experiment, self.config.tracking_uri, name, self.run_id)
@@ -163,26 +165,3 @@ def new_folder(experiment: str, runs: str | Path = "runs") -> Path:
             continue
         os.environ[RUN_FOLDER] = f"{os.getpid()}:{folder}"
         return folder
-
-
-def _callbacks(given: Any) -> list[Any]:
-    """The callbacks of every run, in the order they need, with the ones given in place of or after them."""
-    from lightning_mem1 import callbacks as ours
-
-    given = list(given) if isinstance(given, list | tuple) else [given] if given else []
-    defaults = (
-        ours.RolloutCallback,
-        ours.RewardCallback,
-        ours.AnswerCallback,
-        ours.FailuresCallback,
-        ours.MemoryUsageCallback,
-        ours.TranscriptCallback,
-        ours.TraceCallback,
-        ours.PicturesCallback,
-        ours.ProgressCallback,
-        ours.RLCheckpoint,
-        ours.ProvenanceCallback,
-        ours.ModelCallback,
-    )
-    chosen = [next((g for g in given if isinstance(g, kind)), None) or kind() for kind in defaults]
-    return [*chosen, *(g for g in given if g not in chosen)]

@@ -1,20 +1,25 @@
-"""One trajectory in numbers: the columns of every table.
+"""Trajectories in numbers: the one definition of every measure, for the metrics of a training and for every table.
 
-Nothing is left out: a trajectory without an answer, or one that failed before its first turn, counts with its zeros.
+A measure is a name and the numbers that are averaged under it: one of a trajectory, one of each of its turns, or one of
+each group. Nothing is left out: a trajectory without an answer, or one that failed before its first turn, counts with
+its zeros.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from statistics import fmean
+from statistics import fmean, pstdev
 
 from lightning_mem1.context.contexts import largest_by_act
-from lightning_mem1.context.internal_state import state_lengths, state_spans
+from lightning_mem1.context.internal_state import copy_rates, state_lengths, state_spans
 from lightning_mem1.context.tags import exact_format, read_action
 from lightning_mem1.evaluation.metrics import dependency, peak_tokens
 from lightning_mem1.evaluation.view import View
-from lightning_mem1.types import Trajectory, Turn
+from lightning_mem1.types import StopReason, Trajectory, Turn
+
+Numbers = dict[str, list[float]]  # what is averaged, by the name of a measure
 
 
 @dataclass(frozen=True)
@@ -46,64 +51,107 @@ MEASURES = (
 )
 
 
+def outcome(trajectory: Trajectory) -> Numbers:
+    """How a trajectory ended.
+
+    Returns:
+        One number each: ``reward``, ``success`` (0-1), ``turns`` (that act), ``seconds`` (wall clock, while the other
+        episodes of the batch ran), ``stop_<reason>`` (0 or 1). One for each turn that acts: ``valid`` (0 or 1).
+    """
+    return {
+        "reward": [float(trajectory.reward)],
+        "success": [trajectory.success],
+        "valid": [float(turn.valid) for turn in trajectory.acts],
+        "turns": [float(len(trajectory.acts))],
+        "seconds": [trajectory.seconds],
+        **{f"stop_{reason}": [float(trajectory.stop_reason == reason)] for reason in StopReason},
+    }
+
+
+def answers(trajectory: Trajectory, view: View) -> Numbers:
+    """How questions were answered, and how cleanly turns were written.
+
+    Returns:
+        One number each: ``em`` and ``f1`` (sums over objectives, the paper's numbers), ``objectives`` (how many there
+        are), ``answered`` (1 when it gave an answer), ``searches`` (carried out). One for each turn that acts:
+        ``exact_format`` (1 for one internal state and one action and nothing else, or where the memory is staged, for
+        one action behind words without a tag).
+    """
+    end = trajectory.acts[-1].info if trajectory.acts else {}
+    staged = view.contexts.memory.staged
+    texts = [view.decode(turn.action_ids) for turn in trajectory.acts]
+    return {
+        "em": [float(end.get("em", 0.0))],
+        "f1": [float(end.get("f1", 0.0))],
+        "objectives": [float(len(trajectory.task.objectives))],
+        "answered": [float("answer" in end)],
+        "searches": [sum(map(_searched, trajectory.acts))],
+        "exact_format": [float(exact_format(text, view.tags, staged)) for text in texts],
+    }
+
+
+def cost(trajectory: Trajectory, view: View) -> Numbers:
+    """What a trajectory cost in memory.
+
+    Returns:
+        One number each: ``peak_tokens`` and ``peak_tokens_without_prompt`` (tokens in the window when a turn ends, one
+        that writes a memory included; the paper leaves out the prompt), ``dependency`` (pairs of tokens, likewise). One
+        for each turn that acts: ``context_tokens`` (what the policy saw, to act or to write the memory after it,
+        whichever was more). One for each internal state that is carried on: ``internal_state_tokens``. One for each of
+        these but the first, where it is long enough: ``internal_state_copy_rate`` (0-1, see `copy_rate`).
+    """
+    seen = view.contexts.lengths(trajectory)
+    written = [len(turn.action_ids) for turn in trajectory.turns]
+    spans = state_spans(trajectory, view.decode, view.tags.internal_state)
+    return {
+        "peak_tokens": [float(peak_tokens(seen, written))],
+        "peak_tokens_without_prompt": [float(peak_tokens(seen, written, len(trajectory.prompt_ids)))],
+        "dependency": [float(dependency(seen, written))],
+        "context_tokens": [float(number) for number in largest_by_act(trajectory, seen)],
+        "internal_state_tokens": [float(length) for length in state_lengths(trajectory, spans)],
+        "internal_state_copy_rate": copy_rates(trajectory, spans),
+    }
+
+
+def group_deviations(trajectories: Iterable[Trajectory]) -> list[float]:
+    """Standard deviation of the rewards of each group; rewards that are no finite numbers are left out.
+
+    ```
+    group 0: 0 1    group 1: 3 nan    ->    0.5 0.0
+    ```
+    """
+    groups: dict[int, list[float]] = {}
+    for trajectory in trajectories:
+        if math.isfinite(trajectory.reward):
+            groups.setdefault(trajectory.group, []).append(float(trajectory.reward))
+    return [pstdev(rewards) for rewards in groups.values()]
+
+
 def measures(trajectory: Trajectory, view: View) -> dict[str, float]:
-    """Measure a trajectory.
+    """The columns of a table for one trajectory: the mean of each measure over it.
 
     Args:
         trajectory: What was played.
         view: How it was played.
 
     Returns:
-        By name: ``em``, ``f1`` (sums over objectives, the paper's numbers), ``em_mean``, ``f1_mean`` (per objective,
-        0-1), these four only when the task has accepted answers; ``success`` (0-1), ``reward``; ``valid`` and
-        ``exact_format`` (0-1, share of its turns that act); ``peak_tokens`` and ``peak_tokens_without_prompt`` (tokens
-        in the window when a turn ends, one that writes a memory included; the paper leaves out the prompt);
-        ``dependency`` (pairs of tokens, likewise); ``turns`` (that act), ``searches`` (carried out);
-        ``internal_state_tokens`` (mean over its turns, or its memories); ``seconds`` (wall clock, beside the other
-        episodes of the batch).
+        By name of `MEASURES`: those of `outcome`, `answers` and `cost`, and ``em_mean``, ``f1_mean`` (per objective,
+        0-1). ``em`` and ``f1``, sums and means, only when the task has accepted answers.
     """
-    turns, acts = trajectory.turns, trajectory.acts
-    seen, staged = view.contexts.lengths(trajectory), view.contexts.memory.staged
-    written = [len(turn.action_ids) for turn in turns]
-    texts = [view.decode(turn.action_ids) for turn in acts]
-    spans = state_spans(trajectory, view.decode, view.tags.internal_state)
-    return {
-        **_answers(trajectory),
-        "success": trajectory.success,
-        "reward": float(trajectory.reward),
-        "valid": _mean([float(turn.valid) for turn in acts]),
-        "exact_format": _mean([float(exact_format(text, view.tags, staged)) for text in texts]),
-        "peak_tokens": float(peak_tokens(seen, written)),
-        "peak_tokens_without_prompt": float(peak_tokens(seen, written, len(trajectory.prompt_ids))),
-        "dependency": float(dependency(seen, written)),
-        "turns": float(len(acts)),
-        "searches": sum(map(_searched, acts)),
-        "internal_state_tokens": _mean([float(length) for length in state_lengths(trajectory, spans)]),
-        "seconds": trajectory.seconds,
-    }
+    parts = (outcome(trajectory), answers(trajectory, view), cost(trajectory, view))
+    means = {name: _mean(numbers) for part in parts for name, numbers in part.items()}
+    objectives = trajectory.task.objectives
+    if objectives and all(objective.answers for objective in objectives):
+        means |= {f"{name}_mean": means[name] / len(objectives) for name in ("em", "f1")}
+    else:
+        means = {name: mean for name, mean in means.items() if name not in ("em", "f1")}
+    return {measure.name: means[measure.name] for measure in MEASURES if measure.name in means}
 
 
 def by_turn(trajectory: Trajectory, view: View) -> dict[str, list[int]]:
-    """Numbers of each turn by name, the arguments those of `measures`.
-
-    Returns:
-        ``context_tokens`` (what the policy saw, to act or to write the memory after it, whichever was more) and
-        ``internal_state_tokens`` (what it wrote for itself).
-    """
-    spans = state_spans(trajectory, view.decode, view.tags.internal_state)
-    return {
-        "context_tokens": largest_by_act(trajectory, view.contexts.lengths(trajectory)),
-        "internal_state_tokens": state_lengths(trajectory, spans),
-    }
-
-
-def _answers(trajectory: Trajectory) -> dict[str, float]:
-    objectives = trajectory.task.objectives
-    if not objectives or not all(objective.answers for objective in objectives):
-        return {}
-    end = trajectory.acts[-1].info if trajectory.acts else {}
-    em, f1 = float(end.get("em", 0.0)), float(end.get("f1", 0.0))
-    return {"em": em, "em_mean": em / len(objectives), "f1": f1, "f1_mean": f1 / len(objectives)}
+    """Measures of each turn, the arguments those of `measures`: ``context_tokens``, ``internal_state_tokens``."""
+    numbers = cost(trajectory, view)
+    return {name: [int(number) for number in numbers[name]] for name in ("context_tokens", "internal_state_tokens")}
 
 
 def _searched(turn: Turn) -> float:

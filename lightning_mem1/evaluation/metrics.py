@@ -13,6 +13,8 @@ import torch
 from torch import Tensor
 from torchmetrics import Metric
 
+MAX_TURNS_AVERAGED = 32  # later turns have no mean of their own
+
 
 def peak_tokens(context_lengths: Sequence[int], action_lengths: Sequence[int], prompt_length: int = 0) -> int:
     """Largest number of tokens in the model's window when a turn ends; 0 without turns.
@@ -86,10 +88,6 @@ class TrajectoryMean(Metric):
         return self.total / self.count
 
 
-class Dependency(TrajectoryMean):
-    """Mean of `dependency` over trajectories, in pairs of tokens (scalar)."""
-
-
 class TrajectorySpread(TrajectoryMean):
     """Mean and maximum of one number per trajectory.
 
@@ -139,7 +137,7 @@ class AnswerScores(Metric):
         for name in ("em", "f1", "num_tasks", "num_objectives"):
             self.add_state(name, torch.tensor(0.0), dist_reduce_fx="sum")
 
-    def update(self, em: Sequence[float], f1: Sequence[float], num_objectives: Sequence[int]) -> None:
+    def update(self, em: Sequence[float], f1: Sequence[float], num_objectives: Sequence[float]) -> None:
         """Add tasks, each as its summed scores and its number of objectives."""
         self.em += sum(em)
         self.f1 += sum(f1)
@@ -176,7 +174,7 @@ class InternalStateTokens(Metric):
             self.add_state(name, torch.tensor(0.0), dist_reduce_fx="sum")
         self.add_state("largest", torch.tensor(-torch.inf), dist_reduce_fx="max")
 
-    def update(self, lengths: Sequence[Sequence[int]]) -> None:
+    def update(self, lengths: Sequence[Sequence[float]]) -> None:
         """Add trajectories, each as one length per turn; those without turns are left out."""
         for turns in filter(len, lengths):
             self.total += sum(turns)
@@ -192,6 +190,33 @@ class InternalStateTokens(Metric):
             "max": torch.where(self.num_turns > 0, self.largest, torch.nan),
             "growth": self.total_growth / self.num_trajectories,
         }
+
+
+class ContextByTurn(Metric):
+    """Mean context length by turn index, in tokens: a flat line is constant memory.
+
+    Its value is a dict from turn index to mean, for the turns that happened, up to `MAX_TURNS_AVERAGED`.
+    """
+
+    full_state_update = False
+    total: Tensor
+    count: Tensor
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.add_state("total", torch.zeros(MAX_TURNS_AVERAGED), dist_reduce_fx="sum")
+        self.add_state("count", torch.zeros(MAX_TURNS_AVERAGED), dist_reduce_fx="sum")
+
+    def update(self, lengths: Sequence[Sequence[float]]) -> None:
+        """Add trajectories, each as one context length per turn."""
+        for turns in lengths:
+            averaged = torch.tensor([float(n) for n in turns[:MAX_TURNS_AVERAGED]]).to(self.total)
+            self.total[: len(averaged)] += averaged
+            self.count[: len(averaged)] += 1
+
+    def compute(self) -> dict[int, float]:
+        """Mean by turn index."""
+        return {k: float(self.total[k] / self.count[k]) for k in range(MAX_TURNS_AVERAGED) if self.count[k]}
 
 
 def _turns(context_lengths: Sequence[int], action_lengths: Sequence[int]) -> list[tuple[int, int]]:

@@ -42,6 +42,7 @@ from lightning_mem1.training.credit.shaping import ShapingSettings
 from lightning_mem1.training.credit.token_credit import TokenCredit
 from lightning_mem1.training.layouts import collate
 from lightning_mem1.training.layouts.microbatches import Microbatches, minibatches
+from lightning_mem1.training.lightning_internals import send_own_values_only
 from lightning_mem1.training.losses import KLEstimator, Unit
 from lightning_mem1.training.optimizers import make_optimizer
 from lightning_mem1.training.policy_loss import PolicyLoss
@@ -261,12 +262,13 @@ class Mem1Module(LightningModule):
             shard(self.policy, self.device_mesh["data_parallel"])
 
     def on_fit_start(self) -> None:
-        """Refuse a precision that only updates would have: they would not see what the rollout saw."""
+        """Refuse a precision that only updates would have (they would not see what the rollout saw); begin to log."""
         if self.trainer.precision != "32-true":
             raise ValueError(
                 "trainer.precision is not for rollouts, which would stay in the base's dtype: expected 32-true, got "
                 f"{self.trainer.precision}; leave it out and set model.dtype, such as bfloat16"
             )
+        send_own_values_only(self.trainer)
 
     def training_step(self, batch: PlayedBatch, batch_idx: int) -> None:
         """One rl_step's update: trajectories -> contexts -> scores -> credit -> minibatches -> passes -> optimizer."""
@@ -284,6 +286,10 @@ class Mem1Module(LightningModule):
 
     def validation_step(self, batch: PlayedBatch, batch_idx: int) -> None:
         """Nothing to compute: callbacks played the tasks and hold the metrics."""
+
+    def on_validation_epoch_end(self) -> None:
+        """Name the rl_step that the validation's metrics belong to, as `training_step` does."""
+        self.log("step", float(self.rl_step), on_step=False, on_epoch=True, batch_size=1)
 
     def update(self, trajectories: Sequence[Trajectory], rl_step: int) -> dict[str, float]:
         """Take all optimizer steps of one rl_step; returns the numbers to log."""

@@ -12,7 +12,7 @@ TRAINER_DEFAULTS: dict[str, Any] = {
     "val_check_interval": 10,  # batches, and a batch is an rl_step
     "num_sanity_val_steps": 0,
     "log_every_n_steps": 1,
-    "enable_progress_bar": False,
+    "enable_progress_bar": True,  # ours, see `callbacks.ProgressCallback`
     "enable_model_summary": False,
     "use_distributed_sampler": False,  # tasks are shared out by the datamodule
 }

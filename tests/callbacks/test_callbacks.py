@@ -9,21 +9,24 @@ import pytest
 import torch
 
 from lightning_mem1.callbacks import (
-    MemoryUsageCallback,
+    MetricsCallback,
     PicturesCallback,
     ProgressCallback,
-    RewardCallback,
     RLCheckpoint,
     RolloutCallback,
     TranscriptCallback,
 )
 from lightning_mem1.callbacks.collector import Collector
-from lightning_mem1.callbacks.memory_usage import ContextByTurn, internal_state_lengths, state_tokens
+from lightning_mem1.callbacks.metrics import outcome_numbers
 from lightning_mem1.callbacks.pictures import of_batch
-from lightning_mem1.callbacks.reward import reward_numbers
-from lightning_mem1.callbacks.transcripts import known_advantages, readable, transcript
+from lightning_mem1.callbacks.transcripts import known_advantages
+from lightning_mem1.context.internal_state import state_span
 from lightning_mem1.context.tags import printable
 from lightning_mem1.data.task_data import TaskBatch
+from lightning_mem1.evaluation.measures import cost
+from lightning_mem1.evaluation.metrics import ContextByTurn
+from lightning_mem1.evaluation.transcript import readable, transcript
+from lightning_mem1.evaluation.view import View
 from lightning_mem1.rollout.seeds import trajectory_seed
 from lightning_mem1.types import StopReason, Trajectory, Turn
 from tiny import task
@@ -46,15 +49,15 @@ class Keeper(RolloutCallback):
         self.validated.append((pl_module.rl_step, batch.trajectories))
 
 
-class Scores(RewardCallback):
+class Scores(MetricsCallback):
     """Validation rewards that rise and then fall."""
 
     def on_validation_epoch_end(self, trainer, pl_module):
         self.score = [0.3, 0.5, 0.9, 0.4][pl_module.rl_step]
         super().on_validation_epoch_end(trainer, pl_module)
 
-    def _flush(self, prefix):
-        metrics = super()._flush(prefix)
+    def _flush(self, prefix, *more):
+        metrics = super()._flush(prefix, *more)
         return {**metrics, "val/reward": self.score} if prefix == "val" else metrics
 
 
@@ -81,7 +84,7 @@ def test_a_trajectory_does_not_depend_on_who_plays_the_other_tasks(make_module, 
     keeper, module, data = Keeper(), make_module(), make_data(num_rl_steps=1, num_val_tasks=0)
     weights = {}
 
-    class Before(RewardCallback):
+    class Before(MetricsCallback):
         def on_train_start(self, trainer, pl_module):
             weights.update(pl_module.policy.adapter_state())
 
@@ -101,12 +104,12 @@ def test_validation_is_greedy_on_the_same_tasks_before_during_and_after(make_mod
     assert first == second == last and len(first) == 4
 
 
-def test_reward_numbers_count_every_trajectory_and_every_turn():
+def test_outcomes_count_every_trajectory_and_every_turn():
     won = Trajectory(task(0), [1], [Turn([2], [0.0], valid=False), Turn([2], [0.0], reward=1.0)], StopReason.DONE)
     won.turns[-1].info = {"success": 1.0}
     lost = Trajectory(task(0), [1], [Turn([2], [0.0])], StopReason.MAX_TURNS)
     broken = Trajectory(task(1), [1], [], StopReason.ERROR, group=1)
-    numbers = reward_numbers([won, lost, broken])
+    numbers = outcome_numbers([won, lost, broken])
     assert numbers["reward"] == [1.0, 0.0, 0.0]
     assert numbers["success"] == [1.0, 0.0, 0.0]
     assert numbers["group_std"] == [0.5, 0.0]
@@ -118,7 +121,7 @@ def test_reward_numbers_count_every_trajectory_and_every_turn():
 def test_a_reward_that_is_no_number_is_told_and_its_group_still_has_a_deviation():
     played = [Trajectory(task(0), [1], [Turn([2], [0.0], reward=r)], StopReason.DONE) for r in (float("nan"), 1.0, 3.0)]
     played.append(replace(played[0], group=1))
-    numbers = reward_numbers(played)
+    numbers = outcome_numbers(played)
     assert [math.isnan(reward) for reward in numbers["reward"]] == [True, False, False, True]
     assert numbers["group_std"] == [1.0]
 
@@ -131,7 +134,8 @@ def test_context_by_turn_averages_over_the_trajectories_that_got_there():
 
 def test_an_internal_state_that_was_cut_off_counts_to_the_end_of_the_turn():
     def count(text):
-        return state_tokens([ord(c) for c in text], lambda ids: "".join(map(chr, ids)), "s")
+        start, end = state_span([ord(c) for c in text], lambda ids: "".join(map(chr, ids)), "s")
+        return end - start
 
     assert count("<s>red</s><a>x</a>") == 3
     assert count("<s>red shoes and") == 13
@@ -146,7 +150,8 @@ def test_internal_states_are_counted_in_the_ids_that_were_sampled(make_module):
     closed = [*opening, *state, *encode("</summary>"), *encode("<answer>")]
     turns = [Turn(ids, [0.0] * len(ids)) for ids in (closed, [*opening, *state, *state])]
     played = Trajectory(task(0), [1], turns, StopReason.DONE)
-    assert internal_state_lengths(played, module) == [len(state), 2 * len(state)]
+    found = cost(played, View(module.encoder.decode, module.rollout_settings.tags))
+    assert found["internal_state_tokens"] == [len(state), 2 * len(state)]
 
 
 def test_an_environment_that_cannot_be_made_ends_its_own_episode(make_module, make_data, fit):
@@ -165,7 +170,7 @@ def test_an_environment_that_cannot_be_made_ends_its_own_episode(make_module, ma
 
 
 def test_validation_lets_go_of_what_it_played(make_module, make_data, fit):
-    class Batches(RewardCallback):
+    class Batches(MetricsCallback):
         seen = ()
 
         def on_validation_batch_start(self, trainer, pl_module, batch, batch_idx, dataloader_idx=0):
@@ -178,7 +183,7 @@ def test_validation_lets_go_of_what_it_played(make_module, make_data, fit):
 
 
 def test_metrics_of_training_and_validation_are_logged_beside_the_baselines(make_module, make_data, fit):
-    trainer = fit(make_module(), make_data(num_rl_steps=1), RewardCallback(), MemoryUsageCallback())
+    trainer = fit(make_module(), make_data(num_rl_steps=1), MetricsCallback())
     metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
     assert metrics["rollout/reward"] == pytest.approx(0.5)  # paid 0, 0.5 and 1 in every group
     assert metrics["rollout/reward_std"] == pytest.approx((1 / 6) ** 0.5)
@@ -230,10 +235,10 @@ def test_advantages_that_take_a_forward_pass_or_other_ranks_are_not_known(make_m
 
 def test_a_resumed_run_draws_the_whole_curve(make_module, make_data, fit, tmp_path):
     first = PicturesCallback()
-    fit(make_module(), make_data(num_rl_steps=1), RewardCallback(), first, RLCheckpoint(), enable_checkpointing=True)
+    fit(make_module(), make_data(num_rl_steps=1), MetricsCallback(), first, RLCheckpoint(), enable_checkpointing=True)
     again = PicturesCallback()
     last = str(tmp_path / "checkpoints" / "last.ckpt")
-    callbacks = RewardCallback(), again, RLCheckpoint()
+    callbacks = MetricsCallback(), again, RLCheckpoint()
     fit(make_module(), make_data(num_rl_steps=2), *callbacks, ckpt_path=last, enable_checkpointing=True)
     steps = [(point["rl_step"], "val/reward" in point) for point in again.points]
     assert steps == [(0.0, True), (1.0, False), (1.0, True), (2.0, False), (2.0, True)]
@@ -288,7 +293,7 @@ def test_what_a_policy_wrote_cannot_move_the_cursor_of_a_terminal(make_module):
 
 
 def test_progress_prints_a_line_per_rl_step_and_the_way_from_first_to_last(make_module, make_data, fit, capsys):
-    fit(make_module(), make_data(num_rl_steps=2), Scores(), MemoryUsageCallback(), ProgressCallback())
+    fit(make_module(), make_data(num_rl_steps=2), Scores(), ProgressCallback())
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].startswith("grpo, memory mem1, 2 tasks x 3 episodes per rl_step")
     assert lines[1].startswith("val     0  reward 0.300")

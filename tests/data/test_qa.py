@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from lightning_mem1.callbacks import AnswerCallback, MemoryUsageCallback, RewardCallback
+from lightning_mem1.callbacks import MetricsCallback
 from lightning_mem1.cli import fit
 from lightning_mem1.data.qa import QAData
 from lightning_mem1.engine.local.engine import EngineSettings
@@ -107,7 +107,7 @@ def test_metrics_of_questions_are_logged_in_training_and_validation(make_module,
     engine = EngineSettings(num_slots=8, max_context_tokens=512)
     module = make_module(engine=engine, rollout=RolloutSettings(max_new_tokens=6, prompt="brief", format="qa"))
     data = QAData(tasks_per_step=2, group_size=2, num_rl_steps=1, turns_per_task=2, **SMALL)
-    trainer = fit(module, data, RewardCallback(), MemoryUsageCallback(), AnswerCallback())
+    trainer = fit(module, data, MetricsCallback())
     metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
     for prefix in ("rollout", "val"):
         for name in ("em", "f1", "em_mean", "f1_mean", "answered", "searches", "exact_format", "turns"):

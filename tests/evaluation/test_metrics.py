@@ -4,7 +4,6 @@ import pytest
 
 from lightning_mem1.evaluation.metrics import (
     AnswerScores,
-    Dependency,
     InternalStateTokens,
     PeakTokens,
     TrajectoryMean,
@@ -78,9 +77,7 @@ def test_answers_are_summed_over_a_task_and_averaged_over_objectives():
 
 
 @pytest.mark.filterwarnings("ignore:The ``compute`` method of metric")
-@pytest.mark.parametrize(
-    "metric", [TrajectoryMean(), Dependency(), PeakTokens(), InternalStateTokens(), AnswerScores()]
-)
+@pytest.mark.parametrize("metric", [TrajectoryMean(), PeakTokens(), InternalStateTokens(), AnswerScores()])
 def test_with_nothing_to_report_the_value_is_nan(metric):
     value = numbers(metric)
     assert all(math.isnan(number) for number in (value.values() if isinstance(value, dict) else [value]))
@@ -98,7 +95,7 @@ def test_a_reset_forgets_everything():
     ("metric", "parts"),
     [
         (PeakTokens, ([20, 30], [10])),
-        (Dependency, ([1.5], [2.5, 3.0])),
+        (TrajectoryMean, ([1.5], [2.5, 3.0])),
         (InternalStateTokens, ([[2, 4, 6]], [[8], [1, 2]])),
     ],
 )

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from lightning_mem1.callbacks import FailuresCallback, RewardCallback
+from lightning_mem1.callbacks import FailuresCallback, MetricsCallback
 from lightning_mem1.cli import fit as command
 from lightning_mem1.engine.scripted import ScriptedEngine
 from lightning_mem1.rollout.collect import Episode, collect
@@ -91,7 +91,7 @@ def test_a_run_whose_environments_fail_in_every_tenth_step_goes_on(config, relea
 def test_every_failed_episode_is_written_down_and_none_makes_no_file(
     make_module, make_data, fit, tmp_path, capsys, released
 ):
-    fit(make_module(), make_data(RankedTasks(), num_rl_steps=1), RewardCallback(), FailuresCallback())
+    fit(make_module(), make_data(RankedTasks(), num_rl_steps=1), MetricsCallback(), FailuresCallback())
     assert not (tmp_path / "failures.jsonl").exists() and capsys.readouterr().err == ""
     limited = replace(make_module().rollout_settings, env_timeout_s=0.2)
     module, data = make_module(rollout=limited), make_data(FaultyTasks(), num_rl_steps=1, num_val_tasks=0)

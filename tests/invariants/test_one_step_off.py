@@ -7,7 +7,7 @@ import pytest
 import torch
 from lightning.pytorch import Callback
 
-from lightning_mem1.callbacks import RewardCallback, RLCheckpoint, RolloutCallback
+from lightning_mem1.callbacks import MetricsCallback, RLCheckpoint, RolloutCallback
 from lightning_mem1.callbacks.background import BackgroundJob, Stopped
 from lightning_mem1.callbacks.collector import Collector
 from lightning_mem1.engine.serving.endpoint import endpoint
@@ -72,7 +72,7 @@ def test_with_weights_that_stand_still_it_equals_the_synchronous_run(make_module
     diaries = [Diary(), Diary()]
     for diary, engine in zip(diaries, (SYNCHRONOUS, AHEAD), strict=True):
         module = make_module(lr=0.0, engine=engine, mismatch=MismatchSettings("tis"))
-        fit(module, make_data(), RolloutCallback(), RewardCallback(), diary, val_check_interval=2)
+        fit(module, make_data(), RolloutCallback(), MetricsCallback(), diary, val_check_interval=2)
     there, here = diaries
     assert here.played == there.played and len(here.played) == 3
     assert [logged.pop("rollout/staleness") for logged in there.logged] == [0, 0, 0]

@@ -13,7 +13,7 @@ import torch
 import yaml
 from lightning.pytorch import Callback
 
-from lightning_mem1.callbacks import RewardCallback, RLCheckpoint
+from lightning_mem1.callbacks import MetricsCallback, RLCheckpoint
 from lightning_mem1.io.atomic_files import keep, write_atomic
 from lightning_mem1.tracking.mlflow_logger import ResumableMLflowLogger
 
@@ -58,11 +58,12 @@ def curves(client, run_id):
 
 @pytest.fixture
 def edited(config):
-    """The small config with more rl_steps, validations between them, and dropout, which draws random numbers."""
+    """The small config with more rl_steps, validations between them, dropout, which draws random numbers, and turns
+    (and so metrics) that only the first rl_step has."""
     content = yaml.safe_load(Path(config).read_text())
     content["model"]["lora"]["dropout"] = 0.1
     content["model"]["num_minibatches"] = 2
-    content["data"]["init_args"]["num_rl_steps"] = 4
+    content["data"]["init_args"] |= {"num_rl_steps": 4, "source": {"class_path": "tiny_tasks.FirstStepIsLong"}}
     content["trainer"]["val_check_interval"] = 2
     every = {"class_path": "lightning_mem1.callbacks.TranscriptCallback", "init_args": {"every_n_rl_steps": 1}}
     content["trainer"]["callbacks"] = [every]
@@ -99,6 +100,7 @@ def test_a_run_killed_at_random_moments_ends_as_the_one_that_was_not(edited, tmp
     (uninterrupted,) = runs("whole")
     expected = curves(client, uninterrupted.info.run_id)
     assert [step for step, _ in expected["train/loss"]] == [1, 2, 3, 4]
+    assert [step for step, _ in expected["memory/context_tokens_turn_3"]] == [1]
     killed = [json.loads(line) for line in done.stdout.splitlines()]
     print(*killed, sep="\n")
     assert sum(len(run["kills"]) for run in killed) == NUM_KILLS
@@ -129,12 +131,12 @@ def unlimited():
     resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
 
 
-class Rising(RewardCallback):
+class Rising(MetricsCallback):
     """Validation rewards that rise."""
 
-    def _flush(self, prefix):
+    def _flush(self, prefix, *more):
         self.num_validations = getattr(self, "num_validations", 0) + (prefix == "val")
-        return {**super()._flush(prefix), f"{prefix}/reward": float(self.num_validations)}
+        return {**super()._flush(prefix, *more), f"{prefix}/reward": float(self.num_validations)}
 
 
 def test_a_disk_that_fills_up_keeps_what_was_written_and_the_run_goes_on_from_there(

@@ -9,7 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lightning_mem1.callbacks import RewardCallback, RLCheckpoint
+from lightning_mem1.callbacks import MetricsCallback, RLCheckpoint
 from lightning_mem1.policy.critic import CRITIC, Critic, CriticSettings, trained_parameters
 from lightning_mem1.policy.policy import LoraSettings, Policy
 from lightning_mem1.training.credit.filters import token_counts
@@ -202,7 +202,7 @@ def test_a_setting_of_the_critic_that_cannot_be_is_named(chosen, message):
 # In a run
 
 
-class Curve(RewardCallback):
+class Curve(MetricsCallback):
     """Keeps metrics and the weights before it; can change what the update sees, and keeps its reward."""
 
     def __init__(self, change=lambda module, trajectories: None):

@@ -7,7 +7,7 @@ from lightning.pytorch.loggers import MLFlowLogger
 from mlflow.tracking import MlflowClient
 
 from lightning_mem1.callbacks import TraceCallback
-from lightning_mem1.callbacks.traces import send, told_turns
+from lightning_mem1.tracking.traces import send, trace_record
 from lightning_mem1.types import StopReason, Trajectory, Turn
 from tiny import task
 
@@ -38,7 +38,7 @@ def test_a_trajectory_is_read_back_turn_by_turn(run, mlflow_uri, make_module):
     module = make_module()
     trajectory = played(module)
     prompt, (first, last) = trajectory.prompt_ids, trajectory.turns
-    send([told_turns(trajectory, module)], {"split": "train", "rl_step": "4"}, mlflow_uri, *run[1:])
+    send([trace_record(trajectory, module)], {"split": "train", "rl_step": "4"}, mlflow_uri, *run[1:])
     (trace,) = traces(run)
     assert trace.info.tags.items() >= {"split": "train", "rl_step": "4", "reward": "0.5", "memory": "mem1"}.items()
     assert trace.info.tags["stop_reason"] == "done" and trace.info.state == "OK"
@@ -60,7 +60,7 @@ def test_a_trajectory_is_read_back_turn_by_turn(run, mlflow_uri, make_module):
 
 def test_what_a_resumed_run_writes_again_stands_there_once(run, mlflow_uri, make_module):
     module = make_module()
-    told = [told_turns(played(module), module) for _ in range(2)]
+    told = [trace_record(played(module), module) for _ in range(2)]
     for _ in range(2):
         send(told, {"split": "train", "rl_step": "4"}, mlflow_uri, *run[1:])
     send(told[:1], {"split": "train", "rl_step": "5"}, mlflow_uri, *run[1:])
@@ -70,7 +70,7 @@ def test_what_a_resumed_run_writes_again_stands_there_once(run, mlflow_uri, make
 def test_hostile_texts_are_data_and_a_broken_episode_is_an_error(run, mlflow_uri, make_module):
     module = make_module()
     broken = played(module, text="\x1b[2J<summary>" + "red " * 3000, error="RuntimeError: \x1b[31mfire")
-    send([told_turns(broken, module)], {}, mlflow_uri, *run[1:])
+    send([trace_record(broken, module)], {}, mlflow_uri, *run[1:])
     (trace,) = traces(run)
     assert trace.info.state == "ERROR"
     texts = [str(text) for span in trace.data.spans for text in (*span.inputs.values(), *span.outputs.values())]

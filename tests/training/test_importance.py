@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from lightning_mem1.callbacks import RewardCallback
+from lightning_mem1.callbacks import MetricsCallback
 from lightning_mem1.context.internal_state import state_mask, state_spans
 from lightning_mem1.engine.local.engine import EngineSettings, LocalEngine
 from lightning_mem1.engine.scripted import ScriptedEngine
@@ -293,7 +293,7 @@ def even_share(trajectory):
     return sum(token % 2 == 0 for token in ids) / len(ids)
 
 
-class EvenTokens(RewardCallback):
+class EvenTokens(MetricsCallback):
     """Pays the share of even ids, which a policy of any quality can learn; keeps what was logged."""
 
     def __init__(self):

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from lightning_mem1.callbacks import MemoryUsageCallback, RewardCallback, RLCheckpoint, RolloutCallback
+from lightning_mem1.callbacks import MetricsCallback, RLCheckpoint, RolloutCallback
 from lightning_mem1.engine.local.engine import EngineSettings
 from lightning_mem1.policy.policy import LoraSettings
 from lightning_mem1.rollout.settings import RolloutSettings
@@ -29,7 +29,7 @@ def trajectory(task, reward, group, stop=StopReason.DONE):
     return Trajectory(task, [1, 2], [Turn([3], [-0.5], reward=reward)], stop, group)
 
 
-class Recorder(RewardCallback):
+class Recorder(MetricsCallback):
     """Keeps every rl_step's metrics and can spoil what the update sees."""
 
     def __init__(self, spoil=lambda trajectories: None):
@@ -69,7 +69,7 @@ def test_every_layout_and_memory_mode_trains_on_what_it_sampled(make_module, mak
 
 
 def test_memories_written_apart_are_learnt_from_with_the_acts(make_module, make_data, fit):
-    module, callbacks = make_module(memory="summary"), (RolloutCallback(), MemoryUsageCallback(), RewardCallback())
+    module, callbacks = make_module(memory="summary"), (RolloutCallback(), MetricsCallback())
     trainer = fit(module, make_data(LongTasks(), num_rl_steps=1, num_val_tasks=0), *callbacks)
     metrics = trainer.callback_metrics
     assert max(metrics[f"train/rollout_gap_turn_{turn}"] for turn in range(7)) < 1e-5  # four acts, three memories
@@ -104,7 +104,7 @@ def test_the_same_seed_twice_gives_the_same_metrics_to_the_last_digit(make_modul
         torch.manual_seed(torch.randint(1000, ()).item())  # what ran before must not matter
         record = Recorder()
         module = make_module(num_minibatches=2)
-        fit(module, make_data(), record, MemoryUsageCallback())
+        fit(module, make_data(), record)
         runs.append((record.history, adapter(module)))
     assert runs[0][0] == runs[1][0]
     assert same(runs[0][1], runs[1][1])

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from lightning_mem1.callbacks import RewardCallback
+from lightning_mem1.callbacks import MetricsCallback
 from lightning_mem1.training.credit.advantages import best_of
 from lightning_mem1.training.credit.algorithms import ALGORITHMS, CreditSettings, GroupedRollouts
 from lightning_mem1.training.layouts.collate import collate
@@ -61,7 +61,7 @@ def test_the_loss_is_the_negative_log_likelihood_of_what_has_credit():
     assert stats["approx_kl"].item() == -(0.5 * 0.5 + 0.25 * 5)
 
 
-class Watch(RewardCallback):
+class Watch(MetricsCallback):
     """Pays by the number in the group (0, 1/2, 1), or by the share of even ids; keeps logs and gradients."""
 
     def __init__(self, even=False):

@@ -32,6 +32,7 @@ class Microbatches:
             for all its passes and for whoever else has them.
         num_idle: Given this rank's number of passes, how many idle ones it has to add to have as many as any other
             rank; None where ranks need not keep step.
+        on_pass: Called before each pass with its number, from 1, and how many passes there are.
     """
 
     max_tokens: int
@@ -39,6 +40,7 @@ class Microbatches:
     memory: MemorySetting | Contexts = "mem1"
     state_end: StateEnd | None = None
     num_idle: Callable[[int], int] | None = None
+    on_pass: Callable[[int, int], None] | None = None
 
     def collate(self, trajectories: Sequence[Trajectory]) -> Batch:
         """The batch of one pass, on the CPU."""
@@ -51,7 +53,9 @@ class Microbatches:
         held = [trajectories[i] for i in chosen]
         parts = split_by_tokens(held, self.max_tokens, self.layout, self.memory)
         num_idle = self.num_idle(len(parts)) if self.num_idle else 0  # asked before the first pass: ranks meet in both
-        for part in parts:
+        for number, part in enumerate(parts, start=1):
+            if self.on_pass:
+                self.on_pass(number, len(parts))
             yield [chosen[i] for i in part], self.collate([held[i] for i in part]).to(device)
         for _ in range(num_idle):
             yield [], self.collate([IDLE]).to(device)
