@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import os
 import threading
-import urllib.error
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -18,7 +17,7 @@ from urllib.parse import urlsplit
 
 from lightning_mem1.engine.protocol.client import MODELS
 from lightning_mem1.engine.settings import ServerSettings
-from lightning_mem1.io.http_client import TROUBLES, fetch, one_line
+from lightning_mem1.io.http_client import TROUBLES, StatusError, fetch, one_line
 
 MAX_REPLY_BYTES = 64 << 20
 MAX_SAID_BYTES = 4096
@@ -151,10 +150,9 @@ class ServerPool:
         timeout_s = timeout_s or self.settings.timeout_s
         try:
             whole = fetch(server.url + path, question, headers, timeout_s=timeout_s, max_bytes=MAX_REPLY_BYTES)
-        except urllib.error.HTTPError as error:
-            with error:
-                said = _said(error)
-            raise Trouble(_without(f"status {error.code} from {server.url}{said}", key), error.code) from None
+        except StatusError as error:
+            said = _said(error.said)
+            raise Trouble(_without(f"status {error.status} from {server.url}{said}", key), error.status) from None
         except TROUBLES as error:
             raise Trouble(_without(f"{one_line(error)} from {server.url}", key)) from None
         try:
@@ -182,12 +180,9 @@ def base_url(given: str) -> str:
     return given.rstrip("/").removesuffix("/v1")
 
 
-def _said(error: urllib.error.HTTPError) -> str:
+def _said(body: bytes) -> str:
     """What an error's body says, bounded, on one line."""
-    try:
-        text = error.read(MAX_SAID_BYTES).decode(errors="replace")
-    except TROUBLES:
-        return ""
+    text = body.decode(errors="replace")
     try:
         content = json.loads(text)
         inner = content.get("error", content) if isinstance(content, dict) else content

@@ -83,7 +83,7 @@ class Web:
         return [*read, *found[len(read) :]]
 
     def _ask(self, question: dict[str, Any]) -> Any:
-        headers = {"X-API-KEY": os.environ[KEY]}
+        headers = {"X-Api-Key": os.environ[KEY]}
 
         def checked(reply: Any) -> Any:
             read_results(reply)
