@@ -33,6 +33,10 @@ class Refused(ValueError):
         self.status = status
 
 
+class ClientLeft(Exception):
+    """Nobody waits for the answer any more."""
+
+
 class TimedHandler(BaseHTTPRequestHandler):
     """Takes a whole request in time, and so its reply is taken; says nothing.
 
@@ -97,7 +101,7 @@ class JsonHandler(TimedHandler):
             if answer is None:
                 raise Refused(404, f"expected {method} {' or '.join(answers)}, got {self.path[:100]}")
             content = json.dumps(answer(body())).encode()
-        except ConnectionError:  # the client has left
+        except ClientLeft:
             self.close_connection = True
             return
         except BaseException as error:  # whatever a hostile body raises is the client's answer, not our end
@@ -116,9 +120,12 @@ class JsonHandler(TimedHandler):
                 f"expected a body of at most {self.max_body} bytes with its length, got {given[:40] or 'none'}"
             )
         self._is_read = True
-        body = self.rfile.read(length)
+        try:
+            body = self.rfile.read(length)
+        except ConnectionError as error:
+            raise ClientLeft from error
         if len(body) < length:
-            raise ConnectionAbortedError("the client left before the end of its request")
+            raise ClientLeft
         return json.loads(body)
 
     def _length(self) -> int | None:
