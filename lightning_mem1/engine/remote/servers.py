@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import threading
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -44,6 +45,9 @@ class Server:
         max_tokens: Longest context that it takes, None when it does not say.
         adapter: Name of the adapter that its turns are asked of; None for the base.
         version: rl_step of the weights it has; None when that is not known.
+        naming: Turns under way by the adapter that they name.
+        retired: Adapters that it still has and that no further turn names.
+        has_numbers: Whether it has ever given a log-probability other than 0.
         lock: Held while it is given weights.
     """
 
@@ -54,6 +58,9 @@ class Server:
     max_tokens: int | None = None
     adapter: str | None = None
     version: int | None = None
+    naming: Counter[str | None] = field(default_factory=Counter)
+    retired: set[str] = field(default_factory=set)
+    has_numbers: bool = False
     lock: threading.Lock = field(default_factory=threading.Lock)
 
 
@@ -76,6 +83,11 @@ class ServerPool:
     def urls(self) -> str:
         """The addresses, for messages."""
         return ", ".join(server.url for server in self.servers)
+
+    @property
+    def look_s(self) -> float:
+        """Seconds that a small request may take."""
+        return min(LOOK_S, self.settings.timeout_s)
 
     @contextmanager
     def taking(self, failed: Server | None = None) -> Iterator[Server]:
@@ -112,7 +124,7 @@ class ServerPool:
 
     def _is_there(self, server: Server) -> bool:
         try:
-            self.call(server, MODELS, timeout_s=min(LOOK_S, self.settings.timeout_s))
+            self.call(server, MODELS, timeout_s=self.look_s)
         except Trouble:
             return False
         return True
@@ -124,7 +136,7 @@ class ServerPool:
             Trouble: it does not say.
             ValueError: it does not offer the model that it should.
         """
-        reply = self.call(server, MODELS, timeout_s=min(LOOK_S, self.settings.timeout_s))
+        reply = self.call(server, MODELS, timeout_s=self.look_s)
         data = reply.get("data") if isinstance(reply, dict) else None
         offered = [each for each in data or [] if isinstance(each, dict) and isinstance(each.get("id"), str)]
         wanted = self.settings.model
