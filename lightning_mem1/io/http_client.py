@@ -23,6 +23,8 @@ import urllib3
 from urllib3.connection import HTTPConnection
 
 from lightning_mem1.io.deadline import Allowance, BoundedSocket, BoundedTLSSocket, taken_over, with_tls
+from lightning_mem1.io.redaction import redacted
+from lightning_mem1.io.terminal import printable
 
 # refused, reset, too slow, a status other than 200; no JSON or not to the point; broken HTTP; nested too deep
 TROUBLES = (OSError, ValueError, HTTPException, RecursionError)
@@ -30,6 +32,7 @@ FINAL = range(400, 500)  # the request itself is wrong: asking again would not h
 AGAIN = (408, 429)
 PORTS = {"http": 80, "https": 443}
 MAX_SAID_BYTES = 4096  # of what a server says about an error
+MAX_SHOWN = 200  # characters of it in a message
 MAX_HOST_CHARS = 253  # of DNS
 MAX_ADDRESSES = 8  # tried of one host
 ROOM_BYTES = 1 << 20  # for a status line, headers and trailers
@@ -141,7 +144,7 @@ def exchange(
     """
     parts = urlsplit(address)
     if parts.scheme not in PORTS or not parts.hostname or parts.username is not None or parts.password is not None:
-        raise ValueError(f"expected an address of http or https without a password, got {address[:100]!r}")
+        raise ValueError(f"expected an address of http or https without a password, got {redacted(address)[:100]!r}")
     allowance = Allowance(until, WIRE_BYTES * max_bytes + ROOM_BYTES, "the reply")
     host, port = parts.hostname, parts.port or PORTS[parts.scheme]
     connection = _Connection(host, port, parts.scheme == "https", allowance, choose)
@@ -230,7 +233,12 @@ def is_final(status: int) -> bool:
 
 
 def one_line(error: BaseException) -> str:
-    """What went wrong, for a message; bounded."""
+    """What went wrong, for a message: without secrets and control characters, bounded."""
     if isinstance(error, StatusError):
         return f"status {error.status}"
-    return f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+    return f"{type(error).__name__}: {shown(str(error))}"
+
+
+def shown(text: str) -> str:
+    """A text from outside in a message: on one line, without secrets (before it is cut), bounded."""
+    return printable(" ".join(redacted(text).split()))[:MAX_SHOWN]

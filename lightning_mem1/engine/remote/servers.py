@@ -18,7 +18,8 @@ from urllib.parse import urlsplit
 
 from lightning_mem1.engine.protocol.client import MODELS
 from lightning_mem1.engine.settings import ServerSettings
-from lightning_mem1.io.http_client import TROUBLES, StatusError, fetch, one_line
+from lightning_mem1.io.redaction import HIDDEN
+from lightning_mem1.io.http_client import TROUBLES, StatusError, fetch, one_line, shown
 
 MAX_REPLY_BYTES = 64 << 20
 MAX_SAID_BYTES = 4096
@@ -163,8 +164,8 @@ class ServerPool:
         try:
             whole = fetch(server.url + path, question, headers, timeout_s=timeout_s, max_bytes=MAX_REPLY_BYTES)
         except StatusError as error:
-            said = _said(error.said)
-            raise Trouble(_without(f"status {error.status} from {server.url}{said}", key), error.status) from None
+            said = _said(_without(error.said.decode(errors="replace"), key))
+            raise Trouble(f"status {error.status} from {server.url}{said}", error.status) from None
         except TROUBLES as error:
             raise Trouble(_without(f"{one_line(error)} from {server.url}", key)) from None
         try:
@@ -192,18 +193,16 @@ def base_url(given: str) -> str:
     return given.rstrip("/").removesuffix("/v1")
 
 
-def _said(body: bytes) -> str:
+def _said(text: str) -> str:
     """What an error's body says, bounded, on one line."""
-    text = body.decode(errors="replace")
     try:
         content = json.loads(text)
         inner = content.get("error", content) if isinstance(content, dict) else content
         text = str(inner.get("message", inner) if isinstance(inner, dict) else inner)
     except (ValueError, RecursionError):
         pass
-    printable = "".join(each if each.isprintable() else " " for each in text)
-    return f" ('{' '.join(printable.split())[:200]}')" if printable.strip() else ""
+    return f" ('{shown(text)}')" if text.strip() else ""
 
 
 def _without(message: str, key: str) -> str:
-    return message.replace(key, "***") if key else message
+    return message.replace(key, HIDDEN) if key else message

@@ -18,7 +18,7 @@ from importlib.util import find_spec
 from urllib.parse import urljoin
 
 from lightning_mem1.environments.qa.retrieval.passage import RetrievalError
-from lightning_mem1.io.http_client import PORTS, TROUBLES, Reply, exchange
+from lightning_mem1.io.http_client import PORTS, TROUBLES, Reply, exchange, shown
 
 REDIRECTS = (301, 302, 303, 307, 308)
 READABLE = ("text/html", "text/plain", "application/xhtml+xml")
@@ -81,7 +81,7 @@ def read_page(url: str, limits: Limits = Limits()) -> str:  # noqa: B008
                 return readable(content, until)[: limits.max_chars]
             url = urljoin(url, location)
     except TROUBLES as error:
-        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        reason = shown(str(error)) or type(error).__name__
         raise RetrievalError(f"page not read: {reason}") from error
     raise RetrievalError(f"page not read: more than {limits.max_redirects} redirects")
 
