@@ -11,11 +11,13 @@ import math
 import os
 import re
 import sys
+import unicodedata
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from lightning_mem1.io.redaction import redacted, root
+from lightning_mem1.io.redaction import redacted, remember, remember_arguments, root
+from lightning_mem1.io.terminal import printable
 
 DEBUG = "LIGHTNING_MEM1_DEBUG"
 MAX_CONFIG_VALUES = 100_000
@@ -37,7 +39,9 @@ def run(command: Callable[[list[str]], int], argv: Sequence[str] | None = None) 
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
     debug = "--debug" in arguments or bool(os.environ.get(DEBUG))
+    remember_arguments(arguments)
     try:
+        check_printable(arguments)
         return command([a for a in arguments if a != "--debug"])
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
@@ -45,8 +49,24 @@ def run(command: Callable[[list[str]], int], argv: Sequence[str] | None = None) 
     except Exception as error:
         if debug:
             raise
-        print(f"error: {redacted(one_line(error))}", file=sys.stderr)
+        print(f"error: {printable(redacted(one_line(error)))}", file=sys.stderr)
         return 1
+
+
+def check_printable(names: Iterable[str]) -> None:
+    """Refuse names that would act on the terminal in which they are shown.
+
+    Raises:
+        ValueError: one holds a control character.
+    """
+    for name in names:
+        if any(map(_controls, name.replace("\n", "").replace("\t", ""))):
+            raise ValueError(f"name with control characters: expected printable ones, got '{printable(name)[:200]}'; rename it")
+
+
+def _controls(character: str) -> bool:
+    """Control characters, and those that turn the direction of what follows."""
+    return unicodedata.category(character) == "Cc" or "\u202a" <= character <= "\u202e" or "\u2066" <= character <= "\u2069"
 
 
 def one_line(error: BaseException) -> str:
@@ -83,6 +103,7 @@ def check_config(path: str) -> None:
         raise ValueError(f"config is not YAML: '{path}' is no readable text file; mend the file") from error
     except RecursionError as error:
         raise ValueError(f"config is nested too deeply: expected a few levels, got hundreds in '{path}'") from error
+    remember(content)
     if not isinstance(content, dict):
         raise ValueError(
             f"config must hold keys like model, data and trainer, got a {type(content).__name__} in '{path}'"

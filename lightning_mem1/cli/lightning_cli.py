@@ -21,6 +21,7 @@ from lightning_mem1.cli.memory_words import with_mode
 from lightning_mem1.data.qa import QAData
 from lightning_mem1.data.task_data import TaskDataModule
 from lightning_mem1.data.webshop import WebShopData
+from lightning_mem1.io.redaction import remember
 from lightning_mem1.training.module import Mem1Module
 from lightning_mem1.training.trainer import TRAINER_DEFAULTS
 
@@ -81,6 +82,7 @@ class CommandLine(LightningCLI):
         except argparse.ArgumentError as error:
             known = known_keys(parser)
             raise ValueError(errors.explain_parsing(str(error), known, self.config_path, args)) from error
+        remember(self.config.as_dict())
 
     def before_instantiate_classes(self) -> None:
         """Settle what depends on the machine and on other settings."""
@@ -189,6 +191,7 @@ def checkpoint_path(
                 f"no checkpoint to go on from: expected one under '{folder}', got none; {otherwise}"
             )
         path = found[-1]
+        errors.check_printable([str(path)])
     if not path.is_file():
         raise FileNotFoundError(f"no such checkpoint: expected a file, got '{path}'; set --ckpt_path")
     _check_checkpoint(path)

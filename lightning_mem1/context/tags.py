@@ -11,6 +11,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache
 
+from lightning_mem1.io.terminal import printable as printable
+
 
 @dataclass(frozen=True)
 class Tags:
@@ -127,8 +129,3 @@ def _tag_start(*names: str) -> re.Pattern[str]:
 def _alternatives(names: Iterable[str]) -> str:
     """Any of the tag names as a regular expression, longest first."""
     return "|".join(map(re.escape, sorted(set(names), key=lambda name: (-len(name), name))))
-
-
-def printable(text: str) -> str:
-    """Text with control characters (but newlines) written out, so that none reaches a terminal."""
-    return "".join(c if c == "\n" or c.isprintable() else repr(c)[1:-1] for c in text)

@@ -1,27 +1,36 @@
-"""Files and folders that are there whole or not at all: a kill or a full disk leaves the old one or the new one."""
+"""Files and folders that are there atomically: a kill or a full disk leaves the old one or the new one.
+
+Several processes may write the same file at the same time: each writes beside it under a name of its own.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
+import re
 import shutil
+import socket
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 BESIDE = ".tmp"
+MAX_WRITE_S = 3600.0  # what another machine left beside a file for longer is nobody's any more
+_numbers = itertools.count()
 
 
 def write_atomic(path: Path, content: bytes | memoryview) -> None:
     """Write beside the old file, wait until the disk has it, and put it in the old one's place.
 
     Raises:
-        OSError: it cannot be written; tells the room that it takes. The old file is as it was.
+        OSError: it cannot be written; says how much room it takes. The old file is as it was.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(path.name + BESIDE)
+    beside = beside_of(path)
     try:
-        with open(beside, "wb") as file:
+        with open(beside, "xb") as file:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
@@ -32,8 +41,52 @@ def write_atomic(path: Path, content: bytes | memoryview) -> None:
         size_mib = len(content) / 2**20
         raise OSError(
             f"cannot write '{path}': expected room for {size_mib:.1f} MiB, got '{error.strerror or error}'; "
-            "what was written before is whole: make room and go on from there"
+            "what was written before is whole: make room and resume from there"
         ) from error
+
+
+def beside_of(path: Path) -> Path:
+    """A free name beside a file, of this process alone; what processes that were killed left beside it is deleted.
+
+    ``last.ckpt`` has ``last.ckpt.<host>-<process>-<number>.tmp`` beside it.
+    """
+    for left in path.parent.glob(f"{_escaped(path.name)}.*{BESIDE}"):
+        if _is_left(left, path.name):
+            left.unlink(missing_ok=True)
+    return path.with_name(f"{path.name}.{_host()}-{os.getpid()}-{next(_numbers)}{BESIDE}")
+
+
+def _is_left(path: Path, name: str) -> bool:
+    """Whether the process that wrote a file beside `name` is gone."""
+    found = re.fullmatch(rf"{re.escape(name)}\.(.+)-(\d+)-\d+{re.escape(BESIDE)}", path.name)
+    if not found:
+        return False
+    if found[1] == _host():
+        return int(found[2]) != os.getpid() and not _is_alive(int(found[2]))
+    with contextlib.suppress(OSError):
+        return time.time() - path.stat().st_mtime > MAX_WRITE_S
+    return False
+
+
+def _is_alive(pid: int) -> bool:
+    if os.name == "nt":  # there signal 0 is no question
+        return True
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except (OSError, OverflowError):
+        return True
+    return True
+
+
+def _host() -> str:
+    return re.sub(r"[^\w.]", "_", socket.gethostname())[:64]
+
+
+def _escaped(name: str) -> str:
+    """A name as a pattern of `glob` that means itself."""
+    return re.sub(r"([*?\[])", r"[\1]", name)
 
 
 @contextlib.contextmanager
@@ -70,13 +123,13 @@ def keep(path: Path, kept: Path, pattern: str, num_kept: int) -> None:
         num_kept: How many of them stay, 0 for none.
     """
     if num_kept:
-        beside = kept.with_name(kept.name + BESIDE)
-        beside.unlink(missing_ok=True)
+        beside = beside_of(kept)
         try:
             os.link(path, beside)
         except OSError:  # a file system without hard links
             shutil.copyfile(path, beside)
         os.replace(beside, kept)
+        beside.unlink(missing_ok=True)  # two names of one content already: nothing was moved
     names = sorted(kept.parent.glob(pattern))
     for old in names[: len(names) - num_kept]:
         old.unlink(missing_ok=True)

@@ -1,30 +1,57 @@
-"""One try to get a reply from an HTTP service: a deadline, a bound on the size, no redirects, no proxies.
+"""One try to get a reply from an HTTP service, by urllib3: one deadline over the whole exchange, no redirects, no
+proxies.
 
-It raises one of `TROUBLES` when no whole reply came in time; whoever calls decides what is worth another try.
+The deadline holds for everything: finding the address, connecting, TLS, sending, the status line, headers, interim
+replies, the body and what follows it. What may come is bounded too. It raises one of `TROUBLES` when no whole reply
+came in time; whoever calls decides what is worth another try.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
+import socket
+import threading
 import time
-import urllib.error
-import urllib.request
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future
 from http.client import HTTPException
 from typing import Any
+from urllib.parse import quote, urlsplit
 
-# refused, reset, too slow, a status other than 200 (urllib's HTTPError); no JSON or not to the point; nested too deep
+import urllib3
+from urllib3.connection import HTTPConnection
+
+from lightning_mem1.io.deadline import Allowance, BoundedSocket, BoundedTLSSocket, taken_over, with_tls
+from lightning_mem1.io.redaction import redacted
+from lightning_mem1.io.terminal import printable
+
+# refused, reset, too slow, a status other than 200; no JSON or not to the point; broken HTTP; nested too deep
 TROUBLES = (OSError, ValueError, HTTPException, RecursionError)
 FINAL = range(400, 500)  # the request itself is wrong: asking again would not help
 AGAIN = (408, 429)
+PORTS = {"http": 80, "https": 443}
+MAX_SAID_BYTES = 4096  # of what a server says about an error
+MAX_SHOWN = 200  # characters of it in a message
+MAX_HOST_CHARS = 253  # of DNS
+MAX_ADDRESSES = 8  # tried of one host
+ROOM_BYTES = 1 << 20  # for a status line, headers and trailers
+WIRE_BYTES = 8  # at most so many bytes on the wire for a byte of content, however small its chunks
+
+Choose = Callable[[str, int, Sequence[str]], Sequence[str]]
 
 
-class _NoRedirects(urllib.request.HTTPRedirectHandler):
-    def redirect_request(self, *args: Any, **kwargs: Any) -> None:
-        return None
+class StatusError(OSError):
+    """A status other than success.
 
+    Attributes:
+        status: The status.
+        said: The first bytes of the reply.
+    """
 
-_OPENER = urllib.request.build_opener(_NoRedirects, urllib.request.ProxyHandler({}))
+    def __init__(self, status: int, said: bytes = b"") -> None:
+        super().__init__(f"status {status}")
+        self.status, self.said = status, said
 
 
 def fetch(
@@ -36,18 +63,168 @@ def fetch(
         address: Where to.
         question: Plain values, posted as JSON; None to get.
         headers: Further headers, e.g. a key.
-        timeout_s: From the first byte sent to the last one received.
+        timeout_s: Of the whole exchange.
         max_bytes: Of the reply.
 
     Raises:
-        urllib.error.HTTPError: a status other than success; it has to be closed.
+        StatusError: a status other than success.
         OSError, ValueError, HTTPException: see `TROUBLES`.
     """
     body = None if question is None else json.dumps(question).encode()
     sent = {**({} if body is None else {"Content-Type": "application/json"}), **(headers or {})}
-    deadline = time.monotonic() + timeout_s
-    with _OPENER.open(urllib.request.Request(address, body, sent), timeout=timeout_s) as reply:
-        return read_bounded(reply, deadline, max_bytes)
+    with exchange(address, body, sent, until=time.monotonic() + timeout_s, max_bytes=max_bytes) as reply:
+        if not 200 <= reply.status < 300:
+            raise StatusError(reply.status, reply.start(MAX_SAID_BYTES))
+        return reply.read()
+
+
+class Reply:
+    """A reply whose body has not been read yet.
+
+    Attributes:
+        status: Its status.
+        headers: Its headers; names in any case.
+    """
+
+    def __init__(self, response: urllib3.BaseHTTPResponse, max_bytes: int) -> None:
+        self._response, self._max_bytes = response, max_bytes
+        self.status, self.headers = response.status, response.headers
+
+    def read(self) -> bytes:
+        """The body.
+
+        Raises:
+            ValueError: it is longer than it may be, or shorter than it promised.
+            TimeoutError: the deadline has passed.
+        """
+        parts, length = [], 0
+        while part := self._part():
+            parts.append(part)
+            length += len(part)
+            if length > self._max_bytes:
+                raise ValueError(f"reply too long: expected at most {self._max_bytes} bytes")
+        return b"".join(parts)
+
+    def start(self, max_bytes: int) -> bytes:
+        """The first bytes of the body, as far as they come in time; never raises for what is wrong with it."""
+        body = b""
+        with contextlib.suppress(*TROUBLES):
+            while len(body) < max_bytes and (part := self._part(max_bytes)):
+                body += part
+        return body[:max_bytes]
+
+    def _part(self, max_bytes: int = 65536) -> bytes:
+        with _plain_errors():
+            return self._response.read1(max_bytes, decode_content=False)
+
+
+@contextlib.contextmanager
+def exchange(
+    address: str,
+    body: bytes | None = None,
+    headers: Mapping[str, str] | None = None,
+    *,
+    until: float,
+    max_bytes: int,
+    choose: Choose = lambda host, port, found: found,
+) -> Iterator[Reply]:
+    """Ask, and give the reply as soon as its headers are there; the connection is closed at the end.
+
+    Args:
+        address: Of http or https, without a password.
+        body: Posted; None to get.
+        headers: Of the request.
+        until: Deadline of everything, in seconds of `time.monotonic`.
+        max_bytes: Of the reply's body.
+        choose: Takes host, port and the addresses found for them, and returns those that may be connected to, or raises
+            ValueError. The connection goes to one of them, whatever the name points to by then.
+
+    Raises:
+        OSError, ValueError, HTTPException: see `TROUBLES`.
+    """
+    parts = urlsplit(address)
+    if parts.scheme not in PORTS or not parts.hostname or parts.username is not None or parts.password is not None:
+        raise ValueError(f"expected an address of http or https without a password, got {redacted(address)[:100]!r}")
+    allowance = Allowance(until, WIRE_BYTES * max_bytes + ROOM_BYTES, "the reply")
+    host, port = parts.hostname, parts.port or PORTS[parts.scheme]
+    connection = _Connection(host, port, parts.scheme == "https", allowance, choose)
+    path = quote(f"{parts.path or '/'}{f'?{parts.query}' if parts.query else ''}", safe="%/:=&?~#+!$,;'@()*[]|")
+    sent = {"Accept-Encoding": "identity", "Connection": "close", "User-Agent": "lightning_mem1", **(headers or {})}
+    try:
+        with _plain_errors():
+            connection.request(
+                "GET" if body is None else "POST", path, body, sent, preload_content=False, decode_content=False
+            )
+            response = connection.getresponse()
+        yield Reply(response, max_bytes)
+    finally:
+        connection.close()
+
+
+class _Connection(HTTPConnection):
+    """A connection to an address that was chosen; the name is for the server and its certificate."""
+
+    def __init__(self, host: str, port: int, secure: bool, allowance: Allowance, choose: Choose) -> None:
+        super().__init__(host, port)
+        self.default_port = PORTS["https" if secure else "http"]  # type: ignore[misc]
+        self.secure, self.allowance, self.choose = secure, allowance, choose
+
+    def connect(self) -> None:
+        """Open the socket."""
+        found = addresses_of(self.host, self.port, self.allowance)
+        sock: BoundedSocket | BoundedTLSSocket
+        sock = _connected(list(self.choose(self.host, self.port, found)), self.port, self.allowance)
+        self.sock = with_tls(sock, self.host, self.allowance) if self.secure else sock
+
+
+def addresses_of(host: str, port: int, allowance: Allowance) -> list[str]:
+    """The addresses of a host, in the order of the system.
+
+    Raises:
+        OSError, ValueError: it has none, is no name, or nobody says in time.
+    """
+    if len(host) > MAX_HOST_CHARS:
+        raise ValueError(f"no name of a host: expected at most {MAX_HOST_CHARS} characters, got {len(host)}")
+    done: Future[list[Any]] = Future()
+
+    def look() -> None:  # the system's own search has no deadline
+        try:
+            done.set_result(socket.getaddrinfo(host, port, type=socket.SOCK_STREAM))
+        except BaseException as error:
+            done.set_exception(error)
+
+    threading.Thread(target=look, daemon=True, name="addresses").start()
+    try:
+        found = done.result(allowance.seconds())
+    except TimeoutError:
+        raise allowance.late() from None
+    return list(dict.fromkeys(str(each[4][0]) for each in found))
+
+
+def _connected(addresses: Sequence[str], port: int, allowance: Allowance) -> BoundedSocket:
+    """A connection to the first address that takes one; the later ones have their share of the seconds too."""
+    problem: OSError = OSError("the host has no address")
+    for place, address in enumerate(addresses := addresses[:MAX_ADDRESSES]):
+        share_s = allowance.seconds() / (len(addresses) - place)
+        try:
+            return taken_over(socket.create_connection((address, port), share_s), allowance)
+        except OSError as error:
+            problem = error
+    raise allowance.late() if isinstance(problem, TimeoutError) else problem
+
+
+@contextlib.contextmanager
+def _plain_errors() -> Iterator[None]:
+    """urllib3's errors as those of `TROUBLES`: the first cause where there is one."""
+    try:
+        yield
+    except urllib3.exceptions.IncompleteRead as error:
+        raise ValueError(f"reply cut short: {error}") from None
+    except urllib3.exceptions.HTTPError as error:
+        cause = error.__cause__ or error.__context__
+        if isinstance(cause, TROUBLES):
+            raise cause from None
+        raise HTTPException(f"{type(error).__name__}: {error}") from error
 
 
 def is_final(status: int) -> bool:
@@ -56,28 +233,12 @@ def is_final(status: int) -> bool:
 
 
 def one_line(error: BaseException) -> str:
-    """What went wrong, for a message; bounded."""
-    if isinstance(error, urllib.error.HTTPError):
-        return f"status {error.code}"
-    return f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+    """What went wrong, for a message: without secrets and control characters, bounded."""
+    if isinstance(error, StatusError):
+        return f"status {error.status}"
+    return f"{type(error).__name__}: {shown(str(error))}"
 
 
-def read_bounded(reply: Any, deadline: float, max_bytes: int) -> bytes:
-    """Read a reply to its end.
-
-    Raises:
-        TimeoutError: the deadline (of `time.monotonic`) has passed.
-        ValueError: it is longer than `max_bytes`, or shorter than it promised.
-    """
-    parts, length = [], 0
-    while part := reply.read1(65536):
-        parts.append(part)
-        length += len(part)
-        if length > max_bytes:
-            raise ValueError(f"reply too long: expected at most {max_bytes} bytes")
-        if time.monotonic() > deadline:
-            raise TimeoutError("the reply did not end in time")
-    promised = reply.headers.get("Content-Length")
-    if promised and promised.isdigit() and length < int(promised):
-        raise ValueError(f"reply cut short: expected {promised} bytes, got {length}")
-    return b"".join(parts)
+def shown(text: str) -> str:
+    """A text from outside in a message: on one line, without secrets (before it is cut), bounded."""
+    return printable(" ".join(redacted(text).split()))[:MAX_SHOWN]

@@ -1,29 +1,182 @@
-"""What must not be logged, taken out: passwords in addresses, keys by their name, keys of the environment."""
+"""What must not be logged, taken out: secrets by their names, by their shapes, and by their values wherever they stand.
+
+Values are known from the environment and from settings (see `remember`). They are looked for as they are and as messages
+write them: quoted, escaped, in an address, on one line. The longest ones go first, so that a secret which begins another
+one does not leave the rest of it.
+"""
 
 from __future__ import annotations
 
+import json
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
+from urllib.parse import quote, quote_plus, unquote
+
+from lightning_mem1.io.terminal import printable
 
 HIDDEN = "***"
-SECRET_NAME = re.compile(r"(?:^|_)(?:api_?key|passw(?:or)?d|secret|(?:access|auth|api|hub)_token|credentials?)$", re.I)
-SECRET_VARIABLE = re.compile(r"(?:^|_)(?:KEY|TOKEN|SECRET|PASSWORD|PASSWD|CREDENTIALS?)$", re.I)
 SHORTEST_SECRET = 8  # characters; shorter values of variables stand in ordinary words
-USERINFO = re.compile(r"(?<=://)[^/\s:@]*:[^/\s@]+(?=@)")
+SHORTEST_SETTING = 6  # the same of a setting whose name says that it is secret
+
+# a name that holds one of these words is a secret's
+SECRETS = frozenset(
+    """password passwords passwd passwds passphrase passphrases passcode passcodes pwd pwds secret secrets credential
+    credentials cred creds apikey apikeys authorization bearer jwt cookie cookies""".split()
+)
+# and one that holds `key` or `tokens` behind one of these
+KINDS = frozenset(
+    """access account api auth bearer client deploy encryption github gitlab hf hmac hub huggingface id identity license
+    login master openai personal private refresh secret security serper service session shared signing ssh storage user
+    wandb webhook write read""".split()
+)
+# `token` is a secret's but behind one of these: a piece of text
+PIECES = frozenset(
+    """action added bos by class cls each end eos first full image information last mask mean new next of one pad per
+    prompt sep special start state stop sum text think unk vision word""".split()
+)
+COUNTS = frozenset("max min num n has is use show require requires allow count total".split())  # begin other names
+POINTERS = frozenset(  # end the names of what only says where or how
+    """variable variables env file files path paths name names folder dir length len field fields type types count limit
+    size policy required enabled unit units header ids per""".split()
+)
+NO_SECRETS = frozenset(("", HIDDEN, "expected", "None", "null", "true", "false", "True", "False"))
+IN_ADDRESS = frozenset("key sig signature token auth code pass pw".split())  # more words of an address's query
+SECRET_VARIABLE = re.compile(
+    r"(?:^|_)(?:(?:API)?KEY|TOKEN|SECRET|PASS(?:WORD|WD|PHRASE|CODE)?|CRED(?:ENTIAL)?|AUTH|PAT|JWT)S?$|_PWD$", re.I
+)
+WORDS = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|\d+")
+
+AUTHORITY = re.compile(r"(?<=://)[^/\s'\"]*(?=@)")  # user, or user and password
+SLASHED = re.compile(r"(?<=://)[^/\s:@'\"]{0,256}:[^\s@'\"]{1,1024}(?=@)")  # the same with a slash in the password
+PORT = re.compile(r"[\w.-]*:\d{1,5}/")  # of a host, and no password
+PARAMETER = re.compile(r"(?<=[?&;])([\w.\-\[\]%]+)=([^&\s#;'\"]+)")
+PAIR = re.compile(
+    r"(?<![\w.-])([\w.-]++)(['\"]?\s*+[:=]\s*+)(?:'([^']*)(?:'|\Z)|\"([^\"]*)(?:\"|\Z)|([^\s'\",;&}\])]+))"
+)  # name: value, name='value' and "name": "value"
+SCHEME = re.compile(r"\b(Bearer|Basic)\s+[\w.~+/=-]{8,}")
+SHAPES = re.compile(  # of keys that services hand out
+    r"\b(?:sk-[\w-]{20,}|hf_[A-Za-z0-9]{20,}|gh[a-z]_[A-Za-z0-9]{20,}|github_pat_\w{20,}|glpat-[\w-]{16,}|xox[a-z]-[\w-]{10,}"
+    r"|A[KS]IA[0-9A-Z]{16}|AIza[\w-]{30,}|eyJ[\w-]{8,}\.[\w-]{8,}\.[\w-]+)"
+    r"|-----BEGIN [A-Z ]*PRIVATE KEY-----.*?(?:-----END [A-Z ]*PRIVATE KEY-----|\Z)",
+    re.DOTALL,
+)
+
+_remembered: set[str] = set()
+
+
+def is_secret(name: str) -> bool:
+    """Whether a name says that what it names is secret; of a dotted one any part.
+
+    >>> [is_secret(name) for name in ("hfToken", "data.credentials.user", "max_new_tokens", "eos_token", "key_variable")]
+    [True, True, False, False, False]
+    """
+    return any(_is_secret(WORDS.findall(part)) for part in name.split("."))
+
+
+def _is_secret(found: list[str]) -> bool:
+    words = [word.lower() for word in found]
+    if not words or words[0] in COUNTS or words[-1] in POINTERS:
+        return False
+    if not SECRETS.isdisjoint(words):
+        return True
+    for before, word in zip(["", *words], words, strict=False):
+        if word in ("key", "keys", "tokens") and (before in KINDS or words == ["tokens"]):
+            return True
+    return words[-1] == "token" and (len(words) == 1 or words[-2] not in PIECES)
+
+
+def remember(settings: Any) -> None:
+    """Take the values of secret settings out of whatever is said from now on.
+
+    Args:
+        settings: A dict, a list or a plain value, nested as in a config.
+    """
+    _remembered.update(value for value in _secret_values(settings, False) if len(value) >= SHORTEST_SETTING)
+
+
+def remember_arguments(arguments: Iterable[str]) -> None:
+    """The same of a command line: ``--api_key VALUE`` and ``--api_key=VALUE``."""
+    name = ""
+    for argument in arguments:
+        given, _, value = argument.partition("=")
+        if argument.startswith("--"):
+            name = given[2:]
+        else:
+            value = argument
+        if value and is_secret(name):
+            remember({"secret": value})
+
+
+def _secret_values(settings: Any, secret: bool) -> Iterator[str]:
+    if isinstance(settings, Mapping):
+        for key, value in settings.items():
+            yield from _secret_values(value, secret or is_secret(str(key)))
+    elif isinstance(settings, list | tuple):
+        for value in settings:
+            yield from _secret_values(value, secret)
+    elif secret and isinstance(settings, str):
+        yield settings
 
 
 def redacted(text: str) -> str:
-    """A text without passwords in addresses and without the values of the environment's keys.
+    """A text without secrets.
 
-    >>> redacted("postgresql://me:pa55@host/db")
-    'postgresql://***@host/db'
+    >>> redacted("postgresql://me:pa55@host/db and https://host/x?token=abc&page=2")
+    'postgresql://***@host/db and https://host/x?token=***&page=2'
     """
+    for value in sorted(_known(), key=len, reverse=True):
+        text = text.replace(value, HIDDEN)
+    text = SHAPES.sub(HIDDEN, text)
+    text = AUTHORITY.sub(HIDDEN, text)
+    text = SLASHED.sub(lambda found: found[0] if _is_host(found[0]) else HIDDEN, text)
+    text = PARAMETER.sub(_parameter, text)
+    text = SCHEME.sub(rf"\1 {HIDDEN}", text)
+    return PAIR.sub(_pair, text)
+
+
+def _is_host(text: str) -> bool:
+    """``example.com:80/a`` is a host, its port and a path; ``me:80/a`` may be a password."""
+    return bool(PORT.match(text)) and ("." in text.partition(":")[0] or text.startswith("localhost:"))
+
+
+def _parameter(found: re.Match[str]) -> str:
+    words = {word.lower() for word in WORDS.findall(unquote(found[1]))}
+    return f"{found[1]}={HIDDEN}" if is_secret(unquote(found[1])) or words & IN_ADDRESS else found[0]
+
+
+def _pair(found: re.Match[str]) -> str:
+    """``password: x`` and the like; not ``token: expected ...``, which says something about one."""
+    name, between, *values = found.groups()
+    value = next(each for each in values if each is not None)
+    spoken = name in ("token", "tokens") and between.strip() == ":"  # invalid token: ...
+    if not is_secret(name) or spoken or value in NO_SECRETS:
+        return found[0]
+    start = len(name + between)
+    return found[0][:start] + found[0][start:].replace(value, HIDDEN)
+
+
+def _known() -> set[str]:
+    """Secret values, in every form in which a message may hold them."""
+    values = set(_remembered)
     for name, value in os.environ.items():
         if SECRET_VARIABLE.search(name) and len(value) >= SHORTEST_SECRET:
-            text = text.replace(value, HIDDEN)
-    return USERINFO.sub(HIDDEN, text)
+            values.add(value)
+        elif "://" in value and (found := AUTHORITY.search(value)):
+            password = found[0].partition(":")[2]
+            values |= {each for each in (password, unquote(password)) if len(each) >= SHORTEST_SECRET}
+    return {form for value in values for form in _forms(value)}
+
+
+def _forms(value: str) -> set[str]:
+    lines = {line.strip() for line in value.splitlines() if len(line.strip()) >= 2 * SHORTEST_SECRET}
+    quoted = {json.dumps(value)[1:-1], json.dumps(value, ensure_ascii=False)[1:-1], repr(value)[1:-1]}
+    quoted |= {value.replace("'", "''"), value.replace("'", "\\'"), value.replace('"', '\\"')}
+    joined = " ".join(value.split())
+    addressed = {quote(value, safe=""), quote(value), quote_plus(value)}
+    found = {value, *lines, *quoted, joined, *addressed, printable(value)}
+    return {form for form in found if len(form) >= min(len(value), SHORTEST_SETTING)}
 
 
 def root(error: BaseException) -> BaseException:
@@ -35,20 +188,23 @@ def root(error: BaseException) -> BaseException:
 
 def reason(error: BaseException) -> str:
     """The first words of what went wrong in the first place, in one line."""
-    return redacted(" ".join(str(root(error)).split()))[:120]
+    return printable(" ".join(redacted(str(root(error))).split()))[:120]
 
 
 def redacted_settings(settings: Any, name: str = "") -> Any:
     """Settings without what their names or their values say is secret.
 
     Args:
-        settings: A dict, a list or a plain value, nested as in a config.
+        settings: A dict, a list or a plain value, nested as in a config; all of one with a secret name is hidden.
         name: Under which it stands.
     """
     if isinstance(settings, Mapping):
-        return {key: redacted_settings(value, str(key)) for key, value in settings.items()}
+        inside = f"{name}." if is_secret(name) else ""
+        return {key: redacted_settings(value, f"{inside}{key}") for key, value in settings.items()}
     if isinstance(settings, list | tuple):
         return [redacted_settings(value, name) for value in settings]
-    if isinstance(settings, str):
-        return HIDDEN if settings and SECRET_NAME.search(name.rpartition(".")[2]) else redacted(settings)
-    return settings
+    if isinstance(settings, bool) or settings is None or settings == "":
+        return settings
+    if is_secret(name):
+        return HIDDEN
+    return redacted(settings) if isinstance(settings, str) else settings

@@ -12,9 +12,13 @@ import pytest
 
 from faulty import dead, faulty, slow, whole
 from lightning_mem1.engine.local.engine import LocalEngine
+from lightning_mem1.engine.protocol.client import LOAD, PATH, UNLOAD
 from lightning_mem1.engine.remote.engine import RemoteEngine
-from lightning_mem1.engine.serving.endpoint import endpoint
+from lightning_mem1.engine.serving.endpoint import EndpointHandler, endpoint
+from lightning_mem1.engine.serving.loop import EngineLoop
+from lightning_mem1.engine.serving.text import TextCodec
 from lightning_mem1.engine.settings import EngineSettings, ServerSettings
+from lightning_mem1.io.json_server import server as server_of
 from lightning_mem1.policy.policy import LoraSettings
 from lightning_mem1.rollout.collect import Episode, collect
 from lightning_mem1.rollout.settings import RolloutSettings
@@ -126,6 +130,55 @@ def test_a_server_that_was_started_anew_gets_its_adapter_again(served):
     assert engine.counts["retries"] >= 1
 
 
+class Pretends(EndpointHandler):
+    """Takes every adapter, and goes on with the base."""
+
+    def posts(self):
+        def complete(body):
+            return self._complete({**body, "model": "tiny"})
+
+        return {PATH: complete, LOAD: lambda body: {"status": "loaded"}, UNLOAD: lambda body: {"status": "unloaded"}}
+
+
+def test_a_server_that_takes_an_adapter_and_still_serves_the_base_is_named():
+    shared = {"loop": EngineLoop(tiny_policy(), LOCAL), "text": TextCodec(tiny_tokenizer(), 160), "name": "tiny"}
+    serving = server_of(Pretends, **shared, key="", allow_adapters=True)
+    threading.Thread(target=serving.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
+    origin, policy = f"http://127.0.0.1:{serving.server_port}", tiny_policy(LoraSettings(r=4, alpha=8))
+    engine = engine_of(origin, policy=policy, version=lambda: 1, num_retries=0)
+    said = f"{origin} took the adapter 'mem1-[0-9a-f]+' and still serves the base: expected log-probabilities like -"
+    with pytest.raises(ConnectionError, match=said):
+        engine.reset()
+    for name, parameter in policy.named_parameters():
+        if "lora_B" in name:
+            parameter.data.mul_(1e-3)  # moves no number by more than rounding would: nobody can tell
+    engine_of(origin, policy=policy, version=lambda: 1, num_retries=0).reset()
+    serving.shutdown()
+    serving.server_close()
+
+
+def test_an_adapter_is_dropped_when_no_turn_names_it_any_more(served):
+    policy, version = tiny_policy(LoraSettings(r=4, alpha=8), seed=3), [1]
+    engine = engine_of(served, policy=policy, version=lambda: version[0])
+    engine.reset()
+    (server,) = engine.fleet.servers
+
+    def loaded():
+        return {each["id"] for each in engine.fleet.call(server, "/v1/models")["data"]} - {"tiny"}
+
+    first = server.adapter
+    with engine.adapters.naming(server) as name:
+        assert name == first
+        for parameter in policy.parameters():
+            if parameter.requires_grad:
+                parameter.data.mul_(-1.5)
+        version[0] = 2
+        engine.reset()
+        second = server.adapter
+        assert second != first and loaded() >= {first, second}
+    assert first not in loaded() and second in loaded()
+
+
 def test_whole_models_cannot_be_handed_over(served):
     with pytest.raises(ValueError, match="servers cannot be given whole models: .* set model.lora"):
         engine_of(served, version=lambda: 1).reset()
@@ -149,6 +202,7 @@ FAULTS = [
     (whole({"error": {"message": "out of memory"}}, status=500), "status 500 .*'out of memory'"),
     (choice(ids=(5, 999)), "nonsense .* got 999: is it the same model"),
     (choice(logprobs=(-0.5,)), "nonsense .* expected 'token_logprobs' with 2 numbers, got 1"),
+    (choice(logprobs=(0.0, -0.0)), "nonsense .* expected log-probabilities of 2 sampled ids, got exactly 0 for every"),
 ]
 
 

@@ -17,6 +17,7 @@ from lightning_mem1.cli import evaluate, fit, play
 from lightning_mem1.engine.protocol.client import PATH
 from lightning_mem1.engine.serving.endpoint import EndpointHandler
 from lightning_mem1.engine.serving.loop import EngineLoop
+from lightning_mem1.engine.serving.text import TextCodec
 from lightning_mem1.engine.settings import EngineSettings, ServerSettings
 from lightning_mem1.io.json_server import server
 from lightning_mem1.training.credit.importance import MismatchSettings
@@ -192,7 +193,7 @@ class Untempered(EndpointHandler):
 
 def test_servers_that_report_another_policys_log_probs_are_told_of_once(make_module, make_data, fit, capsys):
     loop = EngineLoop(tiny_policy(), EngineSettings(8, 160))
-    shared = {"loop": loop, "tokenizer": tiny_tokenizer(), "lock": threading.Lock(), "name": "tiny", "key": ""}
+    shared = {"loop": loop, "text": TextCodec(tiny_tokenizer(), 160), "name": "tiny", "key": ""}
     serving = server(Untempered, **shared, allow_adapters=True)
     threading.Thread(target=serving.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
     module = make_module(engine=over(f"http://127.0.0.1:{serving.server_port}"))

@@ -13,6 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+COLDEST = 1e-6  # temperature; at lower ones too the largest logit is as good as certain
+
 
 def sample(logits: Tensor, temperatures: Tensor, top_ps: Tensor, uniforms: Tensor) -> tuple[Tensor, Tensor]:
     """Draw one id per row by inverting the cumulative distribution at a given uniform number.
@@ -30,7 +32,7 @@ def sample(logits: Tensor, temperatures: Tensor, top_ps: Tensor, uniforms: Tenso
     settings = torch.stack([temperatures.double(), top_ps.double(), uniforms])
     temperatures, top_ps, uniforms = settings.to(logits.device, non_blocking=True)  # nor does sending it
     greedy = temperatures == 0
-    scale = torch.where(greedy, 1.0, temperatures).float()
+    scale = torch.where(greedy, 1.0, temperatures.clamp(min=COLDEST)).float()  # or a quotient is none: inf
     logps = torch.log_softmax(logits.float() / scale[:, None], dim=-1)
     probs = logps.exp()
     ids = _invert(_nucleus(probs, top_ps) if any_cut else probs, uniforms)

@@ -7,6 +7,7 @@ The plain protocol knows text alone. vLLM's additions make it exact: ``prompt`` 
 from __future__ import annotations
 
 import math
+import reprlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -19,6 +20,10 @@ LOAD, UNLOAD = "/v1/load_lora_adapter", "/v1/unload_lora_adapter"
 HEALTH = "/health"
 MAX_SEED = 1 << 63  # servers take signed 64-bit seeds
 MAX_LOGPROB = 1e-3  # log-probabilities are at most 0, but for rounding
+MAX_SHOWN = 80  # characters of a value in a message
+_SHORT = reprlib.Repr()
+_SHORT.maxlist = _SHORT.maxdict = _SHORT.maxtuple = _SHORT.maxset = MAX_SHOWN // 2
+_SHORT.maxstring = _SHORT.maxother = 2 * MAX_SHOWN
 
 Decode = Callable[[Sequence[int]], str]
 
@@ -135,8 +140,8 @@ def _logprobs(given: Any, count: int) -> list[float]:
 
 
 def short(value: Any) -> str:
-    """A value in a message."""
-    return " ".join(repr(value).split())[:80]
+    """A value in a message; of a long one its beginning alone is looked at."""
+    return " ".join(_SHORT.repr(value).split())[:MAX_SHOWN]
 
 
 def up_to_stop(ids: Sequence[int], stop: Sequence[str], decode: Decode) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -10,13 +11,37 @@ from typing import Any
 from lightning_mem1.engine.protocol.client import MAX_SEED, Decode, is_ids, short
 from lightning_mem1.types import Completion, GenerationRequest
 
-# one plain turn at a time: what each of these may be
-UNSUPPORTED: Mapping[str, tuple[Any, ...]] = {
+# one plain turn at a time, sampled by temperature and top_p alone: what each of these may be, the last one has no effect
+NEUTRAL: Mapping[str, tuple[Any, ...]] = {
     "n": (None, 1),
     "best_of": (None, 1),
     "stream": (None, False),
+    "stream_options": (None,),
     "echo": (None, False),
+    "suffix": (None, ""),
+    "logprobs": (None, False, True, 0, 1),
+    "prompt_logprobs": (None,),
+    "top_k": (None, 0, -1),
+    "min_p": (None, 0),
+    "typical_p": (None, 1),
+    "repetition_penalty": (None, 1),
+    "length_penalty": (None, 1),
+    "frequency_penalty": (None, 0),
+    "presence_penalty": (None, 0),
+    "logit_bias": (None, {}),
+    "bad_words": (None, []),
+    "allowed_token_ids": (None,),
+    "stop_token_ids": (None, []),
+    "min_tokens": (None, 0),
+    "ignore_eos": (None, False),
+    "use_beam_search": (None, False),
+    "add_special_tokens": (None, False),
+    "truncate_prompt_tokens": (None,),
 }
+READ = ("model", "prompt", "max_tokens", "stop", "temperature", "top_p", "seed", "return_token_ids")
+READ += ("include_stop_str_in_output", "skip_special_tokens")
+HARMLESS = ("user", "request_id", "spaces_between_special_tokens")  # of a client's own, or about how text looks
+MAX_STOPS, MAX_STOP_CHARS = 64, 256  # each is looked for after every token
 
 
 @dataclass(frozen=True)
@@ -40,28 +65,29 @@ class Asked:
     keeps_special: bool
 
 
-def read_question(body: Any, encode: Callable[[str], list[int]], vocabulary: int) -> Asked:
+def read_question(
+    body: Any, encode: Callable[[str], list[int]], vocabulary: int, max_tokens: int | None = None
+) -> Asked:
     """Read a body.
 
     Args:
         body: As it came.
         encode: Text to ids, for a prompt that is text.
         vocabulary: Number of ids that there are.
+        max_tokens: Longest prompt; None for any.
 
     Raises:
-        ValueError: it asks for what there is not, or not to the point.
+        ValueError: it asks for what there is not, or not to the point; nothing that it asks for is ignored.
     """
     if not isinstance(body, dict):
         raise ValueError(f"expected a JSON object, got {short(body)}")
-    for key, allowed in UNSUPPORTED.items():
-        if body.get(key) not in allowed:
-            raise ValueError(f"'{key}' is not supported: expected {allowed[-1]}, got {short(body[key])}")
+    _check_keys(body)
     model = body.get("model")
     if not (model is None or isinstance(model, str)):
         raise ValueError(f"expected 'model' to be a name, got {short(model)}")
     request = GenerationRequest(
         session=0,
-        context_ids=_prompt(body.get("prompt"), encode, vocabulary),
+        context_ids=_prompt(body.get("prompt"), encode, vocabulary, max_tokens),
         max_new_tokens=int(_number(body, "max_tokens", 16, 1, 1 << 20, whole=True)),
         stop=_stop(body.get("stop")),
         temperature=_number(body, "temperature", 1.0, 0.0, 100.0),
@@ -78,9 +104,26 @@ def read_question(body: Any, encode: Callable[[str], list[int]], vocabulary: int
     )
 
 
-def _prompt(given: Any, encode: Callable[[str], list[int]], vocabulary: int) -> list[int]:
+def _check_keys(body: Mapping[str, Any]) -> None:
+    for key, allowed in NEUTRAL.items():
+        if not any(type(body.get(key)) in _kinds(each) and body.get(key) == each for each in allowed):
+            raise ValueError(f"'{key}' is not supported: expected {allowed[-1]}, got {short(body[key])}")
+    if unknown := sorted(str(key) for key in body if key not in {*NEUTRAL, *READ, *HARMLESS}):
+        raise ValueError(f"{short(unknown[0])} is not supported: expected {', '.join(READ)}, got another parameter")
+
+
+def _kinds(value: Any) -> tuple[type, ...]:
+    """The types that say the same: 1 and 1.0, but not true."""
+    return (int, float) if isinstance(value, int) and not isinstance(value, bool) else (type(value),)
+
+
+def _prompt(
+    given: Any, encode: Callable[[str], list[int]], vocabulary: int, max_tokens: int | None = None
+) -> list[int]:
     if isinstance(given, list) and len(given) == 1 and isinstance(given[0], list | str):
         given = given[0]
+    if isinstance(given, list) and max_tokens is not None and len(given) > max_tokens:
+        raise ValueError(f"prompt is too long: expected at most {max_tokens} tokens, got {len(given)}")
     ids = encode(given) if isinstance(given, str) else given
     if not is_ids(ids) or not ids or not all(0 <= each < vocabulary for each in ids):
         raise ValueError(f"expected 'prompt' to be one text or one list of ids below {vocabulary}, got {short(given)}")
@@ -91,6 +134,10 @@ def _stop(given: Any) -> tuple[str, ...]:
     stop = [] if given is None else [given] if isinstance(given, str) else given
     if not isinstance(stop, list) or not all(isinstance(each, str) and each for each in stop):
         raise ValueError(f"expected 'stop' to be strings, got {short(given)}")
+    if len(stop) > MAX_STOPS or any(len(each) > MAX_STOP_CHARS for each in stop):
+        raise ValueError(
+            f"expected 'stop' with at most {MAX_STOPS} strings of at most {MAX_STOP_CHARS} characters, got more"
+        )
     return tuple(stop)
 
 
@@ -127,7 +174,7 @@ def answer(asked: Asked, completion: Completion, model: str, decode: Decode, eos
     }
     if asked.logprobs:
         pieces = [decode([each]) for each in ids]
-        offsets = [sum(map(len, pieces[:k])) for k in range(len(pieces))]
+        offsets = list(itertools.accumulate(map(len, pieces[:-1]), initial=0))
         numbers = completion.logprobs
         choice["logprobs"] = {"tokens": pieces, "token_logprobs": numbers, "top_logprobs": None, "text_offset": offsets}
     prompt = list(asked.request.context_ids)

@@ -193,21 +193,32 @@ class RemoteEngine:
         raise Trouble(f"no turn after {attempt + 1} tries: {problem}")
 
     def _try(self, server: Server, request: GenerationRequest, text: str | None) -> Reply:
-        self.adapters.give(server)
+        with self.adapters.naming(server) as name:
+            try:
+                found = self.fleet.call(server, PATH, question(request, name, text))
+            except Trouble as error:
+                self._check_key(error)
+                if error.status == 404:  # started anew, it has lost what it was given
+                    server.base = server.adapter = server.version = None
+                    server.retired.clear()
+                self.say(f"trouble {server.url}", f"server in trouble: {error}")
+                raise
         try:
-            found = self.fleet.call(server, PATH, question(request, server.adapter or str(server.base), text))
-        except Trouble as error:
-            self._check_key(error)
-            if error.status == 404:  # started anew, it has lost what it was given
-                server.base = server.adapter = server.version = None
-            self.say(f"trouble {server.url}", f"server in trouble: {error}")
-            raise
-        try:
-            return read_reply(found, request, self.policy.config.vocab_size)
+            reply = read_reply(found, request, self.policy.config.vocab_size)
+            self._check_numbers(server, reply)
+            return reply
         except ValueError as error:
             self._count("nonsense")
             self.say(f"nonsense {server.url}", f"nonsense from {server.url}: {error}")
             raise Trouble(f"nonsense from {server.url}: {error}") from None
+
+    def _check_numbers(self, server: Server, reply: Reply) -> None:
+        """Refuse log-probabilities that are all exactly 0 from a server that never gave others: they are made up."""
+        server.has_numbers |= any(reply.logprobs)
+        if len(reply.logprobs) > 1 and not server.has_numbers:
+            raise ValueError(
+                f"expected log-probabilities of {len(reply.logprobs)} sampled ids, got exactly 0 for every one of them"
+            )
 
     def _finish(self, request: GenerationRequest, outcome: Reply | Exception) -> Completion:
         if isinstance(outcome, Trouble):

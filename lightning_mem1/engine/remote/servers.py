@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import os
 import threading
-import urllib.error
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -18,7 +18,8 @@ from urllib.parse import urlsplit
 
 from lightning_mem1.engine.protocol.client import MODELS
 from lightning_mem1.engine.settings import ServerSettings
-from lightning_mem1.io.http_client import TROUBLES, fetch, one_line
+from lightning_mem1.io.redaction import HIDDEN
+from lightning_mem1.io.http_client import TROUBLES, StatusError, fetch, one_line, shown
 
 MAX_REPLY_BYTES = 64 << 20
 MAX_SAID_BYTES = 4096
@@ -45,6 +46,9 @@ class Server:
         max_tokens: Longest context that it takes, None when it does not say.
         adapter: Name of the adapter that its turns are asked of; None for the base.
         version: rl_step of the weights it has; None when that is not known.
+        naming: Turns under way by the adapter that they name.
+        retired: Adapters that it still has and that no further turn names.
+        has_numbers: Whether it has ever given a log-probability other than 0.
         lock: Held while it is given weights.
     """
 
@@ -55,6 +59,9 @@ class Server:
     max_tokens: int | None = None
     adapter: str | None = None
     version: int | None = None
+    naming: Counter[str | None] = field(default_factory=Counter)
+    retired: set[str] = field(default_factory=set)
+    has_numbers: bool = False
     lock: threading.Lock = field(default_factory=threading.Lock)
 
 
@@ -77,6 +84,11 @@ class ServerPool:
     def urls(self) -> str:
         """The addresses, for messages."""
         return ", ".join(server.url for server in self.servers)
+
+    @property
+    def look_s(self) -> float:
+        """Seconds that a small request may take."""
+        return min(LOOK_S, self.settings.timeout_s)
 
     @contextmanager
     def taking(self, failed: Server | None = None) -> Iterator[Server]:
@@ -113,7 +125,7 @@ class ServerPool:
 
     def _is_there(self, server: Server) -> bool:
         try:
-            self.call(server, MODELS, timeout_s=min(LOOK_S, self.settings.timeout_s))
+            self.call(server, MODELS, timeout_s=self.look_s)
         except Trouble:
             return False
         return True
@@ -125,7 +137,7 @@ class ServerPool:
             Trouble: it does not say.
             ValueError: it does not offer the model that it should.
         """
-        reply = self.call(server, MODELS, timeout_s=min(LOOK_S, self.settings.timeout_s))
+        reply = self.call(server, MODELS, timeout_s=self.look_s)
         data = reply.get("data") if isinstance(reply, dict) else None
         offered = [each for each in data or [] if isinstance(each, dict) and isinstance(each.get("id"), str)]
         wanted = self.settings.model
@@ -151,10 +163,9 @@ class ServerPool:
         timeout_s = timeout_s or self.settings.timeout_s
         try:
             whole = fetch(server.url + path, question, headers, timeout_s=timeout_s, max_bytes=MAX_REPLY_BYTES)
-        except urllib.error.HTTPError as error:
-            with error:
-                said = _said(error)
-            raise Trouble(_without(f"status {error.code} from {server.url}{said}", key), error.code) from None
+        except StatusError as error:
+            said = _said(_without(error.said.decode(errors="replace"), key))
+            raise Trouble(f"status {error.status} from {server.url}{said}", error.status) from None
         except TROUBLES as error:
             raise Trouble(_without(f"{one_line(error)} from {server.url}", key)) from None
         try:
@@ -182,21 +193,16 @@ def base_url(given: str) -> str:
     return given.rstrip("/").removesuffix("/v1")
 
 
-def _said(error: urllib.error.HTTPError) -> str:
+def _said(text: str) -> str:
     """What an error's body says, bounded, on one line."""
-    try:
-        text = error.read(MAX_SAID_BYTES).decode(errors="replace")
-    except TROUBLES:
-        return ""
     try:
         content = json.loads(text)
         inner = content.get("error", content) if isinstance(content, dict) else content
         text = str(inner.get("message", inner) if isinstance(inner, dict) else inner)
     except (ValueError, RecursionError):
         pass
-    printable = "".join(each if each.isprintable() else " " for each in text)
-    return f" ('{' '.join(printable.split())[:200]}')" if printable.strip() else ""
+    return f" ('{shown(text)}')" if text.strip() else ""
 
 
 def _without(message: str, key: str) -> str:
-    return message.replace(key, "***") if key else message
+    return message.replace(key, HIDDEN) if key else message

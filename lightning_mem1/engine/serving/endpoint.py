@@ -2,32 +2,37 @@
 
 from __future__ import annotations
 
-import copy
 import hmac
-import threading
 from collections.abc import Callable
 from typing import Any
 
 from lightning_mem1.engine.protocol.client import HEALTH, LOAD, MODELS, PATH, UNLOAD
 from lightning_mem1.engine.protocol.server import answer, read_question
 from lightning_mem1.engine.serving.loop import EngineLoop
+from lightning_mem1.engine.serving.text import TextCodec
 from lightning_mem1.engine.settings import EngineSettings
 from lightning_mem1.io.json_server import Answers, JsonHandler, JsonServer, Refused
 from lightning_mem1.io.json_server import server as serving
 from lightning_mem1.policy.policy import Policy
+
+ROOM_BYTES = 1 << 20
+BYTES_PER_TOKEN = 64
 
 
 class EndpointHandler(JsonHandler):
     """Answers OpenAI's protocol for one policy and its adapters."""
 
     loop: EngineLoop
-    tokenizer: Any  # of the handlers' own, and one at a time: it is no place for many threads
-    lock: threading.Lock
+    text: TextCodec
     name: str
     key: str
     allow_adapters: bool
-    max_body = 16 << 20
     timeout = 120
+
+    @property
+    def max_body(self) -> int:  # type: ignore[override]
+        """Bytes of a body: enough for every context that fits, as ids or as text."""
+        return ROOM_BYTES + BYTES_PER_TOKEN * self.loop.engine.max_context_tokens
 
     def posts(self) -> Answers:
         """Turns, and adapters where they are allowed."""
@@ -51,12 +56,13 @@ class EndpointHandler(JsonHandler):
 
     def _complete(self, body: Any) -> Any:
         policy = self.loop.engine.policy
-        asked = read_question(body, self._encode, policy.config.vocab_size)
+        longest = self.loop.engine.max_context_tokens
+        asked = read_question(body, self.text.encode, policy.config.vocab_size, longest)
         model = asked.model or self.name
         if model != self.name and model not in self.loop.adapters.names:
             raise Refused(404, f"The model `{model[:100]}` does not exist: expected {', '.join(self._names())}")
         done = self.loop.complete(asked.request, None if model == self.name else model)
-        return answer(asked, done, model, self._decode, policy.tokenizer.eos_token_id)
+        return answer(asked, done, model, self.text.decode, policy.tokenizer.eos_token_id)
 
     def _load(self, body: Any) -> Any:
         name, path = (body.get(key) if isinstance(body, dict) else None for key in ("lora_name", "lora_path"))
@@ -80,14 +86,6 @@ class EndpointHandler(JsonHandler):
 
     def _names(self) -> list[str]:
         return [self.name, *self.loop.adapters.names]
-
-    def _encode(self, text: str) -> list[int]:
-        with self.lock:
-            return list(self.tokenizer.encode(text, add_special_tokens=False))
-
-    def _decode(self, ids: Any) -> str:
-        with self.lock:
-            return str(self.tokenizer.decode(ids, skip_special_tokens=False))
 
 
 def endpoint(
@@ -115,8 +113,7 @@ def endpoint(
         host,
         port,
         loop=EngineLoop(policy.eval(), settings),
-        tokenizer=copy.deepcopy(policy.tokenizer),
-        lock=threading.Lock(),
+        text=TextCodec(policy.tokenizer, settings.max_context_tokens),
         name=name,
         key=key,
         allow_adapters=allow_adapters,

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from lightning_mem1.environments.qa.scoring import normalise
 
 MAX_CHARS = 2000
-_TAG = re.compile(r"<\s*/?\s*[A-Za-z_]+\s*>")
+_TAG = re.compile(r"<\s*(?:/\s*)?[A-Za-z_]+\s*>")  # one way to read a run of spaces, or it takes its square
 _UNREADABLE = re.compile("[\x00-\x08\x0b-\x1f\x7f\ud800-\udfff\ufffd]")
 
 

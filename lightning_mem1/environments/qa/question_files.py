@@ -17,7 +17,7 @@ from lightning_mem1.environments.qa.question import Question, fit_to_ask
 from lightning_mem1.environments.qa.retrieval.rows import HUB, Row, read_rows
 from lightning_mem1.types import Split
 
-_ASKED = re.compile(r"(?:Answer the following questions?|Question):\s*(.+?)\s*$", re.DOTALL)
+_ASKED = re.compile(r"(?:Answer the following questions?|Question):(.+)", re.DOTALL)
 _BETWEEN = re.compile(r"(?<=\?);\s+")
 
 
@@ -94,11 +94,12 @@ def _composed(row: Row) -> list[tuple[str, Any]]:
     except (KeyError, IndexError, TypeError):
         return []
     found = _ASKED.search(prompt)
-    if not found or not target:
+    asked_for = found[1].strip() if found else ""  # not by the pattern: a run of spaces would take its square
+    if not asked_for or not target:
         return []
     if isinstance(target, str) or all(isinstance(each, str) for each in target):
-        return [(found[1], target)]
-    asked = _BETWEEN.split(found[1])
+        return [(asked_for, target)]
+    asked = _BETWEEN.split(asked_for)
     return list(zip(asked, target, strict=True)) if len(asked) == len(target) else []
 
 

@@ -12,7 +12,6 @@ from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from http import HTTPStatus
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from ipaddress import ip_address
 from threading import Lock
 from typing import Any
@@ -22,6 +21,7 @@ from lightning_mem1.environments.webshop.env import WebShopEnv
 from lightning_mem1.environments.webshop.pages import html
 from lightning_mem1.environments.webshop.pages.page import MAX_ACTION_CHARS
 from lightning_mem1.environments.webshop.shop import Shop
+from lightning_mem1.io.json_server import TimedHandler, TimedServer
 from lightning_mem1.types import StepResult
 
 MAX_BODY_BYTES = 4 * MAX_ACTION_CHARS
@@ -53,10 +53,8 @@ class Refused(Exception):
         self.status, self.why = status, why
 
 
-class ShopServer(ThreadingHTTPServer):
+class ShopServer(TimedServer):
     """Serves visits to a shop; port 0 takes a free one."""
-
-    daemon_threads = True
 
     def __init__(
         self, shop: Shop, goals: Sequence[int], host: str = "127.0.0.1", port: int = 0, *, seed: int = 0,
@@ -119,10 +117,9 @@ def _is_loopback(host: str) -> bool:
         return False
 
 
-class _Handler(BaseHTTPRequestHandler):
+class _Handler(TimedHandler):
     server: ShopServer
     timeout = TIMEOUT_S
-    server_version, sys_version = "lightning_mem1", ""
 
     def do_GET(self) -> None:
         """Show a visit, or start one."""
@@ -193,11 +190,9 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _send(self, status: HTTPStatus, text: str, more: dict[str, str] | None = None) -> None:
         data = text.encode("utf-8", "replace")
+        self.allow()
         self.send_response(status)
         for name, value in {**_HEADERS, **(more or {}), "Content-Length": str(len(data))}.items():
             self.send_header(name, value)
         self.end_headers()
         self.wfile.write(data)
-
-    def log_message(self, format: str, *args: Any) -> None:
-        """Keep quiet: addresses hold the names of visits."""

@@ -59,7 +59,7 @@ def read_request(body: Any) -> tuple[list[str], int, bool]:
         raise ValueError(f"expected 'queries' with at most {MAX_QUERIES} strings, got something else")
     top_k = 3 if body.get("topk") is None else body["topk"]
     if isinstance(top_k, bool) or not isinstance(top_k, int) or not 1 <= top_k <= MAX_TOP_K:
-        raise ValueError(f"expected 'topk' from 1 to {MAX_TOP_K}, got {top_k!r}")
+        raise ValueError(f"expected 'topk' from 1 to {MAX_TOP_K}, got {top_k!r:.80}")
     return queries, top_k, bool(body.get("return_scores", False))
 
 

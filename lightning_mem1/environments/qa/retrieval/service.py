@@ -8,13 +8,12 @@ from __future__ import annotations
 
 import json
 import time
-import urllib.error
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from lightning_mem1.environments.qa.retrieval.passage import RetrievalError
-from lightning_mem1.io.http_client import TROUBLES, fetch, is_final, one_line
+from lightning_mem1.io.http_client import TROUBLES, StatusError, fetch, is_final, one_line
 
 T = TypeVar("T")
 
@@ -24,7 +23,7 @@ class RetryPolicy:
     """How long a service is waited for.
 
     Attributes:
-        timeout_s: Of one try, from the first byte sent to the last one received.
+        timeout_s: Of one try, from looking for the address to the last byte received.
         num_retries: Further tries after the first.
         pause_s: Before the first retry; doubled before each further one.
         max_bytes: Of one reply.
@@ -66,10 +65,8 @@ def ask(
             return read(json.loads(reply))
         except TROUBLES as error:
             problem = one_line(error)
-            if isinstance(error, urllib.error.HTTPError):
-                error.close()
-                if is_final(error.code):
-                    break
+            if isinstance(error, StatusError) and is_final(error.status):
+                break
     raise RetrievalError(
         f"no good reply from {address}: expected JSON within {patience.timeout_s:g} s, got {problem} "
         f"after {attempt + 1} tries; is the server up?"

@@ -17,6 +17,7 @@ from lightning_mem1.checks import check_choice
 from lightning_mem1.environments.qa.retrieval.passage import Passage, RetrievalError
 from lightning_mem1.environments.qa.retrieval.service import RetryPolicy, ask
 from lightning_mem1.environments.qa.retrieval.web_page import Limits, read_page
+from lightning_mem1.io.atomic_files import write_atomic
 
 KEY = "SERPER_API_KEY"
 MODES = ("live", "record", "replay")
@@ -83,7 +84,7 @@ class Web:
         return [*read, *found[len(read) :]]
 
     def _ask(self, question: dict[str, Any]) -> Any:
-        headers = {"X-API-KEY": os.environ[KEY]}
+        headers = {"X-Api-Key": os.environ[KEY]}
 
         def checked(reply: Any) -> Any:
             read_results(reply)
@@ -112,10 +113,7 @@ class Web:
         if self.settings.mode == "replay":
             raise RetrievalError(f"not recorded: expected {path.name} for {str(question)[:100]}, got none")
         reply = fetch()
-        path.parent.mkdir(parents=True, exist_ok=True)
-        beside = path.with_suffix(f".{os.getpid()}.tmp")
-        beside.write_text(json.dumps({"question": question, "reply": reply}), encoding="utf-8")
-        os.replace(beside, path)
+        write_atomic(path, json.dumps({"question": question, "reply": reply}).encode())
         return reply
 
 

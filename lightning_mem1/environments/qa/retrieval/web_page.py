@@ -8,24 +8,44 @@ bounded. What comes back is text for a reader, and data: nothing in it is ever r
 from __future__ import annotations
 
 import ipaddress
-import re
-import socket
-import ssl
+import subprocess
+import sys
 import time
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from html.parser import HTMLParser
-from http.client import HTTPConnection, HTTPException, HTTPResponse
-from urllib.parse import urljoin, urlsplit
+from encodings.aliases import aliases
+from importlib.util import find_spec
+from urllib.parse import urljoin
 
 from lightning_mem1.environments.qa.retrieval.passage import RetrievalError
-from lightning_mem1.io.http_client import read_bounded
+from lightning_mem1.io.http_client import PORTS, TROUBLES, Reply, exchange, shown
 
-PORTS = {"http": 80, "https": 443}
 REDIRECTS = (301, 302, 303, 307, 308)
 READABLE = ("text/html", "text/plain", "application/xhtml+xml")
-# addresses that carry an IPv4 address to be reached through a gateway
-TUNNELS = [ipaddress.ip_network(each) for each in ("64:ff9b::/96", "64:ff9b:1::/48", "2002::/16", "2001::/32")]
+GLOBAL_IPV6 = ipaddress.ip_network("2000::/3")  # all that is handed out; outside lie mapped, local and translated ones
+# handed out, but for protocols, relays, documentation and tunnels that carry an IPv4 address to be reached behind them
+SPECIAL = [
+    ipaddress.ip_network(each)
+    for each in (
+        *("192.0.0.0/24", "192.31.196.0/24", "192.52.193.0/24", "192.88.99.0/24", "192.175.48.0/24"),
+        *("2001::/23", "2001:db8::/32", "2002::/16", "2620:4f:8000::/48", "3fff::/20"),
+    )
+]
+ISATAP = (0x00005EFE, 0x02005EFE)  # third quarter of an address that ends in the IPv4 address behind a tunnel
+# encodings of text, read in one pass; others (punycode, idna, utf-7, ...) are slow on purpose or may hide markup
+CHARSETS = frozenset(
+    """ascii utf_8 utf_16 utf_16_le utf_16_be latin_1 big5 big5hkscs cp866 euc_jp euc_kr gb18030 gb2312 gbk iso2022_jp
+    koi8_r koi8_u mac_roman mac_cyrillic shift_jis cp874 cp949 cp1250 cp1251 cp1252 cp1253 cp1254 cp1255 cp1256 cp1257
+    cp1258""".split()
+    + [f"iso8859_{part}" for part in (*range(1, 12), 13, 14, 15, 16)]
+)
+SKIPPED = frozenset("script style noscript template nav header footer aside form head".split())
+BLOCKS = frozenset("p div br li tr h1 h2 h3 h4 h5 h6 section article blockquote title table ul ol".split())
+PIECE_CHARS = 1 << 16  # read at once
+MAX_DEPTH = 512  # of nested elements, as in browsers; what lies deeper is not read
+MAIN_PART = """import sys, trafilatura
+page = sys.stdin.buffer.read().decode()
+sys.stdout.buffer.write((trafilatura.extract(page, include_comments=False) or "").encode("utf-8", "replace"))"""
 
 
 @dataclass(frozen=True)
@@ -53,135 +73,156 @@ def read_page(url: str, limits: Limits = Limits()) -> str:  # noqa: B008
     Raises:
         RetrievalError: it may not or cannot be read; the message says why.
     """
-    deadline = time.monotonic() + limits.timeout_s
+    until = time.monotonic() + limits.timeout_s
     try:
         for _ in range(limits.max_redirects + 1):
-            content, location = _visit(url, limits, deadline)
+            content, location = _visit(url, limits, until)
             if location is None:
-                return readable(content)[: limits.max_chars]
+                return readable(content, until)[: limits.max_chars]
             url = urljoin(url, location)
-    except (OSError, ValueError, HTTPException) as error:
-        reason = " ".join(str(error).split())[:200] or type(error).__name__
+    except TROUBLES as error:
+        reason = shown(str(error)) or type(error).__name__
         raise RetrievalError(f"page not read: {reason}") from error
     raise RetrievalError(f"page not read: more than {limits.max_redirects} redirects")
 
 
-def _visit(url: str, limits: Limits, deadline: float) -> tuple[str, str | None]:
+def _visit(url: str, limits: Limits, until: float) -> tuple[str, str | None]:
     """The page's text as sent, or where it redirects to."""
-    parts = urlsplit(url)
-    if parts.scheme not in PORTS or not parts.hostname or parts.username is not None:
-        raise ValueError(f"expected an address of http or https without a password, got {url[:100]!r}")
-    left = deadline - time.monotonic()
-    if left <= 0:
-        raise TimeoutError("no time left")
-    host, port = parts.hostname, parts.port or PORTS[parts.scheme]
-    connection = _Pinned(host, port, checked_address(host, port, limits.allowed), left, parts.scheme == "https")
-    try:
-        path = f"{parts.path or '/'}{f'?{parts.query}' if parts.query else ''}"
-        connection.request("GET", path, headers={"Accept": ", ".join(READABLE), "Accept-Encoding": "identity"})
-        reply = connection.getresponse()
+
+    def choose(host: str, port: int, found: Sequence[str]) -> Sequence[str]:
+        return checked_addresses(host, port, found, limits.allowed)
+
+    headers = {"Accept": ", ".join(READABLE)}
+    with exchange(url, headers=headers, until=until, max_bytes=limits.max_bytes, choose=choose) as reply:
         if reply.status in REDIRECTS and reply.headers.get("Location"):
             return "", reply.headers["Location"]
-        return _text(reply, limits, deadline), None
-    finally:
-        connection.close()
+        return _text(reply), None
 
 
-def _text(reply: HTTPResponse, limits: Limits, deadline: float) -> str:
-    kind, encoding = reply.headers.get_content_type(), reply.headers.get("Content-Encoding", "identity")
+def _text(reply: Reply) -> str:
+    kind, _, more = reply.headers.get("Content-Type", "text/plain").partition(";")
+    kind, encoding = kind.strip().lower(), reply.headers.get("Content-Encoding", "identity")
     if reply.status != 200 or kind not in READABLE or encoding != "identity":
-        raise ValueError(f"expected a page of text, got status {reply.status}, {kind}, {encoding}")
-    body = read_bounded(reply, deadline, limits.max_bytes)
-    charset = reply.headers.get_content_charset() or "utf-8"
-    try:
-        return body.decode(charset, "replace")
-    except LookupError:  # a charset that nobody knows
-        return body.decode("utf-8", "replace")
+        raise ValueError(f"expected a page of text, got status {reply.status}, {kind[:80]}, {encoding[:80]}")
+    return reply.read().decode(charset(more), "replace")
 
 
-def checked_address(host: str, port: int, allowed: Collection[str] = ()) -> str:
-    """The address to connect to.
+def charset(parameters: str) -> str:
+    """The encoding that the parameters of a content type name, if it is a harmless one, else UTF-8.
+
+    >>> charset("charset=Latin-1"), charset(' charset="punycode"')
+    ('latin_1', 'utf_8')
+    """
+    given = (part.partition("=") for part in parameters[:1000].split(";"))
+    named = [value.strip(" \t\"'") for name, _, value in given if name.strip().lower() == "charset"]
+    name = named[0].lower().replace("-", "_").replace(" ", "_") if named else "utf_8"
+    found = aliases.get(name, name)
+    return found if found in CHARSETS else "utf_8"
+
+
+def checked_addresses(host: str, port: int, found: Sequence[str], allowed: Collection[str] = ()) -> Sequence[str]:
+    """The addresses of a host, all of which may be connected to.
 
     Raises:
-        ValueError: any address of the host is not public, or the port is none of the web's.
+        ValueError: any of them is not public, or the port is none of the web's.
     """
-    found = [str(each[4][0]) for each in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)]
     if f"{host}:{port}" in allowed:
-        return found[0]
+        return found
     if port not in PORTS.values():
         raise ValueError(f"refused port {port}: expected 80 or 443")
     for address in found:
         if not is_public(address):
             raise ValueError(f"refused address {address} of {host[:100]}: expected a public one")
-    return found[0]
+    return found
 
 
 def is_public(address: str) -> bool:
-    """False for private, loopback, link-local, multicast and reserved addresses, also inside IPv6."""
-    ip = ipaddress.ip_address(address.split("%")[0])
-    mapped = getattr(ip, "ipv4_mapped", None)
-    if mapped is not None:
-        return is_public(str(mapped))
-    tunnelled = any(ip in network for network in TUNNELS if network.version == ip.version)
-    return ip.is_global and not ip.is_multicast and not tunnelled
+    """Whether an address is one of the open internet's.
+
+    False for private, loopback, link-local, multicast, reserved and documentation addresses, and for IPv6 addresses
+    that stand for an IPv4 address (mapped, compatible, translated, 6to4, Teredo, NAT64, ISATAP), whichever it is.
+    """
+    ip = ipaddress.ip_address(address.partition("%")[0])
+    if isinstance(ip, ipaddress.IPv6Address) and (ip not in GLOBAL_IPV6 or (int(ip) >> 32) & 0xFFFFFFFF in ISATAP):
+        return False
+    special = any(ip in network for network in SPECIAL if network.version == ip.version)
+    return ip.is_global and not ip.is_multicast and not ip.is_reserved and not special
 
 
-class _Pinned(HTTPConnection):
-    """A connection to an address that was checked; the name is for the server and its certificate."""
+def readable(page: str, until: float = float("inf")) -> str:
+    """The text of an HTML page; with trafilatura (extra ``web``) only its main part.
 
-    def __init__(self, host: str, port: int, address: str, timeout: float, secure: bool) -> None:
-        super().__init__(host, port, timeout=timeout)
-        self.address, self.secure = address, secure
+    trafilatura runs in a process of its own: some pages would keep it busy for minutes.
 
-    def connect(self) -> None:
-        self.sock = socket.create_connection((self.address, self.port), self.timeout)
-        if self.secure:
-            self.sock = ssl.create_default_context().wrap_socket(self.sock, server_hostname=self.host)
-
-
-def readable(page: str) -> str:
-    """The text of an HTML page; with trafilatura (extra ``web``) only its main part."""
-    try:
-        import trafilatura
-    except ImportError:
+    Args:
+        page: Its markup.
+        until: When it has to end, in seconds of `time.monotonic`; without its main part by then, all text is returned.
+    """
+    left_s = until - time.monotonic()
+    if find_spec("trafilatura") is None or left_s <= 0:
         return plain_text(page)
-    return trafilatura.extract(page, include_comments=False) or plain_text(page)
+    command, sent = [sys.executable, "-c", MAIN_PART], page.encode("utf-8", "replace")
+    try:
+        done = subprocess.run(command, input=sent, capture_output=True, timeout=None if until == float("inf") else left_s)
+    except (OSError, subprocess.TimeoutExpired):
+        return plain_text(page)
+    return done.stdout.decode(errors="replace").strip() or plain_text(page)
 
 
 def plain_text(page: str) -> str:
     """Words of a page without markup, scripts, styles and menus.
 
+    Read in one pass by libxml2 without making a tree, whatever the page is.
+
     >>> plain_text("<p>Red <b>shoes</b></p><script>x()</script>")
     'Red shoes'
     """
+    from lxml import etree
+
     reader = _Reader()
-    reader.feed(page)
-    reader.close()
+    try:
+        parser = etree.HTMLParser(target=reader, no_network=True)
+        text = page.encode("utf-8", "replace").decode("utf-8")
+        for start in range(0, len(text), PIECE_CHARS):  # it cannot be stopped inside a piece
+            parser.feed(text[start : start + PIECE_CHARS])
+        parser.close()
+    except (etree.LxmlError, _TooDeep):
+        pass  # what was read before is what there is to read
     lines = (" ".join(line.split()) for line in "".join(reader.parts).splitlines())
     return "\n".join(line for line in lines if line)
 
 
-class _Reader(HTMLParser):
-    SKIPPED = frozenset(("script", "style", "noscript", "template", "nav", "header", "footer", "aside", "form", "head"))
-    BLOCKS = re.compile(r"p|div|br|li|tr|h[1-6]|section|article|blockquote|title|table|ul|ol")
+class _TooDeep(Exception):
+    """Elements are nested too deeply to be read."""
+
+
+class _Reader:
+    """What libxml2 calls for each part of a page."""
 
     def __init__(self) -> None:
-        super().__init__(convert_charrefs=True)
         self.parts: list[str] = []
-        self.skipped: list[str] = []
+        self.depth = 0
+        self.skipping: int | None = None  # depth of the element that is not read
 
-    def handle_starttag(self, tag: str, attrs: object) -> None:
-        if tag in self.SKIPPED:
-            self.skipped.append(tag)
-        elif self.BLOCKS.fullmatch(tag):
+    def start(self, tag: str, attributes: object) -> None:
+        self.depth += 1
+        if self.depth > MAX_DEPTH:
+            raise _TooDeep
+        if self.skipping is None and tag in SKIPPED:
+            self.skipping = self.depth
+        elif self.skipping is None and tag in BLOCKS:
             self.parts.append("\n")
 
-    def handle_endtag(self, tag: str) -> None:
-        if tag in self.skipped:
-            del self.skipped[self.skipped.index(tag) :]
-        elif self.BLOCKS.fullmatch(tag):
+    def end(self, tag: str) -> None:
+        if self.skipping == self.depth:
+            self.skipping = None
+        elif self.skipping is None and tag in BLOCKS:
             self.parts.append("\n")
+        self.depth -= 1
 
-    def handle_data(self, data: str) -> None:
-        if not self.skipped:
+    def data(self, data: str) -> None:
+        if self.skipping is None:
             self.parts.append(data)
+
+    def close(self) -> None:
+        """Nothing is made."""
