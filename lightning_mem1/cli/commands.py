@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import functools
 import importlib
+import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -93,7 +94,7 @@ def _run(name: str, argv: list[str]) -> int:
 
 def _asks_for_the_page(argv: Sequence[str]) -> bool:
     """``--help`` or ``-h``, but for ``--help all``."""
-    return any(a in ("--help", "-h") and following != "all" for a, following in zip(argv, [*argv[1:], ""], strict=True))
+    return any(a in ("--help", "-h") and following != "all" for a, following in itertools.pairwise([*argv, ""]))
 
 
 def _opened(command: Command, argv: list[str]) -> startup.Opened:

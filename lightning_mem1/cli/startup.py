@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import itertools
 import logging
 import os
 import re
@@ -82,7 +83,7 @@ def asks_for_help(argv: Sequence[str]) -> bool:
 
 def _without_all(argv: list[str]) -> list[str]:
     """``--help all``, as parsers know it: ``--help``."""
-    return [a for before, a in zip(["", *argv], argv, strict=False) if (before, a) != ("--help", "all")]
+    return [a for before, a in itertools.pairwise(["", *argv]) if (before, a) != ("--help", "all")]
 
 
 def say_loading(what: str) -> None:
