@@ -21,7 +21,7 @@ PARTS: dict[str, tuple[type, ...]] = {"model": (Mem1Module,), "data": DATA, "tra
 def asked(argv: Sequence[str]) -> str | None:
     """What a command line asks for: all, a part (see `PARTS`), or None. ``--data.help CLASS`` is jsonargparse's own."""
     for number, argument in enumerate(argv):
-        if argument in ("--help", "-h"):
+        if argument in ("--help", "-h", "--help=all"):
             return "all"
         part = argument.removeprefix("--").removesuffix(".help")
         alone = number + 1 == len(argv) or argv[number + 1].startswith("-")
