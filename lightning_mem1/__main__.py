@@ -1,4 +1,4 @@
-"""``mem1 COMMAND``: the same as ``mem1 COMMAND``."""
+"""``python -m lightning_mem1 COMMAND``: the same as ``mem1 COMMAND``."""
 
 from lightning_mem1.cli.main import main
 

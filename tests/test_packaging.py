@@ -1,5 +1,9 @@
 import os
 import re
+import shutil
+import subprocess
+import sys
+import zipfile
 from configparser import ConfigParser
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -72,6 +76,60 @@ def test_every_folder_with_modules_is_a_package_and_every_other_file_is_packed()
     packed = {path for pattern in patterns for path in PACKAGE.glob(pattern.replace("/**", "/**/*"))}
     files = {path for path in PACKAGE.rglob("*") if path.is_file() and "__pycache__" not in path.parts}
     assert [str(path.relative_to(ROOT)) for path in files - packed if path.suffix != ".py"] == []
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory) -> Path:
+    """A wheel of the checkout, built from a copy, so that the checkout stays as it is."""
+    copy, made = tmp_path_factory.mktemp("source"), tmp_path_factory.mktemp("wheel")
+    for name in ("setup.py", "setup.cfg", "pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, copy)
+    for name in ("lightning_mem1", "experiments"):
+        shutil.copytree(ROOT / name, copy / name, ignore=shutil.ignore_patterns("__pycache__"))
+    script = f"from setuptools.build_meta import build_wheel; build_wheel({str(made)!r})"
+    done = subprocess.run([sys.executable, "-c", script], cwd=copy, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    (path,) = made.glob("*.whl")
+    return path
+
+
+def test_the_wheel_holds_every_file_of_the_package_and_every_experiment_and_nothing_else(wheel):
+    packed = {name for name in zipfile.ZipFile(wheel).namelist() if ".dist-info/" not in name}
+    package = [path for path in PACKAGE.rglob("*") if path.is_file() and "__pycache__" not in path.parts]
+    experiments = {f"lightning_mem1/{path.relative_to(ROOT)}" for path in (ROOT / "experiments").rglob("*.yaml")}
+    assert packed == {str(path.relative_to(ROOT)) for path in package} | experiments
+    assert packed >= {
+        "lightning_mem1/experiments/webshop.yaml",
+        "lightning_mem1/experiments/claim/qa.yaml",
+        "lightning_mem1/policy/assets/policy/model.safetensors",
+        "lightning_mem1/policy/assets/marketplace/tokenizer.json",
+        "lightning_mem1/evaluation/report/page.css",
+        "lightning_mem1/evaluation/report/page.js",
+        "lightning_mem1/environments/webshop/generated/lexicon.json",
+        "lightning_mem1/py.typed",
+    }
+
+
+def test_what_the_wheel_holds_finds_its_experiments_from_an_empty_folder(wheel, tmp_path):
+    zipfile.ZipFile(wheel).extractall(tmp_path / "site")
+    (tmp_path / "empty").mkdir()
+    env = {**os.environ, "PYTHONPATH": str(tmp_path / "site")}
+    for arguments, said in (
+        (["fit", "claim/qa", "--print_config"], "loss_unit: trajectory\n"),
+        (["experiments", "copy", "webshop"], "wrote webshop.yaml\n"),
+    ):
+        command = [sys.executable, "-m", "lightning_mem1", *arguments]
+        done = subprocess.run(command, env=env, cwd=tmp_path / "empty", capture_output=True, text=True)
+        assert done.returncode == 0 and said in done.stdout, done.stderr
+    assert (tmp_path / "empty" / "webshop.yaml").read_bytes() == (ROOT / "experiments/webshop.yaml").read_bytes()
+
+
+def test_the_console_script_is_the_main_of_the_package(wheel):
+    (name,) = [name for name in zipfile.ZipFile(wheel).namelist() if name.endswith("entry_points.txt")]
+    assert zipfile.ZipFile(wheel).read(name).decode().split("\n")[:2] == [
+        "[console_scripts]",
+        "mem1 = lightning_mem1.cli.main:main",
+    ]
 
 
 def test_the_installed_version_is_that_of_the_package():

@@ -226,8 +226,8 @@ class Run:
             asked = [str(files / f"{name}.jsonl.gz") for name in ("hotpotqa", "nq_open")]
             given += ["--data.questions", json.dumps(asked), "--data.corpus", str(files / "corpus.jsonl.gz")]
             given += ["--data.index", str(self.folder / "index")]
-        argv, config = startup.opened([*given, *self.options.set, *more])
-        cli: PlayingCommandLine = startup.built(PlayingCommandLine, argv, config)
+        opened = startup.opened([*given, *self.options.set, *more])
+        cli: PlayingCommandLine = startup.built(PlayingCommandLine, opened)
         return cli
 
     def _policy(self, mode: str) -> Path:

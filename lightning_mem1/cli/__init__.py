@@ -1,1 +1,1 @@
-"""The commands: fit, evaluate, play, export, warmstart, serve, serve-retriever, serve-shop."""
+"""The command `mem1`: fit, evaluate, play, export, warmstart, serve and others. Touches every room."""

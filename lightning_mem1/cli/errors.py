@@ -16,7 +16,9 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from lightning_mem1.io.redaction import redacted, remember, remember_arguments, root
+import yaml
+
+from lightning_mem1.io.redaction import redacted, remember_arguments, root
 from lightning_mem1.io.terminal import printable
 
 DEBUG = "LIGHTNING_MEM1_DEBUG"
@@ -61,12 +63,14 @@ def check_printable(names: Iterable[str]) -> None:
     """
     for name in names:
         if any(map(_controls, name.replace("\n", "").replace("\t", ""))):
-            raise ValueError(f"name with control characters: expected printable ones, got '{printable(name)[:200]}'; rename it")
+            shown = printable(name)[:200]
+            raise ValueError(f"name with control characters: expected printable ones, got '{shown}'; rename it")
 
 
 def _controls(character: str) -> bool:
     """Control characters, and those that turn the direction of what follows."""
-    return unicodedata.category(character) == "Cc" or "\u202a" <= character <= "\u202e" or "\u2066" <= character <= "\u2069"
+    turns = "\u202a" <= character <= "\u202e" or "\u2066" <= character <= "\u2069"
+    return turns or unicodedata.category(character) == "Cc"
 
 
 def one_line(error: BaseException) -> str:
@@ -79,20 +83,22 @@ def one_line(error: BaseException) -> str:
     return f"{type(error).__name__}: {message or 'no message'} (--debug shows where)"
 
 
-def check_config(path: str) -> None:
-    """Check that a config file is there and is YAML.
+def check_config(path: str, experiments: Sequence[str] = (), keys: Sequence[str] = ()) -> None:
+    """Check that a config file is there, is YAML and has no unknown key at its top level.
+
+    Args:
+        path: The file.
+        experiments: Names that may be meant when there is no such file.
+        keys: The top-level keys that exist; none given: any.
 
     Raises:
         FileNotFoundError, ValueError: with the line and column of the mistake.
     """
-    import yaml
-
     if not Path(path).is_file():
-        folder = Path(path).parent
-        names = sorted(str(p) for p in folder.glob("*.yaml")) if folder.is_dir() else []
-        nearest = difflib.get_close_matches(path, names, n=1, cutoff=0.6)  # all names end alike: no dotted keys
-        hint = f"; did you mean '{nearest[0]}'?" if nearest else ""
-        raise FileNotFoundError(f"no such config: expected a YAML file, got '{path}'{hint}")
+        hint = _nearest_config(path, experiments)
+        raise FileNotFoundError(
+            f"no such config: expected a YAML file or the name of an experiment, got '{path}'; {hint}"
+        )
     try:
         content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
     except yaml.MarkedYAMLError as error:
@@ -113,6 +119,24 @@ def check_config(path: str) -> None:
             f"config is too large: expected at most {MAX_CONFIG_VALUES:,} values once its aliases are written out, got "
             f"more in '{path}'"
         )
+    _check_keys([str(key) for key in content], keys, path)
+
+
+def _check_keys(found: Sequence[str], keys: Sequence[str], path: str) -> None:
+    unknown = [key for key in found if key.partition(".")[0] not in keys] if keys else []
+    if unknown:
+        nearest = did_you_mean(unknown[0], keys) or f"; expected some of {', '.join(keys)}"
+        raise ValueError(f"unknown key '{unknown[0]}' in {_where(unknown[0], path, ())}{nearest}")
+
+
+def _nearest_config(path: str, experiments: Sequence[str]) -> str:
+    """What to do when there is no such file: the nearest one beside it, else the nearest experiment."""
+    folder = Path(path).parent
+    files = sorted(str(p) for p in folder.glob("*.yaml")) if folder.is_dir() else []
+    name = path.removeprefix("experiments/").removesuffix(".yaml")
+    # all files end alike, and so do not take part in the comparison of dotted keys
+    nearest = difflib.get_close_matches(path, files, n=1) or difflib.get_close_matches(name, experiments, n=1)
+    return f"did you mean '{nearest[0]}'?" if nearest else "mem1 experiments lists those of the package"
 
 
 def _size(content: Any, known: dict[int, float]) -> float:

@@ -7,26 +7,36 @@ finished trajectory is written down at once, so a run that was stopped goes on w
 from __future__ import annotations
 
 import dataclasses
+import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
+
+from lightning.pytorch.cli import LightningArgumentParser
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from lightning_mem1.checks import check_least
-from lightning_mem1.cli import errors, startup
-
-if TYPE_CHECKING:
-    from rich.progress import Progress
-
-    from lightning_mem1.cli.lightning_cli import PlayingCommandLine
-    from lightning_mem1.context.memory import MemoryMode
-    from lightning_mem1.evaluation.ledger import Key, Ledger, Record
-    from lightning_mem1.evaluation.player import Player
-    from lightning_mem1.evaluation.published import Published
-    from lightning_mem1.evaluation.tables import Baseline, Row
-    from lightning_mem1.evaluation.task_sets import TaskSet
-    from lightning_mem1.training.module import Mem1Module
-    from lightning_mem1.types import Trajectory
+from lightning_mem1.cli import commands, errors, startup
+from lightning_mem1.cli.lightning_cli import PlayingCommandLine, mlflow_logger
+from lightning_mem1.context.memory import MemoryMode
+from lightning_mem1.context.settings import memory_mode
+from lightning_mem1.evaluation import tables
+from lightning_mem1.evaluation.ledger import Key, Ledger, Record, settings_hash
+from lightning_mem1.evaluation.measures import by_turn, measures
+from lightning_mem1.evaluation.player import Player, weights_fingerprint
+from lightning_mem1.evaluation.published import Published
+from lightning_mem1.evaluation.report import plots
+from lightning_mem1.evaluation.report.episode import episode
+from lightning_mem1.evaluation.report.page import page
+from lightning_mem1.evaluation.tables import Baseline, Row
+from lightning_mem1.evaluation.task_sets import TaskSet, task_sets
+from lightning_mem1.io.atomic_files import write_atomic
+from lightning_mem1.tracking.artifacts import writes_mlflow
+from lightning_mem1.tracking.datasets import describe
+from lightning_mem1.training.module import Mem1Module
+from lightning_mem1.types import Trajectory
 
 # settings of the data that change no trajectory: the number of objectives stands in each record
 TRAINING_ONLY = ("tasks_per_step", "group_size", "num_rl_steps", "num_val_tasks", "val_batch_size", "objectives")
@@ -34,47 +44,43 @@ TRAINING_ONLY = ("tasks_per_step", "group_size", "num_rl_steps", "num_val_tasks"
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Evaluate; returns the exit code (0 done, 1 a mistake, 130 interrupted)."""
-    return errors.run(_evaluate, argv)
+    return commands.run("evaluate", argv)
 
 
-def _evaluate(argv: list[str]) -> int:
-    argv, config = startup.opened(argv)
+def run(given: startup.Opened) -> int:
+    """Evaluate as an opened command line says; returns the exit code."""
     with startup.quiet():
-        cli = startup.built(_command_line_class(), argv, config)
-        return 0 if cli is None else _run(cli)
+        cli = startup.built(EvaluatingCommandLine, given)
+        return 0 if cli is None else _evaluate(cli)
 
 
-def _command_line_class() -> type[PlayingCommandLine]:
-    """The command line of evaluation (made here because importing Lightning takes seconds)."""
-    from lightning.pytorch.cli import LightningArgumentParser
+class EvaluatingCommandLine(PlayingCommandLine):
+    """The settings, and what is played."""
 
-    from lightning_mem1.cli.lightning_cli import PlayingCommandLine
+    command = "evaluate"
+    about = "Play tasks in several memory modes and lengths, and write every metric with its interval."
 
-    class EvaluatingCommandLine(PlayingCommandLine):
-        command = "evaluate"
-        about = "Play tasks in several memory modes and lengths, and write every metric with its interval."
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """Add what is played, and where the results go."""
+        super().add_arguments_to_parser(parser)
+        add = parser.add_argument
+        add("--objectives", type=str | None, default=None, help="E.g. 1,2,4,8; left out: as the config has it.")
+        add("--memory", type=str | None, default=None, help="E.g. mem1,full,my_file.plan; left out: the config's.")
+        add("--tasks", type=int, default=100, help="Tasks of each number of objectives, spread over the split.")
+        add("--temperature", type=float, default=0.0, help="Of the sampling; 0 is greedy.")
+        add("--split", type=Literal["test", "val"], default="test", help="Which tasks.")
+        add("--output", type=str | None, default=None, help="Folder; null: runs/<experiment>/evaluate/<settings>.")
+        add("--page", type=int, default=4, help="Trajectories of each row on the page; 0 for no page.")
+        add("--published", action="store_true", help="Print published numbers as well.")
+        add("--fresh", action="store_true", help="Play everything again, whatever the folder holds.")
 
-        def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-            super().add_arguments_to_parser(parser)
-            add = parser.add_argument
-            add("--objectives", type=str | None, default=None, help="E.g. 1,2,4,8; left out: as the config has it.")
-            add("--memory", type=str | None, default=None, help="E.g. mem1,full,my_file.plan; left out: the config's.")
-            add("--tasks", type=int, default=100, help="Tasks of each number of objectives, spread over the split.")
-            add("--temperature", type=float, default=0.0, help="Of the sampling; 0 is greedy.")
-            add("--split", type=Literal["test", "val"], default="test", help="Which tasks.")
-            add("--output", type=str | None, default=None, help="Folder; null: runs/<experiment>/evaluate/<settings>.")
-            add("--page", type=int, default=4, help="Trajectories of each row on the page; 0 for no page.")
-            add("--published", action="store_true", help="Print published numbers as well.")
-            add("--fresh", action="store_true", help="Play everything again, whatever the folder holds.")
-
-        def before_instantiate_classes(self) -> None:
-            self.modes = memory_modes(self.config.memory, self.config.model.memory)
-            self.numbers = objective_numbers(self.config.objectives)
-            for name, least in (("tasks", 1), ("page", 0), ("temperature", 0)):
-                check_least(f"--{name}", self.config[name], least)
-            super().before_instantiate_classes()
-
-    return EvaluatingCommandLine
+    def before_instantiate_classes(self) -> None:
+        """Check what is played."""
+        self.modes = memory_modes(self.config.memory, self.config.model.memory)
+        self.numbers = objective_numbers(self.config.objectives)
+        for name, least in (("tasks", 1), ("page", 0), ("temperature", 0)):
+            check_least(f"--{name}", self.config[name], least)
+        super().before_instantiate_classes()
 
 
 def memory_modes(given: str | None, configured: Any) -> list[MemoryMode]:
@@ -85,8 +91,6 @@ def memory_modes(given: str | None, configured: Any) -> list[MemoryMode]:
         configured: The setting ``model.memory``. A mode of the list takes its settings where it has the same ones: with
             ``{mode: window, window: 3}`` three turns stay in `window`, and three are retrieved in `amem`.
     """
-    from lightning_mem1.context.settings import memory_mode
-
     ours = memory_mode(configured)
     if given is None:
         return [ours]
@@ -110,10 +114,7 @@ def objective_numbers(given: str | None) -> list[int] | None:
     return list(dict.fromkeys(numbers))
 
 
-def _run(cli: Any) -> int:
-    from lightning_mem1.evaluation.ledger import Ledger, settings_hash
-    from lightning_mem1.evaluation.task_sets import task_sets
-
+def _evaluate(cli: Any) -> int:
     module, config = cli.loaded_module(), cli.config
     found = task_sets(cli.datamodule.source, cli.numbers, config.split, config.tasks)
     settings = played_with(cli.settings, module, cli.datamodule.seed, config.split, config.temperature)
@@ -144,8 +145,6 @@ def played_with(
     settings: dict[str, Any], module: Mem1Module, seed: int, split: str, temperature: float = 0.0
 ) -> dict[str, Any]:
     """What a trajectory depends on, of all dotted settings: its task, its policy and how the two talk."""
-    from lightning_mem1.evaluation.player import weights_fingerprint
-
     ours = {"model.policy", "model.dtype"}
     dropped = {f"data.init_args.{name}" for name in TRAINING_ONLY}
     dropped |= {"data.init_args.seed", "model.rollout.temperature", "model.rollout.top_p"}
@@ -173,36 +172,30 @@ def _setting(key: str) -> str:
 
 def _play(module: Mem1Module, found: Sequence[TaskSet], mode: MemoryMode, ledger: Ledger, config: Any) -> list[Row]:
     """Play what the ledger lacks in one memory mode; a row for each number of objectives."""
-    from lightning_mem1.evaluation.player import Player
-    from lightning_mem1.evaluation.tables import row
-
     rows = []
     with _progress() as bar:
         for horizon in found:
             player = Player(module, horizon.source, mode, config.temperature)
             limit = _complete(player, horizon, ledger, bar, config.page)
             records = [ledger.records[mode.name, horizon.objectives, index] for index in horizon.indices]
-            rows.append(row(records, limit))
+            rows.append(tables.row(records, limit))
     return rows
 
 
 def _complete(player: Player, horizon: TaskSet, ledger: Ledger, bar: Progress, num_shown: int) -> int:
     """Play the tasks that the ledger lacks, as many at once as the engine has slots; returns its context limit."""
-    from lightning_mem1.evaluation.report.episode import episode
-    from lightning_mem1.evaluation.tables import objectives
-
     k, mode = horizon.objectives, player.memory.name
     tasks = horizon.tasks()
     settings = player.engine_settings(list(tasks.values()))
     todo = [index for index in tasks if (mode, k, index) not in ledger.records]
-    shown = bar.add_task(f"{mode}, {objectives(k)}", total=len(tasks), completed=len(tasks) - len(todo))
+    shown = bar.add_task(f"{mode}, {tables.objectives(k)}", total=len(tasks), completed=len(tasks) - len(todo))
     for start in range(0, len(todo), settings.num_slots):
         chunk = todo[start : start + settings.num_slots]  # nobody waits for a slot, so that seconds mean something
 
         def note(place: int, trajectory: Any, chunk: list[int] = chunk) -> None:
             index = chunk[place]
             if index in horizon.indices[:num_shown]:
-                shown_as = f"{mode}, {objectives(k)}"
+                shown_as = f"{mode}, {tables.objectives(k)}"
                 ledger.add_episode((mode, k, index), episode(trajectory, player.view, row=shown_as))
             ledger.add(record(player, k, index, trajectory))
             bar.advance(shown)
@@ -213,9 +206,6 @@ def _complete(player: Player, horizon: TaskSet, ledger: Ledger, bar: Progress, n
 
 def record(player: Player, objectives: int, index: int, trajectory: Trajectory) -> Record:
     """A finished trajectory in numbers: task `index` among those of as many objectives."""
-    from lightning_mem1.evaluation.ledger import Record
-    from lightning_mem1.evaluation.measures import by_turn, measures
-
     view, mode, reason = player.view, player.memory.name, str(trajectory.stop_reason)
     numbers, turns = measures(trajectory, view), by_turn(trajectory, view)
     return Record(mode, objectives, index, trajectory.task.id, reason, trajectory.error, numbers, turns)
@@ -223,9 +213,6 @@ def record(player: Player, objectives: int, index: int, trajectory: Trajectory) 
 
 def _progress() -> Progress:
     """A bar on stderr; nothing where that is no terminal."""
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
     console = Console(stderr=True)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     return Progress(*columns, console=console, disable=not console.is_terminal)
@@ -233,13 +220,6 @@ def _progress() -> Progress:
 
 def _write(cli: Any, ledger: Ledger, rows: list[Row], baselines: list[Baseline], papers: list[Published]) -> list[Path]:
     """Put the results on disk and on screen; returns the files."""
-    import json
-
-    from rich.console import Console
-
-    from lightning_mem1.evaluation import tables
-    from lightning_mem1.io.atomic_files import write_atomic
-
     results = tables.as_json(ledger.settings, rows, baselines, papers)
     paths = [ledger.folder / "results.json", ledger.folder / "results.csv"]
     write_atomic(paths[0], (json.dumps(results, indent=1) + "\n").encode())
@@ -256,10 +236,6 @@ def _write(cli: Any, ledger: Ledger, rows: list[Row], baselines: list[Baseline],
 
 def _drawn(cli: Any, ledger: Ledger, rows: list[Row], keys: Sequence[Key]) -> list[Path]:
     """The pictures of the rows and the page of the trajectories with these keys; returns the files."""
-    from lightning_mem1.evaluation.report import plots
-    from lightning_mem1.evaluation.report.page import page
-    from lightning_mem1.io.atomic_files import write_atomic
-
     paths = plots.save(plots.of_rows(rows), ledger.folder)
     if keys:
         kept = ledger.episodes()
@@ -272,11 +248,6 @@ def _drawn(cli: Any, ledger: Ledger, rows: list[Row], keys: Sequence[Key]) -> li
 
 def _log(cli: Any, rows: list[Row], paths: list[Path]) -> None:
     """A run in the logger, as in training: a step is a number of objectives."""
-    from lightning_mem1.cli.lightning_cli import mlflow_logger
-    from lightning_mem1.evaluation.tables import as_metrics
-    from lightning_mem1.tracking.artifacts import writes_mlflow
-    from lightning_mem1.tracking.datasets import describe
-
     given = cli.config_init.trainer.logger
     if given is False:
         return
@@ -286,7 +257,7 @@ def _log(cli: Any, rows: list[Row], paths: list[Path]) -> None:
         logger.log_hyperparams(cli.settings)
         if writes_mlflow(logger):
             describe(logger, cli.datamodule, {cli.config.split: "evaluation"})
-        for step, metrics in as_metrics(rows, cli.config.split):
+        for step, metrics in tables.as_metrics(rows, cli.config.split):
             logger.log_metrics(metrics, step=step)
         if keep := getattr(logger.experiment, "log_artifact", None):  # MLflow's client
             for path in paths:

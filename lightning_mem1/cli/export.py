@@ -12,14 +12,18 @@ import shutil
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from lightning_mem1.cli import errors, startup
+import torch
+from lightning.pytorch.cli import LightningArgumentParser
+
+from lightning_mem1.cli import commands, startup
+from lightning_mem1.cli.alone import free_folder
+from lightning_mem1.cli.lightning_cli import CommandLine, checkpoint_path, no_progress_bars
+from lightning_mem1.policy.loading import BUNDLED_POLICIES, is_plain_tokenizer, name_of_base, resolve
+from lightning_mem1.policy.policy import Policy
+from lightning_mem1.training.checkpoint_state import with_memory
 from lightning_mem1.training.loading import load_policy
-
-if TYPE_CHECKING:
-    from lightning_mem1.cli.lightning_cli import CommandLine
-    from lightning_mem1.policy.policy import Policy
 
 WRITTEN = (  # what an export may consist of, and what --force takes away
     "README.md",
@@ -33,21 +37,20 @@ WRITTEN = (  # what an export may consist of, and what --force takes away
     "tokenizer_config.json",
     "chat_template.jinja",
 )
-ASKS_FOR_A_CONFIG = ("--config", "-c", "--help", "-h", "--print_config")
-SHOWN = ("layout", "lr", "dtype")  # settings in the card, beside the algorithm and the memory mode with its own
+SHOWN = ("layout", "lr", "dtype")  # settings in the card, next to the algorithm and the memory mode with its own
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Export; returns the exit code (0 done, 1 a mistake, 130 interrupted)."""
-    return errors.run(_export, argv)
+    return commands.run("export", argv)
 
 
-def _export(argv: list[str]) -> int:
-    if argv and argv[0].startswith("-") and not any(a.partition("=")[0] in ASKS_FOR_A_CONFIG for a in argv):
-        return _export_alone(argv)
-    argv, config = startup.opened(argv)
+def run(given: startup.Opened) -> int:
+    """Export as an opened command line says; returns the exit code."""
     with startup.quiet():
-        cli = startup.built(_command_line_class(), argv, config)
+        if given.options is not None:
+            return _export_alone(given.options)
+        cli = startup.built(ExportingCommandLine, given)
         if cli is None:
             return 0
         path, output = cli.resume_path, Path(cli.config.output).expanduser()
@@ -55,91 +58,43 @@ def _export(argv: list[str]) -> int:
     return 0
 
 
-def _export_alone(argv: list[str]) -> int:
+def _export_alone(given: argparse.Namespace) -> int:
     """Export a checkpoint without a config: it says which base and settings it belongs to."""
-    parser = argparse.ArgumentParser(exit_on_error=False, add_help=False, allow_abbrev=False)
-    for name in ("--ckpt_path", "--output"):
-        parser.add_argument(name)
-    for name in ("--merged", "--force"):
-        parser.add_argument(name, action="store_true")
-    try:
-        given, unknown = parser.parse_known_args(argv)
-    except argparse.ArgumentError as error:
-        raise ValueError(str(error)) from error
-    if unknown:
-        raise ValueError(
-            f"unknown option '{unknown[0]}': expected --ckpt_path, --output, --merged or --force without a CONFIG"
-        )
-    if given.ckpt_path in (None, "last"):
-        raise ValueError(
-            f"no checkpoint: expected CONFIG, or --ckpt_path with a file, got {given.ckpt_path or 'neither'}; e.g. "
-            "mem1 export experiments/webshop.yaml --output DIR"
-        )
-    output = free_folder(given.output, given.force)
-    print(f"loading {given.ckpt_path} ...", flush=True)
-    with startup.quiet():
-        from lightning_mem1.cli.lightning_cli import checkpoint_path, no_progress_bars
-
-        no_progress_bars()
-        path = checkpoint_path(given.ckpt_path, None, "")
-        assert path is not None
-        _write(load_policy(path), path, output, given.merged)
+    no_progress_bars()
+    path = checkpoint_path(given.ckpt_path, None, "")
+    assert path is not None
+    _write(load_policy(path), path, free_folder(given.output, given.force), given.merged)
     return 0
 
 
-def _command_line_class() -> type[CommandLine]:
-    """The command line of exporting (made here because importing Lightning takes seconds)."""
-    from lightning.pytorch.cli import LightningArgumentParser
+class ExportingCommandLine(CommandLine):
+    """The settings, and the folder that is written."""
 
-    from lightning_mem1.cli.lightning_cli import CommandLine
+    command = "export"
+    about = "Write the adapter or the merged weights of a checkpoint as a folder."
+    without_checkpoint = "train first (mem1 fit), or set --ckpt_path to a file"
 
-    class ExportingCommandLine(CommandLine):
-        command = "export"
-        about = "Write the adapter or the merged weights of a checkpoint as a folder."
-        without_checkpoint = "train first (python -m lightning_mem1.fit), or set --ckpt_path to a file"
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """Add the folder."""
+        super().add_arguments_to_parser(parser)
+        parser.set_defaults({"ckpt_path": "last"})
+        add = parser.add_argument
+        add("--output", type=str | None, default=None, help="The folder to write.")
+        add("--merged", action="store_true", help="Write the whole model, the adapter in its weights.")
+        add("--force", action="store_true", help="Write into a folder that is not empty, over an earlier export.")
 
-        def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-            super().add_arguments_to_parser(parser)
-            parser.set_defaults({"ckpt_path": "last"})
-            add = parser.add_argument
-            add("--output", type=str | None, default=None, help="The folder to write.")
-            add("--merged", action="store_true", help="Write the whole model, the adapter in its weights.")
-            add("--force", action="store_true", help="Write into a folder that is not empty, over an earlier export.")
+    def before_instantiate_classes(self) -> None:
+        """Check the folder, before seconds are spent on loading."""
+        free_folder(self.config.output, self.config.force)
+        self.config.ckpt_path = self.config.ckpt_path or "last"
+        super().before_instantiate_classes()
 
-        def before_instantiate_classes(self) -> None:
-            free_folder(self.config.output, self.config.force)  # before seconds are spent on loading
-            self.config.ckpt_path = self.config.ckpt_path or "last"
-            super().before_instantiate_classes()
-
-        def instantiate_classes(self) -> None:
-            """Nothing: the checkpoint's own settings count, and the scale of an adapter is one of them."""
-
-    return ExportingCommandLine
-
-
-def free_folder(given: str | None, force: bool) -> Path:
-    """The folder to write, checked.
-
-    Raises:
-        ValueError: none is given, it is a file, or it holds something and `force` is not set.
-    """
-    if not given:
-        raise ValueError("no output: expected a folder to write, got none; set --output")
-    folder = Path(given).expanduser()
-    if folder.exists() and not folder.is_dir():
-        raise ValueError(f"cannot write '{given}': expected a folder, got a file; set --output")
-    if folder.is_dir() and not force and (names := sorted(path.name for path in folder.iterdir())):
-        raise ValueError(
-            f"output is not empty: expected no or an empty folder, got '{given}' with {len(names)} entries "
-            f"('{names[0]}'); set --output to another one, or give --force to write over an earlier export"
-        )
-    return folder
+    def instantiate_classes(self) -> None:
+        """Nothing: the checkpoint's own settings count, and the scale of an adapter is one of them."""
 
 
 def _write(policy: Policy, path: str, output: Path, merged: bool) -> None:
     """Write beside the folder and then move, so that whatever fails leaves no half of an export."""
-    import torch
-
     entry = torch.load(path, map_location="cpu", weights_only=True)["lightning_mem1"]
     whole = merged or policy.model is policy.causal_lm
     output.mkdir(parents=True, exist_ok=True)
@@ -185,9 +140,6 @@ def card(entry: Mapping[str, Any], policy: Policy, whole: bool) -> str:
         policy: What was written.
         whole: Whether it is a whole model.
     """
-    from lightning_mem1.policy.loading import BUNDLED_POLICIES, is_plain_tokenizer, name_of_base, resolve
-    from lightning_mem1.training.checkpoint_state import with_memory
-
     settings, base = with_memory(entry["settings"]), name_of_base(policy.source)
     rows: dict[str, Any] = {
         "base": f"{base} ({entry['base']})",

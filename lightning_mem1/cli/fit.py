@@ -1,7 +1,6 @@
-"""``python -m lightning_mem1.fit CONFIG [--dotted.override value]``: train a policy.
+"""``mem1 fit CONFIG [--dotted.override value]``: train a policy.
 
-A YAML holds only what differs from the defaults of `command_line`. Heavy imports happen inside functions, so that the
-first line is on the screen before they begin.
+A YAML holds only what differs from the defaults of `lightning_cli`.
 """
 
 from __future__ import annotations
@@ -10,39 +9,93 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from lightning_mem1.cli import errors, startup
-from lightning_mem1.io.redaction import redacted
+import torch
+import yaml
+from jsonargparse import Namespace
+from lightning.pytorch import Trainer
+from lightning.pytorch.cli import SaveConfigCallback
+from lightning.pytorch.utilities.exceptions import SIGTERMException
 
-if TYPE_CHECKING:
-    from lightning.pytorch import Trainer
-    from lightning.pytorch.cli import LightningCLI
+from lightning_mem1.callbacks import RLCheckpoint, default_callbacks
+from lightning_mem1.callbacks.checkpoint import RUN
+from lightning_mem1.cli import commands, errors, startup
+from lightning_mem1.cli.lightning_cli import CommandLine, flat, mlflow_logger
+from lightning_mem1.io.redaction import redacted, redacted_settings
+from lightning_mem1.training.memory_estimate import memory_line
+from lightning_mem1.training.strategy import num_shards
 
 RUN_FOLDER = "LIGHTNING_MEM1_RUN_FOLDER"  # tells the processes of further ranks where the first one writes
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Train; returns the exit code (0 done or ended by SIGTERM, 1 a mistake, 130 interrupted)."""
-    return errors.run(_fit, argv)
+    return commands.run("fit", argv)
 
 
-def _fit(argv: list[str]) -> int:
-    argv, config = startup.opened(argv)
+def run(given: startup.Opened) -> int:
+    """Train as an opened command line says; returns the exit code."""
     with startup.quiet(), startup.restored_interrupts():
-        cli = startup.built(_command_line_class(), argv, config)
+        cli = startup.built(TrainingCommandLine, given)
         return 0 if cli is None else _train(cli)
 
 
-def _train(cli: LightningCLI) -> int:
-    from lightning.pytorch.utilities.exceptions import SIGTERMException
+class SaveConfig(SaveConfigCallback):
+    """Writes config.yaml beside the checkpoints and logs every setting as a parameter."""
 
-    from lightning_mem1.callbacks import RLCheckpoint
+    def save_config(self, trainer: Any, pl_module: Any, stage: str) -> None:
+        """Write and log; secrets are taken out."""
+        path = Path(trainer.default_root_dir) / self.config_filename
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self.parser.save(self.config, str(path), skip_none=False, overwrite=True, multifile=False)
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        if (shown := redacted_settings(content)) != content:
+            path.write_text(yaml.safe_dump(shown, sort_keys=False), encoding="utf-8")
+        settings = flat(redacted_settings(self.config.as_dict()))
+        for logger in trainer.loggers:
+            logger.log_hyperparams(settings)
 
-    path = cli.resume_path  # type: ignore[attr-defined]
+
+class TrainingCommandLine(CommandLine):
+    """Makes a trainer with this package's callbacks, its logger and a folder of its own."""
+
+    command = "fit"
+    about = "Train a constant-memory policy by reinforcement learning."
+    saves_config = SaveConfig
+    run_id: str | None = None  # of the MLflow run that is resumed
+
+    def before_instantiate_classes(self) -> None:
+        """Say how much memory it will take, before anything large is loaded."""
+        super().before_instantiate_classes()
+        trainer = self.config.trainer
+        line = memory_line(self.config.model.as_dict(), trainer.accelerator == "cpu", num_shards(trainer))
+        if line and startup.is_first_rank():
+            print(line, flush=True)
+
+    def instantiate_trainer(self, **kwargs: Any) -> Trainer:
+        """Add the callbacks, the logger and the folder of the run."""
+        given: Namespace = self.config_init.trainer
+        self._settle_folder(given)
+        own = given.callbacks or []
+        given.callbacks = default_callbacks(*(own if isinstance(own, list | tuple) else [own]))
+        if given.logger is None or given.logger is True:
+            name = Path(given.default_root_dir).name
+            given.logger = mlflow_logger(self.experiment, self.config.tracking_uri, name, self.run_id)
+        return super().instantiate_trainer(**kwargs)
+
+    def _settle_folder(self, given: Namespace) -> None:
+        resumed = self.resume_path if self.config.ckpt_path == "last" else None
+        self.run_id = _run_of(resumed) if resumed else None
+        if given.default_root_dir is None:
+            given.default_root_dir = str(Path(resumed).parents[1] if resumed else new_folder(self.experiment))
+        self.config.trainer.default_root_dir = str(given.default_root_dir)
+
+
+def _train(cli: TrainingCommandLine) -> int:
     checkpoints = [c for c in cli.trainer.checkpoint_callbacks if isinstance(c, RLCheckpoint)]
     try:
-        cli.trainer.fit(cli.model, datamodule=cli.datamodule, ckpt_path=path, weights_only=True)
+        cli.trainer.fit(cli.model, datamodule=cli.datamodule, ckpt_path=cli.resume_path, weights_only=True)
     except SystemExit as left:  # how Lightning leaves after Ctrl-C, and after SIGTERM at the end of an rl_step
         if cli.trainer.is_global_zero:
             print(_say_what_is_kept(getattr(cli.model, "rl_step", 0), checkpoints), file=sys.stderr)
@@ -53,8 +106,6 @@ def _train(cli: LightningCLI) -> int:
 
 def _say_what_is_kept(done: int, checkpoints: Sequence[Any]) -> str:
     """How far an interrupted run came, and how many rl_steps of it are on disk."""
-    import torch
-
     path = next((c.last_path for c in checkpoints if c.last_path.is_file()), None)
     if path is None:
         return (
@@ -75,74 +126,8 @@ def _say_where(trainer: Trainer, checkpoints: Sequence[Any]) -> None:
             print(f"curves and transcripts: mlflow ui --backend-store-uri {redacted(uri)}")
 
 
-def _command_line_class() -> type[LightningCLI]:
-    """The command line of training (made here because importing Lightning takes seconds)."""
-    import yaml
-    from jsonargparse import Namespace
-    from lightning.pytorch.cli import SaveConfigCallback
-
-    from lightning_mem1.callbacks import default_callbacks
-    from lightning_mem1.cli.lightning_cli import CommandLine, flat, mlflow_logger
-    from lightning_mem1.io.redaction import redacted_settings
-    from lightning_mem1.training.memory_estimate import memory_line
-    from lightning_mem1.training.strategy import num_shards
-
-    class SaveConfig(SaveConfigCallback):
-        """Writes config.yaml beside the checkpoints and logs every setting as a parameter."""
-
-        def save_config(self, trainer: Any, pl_module: Any, stage: str) -> None:
-            path = Path(trainer.default_root_dir) / self.config_filename
-            path.parent.mkdir(parents=True, exist_ok=True)
-            self.parser.save(self.config, str(path), skip_none=False, overwrite=True, multifile=False)
-            content = yaml.safe_load(path.read_text(encoding="utf-8"))
-            if (shown := redacted_settings(content)) != content:
-                path.write_text(yaml.safe_dump(shown, sort_keys=False), encoding="utf-8")
-            settings = flat(redacted_settings(self.config.as_dict()))
-            for logger in trainer.loggers:
-                logger.log_hyperparams(settings)
-
-    class TrainingCommandLine(CommandLine):
-        """Makes a trainer with this package's callbacks, its logger and a folder of its own."""
-
-        command = "fit"
-        about = "Train a constant-memory policy by reinforcement learning."
-        saves_config = SaveConfig
-        run_id: str | None = None  # MLflow's run to go on with
-
-        def before_instantiate_classes(self) -> None:
-            """Say how much memory it will take, before anything large is loaded."""
-            super().before_instantiate_classes()
-            trainer = self.config.trainer
-            line = memory_line(self.config.model.as_dict(), trainer.accelerator == "cpu", num_shards(trainer))
-            if line and startup.is_first_rank():
-                print(line, flush=True)
-
-        def instantiate_trainer(self, **kwargs: Any) -> Trainer:
-            given: Namespace = self.config_init.trainer
-            self._settle_folder(given)
-            own = given.callbacks or []
-            given.callbacks = default_callbacks(*(own if isinstance(own, list | tuple) else [own]))
-            if given.logger is None or given.logger is True:
-                name = Path(given.default_root_dir).name
-                given.logger = mlflow_logger(self.experiment, self.config.tracking_uri, name, self.run_id)
-            return super().instantiate_trainer(**kwargs)
-
-        def _settle_folder(self, given: Namespace) -> None:
-            resumed = self.resume_path if self.config.ckpt_path == "last" else None
-            self.run_id = _run_of(resumed) if resumed else None
-            if given.default_root_dir is None:
-                given.default_root_dir = str(Path(resumed).parents[1] if resumed else new_folder(self.experiment))
-            self.config.trainer.default_root_dir = str(given.default_root_dir)
-
-    return TrainingCommandLine
-
-
 def _run_of(path: str) -> str | None:
     """The MLflow run that a checkpoint was written in, None when there was none."""
-    import torch
-
-    from lightning_mem1.callbacks.checkpoint import RUN
-
     run = torch.load(path, map_location="cpu", weights_only=True).get(RUN)
     run_id = run.get("run_id") if isinstance(run, dict) else None
     return run_id if isinstance(run_id, str) else None

@@ -1,11 +1,12 @@
 """The LightningCLI that every command shares: a positional config, dotted overrides, one-line errors.
 
-Importing this imports Lightning; commands do so inside functions, when their first line is on the screen.
+Importing this imports Lightning, which takes seconds: the first line of a command is on the screen before.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import inspect
 import os
 import re
@@ -15,8 +16,9 @@ from typing import Any
 
 import torch
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
+from transformers.utils import logging as transformers_logging
 
-from lightning_mem1.cli import errors, startup
+from lightning_mem1.cli import errors, full_help, startup
 from lightning_mem1.cli.memory_words import with_mode
 from lightning_mem1.data.qa import QAData
 from lightning_mem1.data.task_data import TaskDataModule
@@ -64,11 +66,25 @@ class CommandLine(LightningCLI):
             load_from_checkpoint_support=False,
         )
 
+    @classmethod
+    def full_parser(cls) -> LightningArgumentParser:
+        """The parser of all settings, with nothing parsed."""
+        made = []
+
+        class Unparsed(cls):  # type: ignore[misc, valid-type]
+            def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
+                made.append(parser)
+                raise SystemExit(0)
+
+        with contextlib.suppress(SystemExit):
+            Unparsed([], None)
+        return made[0]
+
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Add the settings of every command."""
         parser.set_defaults({"data": {"class_path": "lightning_mem1.data.webshop.WebShopData"}})
         parser.add_argument(
-            "--ckpt_path", type=str | None, default=None, help="Go on from this checkpoint, or from the 'last' one."
+            "--ckpt_path", type=str | None, default=None, help="Resume or use this checkpoint, or the 'last' one."
         )
         parser.add_argument("--experiment", type=str | None, default=None, help="Name; null for the config's.")
         parser.add_argument(
@@ -76,7 +92,10 @@ class CommandLine(LightningCLI):
         )
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
-        """Parse; a mistake is named with the nearest right key."""
+        """Parse, or show help; a mistake is named with the nearest right key."""
+        if what := full_help.asked(args):
+            print(full_help.text(parser, what))
+            raise SystemExit(0)
         try:
             super().parse_arguments(parser, args)
         except argparse.ArgumentError as error:
@@ -212,8 +231,8 @@ def _check_checkpoint(path: Path) -> None:
 
 
 def mlflow_logger(experiment: str, tracking_uri: str, run_name: str, run_id: str | None = None) -> Any:
-    """The default logger: a run ``<experiment>/<run_name>`` of MLflow, or the one that is gone on with."""
-    from lightning_mem1.tracking.mlflow_logger import ResumableMLflowLogger
+    """The default logger: a run ``<experiment>/<run_name>`` of MLflow, or the one that is resumed."""
+    from lightning_mem1.tracking.mlflow_logger import ResumableMLflowLogger  # imports mlflow, which is not always used
 
     return ResumableMLflowLogger(experiment, f"{experiment}/{run_name}", tracking_uri, run_id)
 
@@ -229,8 +248,6 @@ def accelerator(given: Any) -> Any:
 
 def no_progress_bars() -> None:
     """Hush the bars of transformers, which loads and saves."""
-    from transformers.utils import logging as transformers_logging
-
     transformers_logging.disable_progress_bar()
 
 

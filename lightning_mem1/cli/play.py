@@ -7,61 +7,56 @@ Texts are data: neither control characters nor markup in them reaches the termin
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
+
+from lightning.pytorch.cli import LightningArgumentParser
+from rich.console import Console
 
 from lightning_mem1.checks import check_least
-from lightning_mem1.cli import errors, startup
-
-if TYPE_CHECKING:
-    from lightning_mem1.cli.lightning_cli import PlayingCommandLine
-    from lightning_mem1.evaluation.player import Player
-    from lightning_mem1.types import Engine
+from lightning_mem1.cli import commands, startup
+from lightning_mem1.cli.lightning_cli import PlayingCommandLine
+from lightning_mem1.context.tags import escape_tags, read_action
+from lightning_mem1.engine.scripted import ScriptedEngine
+from lightning_mem1.evaluation.player import Player
+from lightning_mem1.evaluation.report.terminal import Screen
+from lightning_mem1.types import Engine
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Play; returns the exit code (0 done, 1 a mistake, 130 interrupted)."""
-    return errors.run(_play, argv)
+    return commands.run("play", argv)
 
 
-def _play(argv: list[str]) -> int:
-    argv, config = startup.opened(argv)
+def run(given: startup.Opened) -> int:
+    """Play as an opened command line says; returns the exit code."""
     with startup.quiet():
-        cli = startup.built(_command_line_class(), argv, config)
-        return 0 if cli is None else _run(cli)
+        cli = startup.built(WatchingCommandLine, given)
+        return 0 if cli is None else _play(cli)
 
 
-def _command_line_class() -> type[PlayingCommandLine]:
-    """The command line of playing (made here because importing Lightning takes seconds)."""
-    from lightning.pytorch.cli import LightningArgumentParser
+class WatchingCommandLine(PlayingCommandLine):
+    """The settings, and which episode is played."""
 
-    from lightning_mem1.cli.lightning_cli import PlayingCommandLine
+    command = "play"
+    about = "Play one episode and show it turn by turn."
 
-    class WatchingCommandLine(PlayingCommandLine):
-        command = "play"
-        about = "Play one episode and show it turn by turn."
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """Add which episode, and how it is shown."""
+        super().add_arguments_to_parser(parser)
+        add = parser.add_argument
+        add("--split", type=Literal["train", "val", "test"], default="val", help="Where the task is taken from.")
+        add("--index", type=int, default=0, help="Number of the task in its split, from 0.")
+        add("--temperature", type=float, default=0.0, help="Of the sampling; 0 is greedy.")
+        add("--max_lines", type=int, default=12, help="Lines of a reply that are shown.")
+        add("--human", action="store_true", help="Type the turns yourself.")
 
-        def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-            super().add_arguments_to_parser(parser)
-            add = parser.add_argument
-            add("--split", type=Literal["train", "val", "test"], default="val", help="Where the task is taken from.")
-            add("--index", type=int, default=0, help="Number of the task in its split, from 0.")
-            add("--temperature", type=float, default=0.0, help="Of the sampling; 0 is greedy.")
-            add("--max_lines", type=int, default=12, help="Lines of a reply that are shown.")
-            add("--human", action="store_true", help="Type the turns yourself.")
-
-        def before_instantiate_classes(self) -> None:
-            check_least("--temperature", self.config.temperature, 0)
-            super().before_instantiate_classes()
-
-    return WatchingCommandLine
+    def before_instantiate_classes(self) -> None:
+        """Check the temperature."""
+        check_least("--temperature", self.config.temperature, 0)
+        super().before_instantiate_classes()
 
 
-def _run(cli: Any) -> int:
-    from rich.console import Console
-
-    from lightning_mem1.evaluation.player import Player
-    from lightning_mem1.evaluation.report.terminal import Screen
-
+def _play(cli: Any) -> int:
     module, config = cli.loaded_module(), cli.config
     source = cli.datamodule.source
     size = source.size(config.split)
@@ -87,8 +82,6 @@ def _run(cli: Any) -> int:
 
 def _typed(player: Player) -> Engine:
     """An engine whose turns are typed."""
-    from lightning_mem1.engine.scripted import ScriptedEngine
-
     typist = Typist(player.settings.tags, player.memory.staged)
     return ScriptedEngine(player.module.policy.tokenizer, [typist])
 
@@ -112,15 +105,11 @@ class Typist:
 
     def _state(self) -> str:
         """What is kept in mind, and its closing tag."""
-        from lightning_mem1.context.tags import escape_tags
-
         typed = input(f"{self.tags.internal_state} (enter keeps it)> ").strip()
         self.memory = escape_tags(typed, self.tags) or self.memory
         return self.memory + str(self.tags.state_closing)
 
     def _action(self) -> str:
-        from lightning_mem1.context.tags import escape_tags
-
         return self._block(escape_tags(input(f"{self._actions()}> ").strip(), self.tags))
 
     def _actions(self) -> str:
@@ -128,8 +117,6 @@ class Typist:
 
     def _block(self, action: str) -> str:
         """The action inside its tag; where tags name the actions, ``search[x]`` becomes ``<search>x</search>``."""
-        from lightning_mem1.context.tags import read_action
-
         if not self.tags.actions:
             return f"<{self.tags.action}>{action}</{self.tags.action}>"
         named = read_action(action)

@@ -7,19 +7,15 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
+from lightning_mem1.environments.qa.retrieval.bm25 import BM25, built
+from lightning_mem1.environments.qa.retrieval.corpus import distinct, read_corpus
+from lightning_mem1.environments.qa.retrieval.dense import Dense
 from lightning_mem1.environments.qa.retrieval.server import server
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Serve until interrupted; returns the exit code."""
-    parser = argparse.ArgumentParser(prog="mem1 serve-retriever", description=__doc__)
-    parser.add_argument("--corpus", help="passages (.jsonl[.gz], .parquet) with title and text, or contents")
-    parser.add_argument("--index", help="folder of the index, made from the corpus when it is missing")
-    parser.add_argument("--retriever", choices=("bm25", "dense"), default="bm25")
-    parser.add_argument("--model", default="intfloat/e5-base-v2", help="embedding model of the dense retriever")
-    parser.add_argument("--host", default="127.0.0.1")
-    parser.add_argument("--port", type=int, default=8000)
-    given = parser.parse_args(argv)
+    given = parser().parse_args(argv)
     try:
         retriever = load(given.retriever, given.corpus, given.index, given.model)
         started = server(retriever, given.host, given.port)
@@ -31,15 +27,24 @@ def main(argv: Sequence[str] | None = None) -> int:
     return started.serve_until_interrupted()
 
 
+def parser(kind: type[argparse.ArgumentParser] = argparse.ArgumentParser) -> argparse.ArgumentParser:
+    """The parser of the command line, of a kind of parser."""
+    made = kind("mem1 serve-retriever", description="Serve a corpus to agents that search it.")
+    made.add_argument("--corpus", help="passages (.jsonl[.gz], .parquet) with title and text, or contents")
+    made.add_argument("--index", help="folder of the index, made from the corpus when it is missing")
+    made.add_argument("--retriever", choices=("bm25", "dense"), default="bm25")
+    made.add_argument("--model", default="intfloat/e5-base-v2", help="embedding model of the dense retriever")
+    made.add_argument("--host", default="127.0.0.1", help="address to listen on")
+    made.add_argument("--port", type=int, default=8000, help="0 for any free one")
+    return made
+
+
 def load(kind: str, corpus: str | None, index: str | None, model: str) -> Any:
     """The retriever of a command line.
 
     Raises:
         ValueError: neither a corpus nor an index is given.
     """
-    from lightning_mem1.environments.qa.retrieval.bm25 import BM25, built
-    from lightning_mem1.environments.qa.retrieval.corpus import distinct, read_corpus
-
     if corpus is None and index is None:
         raise ValueError("nothing to serve: expected --corpus or --index, got neither")
 
@@ -50,6 +55,4 @@ def load(kind: str, corpus: str | None, index: str | None, model: str) -> Any:
 
     if kind == "bm25":
         return built(BM25, passages, index)
-    from lightning_mem1.environments.qa.retrieval.dense import Dense
-
     return built(Dense, passages, index, model=model)

@@ -19,7 +19,7 @@ from lightning_mem1.environments.webshop.shop import Shop
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Carry out a command; return the exit code."""
-    options = _parser().parse_args(arguments)
+    options = parser().parse_args(arguments)
     try:
         if options.generate:
             write_catalogue(options.generate, options.num_products, options.seed)
@@ -54,18 +54,19 @@ def _serve(options: argparse.Namespace) -> None:
         server.serve_forever()
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser("mem1 serve-shop", description="Commands of the shop.")
-    command = parser.add_mutually_exclusive_group(required=True)
+def parser(kind: type[argparse.ArgumentParser] = argparse.ArgumentParser) -> argparse.ArgumentParser:
+    """The parser of the command line, of a kind of parser."""
+    made = kind("mem1 serve-shop", description="Commands of the shop.")
+    command = made.add_mutually_exclusive_group(required=True)
     command.add_argument("--human", action="store_true", help="serve the shop as web pages on this machine")
     command.add_argument("--index", metavar="FOLDER", help="make the saved form of official files")
     command.add_argument("--generate", metavar="FOLDER", help="write a generated catalogue as official files")
-    parser.add_argument("--catalogue", metavar="FOLDER", help="official files; without, a generated catalogue")
-    parser.add_argument("--human-goals", action="store_true", help="instructions written by people")
-    parser.add_argument("--split", choices=("train", "val", "test"), default="train", help="goals to draw from")
-    parser.add_argument("--skip-malformed", action="store_true", help="skip and count malformed products")
-    parser.add_argument("--num-products", type=int, default=1000, help="size of a generated catalogue")
-    parser.add_argument("--seed", type=int, default=0, help="draws prices, goals and a generated catalogue")
-    parser.add_argument("--host", default="127.0.0.1", help="a loopback address")
-    parser.add_argument("--port", type=int, default=8765, help="0 for any free one")
-    return parser
+    made.add_argument("--catalogue", metavar="FOLDER", help="official files; without, a generated catalogue")
+    made.add_argument("--human-goals", action="store_true", help="instructions written by people")
+    made.add_argument("--split", choices=("train", "val", "test"), default="train", help="goals to draw from")
+    made.add_argument("--skip-malformed", action="store_true", help="skip and count malformed products")
+    made.add_argument("--num-products", type=int, default=1000, help="size of a generated catalogue")
+    made.add_argument("--seed", type=int, default=0, help="draws prices, goals and a generated catalogue")
+    made.add_argument("--host", default="127.0.0.1", help="a loopback address")
+    made.add_argument("--port", type=int, default=8765, help="0 for any free one")
+    return made

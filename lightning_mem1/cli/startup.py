@@ -1,19 +1,23 @@
-"""What every command does before its heavy imports: find the config, say that it is being loaded, hush other libraries.
+"""What every command does before its heavy imports: find the config, say that it loads, quiet other libraries.
 
 A command's first line is on the screen before Lightning is imported, which takes seconds.
 """
 
 from __future__ import annotations
 
+import argparse
 import contextlib
+import itertools
 import logging
 import os
+import re
 import signal
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
-from lightning_mem1.cli import errors
+from lightning_mem1.cli import errors, experiments
 
 QUIET = (  # true of this package on purpose, and no news to a user
     ".*does not have many workers.*",
@@ -30,25 +34,62 @@ QUIET = (  # true of this package on purpose, and no news to a user
 )
 
 
-def opened(argv: list[str]) -> tuple[list[str], str | None]:
+@dataclass(frozen=True)
+class Opened:
+    """A command line, read as far as that goes without heavy imports.
+
+    Attributes:
+        argv: Its arguments, a leading ``CONFIG`` as ``--config PATH``.
+        config: Path of the config; None where none is needed.
+        options: The arguments, parsed, of a command line that does without a config (see `alone`).
+        given: The arguments as they were typed.
+    """
+
+    argv: list[str]
+    config: str | None = None
+    options: argparse.Namespace | None = None
+    given: list[str] = field(default_factory=list)
+
+
+def opened(argv: list[str], keys: Sequence[str] = ()) -> Opened:
     """Find and check the config of a command line, and say that it is being loaded.
 
-    Returns:
-        The arguments with a leading ``CONFIG`` as ``--config CONFIG``, and the config's path (None only when the
-        command line asks for help or for the settings).
+    Args:
+        argv: The arguments.
+        keys: The top-level keys that a config may have; none given: any.
 
     Raises:
-        FileNotFoundError, ValueError: there is no config, or it is not YAML.
+        FileNotFoundError, ValueError: there is no config, it is not YAML, or it has a key that does not exist.
     """
-    argv, config = _with_config_option(argv)
-    if any(a in ("--help", "-h") or a.startswith(("--help", "--print_config")) for a in argv):
-        return argv, config
-    if config is None:
-        raise ValueError("no config: expected a YAML file, e.g. experiments/webshop.yaml; --help lists the settings")
-    errors.check_config(config)
+    given, (argv, config) = argv, _with_config_option(argv)
+    if asks_for_help(argv):
+        return Opened(_without_all(argv), config, given=given)
+    shows_config = any(argument.startswith("--print_config") for argument in argv)
+    if config is not None:
+        errors.check_config(config, experiments.names(), keys)
+    elif not shows_config:
+        raise ValueError(
+            "no config: expected a YAML file or the name of an experiment, e.g. webshop; mem1 experiments lists them"
+        )
+    if config is not None and not shows_config:
+        say_loading(config)
+    return Opened(argv, config, given=given)
+
+
+def asks_for_help(argv: Sequence[str]) -> bool:
+    """Whether a command line asks what the settings mean: ``--help``, ``-h``, ``--data.help``."""
+    return any(a == "-h" or re.fullmatch(r"--([\w.]+\.)?help(=.*)?", a) for a in argv)
+
+
+def _without_all(argv: list[str]) -> list[str]:
+    """``--help all``, as parsers know it: ``--help``."""
+    return [a for before, a in itertools.pairwise(["", *argv]) if (before, a) != ("--help", "all")]
+
+
+def say_loading(what: str) -> None:
+    """The first line of a command, once however many processes it has."""
     if is_first_rank():
-        print(f"loading {config} ...", flush=True)
-    return argv, config
+        print(f"loading {what} ...", flush=True)
 
 
 def is_first_rank() -> bool:
@@ -57,12 +98,10 @@ def is_first_rank() -> bool:
     return next((rank for rank in ranks if rank), "0") == "0"
 
 
-def built(command_line: Callable[[list[str], str | None], Any], argv: list[str], config: str | None) -> Any:
+def built(command_line: Callable[[list[str], str | None], Any], given: Opened) -> Any:
     """Parse and instantiate everything; None when the command line only asked to show something."""
-    import argparse
-
     try:
-        return command_line(argv, config)
+        return command_line(given.argv, given.config)
     except argparse.ArgumentError as error:
         raise ValueError(str(error)) from error
     except SystemExit as done:  # --help and --print_config
@@ -72,14 +111,16 @@ def built(command_line: Callable[[list[str], str | None], Any], argv: list[str],
 
 
 def _with_config_option(argv: list[str]) -> tuple[list[str], str | None]:
-    """Turn a leading ``CONFIG`` into ``--config CONFIG``; also returns the config's path, None without one."""
+    """Turn a leading ``CONFIG`` into ``--config PATH``; also returns the config's path, None without one."""
     if argv and not argv[0].startswith("-"):
         argv = ["--config", *argv]
     for number, argument in enumerate(argv):
         if argument in ("--config", "-c") and number + 1 < len(argv):
-            return argv, argv[number + 1]
+            path = experiments.found(argv[number + 1])
+            return [*argv[:number], "--config", path, *argv[number + 2 :]], path
         if argument.startswith("--config="):
-            return argv, argument.removeprefix("--config=")
+            path = experiments.found(argument.removeprefix("--config="))
+            return [*argv[:number], f"--config={path}", *argv[number + 1 :]], path
     return argv, None
 
 

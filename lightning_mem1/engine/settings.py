@@ -10,7 +10,7 @@ from lightning_mem1.types import GenerationRequest
 
 @dataclass
 class ServerSettings:
-    """Servers that speak OpenAI's completions protocol: vLLM, SGLang, or `engine.serve`.
+    """Servers that speak OpenAI's completions protocol: vLLM, SGLang, or `mem1 serve`.
 
     Args:
         urls: Base addresses, e.g. ``http://127.0.0.1:8000``; turns are spread over them.

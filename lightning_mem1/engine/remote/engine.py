@@ -236,7 +236,7 @@ class RemoteEngine:
         if self.training:
             raise ValueError(
                 f"server gives no ids: expected 'token_ids' in each choice, got text alone from {self.fleet.urls}; "
-                "training needs the ids that were sampled: use vLLM 0.10.2 or later, or lightning_mem1.cli.serve"
+                "training needs the ids that were sampled: use vLLM 0.10.2 or later, or mem1 serve"
             )
         self.say("text", "server gives no ids: its text is tokenised again, which may differ from what it sampled")
         tokenizer = self.policy.tokenizer
