@@ -10,7 +10,7 @@ from lightning.pytorch import Callback, Trainer
 
 from lightning_mem1.data.task_data import TaskDataModule, spread_indices
 from lightning_mem1.tracking import run_metadata
-from lightning_mem1.tracking.artifacts import mlflow_runs
+from lightning_mem1.tracking.artifacts import hand_over
 from lightning_mem1.training.module import Mem1Module
 from lightning_mem1.types import Split
 
@@ -30,8 +30,8 @@ class ProvenanceCallback(Callback):
         """Write it down; a run that is gone on with gets its tags anew."""
         data = trainer.datamodule  # type: ignore[attr-defined]
         if trainer.is_global_zero and isinstance(data, TaskDataModule):
-            for logger in mlflow_runs(trainer):
-                describe(logger, data, {"train": "training", "val": "validation"})
+            splits: Mapping[Split, str] = {"train": "training", "val": "validation"}
+            hand_over(trainer, "what the run is made with", lambda logger: describe(logger, data, splits))
 
 
 def describe(logger: Any, data: TaskDataModule, splits: Mapping[Split, str]) -> None:

@@ -55,12 +55,18 @@ def check_printable(names: Iterable[str]) -> None:
     """
     for name in names:
         if any(map(_controls, name.replace("\n", "").replace("\t", ""))):
-            raise ValueError(f"name with control characters: expected printable ones, got '{printable(name)[:200]}'; rename it")
+            raise ValueError(
+                f"name with control characters: expected printable ones, got '{printable(name)[:200]}'; rename it"
+            )
 
 
 def _controls(character: str) -> bool:
     """Control characters, and those that turn the direction of what follows."""
-    return unicodedata.category(character) == "Cc" or "\u202a" <= character <= "\u202e" or "\u2066" <= character <= "\u2069"
+    return (
+        unicodedata.category(character) == "Cc"
+        or "\u202a" <= character <= "\u202e"
+        or "\u2066" <= character <= "\u2069"
+    )
 
 
 def one_line(error: BaseException) -> str:
