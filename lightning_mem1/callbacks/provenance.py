@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from lightning.pytorch import Callback, Trainer
 
 from lightning_mem1.data.task_data import TaskDataModule
-from lightning_mem1.tracking.artifacts import mlflow_runs
+from lightning_mem1.tracking.artifacts import hand_over
 from lightning_mem1.tracking.datasets import describe
 from lightning_mem1.training.module import Mem1Module
+from lightning_mem1.types import Split
 
 
 class ProvenanceCallback(Callback):
@@ -22,5 +25,5 @@ class ProvenanceCallback(Callback):
         """Write it down; a resumed run gets its tags anew."""
         data = trainer.datamodule  # type: ignore[attr-defined]
         if trainer.is_global_zero and isinstance(data, TaskDataModule):
-            for logger in mlflow_runs(trainer):
-                describe(logger, data, {"train": "training", "val": "validation"})
+            splits: Mapping[Split, str] = {"train": "training", "val": "validation"}
+            hand_over(trainer, "what the run is made with", lambda logger: describe(logger, data, splits))

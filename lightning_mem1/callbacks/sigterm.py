@@ -6,9 +6,15 @@ another collective call by then, both may wait for ever or take each other's num
 
 from __future__ import annotations
 
+import contextlib
+import signal
+import sys
+import threading
+from collections.abc import Iterator
 from typing import Any
 
 from lightning.pytorch import Trainer
+from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 
 class Sigterm:
@@ -38,3 +44,25 @@ class Sigterm:
 
     def _remember(self, *_: Any) -> None:
         self.received = True
+
+
+@contextlib.contextmanager
+def ended_by_sigterm() -> Iterator[None]:
+    """Inside, a SIGTERM that comes before or after the training ends the run too as an exception does.
+
+    Left to itself it would kill the process: MLflow's run would stay RUNNING for good.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def leave(signum: int, _: Any) -> None:
+        if signal.getsignal(signal.SIGTERM) is leave:  # else Lightning has put a handler of its own around this one
+            print("ended by SIGTERM outside of the training", file=sys.stderr)
+            raise SIGTERMException
+
+    before = signal.signal(signal.SIGTERM, leave)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

@@ -18,7 +18,7 @@ from typing import Any
 
 import yaml
 
-from lightning_mem1.io.redaction import redacted, remember_arguments, root
+from lightning_mem1.io.redaction import redacted, remember, remember_arguments, root
 from lightning_mem1.io.terminal import printable
 
 DEBUG = "LIGHTNING_MEM1_DEBUG"

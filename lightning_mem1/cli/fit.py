@@ -5,7 +5,6 @@ A YAML holds only what differs from the defaults of `lightning_cli`.
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,13 +19,13 @@ from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from lightning_mem1.callbacks import RLCheckpoint, default_callbacks
 from lightning_mem1.callbacks.checkpoint import RUN
-from lightning_mem1.cli import commands, errors, startup
+from lightning_mem1.callbacks.sigterm import ended_by_sigterm
+from lightning_mem1.cli import commands, errors, run_folder, startup
 from lightning_mem1.cli.lightning_cli import CommandLine, flat, mlflow_logger
+from lightning_mem1.io.atomic_files import write_atomic
 from lightning_mem1.io.redaction import redacted, redacted_settings
 from lightning_mem1.training.memory_estimate import memory_line
 from lightning_mem1.training.strategy import num_shards
-
-RUN_FOLDER = "LIGHTNING_MEM1_RUN_FOLDER"  # tells the processes of further ranks where the first one writes
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -36,7 +35,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def run(given: startup.Opened) -> int:
     """Train as an opened command line says; returns the exit code."""
-    with startup.quiet(), startup.restored_interrupts():
+    with startup.quiet(), startup.restored_interrupts(), ended_by_sigterm(), run_folder.releasing():
         cli = startup.built(TrainingCommandLine, given)
         return 0 if cli is None else _train(cli)
 
@@ -47,11 +46,11 @@ class SaveConfig(SaveConfigCallback):
     def save_config(self, trainer: Any, pl_module: Any, stage: str) -> None:
         """Write and log; secrets are taken out."""
         path = Path(trainer.default_root_dir) / self.config_filename
-        path.parent.mkdir(parents=True, exist_ok=True)
-        self.parser.save(self.config, str(path), skip_none=False, overwrite=True, multifile=False)
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-        if (shown := redacted_settings(content)) != content:
-            path.write_text(yaml.safe_dump(shown, sort_keys=False), encoding="utf-8")
+        text = self.parser.dump(self.config, skip_none=False)
+        content = yaml.safe_load(text)
+        if (shown := redacted_settings(content)) != content:  # before anything is on the disk
+            text = yaml.safe_dump(shown, sort_keys=False)
+        write_atomic(path, text.encode())
         settings = flat(redacted_settings(self.config.as_dict()))
         for logger in trainer.loggers:
             logger.log_hyperparams(settings)
@@ -85,11 +84,13 @@ class TrainingCommandLine(CommandLine):
         return super().instantiate_trainer(**kwargs)
 
     def _settle_folder(self, given: Namespace) -> None:
-        resumed = self.resume_path if self.config.ckpt_path == "last" else None
-        self.run_id = _run_of(resumed) if resumed else None
-        if given.default_root_dir is None:
-            given.default_root_dir = str(Path(resumed).parents[1] if resumed else new_folder(self.experiment))
-        self.config.trainer.default_root_dir = str(given.default_root_dir)
+        last, root = self.config.ckpt_path == "last", given.default_root_dir
+        self.run_id = _run_of(self.resume_path) if last and self.resume_path else None
+        if not self.config.experiment:  # a saved config names its experiment, and is called config
+            self.experiment = run_folder.experiment_of(self.config_path, root) or self.experiment
+        folder = run_folder.settled(root, self.experiment, self.resume_path, last, self.config_path)
+        given.default_root_dir = self.config.trainer.default_root_dir = str(folder)
+        self.config.experiment = self.experiment
 
 
 def _train(cli: TrainingCommandLine) -> int:
@@ -131,22 +132,3 @@ def _run_of(path: str) -> str | None:
     run = torch.load(path, map_location="cpu", weights_only=True).get(RUN)
     run_id = run.get("run_id") if isinstance(run, dict) else None
     return run_id if isinstance(run_id, str) else None
-
-
-def new_folder(experiment: str, runs: str | Path = "runs") -> Path:
-    """Make ``runs/<experiment>/<number>``, the next free number; further ranks make and write none."""
-    parent, _, folder_of_parent = os.environ.get(RUN_FOLDER, "").partition(":")
-    if "LOCAL_RANK" in os.environ and parent == str(os.getppid()):  # no earlier run's of whoever called torchrun
-        return Path(folder_of_parent)
-    if not startup.is_first_rank():  # started by torchrun or SLURM: it cannot know the first one's
-        return Path(runs) / experiment
-    number = 0
-    while True:
-        folder = Path(runs) / experiment / str(number)
-        try:
-            folder.mkdir(parents=True)
-        except FileExistsError:
-            number += 1
-            continue
-        os.environ[RUN_FOLDER] = f"{os.getpid()}:{folder}"
-        return folder

@@ -88,7 +88,10 @@ class CommandLine(LightningCLI):
         )
         parser.add_argument("--experiment", type=str | None, default=None, help="Name; null for the config's.")
         parser.add_argument(
-            "--tracking_uri", type=str, default="sqlite:///mlflow.db", help="MLflow's store of the default logger."
+            "--tracking_uri",
+            type=str | None,
+            default=None,
+            help="MLflow's store of the default logger; null for MLFLOW_TRACKING_URI, else sqlite:///mlflow.db.",
         )
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
@@ -230,11 +233,12 @@ def _check_checkpoint(path: Path) -> None:
         raise ValueError(f"not a checkpoint of lightning_mem1: '{path}'; set --ckpt_path to a file that it wrote")
 
 
-def mlflow_logger(experiment: str, tracking_uri: str, run_name: str, run_id: str | None = None) -> Any:
+def mlflow_logger(experiment: str, tracking_uri: str | None, run_name: str, run_id: str | None = None) -> Any:
     """The default logger: a run ``<experiment>/<run_name>`` of MLflow, or the one that is resumed."""
-    from lightning_mem1.tracking.mlflow_logger import ResumableMLflowLogger  # imports mlflow, which is not always used
+    from lightning_mem1.tracking import store
+    from lightning_mem1.tracking.mlflow_logger import ResumableMLflowLogger
 
-    return ResumableMLflowLogger(experiment, f"{experiment}/{run_name}", tracking_uri, run_id)
+    return ResumableMLflowLogger(experiment, f"{experiment}/{run_name}", store.tracking_uri(tracking_uri), run_id)
 
 
 def accelerator(given: Any) -> Any:

@@ -20,29 +20,34 @@ HIDDEN = "***"
 SHORTEST_SECRET = 8  # characters; shorter values of variables stand in ordinary words
 SHORTEST_SETTING = 6  # the same of a setting whose name says that it is secret
 
+
+def _words(text: str) -> frozenset[str]:
+    return frozenset(text.split())
+
+
 # a name that holds one of these words is a secret's
-SECRETS = frozenset(
+SECRETS = _words(
     """password passwords passwd passwds passphrase passphrases passcode passcodes pwd pwds secret secrets credential
-    credentials cred creds apikey apikeys authorization bearer jwt cookie cookies""".split()
+    credentials cred creds apikey apikeys authorization bearer jwt cookie cookies"""
 )
 # and one that holds `key` or `tokens` behind one of these
-KINDS = frozenset(
+KINDS = _words(
     """access account api auth bearer client deploy encryption github gitlab hf hmac hub huggingface id identity license
     login master openai personal private refresh secret security serper service session shared signing ssh storage user
-    wandb webhook write read""".split()
+    wandb webhook write read"""
 )
 # `token` is a secret's but behind one of these: a piece of text
-PIECES = frozenset(
+PIECES = _words(
     """action added bos by class cls each end eos first full image information last mask mean new next of one pad per
-    prompt sep special start state stop sum text think unk vision word""".split()
+    prompt sep special start state stop sum text think unk vision word"""
 )
-COUNTS = frozenset("max min num n has is use show require requires allow count total".split())  # begin other names
-POINTERS = frozenset(  # end the names of what only says where or how
+COUNTS = _words("max min num n has is use show require requires allow count total")  # begin other names
+POINTERS = _words(  # end the names of what only says where or how
     """variable variables env file files path paths name names folder dir length len field fields type types count limit
-    size policy required enabled unit units header ids per""".split()
+    size policy required enabled unit units header ids per"""
 )
 NO_SECRETS = frozenset(("", HIDDEN, "expected", "None", "null", "true", "false", "True", "False"))
-IN_ADDRESS = frozenset("key sig signature token auth code pass pw".split())  # more words of an address's query
+IN_ADDRESS = _words("key sig signature token auth code pass pw")  # more words of an address's query
 SECRET_VARIABLE = re.compile(
     r"(?:^|_)(?:(?:API)?KEY|TOKEN|SECRET|PASS(?:WORD|WD|PHRASE|CODE)?|CRED(?:ENTIAL)?|AUTH|PAT|JWT)S?$|_PWD$", re.I
 )
@@ -69,8 +74,8 @@ _remembered: set[str] = set()
 def is_secret(name: str) -> bool:
     """Whether a name says that what it names is secret; of a dotted one any part.
 
-    >>> [is_secret(name) for name in ("hfToken", "data.credentials.user", "max_new_tokens", "eos_token", "key_variable")]
-    [True, True, False, False, False]
+    >>> [is_secret(name) for name in ("hfToken", "data.credentials.user", "max_new_tokens", "key_variable")]
+    [True, True, False, False]
     """
     return any(_is_secret(WORDS.findall(part)) for part in name.split("."))
 

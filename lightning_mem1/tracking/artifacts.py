@@ -35,6 +35,8 @@ def hand_over(trainer: Trainer, what: str, send: Callable[[Any], object]) -> boo
     taken = True
     for logger in mlflow_runs(trainer):
         try:
+            if isinstance(logger, ResumableMLflowLogger):
+                logger.check_open()
             send(logger)
         except Exception as error:  # every store raises its own kinds
             taken = False

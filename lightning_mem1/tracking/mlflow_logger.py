@@ -1,7 +1,8 @@
-"""An MLflow run whose curves keep to the checkpoints: a run that is killed and goes on has no gap and no doubled step.
+"""An MLflow run whose curves keep to the checkpoints: a run that is killed and resumed has no gap and no doubled step.
 
-Numbers wait in an outbox until a checkpoint that holds them is on disk, and are sent then. Whoever goes on from that
-checkpoint sends its outbox again, with the times of the first attempt, and MLflow takes no point twice.
+Numbers wait in an outbox until a checkpoint that holds them is on disk, and are sent then. Whoever resumes from that
+checkpoint sends its outbox again, with the times of the first attempt, and MLflow takes no point twice. A store that
+cannot be used, at the start or later, does not end a training: what it should have waits until it can.
 """
 
 from __future__ import annotations
@@ -14,27 +15,38 @@ from collections.abc import Mapping
 from typing import Any
 
 from lightning.pytorch.loggers import MLFlowLogger
+from lightning.pytorch.loggers.logger import rank_zero_experiment
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
-from lightning_mem1.io.redaction import reason
+from lightning_mem1.io.redaction import reason, redacted
+from lightning_mem1.tracking.store import StoreUnavailable, prepare
 
 MAX_METRICS_PER_CALL = 1000  # of MLflow
 MAX_PARAM_LENGTH = 250  # of Lightning's logger
+RETRY_S = 30.0  # a store that could not be opened is not asked again before
+UNOPENED = "http://127.0.0.1:9"  # a store that Lightning's logger makes nothing of
+TRIES = 3  # to find or make an experiment that another process may make or delete at the same time
+
+
+class DeletedExperiment(ValueError):
+    """The experiment was deleted in the store."""
+
 
 Point = tuple[str, float, int, int]  # key, value, milliseconds since 1970, step
 
 
 class ResumableMLflowLogger(MLFlowLogger):
-    """MLflow's run of a training, which may be gone on with.
+    """MLflow's run of a training, which may be resumed.
 
-    Metrics go to MLflow at once until `holds` is set. A setting that another attempt has given another value becomes
-    the tag ``changed/<setting>``, because MLflow's parameters never change.
+    The run is made with the first call that needs it. Metrics go to MLflow at once until `holds` is set. A setting that
+    another attempt has given another value becomes the tag ``changed/<setting>``, because MLflow's parameters never
+    change.
 
     Args:
         experiment_name: MLflow's experiment.
         run_name: Name of a new run.
         tracking_uri: MLflow's store.
-        run_id: The run to go on with; one that the store does not have, or no longer, is replaced by a new one.
+        run_id: The run to resume; one that the store does not have, or no longer, is replaced by a new one.
 
     Attributes:
         holds: Whether numbers wait for `send`.
@@ -42,17 +54,106 @@ class ResumableMLflowLogger(MLFlowLogger):
     """
 
     def __init__(self, experiment_name: str, run_name: str, tracking_uri: str, run_id: str | None = None) -> None:
-        super().__init__(experiment_name=experiment_name, run_name=run_name, tracking_uri=tracking_uri)
+        super().__init__(experiment_name=experiment_name, run_name=run_name, tracking_uri=UNOPENED)
+        self._tracking_uri = tracking_uri
         self.holds = False
         self.outbox: list[Point] = []
         self._newest: dict[str, int] = {}  # step of each key's last point
         self._failed = False
         self._params: dict[str, str] = {}  # of the attempts before
-        if run_id and self._is_active(run_id):
-            self._run_id = run_id
-            self._go_on(run_id)
-        elif run_id:
-            print(f"MLflow has no run {run_id} (any more): the curves go on in a new one", file=sys.stderr)
+        self._waiting: dict[str, str] = {}  # parameters that the store did not take yet
+        self._problem: Exception | None = None
+        self._next_try = 0.0
+        self._run_id = run_id
+        if run_id:
+            self._take_up()
+
+    @property
+    @rank_zero_experiment
+    def experiment(self) -> Any:  # type: ignore[override]
+        """MLflow's client; one whose calls all raise `StoreUnavailable` while the store cannot be used."""
+        return self._mlflow_client if self.is_open() else _Closed(self._problem)
+
+    @rank_zero_only
+    def _take_up(self) -> None:
+        self.is_open()
+
+    def is_open(self) -> bool:
+        """Whether the store has the run; makes it, or takes it up, where that was not done yet.
+
+        Raises:
+            DeletedExperiment: only the user can say what should become of it.
+        """
+        if self._initialized:
+            return True
+        if time.monotonic() < self._next_try:
+            return False
+        try:
+            self._open()
+        except DeletedExperiment:
+            raise
+        except Exception as error:  # every store raises its own kinds
+            self._problem, self._next_try = error, time.monotonic() + RETRY_S
+            self.complain("the run", error)
+            return False
+        self._failed = False
+        return True
+
+    def check_open(self) -> None:
+        """Raise `StoreUnavailable` where the store cannot be used."""
+        if not self.is_open():
+            raise StoreUnavailable(reason(self._problem or StoreUnavailable("the store cannot be used")))
+
+    def _open(self) -> None:
+        import mlflow
+        from mlflow.exceptions import MlflowException
+        from mlflow.tracking import MlflowClient
+        from mlflow.tracking.context.registry import resolve_tags
+
+        patient = self._problem is None
+        try:
+            prepare(self._tracking_uri, lambda line: print(redacted(line), file=sys.stderr), patient)
+            mlflow.set_tracking_uri(self._tracking_uri)
+            self._mlflow_client = MlflowClient(self._tracking_uri)
+            if self._run_id and not self._is_active(self._run_id):
+                print(f"MLflow has no run {self._run_id} (any more): the curves go on in a new one", file=sys.stderr)
+                self._run_id = None
+            if self._run_id:
+                self._go_on(self._run_id)
+            else:
+                self._experiment_id = self._found_experiment()
+                tags = resolve_tags({"mlflow.runName": str(self._run_name)})
+                run = self._mlflow_client.create_run(experiment_id=self._experiment_id, tags=tags)
+                self._run_id = run.info.run_id
+        except MlflowException as error:  # one is a ValueError too, in some versions
+            raise StoreUnavailable(reason(error)) from error
+        self._initialized = True
+
+    def _found_experiment(self) -> str:
+        """The id of the experiment, made where there is none; another process may make it at the same time.
+
+        Raises:
+            DeletedExperiment: it was deleted.
+        """
+        from mlflow.exceptions import MlflowException
+
+        for left in reversed(range(TRIES)):
+            found = self._mlflow_client.get_experiment_by_name(self._experiment_name)
+            if found is not None and found.lifecycle_stage == "deleted":
+                raise DeletedExperiment(
+                    f"experiment was deleted in MLflow's store: expected an active one, got '{self._experiment_name}' "
+                    f"(id {found.experiment_id}) deleted at {redacted(self._tracking_uri)}; bring it back with "
+                    f"MLFLOW_TRACKING_URI={redacted(self._tracking_uri)} mlflow experiments restore --experiment-id "
+                    f"{found.experiment_id}, or set --experiment to another name"
+                )
+            if found is not None:
+                return str(found.experiment_id)
+            try:
+                return str(self._mlflow_client.create_experiment(self._experiment_name))
+            except MlflowException:
+                if not left:
+                    raise
+        raise AssertionError
 
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
@@ -82,6 +183,9 @@ class ResumableMLflowLogger(MLFlowLogger):
         """Send what waits; what MLflow cannot take now (a full disk, a server that is gone) waits for the next time."""
         from mlflow.entities import Metric
 
+        if (self.outbox or self._waiting) and not self.is_open():
+            return
+        self._send_params()
         while self.outbox:
             part = [Metric(*point) for point in self.outbox[:MAX_METRICS_PER_CALL]]
             try:
@@ -96,15 +200,29 @@ class ResumableMLflowLogger(MLFlowLogger):
     def log_hyperparams(self, params: dict[str, Any] | Namespace) -> None:  # type: ignore[override]
         """Log settings; those that an attempt before had otherwise as tags."""
         given = vars(params) if isinstance(params, Namespace) else params
-        told = {key: str(value)[:MAX_PARAM_LENGTH] for key, value in given.items()}
-        super().log_hyperparams({key: given[key] for key in told if key not in self._params})
-        for key, value in told.items():
-            before = self._params.get(key, value)
-            if value != before:
-                self.experiment.set_tag(self.run_id, f"changed/{key}", f"{value} (was {before})")
+        self._waiting |= {key: str(value)[:MAX_PARAM_LENGTH] for key, value in given.items()}
+        self._send_params()
+
+    def _send_params(self) -> None:
+        if not self._waiting or not self.is_open():
+            return
+        try:
+            super().log_hyperparams({key: each for key, each in self._waiting.items() if key not in self._params})
+            for key, value in self._waiting.items():
+                before = self._params.get(key, value)
+                if value != before:
+                    self.experiment.set_tag(self.run_id, f"changed/{key}", f"{value} (was {before})")
+        except Exception as error:  # every store raises its own kinds
+            self.complain("settings", error)
+        else:
+            self._params |= self._waiting
+            self._waiting = {}
 
     def finalize(self, status: str = "success") -> None:
         """End the run; a store that cannot take that does not end the training in an error."""
+        if status == "success":  # all that waits is in the last checkpoint
+            self._next_try = 0.0
+            self.send()
         try:
             super().finalize(status)
         except Exception as error:  # every store raises its own kinds
@@ -112,18 +230,18 @@ class ResumableMLflowLogger(MLFlowLogger):
 
     def state(self) -> dict[str, Any]:
         """What a checkpoint keeps: the run and what waits."""
-        return {"run_id": self.run_id, "outbox": [list(point) for point in self.outbox]}
+        return {"run_id": self._run_id, "outbox": [list(point) for point in self.outbox]}
 
     def restore(self, state: Mapping[str, Any]) -> None:
         """Take up what waited, if it is this run's."""
-        if state["run_id"] == self._run_id:
+        if state["run_id"] in (self._run_id, None):
             self.outbox = [(str(key), float(value), int(ms), int(step)) for key, value, ms, step in state["outbox"]]
             self._newest = {key: step for key, _, _, step in self.outbox}
 
     def complain(self, what: str, error: Exception) -> None:
         """Say that the store did not take something; not again before it has taken numbers."""
         if not self._failed:
-            told = "the training goes on, numbers wait in the checkpoints"
+            told = "the training goes on, numbers wait in the checkpoints"  # and are sent when it can take them
             print(f"MLflow did not take {what} ({reason(error)}): {told}", file=sys.stderr)
         self._failed = True
 
@@ -132,11 +250,24 @@ class ResumableMLflowLogger(MLFlowLogger):
 
         try:
             run = self._mlflow_client.get_run(run_id)
-        except MlflowException:
-            return False
-        self._params = dict(run.data.params)
+        except MlflowException as error:
+            if error.error_code == "RESOURCE_DOES_NOT_EXIST":
+                return False
+            raise
+        self._params, self._experiment_id = dict(run.data.params), run.info.experiment_id
         return run.info.lifecycle_stage == "active"
 
-    @rank_zero_only
     def _go_on(self, run_id: str) -> None:
         self._mlflow_client.update_run(run_id, status="RUNNING")
+
+
+class _Closed:
+    """Stands for the client of a store that cannot be used."""
+
+    def __init__(self, problem: Exception | None) -> None:
+        self._problem = problem
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        raise StoreUnavailable(reason(self._problem or StoreUnavailable("the store cannot be used")))

@@ -38,8 +38,10 @@ NEUTRAL: Mapping[str, tuple[Any, ...]] = {
     "add_special_tokens": (None, False),
     "truncate_prompt_tokens": (None,),
 }
-READ = ("model", "prompt", "max_tokens", "stop", "temperature", "top_p", "seed", "return_token_ids")
-READ += ("include_stop_str_in_output", "skip_special_tokens")
+READ = (
+    *("model", "prompt", "max_tokens", "stop", "temperature", "top_p", "seed"),
+    *("return_token_ids", "include_stop_str_in_output", "skip_special_tokens"),
+)
 HARMLESS = ("user", "request_id", "spaces_between_special_tokens")  # of a client's own, or about how text looks
 MAX_STOPS, MAX_STOP_CHARS = 64, 256  # each is looked for after every token
 

@@ -65,7 +65,9 @@ class Probe:
         moved = (adapted - base).abs().sum()
         if moved < MIN_MOVED or (numbers - base).abs().sum() > NEAR * moved:
             return ""  # too small a change to tell, or other weights than the base's
-        return f"expected log-probabilities like {_shown(adapted)}, got {_shown(numbers)}; the base's are {_shown(base)}"
+        return (
+            f"expected log-probabilities like {_shown(adapted)}, got {_shown(numbers)}; the base's are {_shown(base)}"
+        )
 
 
 def _shown(numbers: Tensor) -> str:
