@@ -23,12 +23,12 @@ NUMBERS = ("success", "em", "f1", "search")  # entries of `StepResult.info` that
 class EnvGuard:
     """Calls environments.
 
-    Without a limit calls happen in the thread of the caller. With one they happen in a single thread beside it, which
+    Without a limit calls happen in the thread of the caller. With one they happen in a single other thread, which
     is left behind when a call does not return in time; the next call then gets a fresh one.
 
     Args:
         timeout_s: Limit of one call of `observe` or `step`; None for no limit.
-        max_chars: Longest text of an answer that is kept whole; a longer one loses its middle.
+        max_chars: Longest text of a reply that is kept; a longer one loses its middle.
     """
 
     def __init__(self, timeout_s: float | None, max_chars: int = 64_000) -> None:
@@ -74,7 +74,7 @@ class EnvGuard:
         except Empty:
             self.close()
             raise TimeoutError(
-                f"expected {name} to return within {self.timeout_s:g} s, got nothing; mend the environment or raise "
+                f"expected {name} to return within {self.timeout_s:g} s, got nothing; fix the environment or raise "
                 "model.rollout.env_timeout_s"
             ) from None
         if answer.error:
@@ -93,7 +93,7 @@ def _serve(calls: SimpleQueue[Callable[[], Any] | None], answers: SimpleQueue[_A
     while (call := calls.get()) is not None:
         try:
             answer = _Answer(call())
-        except BaseException as error:  # raised again where the answer is awaited
+        except BaseException as error:  # re-raised where the reply is awaited
             answer = _Answer(error=error)
         answers.put(answer)
 

@@ -99,7 +99,7 @@ def test_every_failed_episode_is_written_down_and_none_makes_no_file(
     first, second = map(json.loads, (tmp_path / "failures.jsonl").read_text().splitlines())
     assert {first["error"], second["error"]} == {  # the 10th step raises, the 20th hangs, and there is no 30th
         "RuntimeError: the shop is on fire",
-        "TimeoutError: expected step() to return within 0.2 s, got nothing; mend the environment or raise "
+        "TimeoutError: expected step() to return within 0.2 s, got nothing; fix the environment or raise "
         "model.rollout.env_timeout_s",
     }
     assert (first["split"], first["rl_step"]) == ("train", 1) and first["seed"] != second["seed"]

@@ -59,7 +59,7 @@ def test_with_a_limit_all_calls_happen_in_one_thread_that_ends_with_the_guard(en
 
 def test_a_call_that_does_not_return_is_given_up_and_its_late_answer_is_nobodys(env):
     guard = EnvGuard(0.05)
-    line = r"expected step\(\) to return within 0\.05 s, got nothing; mend the environment or raise model\.rollout\.env"
+    line = r"expected step\(\) to return within 0\.05 s, got nothing; fix the environment or raise model\.rollout\.env"
     with pytest.raises(TimeoutError, match=line):
         guard.step(env, "hang")
     assert guard.step(Slow(), "look").information == "environments"  # by a fresh thread
