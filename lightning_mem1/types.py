@@ -101,8 +101,8 @@ class TaskSource(Protocol):
 class Turn:
     """One policy call and the reply to it.
 
-    Where a memory mode has the memory written apart (`summary`), the call that writes it is a turn too, of kind
-    ``memory``: it is sampled, scored and trained like the others, and no environment replies.
+    In a staged memory mode (`summary`) the call that writes the memory is a turn too, of kind ``memory``: it is sampled,
+    scored and trained like the others, and no environment replies.
 
     Attributes:
         action_ids: Ids the policy sampled, stop tokens included.
@@ -119,7 +119,7 @@ class Turn:
         opening_ids: Ids that were put before the turn to say what is wanted (the opening tag of a memory); they end its
             own context, stand before its action in later ones, and were not sampled.
         embedding: Unit vector of the turn and its reply by a sentence encoder, where memory mode `amem` was given one.
-        retried: Whether it was malformed and written again (`rollout.malformed: retry`): no later context holds it.
+        retried: Whether it was malformed and is retried (`rollout.malformed: retry`): no later context holds it.
     """
 
     action_ids: list[int]

@@ -73,7 +73,7 @@ class Contexts:
     """The contexts of trajectories in a memory mode: each trajectory's are derived when first asked for, and once.
 
     Layouts, token counts, metrics, reports and the drift of an rl_step are handed the same `Contexts`. What is known of
-    a trajectory is forgotten when it is gone, and derived anew when a turn was added, taken away or given other ids.
+    a trajectory is forgotten when it is gone, and derived again when a turn was added, removed or given other lists.
     It is never written down: a checkpoint or a copy of this begins empty.
 
     Args:

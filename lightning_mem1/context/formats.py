@@ -57,7 +57,7 @@ class PromptFormat:
         return self.opening.format(tag=tag, hint=hint), self.closing.format(tag=tag)
 
     def block(self, information: str, turns_left: int) -> str:
-        """A whole reply; the text is data, so tags in it are made harmless first."""
+        """A reply with its tags; the text is data, so tags in it are made harmless first."""
         opening, closing = self.information_ends(turns_left)
         return opening + escape_tags(information, self.tags) + closing
 
@@ -104,7 +104,7 @@ _TRAIN = PromptFormat(
 _INFERENCE = replace(
     _TRAIN,
     opening="<{tag}>\n{hint}\n",
-    closing="\n\n</{tag}>",  # each document ends in a line break there, and one more stands before the tag
+    closing="\n\n</{tag}>",  # each document ends in a line break there, and one more comes before the tag
     last_hint="[HINT]You have 1 turn left. You must answer the question now.[/HINT]",
     answer_last=True,
 )

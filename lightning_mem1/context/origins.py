@@ -1,7 +1,7 @@
 """Where the tokens of a context are in the trajectory, whatever the memory mode that chose them.
 
-A memory mode says which ids stay, not where it took them from. Where the lists it hands on do not tell, it is run once
-more on ids that know their places.
+A memory mode says which ids stay, not where it took them from. Where it hands on lists of its own making, it is run
+once more on ids that know their places.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ def token_origins(trajectory: Trajectory, memory: MemorySetting | Contexts = "me
         turn 1   0 1 2 3
         turn 2   0 1 4 5
 
-    Where a mode hands on the turns' own lists, those tell their places, and nothing is derived a second time.
+    Where a mode hands on the turns' own lists, their places are known, and nothing is derived a second time.
     """
     known = derived(memory)
     places, prompt = _places(trajectory), range(len(trajectory.prompt_ids))

@@ -9,7 +9,7 @@ PROMPT_STYLES = ("full", "brief")
 
 
 def turns_left_hint(turns_left: int) -> str:
-    """The hint that stands at the start of each information block."""
+    """The hint at the start of each information block."""
     return "1 turn left" if turns_left == 1 else f"{turns_left} turns left"
 
 
@@ -42,7 +42,7 @@ def render_prompt(
         tags: The tag names.
         style: ``"full"`` explains the format (for pretrained chat models); ``"brief"`` holds only the task (for
             policies that were trained on the format, where each further token costs time in every context).
-        staged: Explain the format in which the memory is written apart.
+        staged: Explain the format in which calls of their own write the memory.
 
     Raises:
         ValueError: unknown `style`.

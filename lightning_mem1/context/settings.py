@@ -82,7 +82,7 @@ def _plain_name(rule: Any) -> str:
 
 
 def _named(mode: Any, key: str) -> Any:
-    """What a word or a dotted name stands for; anything else as it is."""
+    """What a word or a dotted name means; anything else as it is."""
     if not isinstance(mode, str):
         return mode
     if mode in MODES:
@@ -119,7 +119,7 @@ def _fits(value: Any, default: Any) -> bool:
 
 
 def _settled(mode: MemoryMode, given: Mapping[str, Any], key: str) -> MemoryMode:
-    """A mode that takes no settings beside it."""
+    """A mode that takes no further settings."""
     if given:
         raise ValueError(_unknown(mode.name, next(iter(given)), [], key))
     return mode

@@ -57,7 +57,7 @@ QA_TAGS = Tags("think", "answer", "information", ("search", "answer"))
 
 @dataclass(frozen=True)
 class ParsedTurn:
-    """A turn's text taken apart: `action` is None when it is malformed, and `problem` then says why."""
+    """A turn's text in its parts: `action` is None when it is malformed, and `problem` then says why."""
 
     internal_state: str
     action: str | None

@@ -62,12 +62,12 @@ def _place(error: BaseException) -> str:
 class EnvGuard:
     """Calls environments.
 
-    Without a limit calls happen in the thread of the caller. With one they happen in a single thread beside it, which
+    Without a limit calls happen in the thread of the caller. With one they happen in a single other thread, which
     is left behind when a call does not return in time; the next call then gets a fresh one.
 
     Args:
         timeout_s: Limit of one call of `observe` or `step`; None for no limit.
-        max_chars: Longest text of an answer that is kept whole; a longer one loses its middle.
+        max_chars: Longest text of a reply that is kept; a longer one loses its middle.
     """
 
     def __init__(self, timeout_s: float | None, max_chars: int = 64_000) -> None:
@@ -136,7 +136,7 @@ def _serve(calls: SimpleQueue[Callable[[], Any] | None], answers: SimpleQueue[_A
     while (call := calls.get()) is not None:
         try:
             answer = _Answer(call())
-        except BaseException as error:  # raised again where the answer is awaited
+        except BaseException as error:  # re-raised where the reply is awaited
             answer = _Answer(error=error)
         answers.put(answer)
 

@@ -1,7 +1,7 @@
-"""Environment steps in threads, while the engine goes on with other episodes.
+"""Environment steps in threads, while the engine continues with other episodes.
 
-When a reply is taken in is counted in passes of the engine, never in seconds: what runs beside what, and so every last
-digit, is the same however long the replies took.
+When a reply is taken in is counted in passes of the engine, never in seconds: what is in a batch together, and so every
+last digit, is the same however long the replies took.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Seeds of trajectories and of turns, which belong to what is played and not to what is played beside it."""
+"""Seeds of trajectories and of turns, which depend on what is played and not on what else is in the batch."""
 
 from __future__ import annotations
 

@@ -3,7 +3,7 @@
 After A-MEM (arXiv 2502.12110). Deviations: a note is a whole turn as it was written and replied to, where the paper has
 a language model add keywords, tags and a description; notes are not linked and never rewritten; and unless
 ``model.memory.note_embedding`` names a sentence encoder, as the paper has one, a note's embedding is the TF-IDF vector
-of its token ids. So no language model is asked beside the policy, nothing is decoded, the same ids always find the same
+of its token ids. So no language model but the policy is asked, nothing is decoded, the same ids always find the same
 notes, and a policy can be trained in this mode. As in the paper the notes nearest by cosine are retrieved.
 """
 
@@ -75,7 +75,7 @@ def related(notes: Sequence[Sequence[int]], query: Sequence[int], k: int) -> lis
     """Numbers of the k notes nearest to a query by the cosine of their embeddings, in ascending order.
 
     Of equally near notes the newer ones are taken. For notes ``[1, 2]``, ``[3, 9]``, ``[4, 9]`` and the query
-    ``[5, 3, 9]``: 3 stands in two of the four, 9 in three of them, so the second note is nearest and then the third.
+    ``[5, 3, 9]``: 3 is in two of the four, 9 in three of them, so the second note is nearest and then the third.
 
     Args:
         notes: Ids of each note, oldest first.
@@ -106,7 +106,7 @@ def dots(vectors: Sequence[Sequence[float]], query: Sequence[float]) -> list[flo
 def embeddings(texts: Sequence[Sequence[int]]) -> list[dict[int, float]]:
     """TF-IDF vector of each text over these texts: ``count * log(n / texts that hold the id)`` by id.
 
-    What stands in every text (the tags) weighs 0.
+    What is in every text (the tags) weighs 0.
 
     >>> embeddings([[1, 2, 2], [1]])
     [{1: 0.0, 2: 1.3862943611198906}, {1: 0.0}]

@@ -1,4 +1,4 @@
-"""Memory mode ``none``: no history at all, to tell what memory is good for."""
+"""Memory mode ``none``: no history at all, to show what memory is good for."""
 
 from __future__ import annotations
 
