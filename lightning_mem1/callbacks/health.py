@@ -87,9 +87,7 @@ def _turns(trajectories: Sequence[Trajectory], module: Mem1Module) -> list[str]:
     invalid = _share([not turn.valid for turn in acts])
     if invalid > MAX_INVALID:
         explained = settings.prompt == "full"
-        change = (
-            "take another model.policy" if explained else "set model.rollout.prompt full, which explains the format"
-        )
+        change = "take another model.policy" if explained else "set model.rollout.prompt full to explain the format"
         found.append(f"{invalid:.0%} of turns are invalid ({change}, or begin with mem1 warmstart)")
     cut_off = _share([len(turn.action_ids) >= settings.max_new_tokens for turn in turns])
     if cut_off > MAX_CUT_OFF:
