@@ -8,6 +8,7 @@ from lightning.pytorch import Callback
 
 from lightning_mem1.callbacks.checkpoint import RLCheckpoint
 from lightning_mem1.callbacks.failures import FailuresCallback
+from lightning_mem1.callbacks.health import HealthCallback
 from lightning_mem1.callbacks.metrics import MetricsCallback
 from lightning_mem1.callbacks.model import ModelCallback
 from lightning_mem1.callbacks.pictures import PicturesCallback
@@ -19,6 +20,7 @@ from lightning_mem1.callbacks.transcripts import TranscriptCallback
 
 __all__ = [
     "FailuresCallback",
+    "HealthCallback",
     "MetricsCallback",
     "ModelCallback",
     "PicturesCallback",
@@ -42,6 +44,7 @@ DEFAULTS: tuple[type[Callback], ...] = (  # the first one plays; the others read
     TraceCallback,
     PicturesCallback,
     ProgressCallback,
+    HealthCallback,
     RLCheckpoint,
     ProvenanceCallback,
     ModelCallback,

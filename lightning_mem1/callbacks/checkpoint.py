@@ -6,7 +6,10 @@ What MLflow shows is what a checkpoint holds (see `run_logger`).
 
 from __future__ import annotations
 
+import difflib
 import io
+import math
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +32,8 @@ RUN = "mlflow"  # this package's second entry of a checkpoint: its run, and the 
 class RLCheckpoint(Checkpoint):
     """Writes ``checkpoints/last.ckpt``, ``best.ckpt``, the last few ``rl_step_<n>.ckpt`` and, at the end, the adapter.
 
+    ``best.ckpt`` is there after the first validation, which is that of the untrained policy.
+
     Args:
         folder: Where to write; null for the trainer's default_root_dir.
         every_n_rl_steps: How often `last.ckpt` is renewed (it holds the adapter and its optimizer, so it is small).
@@ -50,6 +55,7 @@ class RLCheckpoint(Checkpoint):
         self.given_folder, self.every_n_rl_steps = folder, every_n_rl_steps
         self.monitor, self.save_adapter, self.num_kept = monitor, save_adapter, num_kept
         self.best: float | None = None
+        self._warned = False
         self.folder = Path(folder or ".")
         self.sigterm = Sigterm()
 
@@ -96,21 +102,16 @@ class RLCheckpoint(Checkpoint):
             self._save_last(trainer, pl_module)
 
     def on_validation_end(self, trainer: Trainer, pl_module: Mem1Module) -> None:  # type: ignore[override]
-        """Renew `best.ckpt` when validation is better than ever; the untrained policy is not worth a file.
+        """Renew `best.ckpt` when validation is better than ever, that of the untrained policy included.
 
-        `last.ckpt` is renewed as well: a run that goes on from it must know that this validation is done.
+        `last.ckpt` is renewed as well: a run that resumes from it must know that this validation is done.
         """
         if trainer.sanity_checking or trainer.state.fn != "fit":
             return
         _count_to_the_end(trainer)
-        score = trainer.callback_metrics.get(self.monitor)
-        better = score is not None and (self.best is None or float(score) > self.best)
-        if score is not None and better:
-            self.best = float(score)
-        if better and pl_module.rl_step:
-            trainer.save_checkpoint(self.best_path)
+        self._save_best(trainer)
         wanted_back = self.sigterm.leave(trainer)
-        if not pl_module.rl_step:  # nobody goes on from here
+        if not pl_module.rl_step:  # nothing is trained that `last.ckpt` could keep
             self._send(trainer)
         elif wanted_back or pl_module.rl_step % self.every_n_rl_steps == 0:
             self._save_last(trainer, pl_module)
@@ -125,11 +126,11 @@ class RLCheckpoint(Checkpoint):
             log_artifact(trainer, self.adapter_path, self.adapter_path.name)
 
     def state_dict(self) -> dict[str, Any]:
-        """The best score so far."""
+        """The score of `best.ckpt`."""
         return {"best": self.best}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on from the best score so far."""
+        """Take up the score of `best.ckpt`."""
         self.best = state_dict["best"]
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: Mem1Module, checkpoint: dict[str, Any]) -> None:  # type: ignore[override]
@@ -142,6 +143,29 @@ class RLCheckpoint(Checkpoint):
         for logger in _runs(trainer)[:1]:
             if RUN in checkpoint:
                 logger.restore(checkpoint[RUN])
+
+    def _save_best(self, trainer: Trainer) -> None:
+        """Write `best.ckpt` when the last validation is better than the one it holds, or when there is none."""
+        score = trainer.callback_metrics.get(self.monitor)
+        if score is None:
+            self._say_what_can_be_monitored(trainer)
+            return
+        better = self.best is None or math.isnan(self.best) or float(score) > self.best
+        if better or trainer.strategy.broadcast(not self.best_path.is_file()):
+            self.best = float(score)
+            trainer.save_checkpoint(self.best_path)
+
+    def _say_what_can_be_monitored(self, trainer: Trainer) -> None:
+        """Say once that a misspelled metric leaves no `best.ckpt`; nothing where no callback logs any."""
+        logged = sorted(key for key in trainer.callback_metrics if key.startswith("val/"))
+        if logged and trainer.is_global_zero and not self._warned:
+            nearest = difflib.get_close_matches(self.monitor, logged, n=1, cutoff=0.0)[0]
+            print(
+                f"no best.ckpt: expected RLCheckpoint.monitor to be a metric that is logged, got '{self.monitor}'; did "
+                f"you mean '{nearest}'?",
+                file=sys.stderr,
+            )
+        self._warned = True
 
     def _save_last(self, trainer: Trainer, module: Mem1Module) -> None:
         trainer.save_checkpoint(self.last_path)

@@ -314,6 +314,47 @@ def test_best_is_the_checkpoint_of_the_best_validation(make_module, make_data, f
     assert (tmp_path / "adapter" / "policy" / "adapter_model.safetensors").is_file()
 
 
+def rl_step(path):
+    return torch.load(path, weights_only=True)["lightning_mem1"]["rl_step"]
+
+
+def test_best_is_there_after_the_first_validation_and_a_run_starts_from_it_as_from_the_beginning(
+    make_module, make_data, fit, tmp_path
+):
+    whole, checkpoint = make_module(), RLCheckpoint(str(tmp_path / "whole"), save_adapter=False)
+    fit(whole, make_data(), MetricsCallback(), checkpoint, enable_checkpointing=True)  # 0.5 in every validation
+    assert (rl_step(checkpoint.best_path), rl_step(checkpoint.last_path), checkpoint.best) == (0, 3, 0.5)
+    again, second = make_module(), RLCheckpoint(str(tmp_path / "again"), save_adapter=False)
+    best = str(checkpoint.best_path)
+    fit(again, make_data(), MetricsCallback(), second, enable_checkpointing=True, ckpt_path=best)
+    assert again.rl_step == 3
+    expected, found = whole.policy.adapter_state(), again.policy.adapter_state()
+    assert all(torch.equal(found[name], expected[name]) for name in expected)
+
+
+def test_a_run_that_resumes_in_another_folder_has_a_best_there_whatever_the_score_was_before(
+    make_module, make_data, fit, tmp_path
+):
+    first = RLCheckpoint(str(tmp_path / "first"), save_adapter=False)
+    often = {"enable_checkpointing": True, "val_check_interval": 1}
+    fit(make_module(), make_data(num_rl_steps=2), Scores(), first, **often)
+    assert (first.best, rl_step(first.best_path)) == (pytest.approx(0.9), 2)
+    second = RLCheckpoint(str(tmp_path / "second"), save_adapter=False)
+    fit(make_module(), make_data(), Scores(), second, ckpt_path=str(first.last_path), **often)
+    assert (second.best, rl_step(second.best_path)) == (pytest.approx(0.4), 3)
+
+
+def test_a_misspelled_metric_of_best_is_named_once_with_the_nearest_one(make_module, make_data, fit, tmp_path, capsys):
+    checkpoint, module = RLCheckpoint(monitor="val/sucess", save_adapter=False), make_module()
+    capsys.readouterr()
+    fit(module, make_data(num_rl_steps=1), MetricsCallback(), checkpoint, enable_checkpointing=True)
+    assert capsys.readouterr().err == (
+        "no best.ckpt: expected RLCheckpoint.monitor to be a metric that is logged, got 'val/sucess'; did you mean "
+        "'val/success'?\n"
+    )
+    assert not checkpoint.best_path.exists() and rl_step(checkpoint.last_path) == 1
+
+
 def test_ctrl_c_in_a_rollout_leaves_the_last_whole_rl_step_on_disk(make_module, make_data, fit):
     checkpoint = RLCheckpoint()
     with pytest.raises(SystemExit):

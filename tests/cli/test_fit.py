@@ -40,6 +40,14 @@ def test_a_run_leaves_curves_parameters_transcripts_and_the_adapter(config, mlfl
     assert yaml.safe_load((folder / "config.yaml").read_text())["model"]["lr"] == 0.005
 
 
+def test_a_development_run_trains_and_validates_once_and_ends_without_an_error(config, mlflow_uri, capsys):
+    options = ["--trainer.fast_dev_run", "true", "--tracking_uri", mlflow_uri, "--experiment", "developed"]
+    assert command.main([config, *options]) == 0
+    out, err = capsys.readouterr()
+    assert err == "" and out.count("step    1/2  reward 0.500") == 1 and "mlflow ui" not in out
+    assert out.splitlines()[-1].startswith("adapter runs/developed/0/adapter, checkpoint runs/developed/0/checkpoints/")
+
+
 def test_last_goes_on_where_the_run_stopped_and_a_new_run_takes_a_new_folder(config, capsys):
     quiet = ["--trainer.logger", "false"]
     assert command.main([config, *quiet]) == 0

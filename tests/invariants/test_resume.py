@@ -96,7 +96,8 @@ def test_a_run_killed_at_random_moments_ends_as_the_one_that_was_not(edited, tmp
         return client.search_runs([client.get_experiment_by_name(experiment).experiment_id])
 
     whole, transcripts = checkpoints(tmp_path / "runs/whole/0"), played(tmp_path / "runs/whole/0")
-    assert whole.keys() == {"last.ckpt", "rl_step_000003.ckpt", "rl_step_000004.ckpt"} and len(transcripts) == 4 + 3
+    assert whole.keys() == {"best.ckpt", "last.ckpt", "rl_step_000003.ckpt", "rl_step_000004.ckpt"}
+    assert whole["best.ckpt"]["lightning_mem1"]["rl_step"] == 0 and len(transcripts) == 4 + 3  # none was better later
     (uninterrupted,) = runs("whole")
     expected = curves(client, uninterrupted.info.run_id)
     assert [step for step, _ in expected["train/loss"]] == [1, 2, 3, 4]
@@ -106,7 +107,9 @@ def test_a_run_killed_at_random_moments_ends_as_the_one_that_was_not(edited, tmp
     assert sum(len(run["kills"]) for run in killed) == NUM_KILLS
     for run in killed:
         *empty, last = sorted((tmp_path / "runs" / run["experiment"]).iterdir(), key=lambda folder: int(folder.name))
-        assert not any(list(folder.glob("checkpoints/*.ckpt")) for folder in empty), run
+        assert not any({path.name for path in folder.glob("checkpoints/*.ckpt")} - {"best.ckpt"} for folder in empty), (
+            run
+        )
         assert same(checkpoints(last), whole) and played(last) == transcripts, run
         finished = [r for r in runs(run["experiment"]) if r.info.status == "FINISHED"]
         assert [r.info.run_name for r in finished] == [f"{run['experiment']}/{last.name}"], run

@@ -1,11 +1,15 @@
 """The memory that a training will take, by hand."""
 
+import re
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+import yaml
 
 from lightning_mem1.training.memory_estimate import GIB, Estimate, Shape, estimate, memory_line
 
+PAPER = Path(__file__).parents[2] / "experiments" / "paper"
 SHAPE = Shape(width=4, inner=8, vocabulary=10, layers=2, kv_width=2, query_width=4, tied=True)
 SETTINGS = {
     "dtype": "float32",
@@ -33,6 +37,25 @@ def test_each_part_is_counted_in_bytes():
     assert found.activations == 2 * 10 * 64 * 4 + 10 * 10 * 4 * 3
     # the pool, and the linear maps once more, with the adapter in them
     assert found.engine == 3 * 5 * 2 * 2 * 2 * 4 + 2 * 144 * 4
+
+
+@pytest.mark.parametrize(
+    ("name", "gib", "said"),
+    [
+        ("qa_qwen2.5-7b", 80, "weights 14.2, trained 1.2, activations 8.0, engine 28.0"),
+        ("qa_qwen2.5-7b_80gb", 80, "weights 14.2, trained 0.6, activations 8.0, engine 14.0"),
+        ("qa_qwen2.5-7b_24gb", 24, "weights 5.2, trained 0.4, activations 4.9, engine 5.2"),
+        ("webshop_qwen2.5-7b_qlora", 24, "weights 5.2, trained 0.4, activations 4.9, engine 7.0"),
+    ],
+)
+def test_the_configs_of_the_paper_fit_the_gpus_that_they_name(name, gib, said):
+    settings = yaml.safe_load((PAPER / f"{name}.yaml").read_text())["model"]
+    shape = Shape(3584, 18944, 152064, layers=28, kv_width=512, query_width=3584, tied=False)
+    found = estimate(shape, {**SETTINGS, **settings})
+    assert found.told(gib) == f"needs about {found.gib:.0f} GiB, you have {gib}: {said}"  # and nothing to lower
+    assert settings["gradient_checkpointing"] and settings["lr"] == 1e-5  # of an adapter, not of full weights
+    told = re.findall(r"estimate: (\d+) GiB", (PAPER / f"{name}.yaml").read_text())
+    assert told in ([], [f"{found.gib:.0f}"])
 
 
 def test_what_saves_memory_is_counted_where_it_does():
