@@ -37,8 +37,8 @@ def load(kind: str, corpus: str | None, index: str | None, model: str) -> Any:
     Raises:
         ValueError: neither a corpus nor an index is given.
     """
-    from lightning_mem1.environments.qa.retrieval.bm25 import BM25, built
     from lightning_mem1.environments.qa.retrieval.corpus import distinct, read_corpus
+    from lightning_mem1.environments.qa.retrieval.factory import make_retriever
 
     if corpus is None and index is None:
         raise ValueError("nothing to serve: expected --corpus or --index, got neither")
@@ -48,8 +48,4 @@ def load(kind: str, corpus: str | None, index: str | None, model: str) -> Any:
             raise FileNotFoundError(f"no index in '{index}': give --corpus as well to make it")
         return distinct(read_corpus(corpus))
 
-    if kind == "bm25":
-        return built(BM25, passages, index)
-    from lightning_mem1.environments.qa.retrieval.dense import Dense
-
-    return built(Dense, passages, index, model=model)
+    return make_retriever(kind, passages, index, model)
