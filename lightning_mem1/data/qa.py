@@ -84,6 +84,10 @@ class QAData(TaskDataModule):
             raise ValueError(
                 "val_questions, test_questions and corpus belong to data.questions, got none: give it or drop them"
             )
+        if questions is not None and not questions:
+            raise ValueError(
+                "data.questions is empty: expected at least 1 file, got none; null for the generated encyclopedia"
+            )
         check_choice("wording", wording, WORDINGS, "data.wording")
         if questions is not None and wording != "question":
             raise ValueError(f"data.wording belongs to the generated encyclopedia, got '{wording}'; drop it")
@@ -129,7 +133,16 @@ class QAData(TaskDataModule):
     def _passages(self) -> list[Passage]:
         if not self.questions:
             return Encyclopedia(self.encyclopedia.seed, self.encyclopedia.num_passages).passages
-        return distinct(read_corpus(self.corpus) if self.corpus else chain(*map(passages_of, self.questions)))
+        if self.corpus:
+            return distinct(read_corpus(self.corpus))
+        found = distinct(chain(*map(passages_of, self.questions)))
+        if not found:
+            names = ", ".join(f"'{path}'" for path in self.questions)
+            raise ValueError(
+                f"no passages: expected paragraphs with the questions of {names}, got none; set data.corpus to a file "
+                "of passages, or data.retriever to a server"
+            )
+        return found
 
 
 def _paths(given: str | Sequence[str] | None) -> list[str]:

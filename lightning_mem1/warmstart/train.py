@@ -9,6 +9,7 @@ and hold no ids to learn from.
 from __future__ import annotations
 
 import time
+from datetime import timedelta
 from statistics import fmean
 
 import lightning as L
@@ -102,7 +103,7 @@ def clone(policy: Policy, config: WarmStart, demonstrations: Dataset[list[Trajec
         # gradients of gathered keys are summed in a fixed order: same threads, same weights
         deterministic=not on_gpu,
         max_epochs=1,
-        max_time=None if seconds is None else {"seconds": seconds},
+        max_time=None if seconds is None else timedelta(seconds=seconds),
         logger=False,
         enable_checkpointing=False,
         enable_progress_bar=False,
