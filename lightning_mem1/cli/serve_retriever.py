@@ -37,15 +37,9 @@ def load(kind: str, corpus: str | None, index: str | None, model: str) -> Any:
     Raises:
         ValueError: neither a corpus nor an index is given.
     """
-    from lightning_mem1.environments.qa.retrieval.corpus import distinct, read_corpus
+    from lightning_mem1.environments.qa.retrieval.corpus import Corpus
     from lightning_mem1.environments.qa.retrieval.factory import make_retriever
 
     if corpus is None and index is None:
         raise ValueError("nothing to serve: expected --corpus or --index, got neither")
-
-    def passages() -> Any:
-        if corpus is None:
-            raise FileNotFoundError(f"no index in '{index}': give --corpus as well to make it")
-        return distinct(read_corpus(corpus))
-
-    return make_retriever(kind, passages, index, model)
+    return make_retriever(kind, None if corpus is None else Corpus.of_file(corpus), index, model)

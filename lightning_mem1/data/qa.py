@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import chain
 from typing import Any
 
 from lightning_mem1.checks import check_choice, check_least
@@ -11,9 +10,9 @@ from lightning_mem1.data.task_data import TaskDataModule
 from lightning_mem1.environments.qa.composition import Preset
 from lightning_mem1.environments.qa.encyclopedia.questions import WORDINGS, Wording
 from lightning_mem1.environments.qa.encyclopedia.world import Encyclopedia, EncyclopediaSettings
-from lightning_mem1.environments.qa.retrieval.corpus import distinct, passages_of, read_corpus
+from lightning_mem1.environments.qa.retrieval.corpus import Corpus
 from lightning_mem1.environments.qa.retrieval.factory import DENSE_MODEL, check_retriever, make_retriever
-from lightning_mem1.environments.qa.retrieval.passage import Passage, Retriever, Style
+from lightning_mem1.environments.qa.retrieval.passage import Retriever, Style
 from lightning_mem1.environments.qa.retrieval.web import WebSettings
 from lightning_mem1.environments.qa.scoring import RewardKind, Variant
 from lightning_mem1.types import TaskSource
@@ -128,21 +127,16 @@ class QAData(TaskDataModule):
         return QATasks(splits, self._retriever(), seed=self.seed, **self.settings)  # type: ignore[arg-type]
 
     def _retriever(self) -> Retriever:
-        return make_retriever(self.retriever, self._passages, self.index, self.dense_model, self.web)
+        return make_retriever(self.retriever, self._corpus(), self.index, self.dense_model, self.web)
 
-    def _passages(self) -> list[Passage]:
-        if not self.questions:
-            return Encyclopedia(self.encyclopedia.seed, self.encyclopedia.num_passages).passages
+    def _corpus(self) -> Corpus:
         if self.corpus:
-            return distinct(read_corpus(self.corpus))
-        found = distinct(chain(*map(passages_of, self.questions)))
-        if not found:
-            names = ", ".join(f"'{path}'" for path in self.questions)
-            raise ValueError(
-                f"no passages: expected paragraphs with the questions of {names}, got none; set data.corpus to a file "
-                "of passages, or data.retriever to a server"
-            )
-        return found
+            return Corpus.of_file(self.corpus)
+        if self.questions:
+            return Corpus.of_questions(self.questions)
+        seed, size = self.encyclopedia.seed, self.encyclopedia.num_passages
+        name = f"the encyclopedia of {size:,} passages and seed {seed}"
+        return Corpus(name, lambda: Encyclopedia(seed, size).passages)
 
 
 def _paths(given: str | Sequence[str] | None) -> list[str]:

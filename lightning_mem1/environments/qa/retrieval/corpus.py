@@ -2,18 +2,73 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import warnings
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from itertools import chain
+from pathlib import Path
 from typing import Any
 
 from lightning_mem1.environments.qa.answers import unwrapped
+from lightning_mem1.environments.qa.files.content_hash import content_hash
 from lightning_mem1.environments.qa.files.findings import Findings
-from lightning_mem1.environments.qa.files.rows import Row, read_rows
+from lightning_mem1.environments.qa.files.rows import HUB, Row, read_rows
 from lightning_mem1.environments.qa.question_rows import field
 from lightning_mem1.environments.qa.retrieval.passage import Passage, from_contents
 
+VERSION = 1  # of what is read from a file; raise it when the same files give other passages
 TEXTS = ("text", "paragraph_text", "passage", "content")
 TITLES = ("title", "wikipedia_title")
+
+
+class Corpus:
+    """Passages that an index is made of, and what tells them from others.
+
+    Args:
+        name: What they are called in a message.
+        read: Makes them.
+        paths: The files that they are read from; without any they are made each time, and told apart by themselves.
+    """
+
+    def __init__(self, name: str, read: Callable[[], list[Passage]], paths: Sequence[str] = ()) -> None:
+        self.name, self.read, self.paths = name, read, tuple(paths)
+
+    @classmethod
+    def of_file(cls, path: str) -> Corpus:
+        """The passages of a file, see `read_corpus`."""
+        return cls(f"'{path}'", lambda: distinct(read_corpus(path)), [path])
+
+    @classmethod
+    def of_questions(cls, paths: Sequence[str]) -> Corpus:
+        """The paragraphs that come with the questions of some files."""
+        names = ", ".join(f"'{path}'" for path in paths)
+
+        def read() -> list[Passage]:
+            found = distinct(chain(*map(passages_of, paths)))
+            if not found:
+                raise ValueError(
+                    f"no passages: expected paragraphs with the questions of {names}, got none; set data.corpus to a "
+                    "file of passages, or data.retriever to a server"
+                )
+            return found
+
+        return cls(f"the paragraphs of {names}", read, paths)
+
+    def fingerprint(self, remembered: Path | None = None) -> str:
+        """Sixteen hex digits of the content, however the files are called and wherever they lie.
+
+        Args:
+            remembered: A file that keeps the hashes of large files, so that they are read again only when they have
+                changed.
+        """
+        digest = hashlib.sha256(f"reading {VERSION}".encode())
+        if not self.paths:
+            for passage in self.read():
+                digest.update(json.dumps([passage.title, passage.text, passage.url]).encode())
+        for path in self.paths:
+            digest.update((path if path.startswith(HUB) else content_hash(path, remembered)).encode())
+        return digest.hexdigest()[:16]
 
 
 def read_corpus(path: str) -> Iterator[Passage]:
