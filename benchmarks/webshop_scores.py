@@ -68,7 +68,11 @@ def main() -> int:
     print("| --- | --- | --- | --- | --- | --- |")
     for rule in ("canonical", "by_product"):
         source = ShopTasks(
-            options.catalogue, split=rule, strict=options.strict, human_goals=options.human_goals, nouns=options.nouns
+            options.catalogue,
+            split_rule=rule,
+            strict=options.strict,
+            human_goals=options.human_goals,
+            nouns=options.nouns,
         )
         for split in reversed(get_args(Split)):
             one = found[f"{rule}/{split}"] = scores(source, split)

@@ -24,14 +24,12 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
-from math import cos, pi
 from pathlib import Path
 from typing import Any
 
 import lightning as L
 import torch
 from lightning.pytorch.loggers import CSVLogger
-from torch.utils.data import DataLoader
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
 sys.path.insert(0, str(Path(__file__).parent))
@@ -57,8 +55,8 @@ from lightning_mem1.io.atomic_files import write_atomic
 from lightning_mem1.training.trainer import TRAINER_DEFAULTS
 from lightning_mem1.types import StopReason, Task, Trajectory, Turn
 from lightning_mem1.warmstart.model import save
-from lightning_mem1.warmstart.module import SftModule
-from lightning_mem1.warmstart.settings import Optimisation, Stage, WarmStart
+from lightning_mem1.warmstart.settings import Architecture, Optimisation, Stage, WarmStart
+from lightning_mem1.warmstart.train import clone
 
 ROOT = Path(__file__).parents[2]
 MODES = ("mem1", "full", "react")  # those of claim.py that the scripted reader can write
@@ -71,25 +69,6 @@ SHOWN = (
 SHORT = 4  # objectives: longer tasks are played apart, in fewer and longer slots
 
 
-class Timed(SftModule):
-    """The warm start within a budget of seconds: the learning rate falls with the time that is gone."""
-
-    def __init__(self, policy: Any, config: WarmStart, seconds: float) -> None:
-        super().__init__(policy, config)
-        self.seconds, self.first = seconds, 0.0
-
-    def configure_optimizers(self) -> Any:
-        optim, steps = self.config.optim, self.config.stages[0].steps
-
-        def rate(step: int) -> float:
-            self.first = self.first or time.perf_counter()
-            gone = max(step / steps, (time.perf_counter() - self.first) / self.seconds)
-            return min(1.0, (step + 1) / optim.warmup_steps) * (0.525 + 0.475 * cos(pi * min(1.0, gone)))
-
-        optimizer = torch.optim.AdamW(self.parameters(), optim.lr, betas=(0.9, 0.98), weight_decay=optim.weight_decay)
-        return [optimizer], [torch.optim.lr_scheduler.LambdaLR(optimizer, rate)]
-
-
 class Run:
     """The stages, each a method: that of a mode has the mode as its argument.
 
@@ -100,8 +79,6 @@ class Run:
     def __init__(self, options: argparse.Namespace) -> None:
         self.options, self.folder = options, Path(options.output)
         self.start = options.policy or str(self.folder / "policies" / "pretrained")
-        quiet = {"enable_checkpointing": False, "enable_progress_bar": False, "logger": False}
-        self.trainer = {**TRAINER_DEFAULTS, **quiet}
 
     def weights(self) -> dict[str, Any]:
         """A folder with the weights of the GGUF file, dequantised."""
@@ -139,22 +116,27 @@ class Run:
         )
         config = WarmStart(
             output=str(self._policy(mode)),
+            model=Architecture(induction_start=False),  # all layers alike
             stages=[Stage(options.warm_steps, objectives=options.warm_objectives)],
-            optim=Optimisation(options.warm_lr, warmup_steps=20, max_tokens=options.warm_tokens),
+            optim=Optimisation(
+                options.warm_lr,
+                warmup_steps=20,
+                max_tokens=options.warm_tokens,
+                max_seconds=options.warm_seconds,
+            ),
             memory=MEMORY[mode],
             rollout=cli.model.rollout_settings,
             save_every=10**9,
+            accelerator="cpu" if cli.config.trainer.accelerator == "cpu" else "cuda",
+            precision=options.warm_precision,
+            num_workers=options.workers,
         )
-        module = Timed(policy, config, options.warm_seconds)
         restated = NOTATION.get(mode) != "react"
         data = Cloned(asked, policy.tokenizer, config, options.warm_episodes, options.warm_first, restated)
-        many = {"num_workers": options.workers, "prefetch_factor": 8} if options.workers else {}
-        limits = {"max_epochs": 1, "max_time": {"seconds": options.warm_seconds}, "precision": options.warm_precision}
-        trainer = L.Trainer(**self.trainer | limits)
         begun = time.perf_counter()
-        trainer.fit(module, DataLoader(data, batch_size=None, **many))  # type: ignore[arg-type]
+        module = clone(policy, config, data)
         save(policy, config.output)
-        told = {"steps": trainer.global_step, "trajectories": module.num_trajectories, "tokens": module.num_tokens}
+        told = {"steps": module.global_step, "trajectories": module.num_trajectories, "tokens": module.num_tokens}
         return told | {"train_seconds": round(time.perf_counter() - begun, 1)}
 
     def rl(self, mode: str) -> dict[str, Any]:

@@ -33,7 +33,7 @@ from lightning_mem1.policy.loading import BUNDLED, load_tokenizer
 from lightning_mem1.rollout.collect import Episode, collect
 from lightning_mem1.types import Trajectory
 from lightning_mem1.warmstart.demonstrations import qa_play
-from lightning_mem1.warmstart.settings import ExpertData, QAExpert, Stage, WarmStart
+from lightning_mem1.warmstart.settings import DemonstrationSettings, QADemonstrations, Stage, WarmStart
 
 
 def faultless(
@@ -45,9 +45,8 @@ def faultless(
     wording: Wording = "topic",
 ) -> tuple[list[Trajectory], Tags]:
     """Play some test tasks without a mistake, and the names of the blocks."""
-    config = WarmStart(
-        "", memory=mode, data=ExpertData(qa=QAExpert(skill=EXPERT_RESEARCHER, notation=notation, wording=wording))
-    )
+    played = QADemonstrations(skill=EXPERT_RESEARCHER, notation=notation, wording=wording)
+    config = WarmStart("", memory=mode, data=DemonstrationSettings(qa=played))
     config.rollout.max_new_tokens, config.rollout.max_information_tokens = 1024, 384
     source, settings, writer = qa_play(config, Stage(1, objectives=[objectives], hops=[1]), 0)
     tasks = [source.task("test", index) for index in range(min(num_tasks, source.size("test")))]

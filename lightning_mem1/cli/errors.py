@@ -18,11 +18,19 @@ from typing import Any
 
 import yaml
 
+from lightning_mem1.cli.class_errors import explain_class
+from lightning_mem1.cli.parser_messages import key_at, type_name, wrong_value
 from lightning_mem1.io.redaction import redacted, remember, remember_arguments, root
 from lightning_mem1.io.terminal import printable
 
 DEBUG = "LIGHTNING_MEM1_DEBUG"
 MAX_CONFIG_VALUES = 100_000
+DATA_CLASSES = ("QAData", "WebShopData", "TaskDataModule")
+MOVED_DATA_KEYS = {  # old key -> new key
+    "data.split": "data.split_rule",
+    "data.num_passages": "data.encyclopedia.num_passages",
+    "data.world_seed": "data.encyclopedia.seed",
+}
 INTERRUPTED = 130  # what shells use for Ctrl-C
 MOVED = {  # keys of before and what to write now
     "model.window": "model.memory.window, e.g. memory: {mode: window, window: 3}",
@@ -166,6 +174,8 @@ def explain_parsing(message: str, keys: Iterable[str], config: str | None, argv:
     if key := _unknown_key(message):
         if key in MOVED:
             return f"'{key}' in {where(key)} has moved: set {MOVED[key]}"
+        if key in MOVED_DATA_KEYS:
+            return f"key '{key}' in {where(key)} is now '{MOVED_DATA_KEYS[key]}'; rename it"
         nearest = did_you_mean(key, keys)
         return f"unknown key '{key}' in {where(key)}{nearest or '; --help lists the keys'}"
     values = re.findall(r'Parser key "([\w.]+)":\s*\n\s*Expected an? (.+?)\. Got value: (.*)', message)
@@ -173,24 +183,23 @@ def explain_parsing(message: str, keys: Iterable[str], config: str | None, argv:
         name, expected, got = values[-1]
         outer = re.match(r'Parser key "([\w.]+)"', message)
         key = name if not outer or outer[1] == name or name.startswith(f"{outer[1]}.") else f"{outer[1]}.{name}"
-        return f"wrong value for '{key}' in {where(key)}: expected {_type(expected)}, got {got.strip()!r}"
-    if found := re.search(r"Import path ([\w.]+) does not implement protocol (\w+)", message):
-        return (
-            f"class '{found[1]}' in {where(found[1])} is no {found[2]}: expected the methods of "
-            f"lightning_mem1.types.{found[2]} with the same names, arguments and annotations"
-        )
+        return f"wrong value for '{key}' in {where(key)}: expected {type_name(expected)}, got {got.strip()!r}"
+    if line := explain_class(message, where, DATA_CLASSES):
+        return line
+    if value := wrong_value(message):
+        return f"wrong value for '{value[0]}' in {where(value[0])}: expected {value[1]}, got {value[2]}"
     if found := re.search(r"Problem with given class_path '([^']+)':\s*\n\s*(.+)", message):
         return f"cannot use class '{found[1]}' in {where(found[1])}: {found[2].strip()}; mend class_path"
     union = re.search(r'Parser key "([\w.]+)":\s*\n\s*Does not validate .*\n\s*Subtypes: \[(.+)\]\n', message)
     if union and (given := re.findall(r"Given value: (.*)", message)):
-        types = [_type(each).partition("[")[0] for each in re.split(r", (?![^\[]*\])", union[2])]
+        types = [type_name(each).partition("[")[0] for each in re.split(r", (?![^\[]*\])", union[2])]
         return f"wrong value for '{union[1]}' in {where(union[1])}: expected {' or '.join(types)}, got {given[-1]}"
     return f"cannot read the settings in {where('')}: {' '.join(message.split())[:300]}"
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """'; did you mean ...?' with the nearest of the known names, or nothing."""
-    known = list(known)
+    known = [key for key in known if key != name]  # a key of another class may have this very name
     siblings = [k for k in known if k.rpartition(".")[0] == name.rpartition(".")[0]]
     same_ending = [k for k in known if k.rpartition(".")[2] == name.rpartition(".")[2]]
     nearest = (
@@ -204,9 +213,9 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
 def _unknown_key(message: str) -> str | None:
     """The dotted key that no setting has, None when the message is about something else."""
     if found := re.search(r"Group '([\w.]+)' does not accept option '([\w.]+)'", message):
-        return f"{found[1]}.{found[2]}"
+        return f"{key_at(message, found.start())}.{found[1]}.{found[2]}".removeprefix(".")
     if found := re.search(r"unrecognized arguments: --([\w.]+)", message):
-        return found[1]
+        return f"{key_at(message, found.start())}.{found[1]}".removeprefix(".")
     if found := re.search(r"Option '([\w.]+)' is not accepted", message):
         outer = re.match(r'Parser key "([\w.]+)"', message)
         return f"{outer[1]}.{found[1]}" if outer else found[1]
@@ -219,9 +228,11 @@ def _where(key: str, config: str | None, argv: Sequence[str]) -> str:
     spoken_of = any(_speaks_of(name, value, key) for name, value in _options(argv))
     if config is None or not Path(config).is_file() or spoken_of:
         return "the command line"
-    for number, line in enumerate(Path(config).read_text(encoding="utf-8").splitlines(), start=1):
-        if last and re.search(rf"\b{re.escape(last)}\b", line):
-            return f"'{config}', line {number}"
+    lines = Path(config).read_text(encoding="utf-8").splitlines()
+    for name in filter(None, (key, last)):  # a class stands there with its module
+        for number, line in enumerate(lines, start=1):
+            if re.search(rf"\b{re.escape(name)}\b", line):
+                return f"'{config}', line {number}"
     return f"'{config}'"
 
 
@@ -243,12 +254,3 @@ def _speaks_of(name: str, value: str, key: str) -> bool:
         return False
     inside = key.removeprefix(f"{name}.") if key.startswith(f"{name}.") else key
     return f".{name}".endswith(f".{key}") or bool(re.search(rf"(?<![\w.]){re.escape(inside)}(?![\w.])", value))
-
-
-def _type(text: str) -> str:
-    """``<class 'float'>`` -> float; ``typing.Literal['a', 'b']`` -> one of 'a', 'b'."""
-    if found := re.fullmatch(r"<class '([\w.]+)'>", text):
-        return found[1].rpartition(".")[2]
-    if found := re.fullmatch(r"typing\.Literal\[(.+)\]", text):
-        return f"one of {found[1]}"
-    return text

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import dataclasses
 import inspect
 import os
 import re
@@ -82,7 +83,7 @@ class CommandLine(LightningCLI):
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Add the settings of every command."""
-        parser.set_defaults({"data": {"class_path": "lightning_mem1.data.webshop.WebShopData"}})
+        parser.set_defaults({"data": {"class_path": "WebShopData"}})
         parser.add_argument(
             "--ckpt_path", type=str | None, default=None, help="Resume or use this checkpoint, or the 'last' one."
         )
@@ -176,8 +177,19 @@ def checked_name(experiment: str) -> str:
 def known_keys(parser: Any) -> list[str]:
     """All keys of the settings, dotted, without ``init_args``."""
     keys = list(flat(parser.get_defaults().as_dict()))
-    keys += [f"data.{name}" for kind in (WebShopData, QAData) for name in inspect.signature(kind).parameters]
+    keys += [f"data.{name}" for kind in (TaskDataModule, WebShopData, QAData) for name in _arguments(kind)]
     return sorted({key.replace(".init_args", "") for key in keys} | {"model", "data", "trainer"})
+
+
+def _arguments(kind: type) -> list[str]:
+    """Names of a class's own arguments, those inside a group dotted."""
+    names = []
+    for parameter in inspect.signature(kind).parameters.values():
+        if parameter.kind != parameter.VAR_KEYWORD:
+            names.append(parameter.name)
+        if dataclasses.is_dataclass(parameter.default):
+            names += [f"{parameter.name}.{field.name}" for field in dataclasses.fields(parameter.default)]
+    return names
 
 
 def flat(settings: dict[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -7,9 +7,8 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from lightning_mem1.environments.qa.retrieval.bm25 import BM25, built
-from lightning_mem1.environments.qa.retrieval.corpus import distinct, read_corpus
-from lightning_mem1.environments.qa.retrieval.dense import Dense
+from lightning_mem1.environments.qa.retrieval.corpus import Corpus
+from lightning_mem1.environments.qa.retrieval.factory import make_retriever
 from lightning_mem1.environments.qa.retrieval.server import server
 
 
@@ -47,12 +46,4 @@ def load(kind: str, corpus: str | None, index: str | None, model: str) -> Any:
     """
     if corpus is None and index is None:
         raise ValueError("nothing to serve: expected --corpus or --index, got neither")
-
-    def passages() -> Any:
-        if corpus is None:
-            raise FileNotFoundError(f"no index in '{index}': give --corpus as well to make it")
-        return distinct(read_corpus(corpus))
-
-    if kind == "bm25":
-        return built(BM25, passages, index)
-    return built(Dense, passages, index, model=model)
+    return make_retriever(kind, None if corpus is None else Corpus.of_file(corpus), index, model)

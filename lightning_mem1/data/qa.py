@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import chain
+from typing import Any
 
 from lightning_mem1.checks import check_choice, check_least
 from lightning_mem1.data.task_data import TaskDataModule
 from lightning_mem1.environments.qa.composition import Preset
 from lightning_mem1.environments.qa.encyclopedia.questions import WORDINGS, Wording
-from lightning_mem1.environments.qa.retrieval.bm25 import BM25, built
+from lightning_mem1.environments.qa.encyclopedia.world import Encyclopedia, EncyclopediaSettings
+from lightning_mem1.environments.qa.retrieval.corpus import Corpus
+from lightning_mem1.environments.qa.retrieval.factory import DENSE_MODEL, check_retriever, make_retriever
 from lightning_mem1.environments.qa.retrieval.passage import Retriever, Style
-from lightning_mem1.environments.qa.retrieval.web import Web, WebSettings
+from lightning_mem1.environments.qa.retrieval.web import WebSettings
 from lightning_mem1.environments.qa.scoring import RewardKind, Variant
 from lightning_mem1.types import TaskSource
 
@@ -38,8 +40,7 @@ class QAData(TaskDataModule):
         weights: Share of each set in a mixed composition, by file name without its ending; null takes everything.
         hops: Facts to be put together in a question of the encyclopedia.
         wording: How the encyclopedia asks: question, or topic ("Odo Lin home town?").
-        num_passages: Size of the encyclopedia.
-        world_seed: Draws the encyclopedia.
+        encyclopedia: The generated world: its size and its seed.
         turns_per_task: Turns the agent has; null for three per objective and one for the answer, at least 6.
         top_k: Passages of a reply.
         style: compact, or release for published checkpoints (questions and documents as MEM1's code writes them).
@@ -47,12 +48,7 @@ class QAData(TaskDataModule):
         variant: How answers are compared: fixed (SQuAD), official (the public MEM1 code) or numbered (fixed, where the
                 agent may write an answer's number before it, ``1 odo lin 2 trier``).
         max_question_chars: Longer questions are left out.
-        tasks_per_step: Different tasks in one rl_step, over all ranks.
-        group_size: Episodes of each task.
-        num_rl_steps: Collect-and-update iterations of the whole run, resumed parts included; null for no end.
-        num_val_tasks: Validation tasks, spread evenly over the split; the same ones each time.
-        val_batch_size: Validation tasks played at once on one rank.
-        seed: Of the order of tasks; null takes `seed_everything`'s.
+        stream: How tasks are fed, see `TaskDataModule`: tasks_per_step, group_size, num_rl_steps and so on.
     """
 
     def __init__(
@@ -64,28 +60,22 @@ class QAData(TaskDataModule):
         index: str | None = None,
         retriever: str = "bm25",
         web: WebSettings = WebSettings(),  # noqa: B008
-        dense_model: str = "intfloat/e5-base-v2",
+        dense_model: str = DENSE_MODEL,
         objectives: int | list[int] | dict[int, int] = 2,
         compose: Preset = "mixed",
         weights: dict[str, float] | None = None,
         hops: list[int] | None = None,
         wording: Wording = "question",
-        num_passages: int = 5400,
-        world_seed: int = 0,
+        encyclopedia: EncyclopediaSettings = EncyclopediaSettings(),  # noqa: B008
         turns_per_task: int | None = None,
         top_k: int = 3,
         style: Style = "compact",
         reward: RewardKind = "em",
         variant: Variant = "fixed",
         max_question_chars: int = 2000,
-        tasks_per_step: int = 8,
-        group_size: int = 8,
-        num_rl_steps: int | None = 40,
-        num_val_tasks: int = 100,
-        val_batch_size: int = 128,
-        seed: int | None = None,
+        **stream: Any,
     ) -> None:
-        super().__init__(None, tasks_per_step, group_size, num_rl_steps, num_val_tasks, val_batch_size, seed)
+        super().__init__(source=None, **stream)
         check_least("data.top_k", top_k, 1)
         if turns_per_task is not None:
             check_least("data.turns_per_task", turns_per_task, 1)
@@ -93,19 +83,19 @@ class QAData(TaskDataModule):
             raise ValueError(
                 "val_questions, test_questions and corpus belong to data.questions, got none: give it or drop them"
             )
+        if questions is not None and not questions:
+            raise ValueError(
+                "data.questions is empty: expected at least 1 file, got none; null for the generated encyclopedia"
+            )
         check_choice("wording", wording, WORDINGS, "data.wording")
         if questions is not None and wording != "question":
             raise ValueError(f"data.wording belongs to the generated encyclopedia, got '{wording}'; drop it")
-        if retriever not in ("bm25", "dense", "web") and not retriever.startswith(("http://", "https://")):
-            raise ValueError(
-                f"unknown retriever: expected bm25, dense, web or an address, got '{retriever}'; set data.retriever"
-            )
-        self.questions, self.corpus, self.index = _paths(questions), corpus, index
+        check_retriever(retriever)
+        self.questions, self.corpus = _paths(questions), corpus
         self.val_questions = None if val_questions is None else _paths(val_questions)
         self.test_questions = None if test_questions is None else _paths(test_questions)
-        self.retriever, self.web, self.dense_model = retriever, web, dense_model
-        self.wording = wording
-        self.hops, self.num_passages, self.world_seed = hops or [1, 2], num_passages, world_seed
+        self.retriever, self.index, self.dense_model, self.web = retriever, index, dense_model, web
+        self.hops, self.wording, self.encyclopedia = hops or [1, 2], wording, encyclopedia
         self.max_question_chars = max_question_chars
         self.settings = {
             "objectives": objectives,
@@ -129,34 +119,24 @@ class QAData(TaskDataModule):
         from lightning_mem1.environments.qa.tasks import EncyclopediaTasks, QATasks
 
         if not self.questions:
-            server = self._server() if self.retriever != "bm25" else None
-            return EncyclopediaTasks(
-                self.world_seed, self.num_passages, self.hops, server, self.wording, **self.settings
-            )
+            seed, size = self.encyclopedia.seed, self.encyclopedia.num_passages
+            own = self.retriever == "bm25" and self.index is None
+            searched = None if own else self._retriever()
+            return EncyclopediaTasks(seed, size, self.hops, searched, self.wording, **self.settings)
         splits = split_questions(self.questions, self.val_questions, self.test_questions, self.max_question_chars)
-        return QATasks(splits, self._server(), seed=self.seed, **self.settings)  # type: ignore[arg-type]
+        return QATasks(splits, self._retriever(), seed=self.seed, **self.settings)  # type: ignore[arg-type]
 
-    def _server(self) -> Retriever:
-        from lightning_mem1.environments.qa.encyclopedia.world import Encyclopedia
-        from lightning_mem1.environments.qa.retrieval.corpus import distinct, passages_of, read_corpus
+    def _retriever(self) -> Retriever:
+        return make_retriever(self.retriever, self._corpus(), self.index, self.dense_model, self.web)
 
-        if self.retriever.startswith("http"):
-            from lightning_mem1.environments.qa.retrieval.remote import RemoteRetriever
-
-            return RemoteRetriever(self.retriever)
-        if self.retriever == "web":
-            return Web(self.web)
-
-        def passages():  # type: ignore[no-untyped-def]
-            if not self.questions:
-                return Encyclopedia(self.world_seed, self.num_passages).passages
-            return distinct(read_corpus(self.corpus) if self.corpus else chain(*map(passages_of, self.questions)))
-
-        if self.retriever == "dense":
-            from lightning_mem1.environments.qa.retrieval.dense import Dense
-
-            return built(Dense, passages, self.index, model=self.dense_model)
-        return built(BM25, passages, self.index)
+    def _corpus(self) -> Corpus:
+        if self.corpus:
+            return Corpus.of_file(self.corpus)
+        if self.questions:
+            return Corpus.of_questions(self.questions)
+        seed, size = self.encyclopedia.seed, self.encyclopedia.num_passages
+        name = f"the encyclopedia of {size:,} passages and seed {seed}"
+        return Corpus(name, lambda: Encyclopedia(seed, size).passages)
 
 
 def _paths(given: str | Sequence[str] | None) -> list[str]:

@@ -148,7 +148,7 @@ class TaskDataModule(LightningDataModule):
         """Build the source; subclasses that know their environment override this."""
         raise ValueError(
             "no task source: expected data.init_args.source with a class_path, got null; name one, or use "
-            "data.class_path lightning_mem1.data.webshop.WebShopData"
+            "data.class_path WebShopData"
         )
 
     def files(self) -> list[str]:

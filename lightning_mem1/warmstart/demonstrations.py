@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
 
-from torch.utils.data import IterableDataset
+from torch.utils.data import IterableDataset, get_worker_info
 
 from lightning_mem1.context.formats import PRESETS, PromptFormat
 from lightning_mem1.context.tags import Tags
@@ -42,17 +42,19 @@ class Demonstrations(IterableDataset[list[Trajectory]]):
         self.config, self.tokenizer = config, tokenizer
 
     def __iter__(self) -> Iterator[list[Trajectory]]:
-        data, step = self.config.data, 0
-        for stage in self.config.stages:
-            plays: list[tuple[Play, int]] = []
-            for _ in range(stage.steps):
-                if step % data.steps_per_world == 0 or not plays:
-                    seed = data.first_seed + step // data.steps_per_world
-                    plays = self._plays(stage, seed)
-                rng = random.Random(f"{self.config.seed}/{step}")
-                played = [t for play, num_episodes in plays for t in self._trajectories(play, num_episodes, rng)]
-                yield [t for t in played if _worth_cloning(t, data.min_reward)]
-                step += 1
+        data, made_for = self.config.data, None
+        plays: list[tuple[Play, int]] = []
+        worker = get_worker_info()  # loader workers take turns, so that no step is played twice
+        first, stride = (worker.id, worker.num_workers) if worker else (0, 1)
+        stages = [(number, stage) for number, stage in enumerate(self.config.stages) for _ in range(stage.steps)]
+        for step in range(first, len(stages), stride):
+            number, stage = stages[step]
+            seed = data.first_seed + step // data.steps_per_world
+            if made_for != (number, seed):
+                made_for, plays = (number, seed), self._plays(stage, seed)
+            rng = random.Random(f"{self.config.seed}/{step}")
+            played = [t for play, num_episodes in plays for t in self._trajectories(play, num_episodes, rng)]
+            yield [t for t in played if _worth_cloning(t, data.min_reward)]
 
     def _plays(self, stage: Stage, seed: int) -> list[tuple[Play, int]]:
         """The worlds of a seed, those that the stage plays in, and how many episodes it plays in each."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from lightning_mem1.policy.loading import load_tokenizer
+from lightning_mem1.policy.merged import Merged
 from lightning_mem1.policy.policy import Policy
 from lightning_mem1.warmstart.demonstrations import tokenizer_texts
 from lightning_mem1.warmstart.induction import start_with_induction
@@ -46,8 +47,9 @@ def make_model(architecture: Architecture, vocab_size: int) -> Any:
 
 
 def save(policy: Policy, folder: str) -> None:
-    """Write weights (as float16, the tied head once) and tokenizer."""
-    weights = policy.causal_lm.state_dict()
-    half = {name: tensor.half() for name, tensor in weights.items() if name != "lm_head.weight"}
-    policy.causal_lm.save_pretrained(folder, state_dict=half, safe_serialization=True)
+    """Write weights (as float16, a tied head once) and tokenizer; an adapter is merged into what is written."""
+    model = Merged(policy.causal_lm).model
+    once = {"lm_head.weight"} if model.config.tie_word_embeddings else set()
+    half = {name: tensor.half() for name, tensor in model.state_dict().items() if name not in once}
+    model.save_pretrained(folder, state_dict=half, safe_serialization=True)
     policy.tokenizer.save_pretrained(folder)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -31,22 +32,40 @@ class SftModule(L.LightningModule):
         self.automatic_optimization = False
         self.started = time.perf_counter()
         self.num_tokens = self.num_trajectories = 0
+        self._first_step_at: float | None = None
+        self._rate = (-1, 1.0)  # step, part of the learning rate: the same for every group of weights
 
     def configure_optimizers(self) -> Any:
         """AdamW without decay on vectors; warm-up, then cosine to a twentieth."""
         optim, steps = self.config.optim, sum(stage.steps for stage in self.config.stages)
         groups: dict[tuple[float, float], list[nn.Parameter]] = {}
         for name, parameter in self.policy.causal_lm.named_parameters():
+            if not parameter.requires_grad:  # the base of an adapter
+                continue
             lr = optim.lr * (optim.circuit_lr if self._in_circuit(name) else 1.0)
             groups.setdefault((lr, optim.weight_decay if parameter.ndim > 1 else 0.0), []).append(parameter)
         settings = [{"params": group, "lr": lr, "weight_decay": decay} for (lr, decay), group in groups.items()]
         optimizer = torch.optim.AdamW(settings, lr=optim.lr, betas=(0.9, 0.98))
+        if optim.max_seconds is not None:
+            return [optimizer], [torch.optim.lr_scheduler.LambdaLR(optimizer, self._timed_rate)]
         warmup = torch.optim.lr_scheduler.LinearLR(optimizer, 0.02, 1.0, optim.warmup_steps)
         cosine = torch.optim.lr_scheduler.CosineAnnealingLR(
             optimizer, max(1, steps - optim.warmup_steps), eta_min=optim.lr / 20
         )
         schedule = torch.optim.lr_scheduler.SequentialLR(optimizer, [warmup, cosine], [optim.warmup_steps])
         return [optimizer], [schedule]
+
+    def _timed_rate(self, step: int) -> float:
+        """The same course by the clock: warm-up, then cosine to a twentieth over the time or the steps."""
+        optim, steps = self.config.optim, sum(stage.steps for stage in self.config.stages)
+        assert optim.max_seconds is not None
+        if step != self._rate[0]:
+            now = time.perf_counter()
+            self._first_step_at = self._first_step_at or now
+            gone = min(1.0, max(step / steps, (now - self._first_step_at) / optim.max_seconds))
+            rate = min(1.0, (step + 1) / optim.warmup_steps) * (0.525 + 0.475 * math.cos(math.pi * gone))
+            self._rate = (step, rate)
+        return self._rate[1]
 
     def _in_circuit(self, name: str) -> bool:
         attention = any(f".layers.{layer}.self_attn." in name for layer in (0, 1))

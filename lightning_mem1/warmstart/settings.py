@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Literal
 
 from lightning_mem1.checks import check_choice, check_least
 from lightning_mem1.context.memory import MemoryMode
@@ -12,6 +13,7 @@ from lightning_mem1.environments.qa.encyclopedia.questions import WORDINGS, Word
 from lightning_mem1.environments.qa.scripted_researcher.notation import NOTATIONS, NUMBERED, Notation
 from lightning_mem1.environments.qa.scripted_researcher.researcher import ResearcherSkill as Research
 from lightning_mem1.environments.webshop.scripted_shopper import ShopperSkill as Shopping
+from lightning_mem1.policy.policy import LoraSettings
 from lightning_mem1.rollout.settings import RolloutSettings
 
 
@@ -73,7 +75,7 @@ class Stage:
 
 
 @dataclass
-class ShopExpert:
+class ShopDemonstrations:
     """What the scripted shopper plays.
 
     Args:
@@ -88,7 +90,7 @@ class ShopExpert:
 
 
 @dataclass
-class QAExpert:
+class QADemonstrations:
     """What the scripted researcher plays.
 
     Args:
@@ -125,7 +127,7 @@ class QAExpert:
 
 
 @dataclass
-class ExpertData:
+class DemonstrationSettings:
     """What is cloned: play in worlds that are drawn anew every few steps.
 
     Args:
@@ -143,8 +145,8 @@ class ExpertData:
     steps_per_world: int = 20
     slip: float = 0.0
     min_reward: float | None = None
-    shop: ShopExpert = field(default_factory=ShopExpert)
-    qa: QAExpert = field(default_factory=QAExpert)
+    shop: ShopDemonstrations = field(default_factory=ShopDemonstrations)
+    qa: QADemonstrations = field(default_factory=QADemonstrations)
 
 
 @dataclass
@@ -159,6 +161,8 @@ class Optimisation:
         weight_decay: Decoupled weight decay of matrices.
         max_grad_norm: Gradient clipping.
         max_tokens: Trained tokens of one forward pass (more passes are accumulated).
+        max_seconds: Ends the training after this time; the learning rate then falls with the part of the time or of the
+            steps that is gone, whichever is larger. null for no limit.
     """
 
     lr: float = 6e-4
@@ -167,6 +171,11 @@ class Optimisation:
     weight_decay: float = 0.01
     max_grad_norm: float = 1.0
     max_tokens: int = 4096
+    max_seconds: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.max_seconds is not None and not self.max_seconds > 0:
+            raise ValueError(f"warmstart.optim.max_seconds must be above 0, got {self.max_seconds}; null for no limit")
 
 
 @dataclass
@@ -189,6 +198,10 @@ class WarmStart:
         num_val_tasks: Greedy episodes on the validation tasks of the default shop and of the default encyclopedia at
             the end.
         save_every: Steps between two savings of the policy as it is, so that an interrupted run leaves something.
+        lora: Trains an adapter in place of every weight; what is written has it merged in. null for every weight.
+        accelerator: Where it trains and validates: cpu, cuda, or auto (cuda where there is one).
+        precision: Of the forward and backward passes, as Lightning's trainer names it: 32-true, bf16-mixed.
+        num_workers: Processes in which the experts play; 0 plays in this one.
     """
 
     output: str
@@ -196,16 +209,22 @@ class WarmStart:
     tokenizer: str | None = None
     init_from: str | None = None
     model: Architecture = field(default_factory=Architecture)
-    data: ExpertData = field(default_factory=ExpertData)
+    data: DemonstrationSettings = field(default_factory=DemonstrationSettings)
     stages: list[Stage] = field(default_factory=lambda: [Stage(1000)])
     optim: Optimisation = field(default_factory=Optimisation)
     memory: MemorySetting = "mem1"
     rollout: RolloutSettings = field(default_factory=lambda: RolloutSettings(prompt="brief", max_new_tokens=128))
     num_val_tasks: int = 100
     save_every: int = 200
+    lora: LoraSettings | None = None
+    accelerator: Literal["cpu", "cuda", "auto"] = "cpu"
+    precision: str = "32-true"
+    num_workers: int = 1
 
     def __post_init__(self) -> None:
         mode = self.mode
+        check_choice("accelerator", self.accelerator, ("cpu", "cuda", "auto"), "warmstart.accelerator")
+        check_least("warmstart.num_workers", self.num_workers, 0)
         if self.data.qa.notation == "react" and mode.name != "full":
             raise ValueError(
                 "warmstart.data.qa.notation react leaves the answers in the history, got warmstart.memory "

@@ -9,10 +9,12 @@ and hold no ids to learn from.
 from __future__ import annotations
 
 import time
+from datetime import timedelta
 from statistics import fmean
 
 import lightning as L
-from torch.utils.data import DataLoader
+import torch
+from torch.utils.data import DataLoader, Dataset
 
 from lightning_mem1.data.task_data import spread_indices
 from lightning_mem1.engine.local.engine import LocalEngine
@@ -22,6 +24,7 @@ from lightning_mem1.policy.policy import Policy
 from lightning_mem1.rollout.budget import longest_of
 from lightning_mem1.rollout.collect import Episode, collect
 from lightning_mem1.rollout.settings import greedy
+from lightning_mem1.types import Trajectory
 from lightning_mem1.warmstart.demonstrations import Demonstrations, qa_play, shop_play
 from lightning_mem1.warmstart.model import make_model, make_tokenizer, save
 from lightning_mem1.warmstart.model_card import write_card
@@ -64,34 +67,61 @@ def train(config: WarmStart, command: str = "") -> dict[str, float]:
     """Make a policy and write it to `config.output` with a model card; return its validation numbers."""
     L.seed_everything(config.seed, verbose=False)
     if config.init_from:
-        policy = Policy.load(config.init_from)
+        policy = Policy.load(config.init_from, lora=config.lora)
         tokenizer = policy.tokenizer
     else:
         tokenizer = make_tokenizer(config)
-        policy = Policy(make_model(config.model, len(tokenizer)), tokenizer, source=config.output)
-    module = SftModule(policy, config)
+        policy = Policy(make_model(config.model, len(tokenizer)), tokenizer, config.lora, source=config.output)
+    module = clone(policy, config, Demonstrations(config, tokenizer))
+    seconds = time.perf_counter() - module.started
+    save(policy, config.output)
+    written = Policy.load(config.output)  # what is scored is what was written
+    numbers = validate(written.to("cuda" if _on_gpu(config) else "cpu"), config)
+    parameters = sum(p.numel() for p in written.parameters()) / 1e6
+    size = {"parameters": parameters, "vocab": len(tokenizer), "tokens": module.num_tokens / 1e6, "seconds": seconds}
+    write_card(config, {**numbers, **size, "cloned": module.num_trajectories}, command)
+    return numbers
+
+
+def clone(policy: Policy, config: WarmStart, demonstrations: Dataset[list[Trajectory]]) -> SftModule:
+    """Train a policy on demonstrations, one list of trajectories a step.
+
+    Args:
+        policy: What is trained, in place.
+        config: Of its settings those of the optimiser, the trainer and the memory mode.
+        demonstrations: Trajectories by step; `Demonstrations`, or a data set of one's own.
+
+    Returns:
+        The module, which has counted what was cloned.
+
+    Raises:
+        ValueError: there was nothing to clone.
+    """
+    module, on_gpu, seconds = SftModule(policy, config), _on_gpu(config), config.optim.max_seconds
     trainer = L.Trainer(
-        accelerator="cpu",
+        accelerator="cuda" if on_gpu else "cpu",
         devices=1,
-        deterministic=True,  # gradients of gathered keys are summed in a fixed order: same threads, same weights
+        precision=config.precision,  # type: ignore[arg-type]
+        # gradients of gathered keys are summed in a fixed order: same threads, same weights
+        deterministic=not on_gpu,
         max_epochs=1,
+        max_time=None if seconds is None else timedelta(seconds=seconds),
         logger=False,
         enable_checkpointing=False,
         enable_progress_bar=False,
         enable_model_summary=False,
         use_distributed_sampler=False,
     )
-    loader = DataLoader(Demonstrations(config, tokenizer), batch_size=None, num_workers=1, prefetch_factor=4)
-    trainer.fit(module, loader)
+    workers = config.num_workers
+    ahead = {"num_workers": workers, "prefetch_factor": 4} if workers else {}
+    trainer.fit(module, DataLoader(demonstrations, batch_size=None, **ahead))  # type: ignore[arg-type]
     if not module.num_trajectories:
         raise ValueError(
             "nothing to clone: expected expert trajectories with a valid turn and a reward of at least "
             f"{config.data.min_reward}, got none; lower warmstart.data.min_reward or warmstart.data.slip"
         )
-    seconds = time.perf_counter() - module.started
-    save(policy, config.output)
-    numbers = validate(Policy.load(config.output), config)  # what is scored is what was written
-    parameters = sum(p.numel() for p in policy.parameters()) / 1e6
-    size = {"parameters": parameters, "vocab": len(tokenizer), "tokens": module.num_tokens / 1e6, "seconds": seconds}
-    write_card(config, {**numbers, **size, "cloned": module.num_trajectories}, command)
-    return numbers
+    return module
+
+
+def _on_gpu(config: WarmStart) -> bool:
+    return config.accelerator == "cuda" or (config.accelerator == "auto" and torch.cuda.is_available())

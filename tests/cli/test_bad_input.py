@@ -132,7 +132,7 @@ def test_a_wrong_key_of_a_config_is_named_with_its_line(config, capsys, keys, va
         ),
         (
             "--data.init_args.source.class_path=tiny_tasks.RankedEnv",
-            "class 'tiny_tasks.RankedEnv' in the command line is no TaskSource: expected the methods of",
+            "class 'tiny_tasks.RankedEnv' in the command line is no TaskSource: method 'env' is missing; ",
         ),
         ("--data.num_rl_steps=0", "data.num_rl_steps too small: expected at least 1, got 0; set data.num_rl_steps"),
         ("--model.engine.num_slots=0", "model.engine.num_slots too small: expected at least 1, got 0"),
@@ -182,12 +182,12 @@ def test_a_config_without_keys_is_refused(config, capsys):
 
 
 def test_a_missing_catalogue_is_one_line(config, capsys):
-    edit(config, "data", value={"class_path": "lightning_mem1.data.webshop.WebShopData"})
+    edit(config, "data", value={"class_path": "WebShopData"})
     assert "nowhere" in failure(capsys, config, "--data.catalogue=nowhere")
 
 
 def test_untidy_listings_of_official_files_are_refused(config, capsys):
-    edit(config, "data", value={"class_path": "lightning_mem1.data.webshop.WebShopData"})
+    edit(config, "data", value={"class_path": "WebShopData"})
     assert failure(capsys, config, "--data.catalogue=files", "--data.marketplace=true") == (
         "marketplace restyles the generated catalogue, got the files of files: drop data.marketplace or data.catalogue"
     )
@@ -195,7 +195,7 @@ def test_untidy_listings_of_official_files_are_refused(config, capsys):
 
 def test_an_empty_catalogue_is_one_line(config, capsys, tmp_path):
     (tmp_path / "empty").mkdir()
-    edit(config, "data", value={"class_path": "lightning_mem1.data.webshop.WebShopData"})
+    edit(config, "data", value={"class_path": "WebShopData"})
     assert "empty" in failure(capsys, config, f"--data.catalogue={tmp_path / 'empty'}")
 
 
@@ -204,7 +204,7 @@ def test_a_malformed_product_is_one_line(config, capsys, tmp_path):
     folder.mkdir()
     (folder / "items_shuffle.json").write_text('[{"asin": "B000000001"}]')
     (folder / "items_ins_v2.json").write_text("{}")
-    edit(config, "data", value={"class_path": "lightning_mem1.data.webshop.WebShopData"})
+    edit(config, "data", value={"class_path": "WebShopData"})
     assert failure(capsys, config, f"--data.catalogue={folder}") == (
         f"malformed product in {folder / 'items_shuffle.json'}, entry 0: expected name as a text, got None "
         "(1 of 1 entries are malformed): mend the file or set data.skip_malformed true"

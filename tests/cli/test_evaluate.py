@@ -29,8 +29,8 @@ def questions(config):
     """The small config, asking questions of a small encyclopedia."""
     content = yaml.safe_load(Path(config).read_text())
     content["model"]["rollout"]["format"] = "qa"
-    settings = {"num_passages": 60, "hops": [1], "objectives": 2}
-    content["data"] = {"class_path": "lightning_mem1.data.qa.QAData", "init_args": settings}
+    settings = {"encyclopedia": {"num_passages": 60}, "hops": [1], "objectives": 2}
+    content["data"] = {"class_path": "QAData", "init_args": settings}
     Path(config).write_text(yaml.safe_dump(content))
     return config
 

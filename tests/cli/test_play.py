@@ -126,8 +126,8 @@ def test_a_human_who_knows_the_answers_is_paid_for_them(config, capsys, monkeypa
 
     content = yaml.safe_load(Path(config).read_text())
     content["model"]["rollout"]["format"] = "qa"
-    settings = {"num_passages": 60, "hops": [1], "objectives": 2}
-    content["data"] = {"class_path": "lightning_mem1.data.qa.QAData", "init_args": settings}
+    settings = {"encyclopedia": {"num_passages": 60}, "hops": [1], "objectives": 2}
+    content["data"] = {"class_path": "QAData", "init_args": settings}
     Path(config).write_text(yaml.safe_dump(content))
     task = EncyclopediaTasks(0, 60, (1,), objectives=2).task("val", 1)
     answers = "; ".join(objective.answers[0] for objective in task.objectives)

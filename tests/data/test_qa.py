@@ -11,6 +11,7 @@ from lightning_mem1.callbacks import MetricsCallback
 from lightning_mem1.cli import fit
 from lightning_mem1.data.qa import QAData
 from lightning_mem1.engine.local.engine import EngineSettings
+from lightning_mem1.environments.qa.encyclopedia.world import EncyclopediaSettings
 from lightning_mem1.environments.qa.retrieval.web import KEY
 from lightning_mem1.environments.qa.tasks import EncyclopediaTasks, ask, turn_budget
 from lightning_mem1.environments.qa.web_env import WebEnv
@@ -19,7 +20,7 @@ from lightning_mem1.types import Objective
 
 ROOT = Path(__file__).parents[2]
 REAL = ROOT.parent / "shared" / "data" / "qa"
-SMALL = {"num_passages": 300, "world_seed": 3, "seed": 0, "num_val_tasks": 4}
+SMALL = {"encyclopedia": EncyclopediaSettings(300, seed=3), "seed": 0, "num_val_tasks": 4}
 
 
 def numbers(data, steps):
@@ -118,7 +119,7 @@ def test_metrics_of_questions_are_logged_in_training_and_validation(make_module,
 
 def test_the_command_line_keeps_the_settings_of_questions_apart_from_those_of_the_shop(tmp_path, capsys):
     path = tmp_path / "c.yaml"
-    path.write_text(yaml.safe_dump({"data": {"class_path": "lightning_mem1.data.qa.QAData"}}))
+    path.write_text(yaml.safe_dump({"data": {"class_path": "QAData"}}))
     assert fit_module(path, "--print_config", "--data.objectives={1: 1, 9: 2}", "--data.web.mode=replay") == 0
     shown = yaml.safe_load(capsys.readouterr().out)["data"]["init_args"]
     assert shown["turns_per_task"] is None and "max_turns" not in shown
@@ -128,7 +129,7 @@ def test_the_command_line_keeps_the_settings_of_questions_apart_from_those_of_th
 
 def test_a_misspelled_setting_of_questions_is_answered_with_the_nearest_one(tmp_path, capsys):
     path = tmp_path / "c.yaml"
-    content = {"data": {"class_path": "lightning_mem1.data.qa.QAData", "init_args": {"objectivs": 2}}}
+    content = {"data": {"class_path": "QAData", "init_args": {"objectivs": 2}}}
     path.write_text(yaml.safe_dump(content))
     assert fit_module(path) == 1
     assert "objectives" in capsys.readouterr().err

@@ -29,7 +29,7 @@ SMALL = "--warmstart.data.qa.num_passages=60", "--warmstart.num_val_tasks=1"
 WARM = "base", "warmstart", "chained", "haste", "cloning"
 STAGES = [{"steps": 1, "shop_episodes": 0, "qa_episodes": 1, "objectives": [2]}]
 TRAINED = "--data.tasks_per_step=1", "--data.group_size=2", "--data.num_rl_steps=1", "--data.num_val_tasks=1"
-PLAYED = "--data.num_passages=300", "--model.rollout.max_new_tokens=12"
+PLAYED = "--data.encyclopedia.num_passages=300", "--model.rollout.max_new_tokens=12"
 
 
 def here(command, log):

@@ -4,25 +4,35 @@ import re
 import pytest
 import torch
 from safetensors.torch import load_file
+from torch.utils.data import DataLoader
 
 from lightning_mem1.cli.warmstart import main
 from lightning_mem1.context.contexts import drift
 from lightning_mem1.environments.qa.scripted_researcher.researcher import EXPERT_RESEARCHER
-from lightning_mem1.policy.policy import Policy
+from lightning_mem1.policy.policy import LoraSettings, Policy
 from lightning_mem1.training.layouts.collate import collate
 from lightning_mem1.warmstart.demonstrations import Demonstrations, qa_play
-from lightning_mem1.warmstart.model import make_model, make_tokenizer
+from lightning_mem1.warmstart.model import make_model, make_tokenizer, save
 from lightning_mem1.warmstart.model_card import made_before
 from lightning_mem1.warmstart.module import SftModule, cloned
-from lightning_mem1.warmstart.settings import Architecture, ExpertData, QAExpert, ShopExpert, Stage, WarmStart
-from lightning_mem1.warmstart.train import train
+from lightning_mem1.warmstart.settings import (
+    Architecture,
+    DemonstrationSettings,
+    Optimisation,
+    QADemonstrations,
+    ShopDemonstrations,
+    Stage,
+    WarmStart,
+)
+from lightning_mem1.warmstart.train import clone, train
 from tiny import tiny_tokenizer
 
 SMALL = Architecture(vocab_size=600, hidden_size=32, num_layers=2, num_heads=2, num_kv_heads=2, intermediate_size=32)
 
 
 def warm_start(folder, **overrides):
-    data = ExpertData(steps_per_world=2, shop=ShopExpert(num_products=40), qa=QAExpert(num_passages=60))
+    shop, qa = ShopDemonstrations(num_products=40), QADemonstrations(num_passages=60)
+    data = DemonstrationSettings(steps_per_world=2, shop=shop, qa=qa)
     stages = [Stage(2, 2, 1, 3, objectives=[1, 2]), Stage(1, 2, 1, 5, passages=1, objectives=[3])]
     return WarmStart(str(folder), model=SMALL, data=data, stages=stages, num_val_tasks=2, **overrides)
 
@@ -34,6 +44,63 @@ def test_a_step_of_the_expert_stream_depends_on_the_seed_and_its_number_alone(tm
     assert ids == [[turn.action_ids for t in step for turn in t.turns] for step in again]
     other = list(Demonstrations(warm_start(tmp_path, seed=1), tiny_tokenizer()))
     assert ids != [[turn.action_ids for t in step for turn in t.turns] for step in other]
+
+
+@pytest.mark.parametrize("workers", [1, 2, 3])
+def test_loader_workers_take_turns_so_that_no_step_is_played_twice(tmp_path, workers):
+    alone = list(Demonstrations(warm_start(tmp_path), tiny_tokenizer()))
+    loader = DataLoader(Demonstrations(warm_start(tmp_path), tiny_tokenizer()), batch_size=None, num_workers=workers)
+    shared = list(loader)
+    ids = [[[turn.action_ids for turn in t.turns] for step in steps for t in step] for steps in (alone, shared)]
+    assert len(shared) == 3 and ids[0] == ids[1]
+
+
+def test_an_adapter_is_trained_in_place_of_the_weights_and_merged_into_what_is_written(tmp_path):
+    base = Policy(make_model(SMALL, len(tiny_tokenizer())), tiny_tokenizer())
+    save(base, str(tmp_path / "base"))
+    config = warm_start(tmp_path / "policy", init_from=str(tmp_path / "base"), num_workers=0)
+    config.lora, config.optim.lr = LoraSettings(r=4), 0.01
+    assert set(train(config)) >= {"shop_reward", "qa_valid"}
+    before, after = (load_file(tmp_path / name / "model.safetensors") for name in ("base", "policy"))
+    assert before.keys() == after.keys()
+    moved = {name for name in before if not torch.equal(before[name], after[name])}
+    assert "model.layers.0.mlp.down_proj.weight" in moved
+    assert not {name for name in moved if "norm" in name or "embed" in name}  # no linear layers: they have no adapter
+
+
+def test_a_warm_start_ends_when_its_seconds_are_over_and_its_rate_falls_with_them(tmp_path):
+    config = warm_start(tmp_path, optim=Optimisation(lr=1.0, warmup_steps=1, max_seconds=1e-6))
+    module = SftModule(Policy(make_model(SMALL, len(tiny_tokenizer())), tiny_tokenizer()), config)
+    (optimizer,), (schedule,) = module.configure_optimizers()
+    assert schedule.get_last_lr() == [0.1, 0.1, 1.0, 1.0]  # the clock begins here
+    optimizer.step()
+    schedule.step()
+    assert schedule.get_last_lr() == pytest.approx([0.005, 0.005, 0.05, 0.05])  # a twentieth
+    config.stages = [Stage(10_000, 1, 0)]
+    config.num_workers, config.optim.max_seconds = 0, 0.5
+    assert 0 < clone(module.policy, config, Demonstrations(config, tiny_tokenizer())).global_step < 10_000
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"accelerator": "mps"}, "unknown accelerator: expected one of cpu, cuda, auto, got 'mps'; set warmstart.acc"),
+        ({"num_workers": -1}, "warmstart.num_workers too small: expected at least 0, got -1"),
+    ],
+)
+def test_a_machine_that_cannot_be_is_refused(tmp_path, settings, message):
+    with pytest.raises(ValueError, match=message):
+        WarmStart(str(tmp_path), **settings)
+    with pytest.raises(ValueError, match="max_seconds must be above 0, got 0.0"):
+        Optimisation(max_seconds=0.0)
+
+
+def test_a_head_of_its_own_is_written_too(tmp_path):
+    model = make_model(SMALL, len(tiny_tokenizer()))
+    model.config.tie_word_embeddings = False
+    model.lm_head.weight = torch.nn.Parameter(model.lm_head.weight.detach() + 1)
+    save(Policy(model, tiny_tokenizer()), str(tmp_path))
+    assert torch.equal(Policy.load(str(tmp_path)).causal_lm.lm_head.weight, model.lm_head.weight.half().float())
 
 
 @pytest.mark.parametrize("slip", [0.0, 0.2])
@@ -195,7 +262,7 @@ def test_a_missing_config_is_one_clear_line(capsys):
 @pytest.mark.parametrize(("wording", "named"), [("question", "the answer to question"), ("topic", "answer")])
 def test_training_tasks_are_numbered_from_anywhere_on_and_others_from_one(tmp_path, wording, named):
     config = warm_start(tmp_path)
-    config.data.qa = QAExpert(60, EXPERT_RESEARCHER, notation="next", largest_first=9, wording=wording)
+    config.data.qa = QADemonstrations(60, EXPERT_RESEARCHER, notation="next", largest_first=9, wording=wording)
     stage = Stage(1, 0, 1, objectives=[3], hops=[1], compose="interdependent")
     source, settings, writer = qa_play(config, stage, 1000, 60)
     tasks = [source.task("train", index) for index in range(20)]
@@ -214,7 +281,7 @@ def test_training_tasks_are_numbered_from_anywhere_on_and_others_from_one(tmp_pa
 @pytest.mark.parametrize("mode, notation", [("mem1", "next"), ("full", "next"), ("summary", "next"), ("full", "react")])
 def test_a_list_to_be_carried_on_is_shown_and_only_carrying_it_on_is_cloned(tmp_path, mode, notation):
     config = warm_start(tmp_path, memory=mode)
-    config.data.qa = QAExpert(60, EXPERT_RESEARCHER, notation=notation, largest_first=9, carried=1.0)
+    config.data.qa = QADemonstrations(60, EXPERT_RESEARCHER, notation=notation, largest_first=9, carried=1.0)
     config.stages = [Stage(4, 0, 4, objectives=[3], hops=[1])]
     tokenizer = tiny_tokenizer()
     played = [t for step in Demonstrations(config, tokenizer) for t in step]
@@ -236,7 +303,7 @@ def test_a_list_to_be_carried_on_is_shown_and_only_carrying_it_on_is_cloned(tmp_
 
 def test_a_turn_slips_only_where_a_policy_can_tell_how_to_begin_again(tmp_path):
     config = warm_start(tmp_path)
-    config.data.qa = QAExpert(60, EXPERT_RESEARCHER, notation="next", largest_first=9, carried=1.0)
+    config.data.qa = QADemonstrations(60, EXPERT_RESEARCHER, notation="next", largest_first=9, carried=1.0)
     config.data.slip = 0.5
     config.stages = [Stage(8, 0, 4, objectives=[3], hops=[1])]
     played = [t for step in Demonstrations(config, tiny_tokenizer()) for t in step]
@@ -248,7 +315,7 @@ def test_a_turn_slips_only_where_a_policy_can_tell_how_to_begin_again(tmp_path):
 
 def test_answers_are_left_in_the_history_only_where_it_is_seen(tmp_path):
     with pytest.raises(ValueError, match="react leaves the answers in the history, got warmstart.memory mem1"):
-        WarmStart(str(tmp_path), data=ExpertData(qa=QAExpert(notation="react")))
+        WarmStart(str(tmp_path), data=DemonstrationSettings(qa=QADemonstrations(notation="react")))
 
 
 @pytest.mark.parametrize(
@@ -260,7 +327,7 @@ def test_answers_are_left_in_the_history_only_where_it_is_seen(tmp_path):
 )
 def test_carried_lists_need_numbers_to_stand_behind(settings, message):
     with pytest.raises(ValueError, match=message):
-        QAExpert(**settings)
+        QADemonstrations(**settings)
 
 
 def test_a_warm_start_without_the_shop_tells_of_research_alone(tmp_path):

@@ -1,7 +1,7 @@
 """A single question with its answers, and what makes one fit to be asked.
 
 An answer is written as ``answer1; answer2`` inside a tag, so a semicolon or a tag in an *expected* answer could never
-be written. Scoring drops punctuation, so such an answer is mended by dropping it here too: its score stays the same.
+be written. Scoring drops punctuation, so such an answer is repaired by dropping it here too: its score stays the same.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from lightning_mem1.environments.qa.scoring import normalise
 
 MAX_CHARS = 2000
 _TAG = re.compile(r"<\s*(?:/\s*)?[A-Za-z_]+\s*>")  # one way to read a run of spaces, or it takes its square
+REPAIRED = "answers repaired"
 _UNREADABLE = re.compile("[\x00-\x08\x0b-\x1f\x7f\ud800-\udfff\ufffd]")
 
 
@@ -43,12 +44,12 @@ class Question:
     needs: str = ""
 
 
-def fit_to_ask(questions: Iterable[Question], told: Counter[str], max_chars: int = MAX_CHARS) -> list[Question]:
-    """Keep the questions that can be asked and scored, mended where that changes no score.
+def fit_to_ask(questions: Iterable[Question], found: Counter[str], max_chars: int = MAX_CHARS) -> list[Question]:
+    """Keep the questions that can be asked and scored, repaired where that changes no score.
 
     Args:
         questions: What a source holds.
-        told: Counts of what was left out or mended, by reason; added to.
+        found: Counts of what was left out or repaired, by reason; added to.
         max_chars: Longest question.
 
     Returns:
@@ -56,16 +57,16 @@ def fit_to_ask(questions: Iterable[Question], told: Counter[str], max_chars: int
     """
     kept, seen = [], set()
     for question in questions:
-        reason, mended = _look_at(question, max_chars)
-        asked = (mended.text.lower(), mended.needs)
+        reason, repaired = _look_at(question, max_chars)
+        asked = (repaired.text.lower(), repaired.needs)
         if not reason and asked in seen:
             reason = "same question twice"
         if reason:
-            told[reason] += 1
+            found[reason] += 1
             continue
         seen.add(asked)
-        told["answers mended"] += mended.answers != question.answers
-        kept.append(mended)
+        found[REPAIRED] += repaired.answers != question.answers
+        kept.append(repaired)
     return kept
 
 
@@ -76,10 +77,16 @@ def _look_at(question: Question, max_chars: int) -> tuple[str, Question]:
         return "no question", question
     if len(text) > max_chars:
         return "question too long", question
-    if _UNREADABLE.search(text) or any(_UNREADABLE.search(answer) for answer in question.answers):
+    if not all(map(readable, (text, *question.answers))):
         return "unreadable characters", question
-    answers = tuple(dict.fromkeys(filter(_can_be_right, map(writable, question.answers))))
+    short = (answer for answer in question.answers if len(answer) <= max_chars)
+    answers = tuple(dict.fromkeys(filter(_can_be_right, map(writable, short))))
     return ("" if answers else "no answer"), replace(question, text=text, answers=answers)
+
+
+def readable(text: str) -> bool:
+    """Whether a text can be printed and written as UTF-8: no control characters, nothing that was lost in decoding."""
+    return not _UNREADABLE.search(text)
 
 
 def writable(answer: str) -> str:
@@ -88,7 +95,8 @@ def writable(answer: str) -> str:
     >>> writable("Tom; Jerry</answer>")
     'Tom Jerryanswer'
     """
-    without_tags = _TAG.sub(lambda found: re.sub(r"[<>/\s]", "", found[0]), answer)
+    short = " ".join(answer.split())  # a tag may hold spaces, and many of them would be looked at again and again
+    without_tags = _TAG.sub(lambda found: re.sub(r"[<>/\s]", "", found[0]), short)
     return " ".join(without_tags.replace(";", "").split())
 
 

@@ -149,8 +149,7 @@ class Shop:
         """
         if split not in _PARTS:
             raise ValueError(f"split must be one of train, val, test, got {split!r}")
-        if rule not in get_args(SplitRule):
-            raise ValueError(f"goals are split canonical or by_product, got {rule!r}: set data.split to one of them")
+        check_split_rule(rule)
         if rule == "by_product":
             return np.flatnonzero(self._requests.goal_parts == _PARTS[split]).tolist()
         return self._cut(split)
@@ -166,6 +165,12 @@ class Shop:
             "train": range(num_test + num_val, num_goals),
         }
         return cuts[split]
+
+
+def check_split_rule(rule: str) -> None:
+    """Raise ValueError for a rule that does not exist."""
+    if rule not in get_args(SplitRule):
+        raise ValueError(f"goals are split canonical or by_product, got {rule!r}: set data.split_rule to one of them")
 
 
 class ByAsin(Mapping[str, Product]):

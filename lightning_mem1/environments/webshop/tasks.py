@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import get_args
 
 from lightning_mem1.environments.webshop import Shop, WebShopEnv
 from lightning_mem1.environments.webshop.baselines import oracle, rule_baseline
 from lightning_mem1.environments.webshop.goals.reward import reachable
-from lightning_mem1.environments.webshop.shop import SplitRule
+from lightning_mem1.environments.webshop.shop import SplitRule, check_split_rule
 from lightning_mem1.types import Objective, Split, Task
 
 
@@ -24,7 +23,7 @@ class ShopTasks:
         self,
         catalogue: str | None = None,
         *,
-        split: SplitRule = "canonical",
+        split_rule: SplitRule = "canonical",
         max_turns: int = 10,
         results_per_page: int = 10,
         strict: bool = False,
@@ -39,8 +38,8 @@ class ShopTasks:
 
         Args:
             catalogue: Folder with the official files, None for a generated catalogue.
-            split: ``canonical``: the reference's goals of test, eval and train; ``by_product``: no product occurs in
-                two splits. See `Shop.split`.
+            split_rule: ``canonical``: the reference's goals of test, eval and train; ``by_product``: no product
+                occurs in two splits. See `Shop.split`.
             max_turns: Turns per task.
             results_per_page: Products on a page of results.
             strict: The reference environment to the letter.
@@ -74,8 +73,7 @@ class ShopTasks:
                 f"marketplace restyles the generated catalogue, got the files of {catalogue}: "
                 "drop data.marketplace or data.catalogue"
             )
-        if split not in get_args(SplitRule):
-            raise ValueError(f"goals are split canonical or by_product, got {split!r}: set data.split to one of them")
+        check_split_rule(split_rule)
         self.max_turns = max_turns
         self.results_per_page = results_per_page
         self.strict = strict
@@ -85,7 +83,7 @@ class ShopTasks:
             self.shop = Shop.from_folder(
                 Path(catalogue), human_goals=human_goals, seed=seed, nouns=nouns, skip_malformed=skip_malformed
             )
-        self.split = split
+        self.split_rule = split_rule
         self._goals: dict[Split, Sequence[int]] = {}  # indices of each split's goals
 
     def size(self, split: Split) -> int:
@@ -99,7 +97,7 @@ class ShopTasks:
             raise IndexError(f"task index must be 0 to {len(goals) - 1} in split {split!r}, got {index}")
         goal = self.shop.goals[goals[index]]
         return Task(
-            id=f"webshop/{'' if self.split == 'canonical' else f'{self.split}/'}{split}/{index}",
+            id=f"webshop/{'' if self.split_rule == 'canonical' else f'{self.split_rule}/'}{split}/{index}",
             prompt=f"Instruction: {goal.instruction}",
             objectives=(Objective(goal.instruction),),
             max_turns=self.max_turns,
@@ -132,5 +130,5 @@ class ShopTasks:
 
     def _split(self, split: Split) -> Sequence[int]:
         if split not in self._goals:
-            self._goals[split] = self.shop.split(split, self.split)
+            self._goals[split] = self.shop.split(split, self.split_rule)
         return self._goals[split]

@@ -8,7 +8,9 @@ import threading
 import pytest
 
 from lightning_mem1.environments.qa.encyclopedia.questions import questions
-from lightning_mem1.environments.qa.retrieval.bm25 import BM25, built
+from lightning_mem1.environments.qa.retrieval.bm25 import BM25
+from lightning_mem1.environments.qa.retrieval.corpus import Corpus
+from lightning_mem1.environments.qa.retrieval.factory import built
 from lightning_mem1.environments.qa.retrieval.passage import Passage, from_contents, write_passages
 
 PASSAGES = [
@@ -41,17 +43,18 @@ def test_an_index_on_disk_finds_the_same_and_is_not_read_into_memory(tmp_path, l
 
 
 def test_processes_that_make_the_same_index_at_once_share_one(tmp_path):
-    makers = [threading.Thread(target=built, args=(BM25, lambda: PASSAGES, tmp_path / "i")) for _ in range(4)]
+    corpus = Corpus("three", lambda: PASSAGES)
+    makers = [threading.Thread(target=built, args=(BM25, corpus, tmp_path / "i")) for _ in range(4)]
     for maker in makers:
         maker.start()
     for maker in makers:
         maker.join()
-    assert titles(built(BM25, lambda: pytest.fail("made again"), tmp_path / "i").search(["poet"])) == [["Ada Kesh"]]
+    assert titles(built(BM25, None, tmp_path / "i").search(["poet"])) == [["Ada Kesh"]]
     assert [path.name for path in tmp_path.iterdir()] == ["i"]
 
 
 def test_a_folder_without_an_index_is_refused(tmp_path):
-    with pytest.raises(FileNotFoundError, match="no BM25 index: expected a folder with passages.json"):
+    with pytest.raises(FileNotFoundError, match="no bm25 index: expected a folder with passages.json"):
         BM25.open(tmp_path)
 
 

@@ -7,8 +7,10 @@ import pytest
 from lightning_mem1.context.contexts import contexts, drift
 from lightning_mem1.context.modes.amem import Amem
 from lightning_mem1.engine.scripted import ScriptedEngine
-from lightning_mem1.environments.qa.retrieval.bm25 import built
+from lightning_mem1.environments.qa.retrieval.bm25 import BM25
+from lightning_mem1.environments.qa.retrieval.corpus import Corpus
 from lightning_mem1.environments.qa.retrieval.dense import Dense
+from lightning_mem1.environments.qa.retrieval.factory import built
 from lightning_mem1.environments.qa.retrieval.passage import Passage
 from lightning_mem1.rollout.collect import Episode, collect
 from lightning_mem1.rollout.settings import RolloutSettings
@@ -43,11 +45,15 @@ def test_a_passage_is_found_by_its_meaning_without_a_word_in_common(model):
 
 def test_an_index_on_disk_finds_the_same(model, tmp_path):
     made = Dense(PASSAGES, model)
-    opened = built(Dense, lambda: PASSAGES, tmp_path / "index", model=model)
+    opened = built(Dense, Corpus("three", lambda: PASSAGES), tmp_path / "index", model=model)
     assert opened.search(QUERIES) == made.search(QUERIES)
-    assert titles(built(Dense, lambda: pytest.fail("made again"), tmp_path / "index", model=model).search(QUERIES[:1]))
+    assert titles(built(Dense, None, tmp_path / "index", model=model).search(QUERIES[:1]))
     with pytest.raises(ValueError, match="was made with"):
-        Dense.open(tmp_path / "index", "another-model")
+        Dense.open(tmp_path / "index", model="another-model")
+    with pytest.raises(ValueError, match="index '.*' is of another corpus: expected two"):
+        built(Dense, Corpus("two", lambda: PASSAGES[:2]), tmp_path / "index", model=model)
+    with pytest.raises(ValueError, match="index '.*' is of another retriever: expected bm25, got dense"):
+        built(BM25, Corpus("three", lambda: PASSAGES), tmp_path / "index")
 
 
 def test_e5_models_get_their_prefixes_and_others_none(model, tmp_path):

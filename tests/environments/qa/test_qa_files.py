@@ -72,7 +72,7 @@ def test_mem1_parquet_is_taken_apart_into_single_questions(tmp_path):
 def test_mem1_rows_whose_questions_and_targets_do_not_match_are_left_out(tmp_path):
     good = mem1_row("Answer the following questions: a?; b?", [["1"], ["2"]])
     bad = mem1_row("Answer the following questions: c?", [["1"], ["2"]])
-    with pytest.warns(UserWarning, match="kept 2 questions; row not understood 1"):
+    with pytest.warns(UserWarning, match=r"kept 2 questions of 2 rows; row not understood 1 \(row 2\)"):
         assert len(read_questions(parquet(tmp_path / "x.parquet", [good, bad]))) == 2
 
 
@@ -95,19 +95,21 @@ def test_bad_rows_are_counted_told_and_survived(tmp_path):
         b"[1]",
     )
     expected = (
-        "kept 2 questions; no answer 1, question too long 1, same question twice 1, row not understood 1, "
-        "answers mended 1, not UTF-8 1, not JSON 1, not an object 1"
+        "no answer 1 (row 2), question too long 1 (row 3), same question twice 1 (row 4), row not understood 1 "
+        "(row 5), answers repaired 1 (row 6), not UTF-8 1 (row 7), not JSON 1 (row 8), not an object 1 (row 9)"
     )
     with pytest.warns(UserWarning) as told:
         kept = read_questions(path)
-    assert sorted(str(told[0].message).partition("; ")[2].split(", ")) == sorted(
-        expected.partition("; ")[2].split(", ")
-    )
+    line, _, reasons = str(told[0].message).partition("; ")
+    assert line == f"{path}: kept 2 questions of 9 rows"
+    assert sorted(reasons.split(", ")) == sorted(expected.split(", "))
     assert [(q.text, q.answers) for q in kept] == [("good?", ("a",)), ("separator?", ("a b", "answer"))]
 
 
 def test_a_file_without_a_single_good_row_is_an_error(tmp_path):
     with pytest.raises(ValueError, match="no question can be asked from .*: expected rows with .*, got not JSON 1"):
+        read_questions(write(tmp_path / "x.jsonl", b"{half"))
+    with pytest.raises(ValueError, match=r"x.jsonl' is neither JSON nor JSON lines: .* at line 1, column 2; correct"):
         read_questions(write(tmp_path / "x.jsonl", b"{"))
     with pytest.raises(ValueError, match="got no rows"):
         read_questions(write(tmp_path / "y.jsonl"))
@@ -116,8 +118,8 @@ def test_a_file_without_a_single_good_row_is_an_error(tmp_path):
 def test_a_missing_file_and_an_unknown_kind_are_named(tmp_path):
     with pytest.raises(FileNotFoundError, match="no such data: expected a file, got 'nowhere.jsonl'"):
         read_questions("nowhere.jsonl")
-    with pytest.raises(ValueError, match=r"unknown kind of data: expected .*, got '.*x.csv'"):
-        read_questions(write(tmp_path / "x.csv", {}))
+    with pytest.raises(ValueError, match=r"unknown kind of data: expected .*, got '.*x.pkl'"):
+        read_questions(write(tmp_path / "x.pkl", {}))
 
 
 def test_a_tenth_is_parted_off_unless_validation_has_its_own_files(tmp_path):
@@ -138,7 +140,7 @@ def test_a_corpus_is_read_in_either_form(tmp_path):
     rows = ({"id": "0", "contents": '"Ulm"\nA town.'}, {"title": "Rom", "text": "A city."})
     path = write(tmp_path / "c.jsonl", *rows)
     assert list(read_corpus(path)) == [Passage("Ulm", "A town."), Passage("Rom", "A city.")]
-    with pytest.raises(ValueError, match=r"row 0 of .* is no passage: expected text or contents, got \['id'\]"):
+    with pytest.raises(ValueError, match=r"expected rows with text or contents, got no passage 1 \(row 1\); .* has id"):
         list(read_corpus(write(tmp_path / "d.jsonl", {"id": "0"})))
 
 

@@ -38,7 +38,7 @@ def test_the_same_question_twice_is_asked_once():
 def test_an_answer_with_the_separator_or_a_tag_is_mended():
     (kept,), told = look_at(Question("q", "Who?", ("Tom; Jerry", "A</answer>B", "plain")))
     assert kept.answers == ("Tom Jerry", "AanswerB", "plain")
-    assert told == {"answers mended": 1}
+    assert told == {"answers repaired": 1}
 
 
 @given(st.lists(st.sampled_from(["Tom", ";", " ", "</answer>", "< think >", "x<y", "<", "7"]), max_size=8).map("".join))

@@ -20,6 +20,7 @@ import pytest
 from lightning_mem1.environments.webshop import Shop, WebShopEnv, load_products
 from lightning_mem1.environments.webshop.catalogue import saved
 from lightning_mem1.environments.webshop.generated.generated import generate
+from lightning_mem1.environments.webshop.search import postings
 
 FOLDER = Path(__file__).resolve().parents[3].parent / "shared" / "data" / "webshop-1k"
 
@@ -140,12 +141,16 @@ def test_a_large_file_is_read_again_only_when_it_was_touched(data: Path, monkeyp
     assert len(built) == 1  # the content was the same
 
 
-@pytest.mark.parametrize("what", ["FORMAT", "unicode"])
+@pytest.mark.parametrize("what", ["FORMAT", "unicode", "K1", "B", "words"])
 def test_an_index_of_another_version_is_made_anew(data: Path, monkeypatch: pytest.MonkeyPatch, what: str) -> None:
     built = count_builds(monkeypatch)
     Shop.from_folder(data)
     if what == "FORMAT":
         monkeypatch.setattr(saved, "FORMAT", saved.FORMAT + 1)
+    elif what in ("K1", "B"):  # an upgrade that scores otherwise
+        monkeypatch.setattr(postings, what, getattr(postings, what) + 0.1)
+    elif what == "words":  # or that splits words otherwise
+        monkeypatch.setattr(postings, "analyze", lambda text: text.split())
     else:
         monkeypatch.setattr(saved.unicodedata, "unidata_version", "99.0.0")
     Shop.from_folder(data)
@@ -256,4 +261,4 @@ def test_what_is_saved_changes_only_with_the_format(data: Path) -> None:
     for path in sorted((data / ".lightning_mem1").glob("v*/*")):
         if path.name != "header.json" and not path.name.startswith("draws"):
             digest.update(path.name.encode() + path.read_bytes())
-    assert (saved.FORMAT, digest.hexdigest()[:16]) == (1, "97b27ee3594f3405")
+    assert (saved.FORMAT, saved._code_version(), digest.hexdigest()[:16]) == (1, "14e1373e", "97b27ee3594f3405")

@@ -18,7 +18,7 @@ from lightning_mem1.environments.webshop.tasks import ShopTasks
 from lightning_mem1.types import Split
 
 SPLITS: tuple[Split, ...] = ("train", "val", "test")
-SOURCES = {rule: ShopTasks(split=rule) for rule in ("canonical", "by_product")}
+SOURCES = {rule: ShopTasks(split_rule=rule) for rule in ("canonical", "by_product")}
 RANKS, WORKERS, STEPS, TASKS = 2, 16, 64, 8
 
 
@@ -98,15 +98,15 @@ def test_no_seed_of_a_worker_moves_a_goal_to_another_split() -> None:
 
 
 def test_the_rule_is_a_setting_of_the_data_module_and_stands_in_the_id_of_a_task() -> None:
-    source = WebShopData(split="by_product", num_products=200).source
+    source = WebShopData(split_rule="by_product", num_products=200).source
     assert isinstance(source, ShopTasks)
     assert source.task("val", 3).id == "webshop/by_product/val/3"
     assert source.task("val", 3).data["goal"] == source.shop.split("val", "by_product")[3]
 
 
 def test_an_unknown_rule_is_refused_before_anything_is_loaded() -> None:
-    with pytest.raises(ValueError, match="canonical or by_product, got 'random': set data.split"):
-        ShopTasks("/nowhere", split="random")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="canonical or by_product, got 'random': set data.split_rule"):
+        ShopTasks("/nowhere", split_rule="random")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="canonical or by_product, got 'random'"):
         SOURCES["canonical"].shop.split("val", "random")  # type: ignore[arg-type]
 

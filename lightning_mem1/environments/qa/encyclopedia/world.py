@@ -22,6 +22,19 @@ SHARES = {"town": 0.1, "person": 0.42, "work": 0.24, "company": 0.13, "event": 0
 KINDS_OF_WORK = {"novel": "written", "painting": "painted", "opera": "composed", "film": "directed"}
 
 
+@dataclass
+class EncyclopediaSettings:
+    """Which encyclopedia is generated.
+
+    Args:
+        num_passages: Its size.
+        seed: Draws it: another seed has other names and other facts.
+    """
+
+    num_passages: int = 5400
+    seed: int = 0
+
+
 @dataclass(frozen=True)
 class Relation:
     """One kind of fact.

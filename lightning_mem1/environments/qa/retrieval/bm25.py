@@ -5,20 +5,26 @@ Titles count twice: a passage about a thing should stand before the passages tha
 
 from __future__ import annotations
 
+import hashlib
 import json
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from lightning_mem1.environments.qa.retrieval.index_folder import Lines, check_note, write_note
 from lightning_mem1.environments.qa.retrieval.passage import Passage
 from lightning_mem1.io.atomic_files import atomic_folder
 
-READY = "passages.json"  # written last: a folder without it is not an index
 MAX_QUERY_CHARS = 2000
+PROBE = (  # words of every kind; see `code_version`
+    Passage("C++", "Vitamin C and the U.S.-based Town 6 of 1,234.50 (don't ask)."),
+    Passage("東京タワー", "東京 is Tōkyō; naïve cafés in the São Paulo of État, straße and ΑΒΓ, русский."),
+    Passage("", "a of the an is it running runs ran under_score x2 e-mail"),
+)
 
 
 class BM25:
@@ -37,27 +43,30 @@ class BM25:
         self._index = _build(self.passages, title_weight)
 
     @classmethod
-    def open(cls, folder: str | Path) -> BM25:
+    def open(cls, folder: str | Path, corpus: str | None = None, name: str = "") -> BM25:
         """Open an index on disk without reading it into memory.
+
+        Args:
+            folder: Where it was saved.
+            corpus: Fingerprint of the passages that are meant; None where any will do.
+            name: What they are called.
 
         Raises:
             FileNotFoundError: there is none.
+            ValueError: it is of other passages or of another version, or damaged.
         """
-        path = Path(folder)
-        if not (path / READY).is_file():
-            raise FileNotFoundError(
-                f"no BM25 index: expected a folder with {READY}, got '{path}'; make it with BM25(...).save(folder)"
-            )
+        path = check_note(folder, "bm25", code_version(), corpus, name)
         opened = cls.__new__(cls)
         opened._index = _bm25s().BM25.load(str(path), mmap=True)
         opened.passages = Lines(path)
         return opened
 
-    def save(self, folder: str | Path) -> None:
-        """Write the index, see `atomic_folder`."""
+    def save(self, folder: str | Path, corpus: str = "") -> None:
+        """Write the index with the fingerprint of its passages, see `atomic_folder`."""
         with atomic_folder(folder) as beside:
             self._index.save(str(beside))
             Lines.write(self.passages, beside)
+            write_note(beside, "bm25", code_version(), corpus, len(self.passages))
 
     def search(self, queries: Sequence[str], top_k: int = 3) -> list[list[Passage]]:
         """Return the best passages of each query; only those that share a word with it."""
@@ -77,20 +86,13 @@ class BM25:
         return [scored(self.passages[int(i)], float(scores[i])) for i in best]
 
 
-def built(kind: Any, passages: Callable[[], Sequence[Passage]], folder: str | Path | None, **settings: Any) -> Any:
-    """An index of passages in memory, or the one in a folder, made there when it is missing.
-
-    Args:
-        kind: `BM25` or `dense.Dense`.
-        passages: Makes the passages; called only when there is no index yet.
-        folder: Where it is kept; None for memory only.
-        settings: Further arguments of `kind`.
-    """
-    if folder is None:
-        return kind(passages(), **settings)
-    if not (Path(folder) / READY).is_file():
-        kind(passages(), **settings).save(folder)
-    return kind.open(folder, **settings) if settings else kind.open(folder)
+@cache
+def code_version() -> str:
+    """What the code makes of a few texts, as eight hex digits: another version may split and weigh words otherwise."""
+    index = _build(PROBE, title_weight=2)
+    weights = [np.round(index.get_scores([word]), 2).tolist() for word in sorted(index.vocab_dict) if word]
+    seen = [_tokens([passage.contents for passage in PROBE]), sorted(index.vocab_dict), weights]
+    return hashlib.blake2b(json.dumps(seen).encode(), digest_size=4).hexdigest()
 
 
 @cache
@@ -123,28 +125,3 @@ def _tokens(texts: list[str]) -> list[list[str]]:
 
 def scored(passage: Passage, score: float) -> Passage:
     return Passage(passage.title, passage.text, passage.url, score)
-
-
-class Lines(Sequence[Passage]):
-    """Passages in a file, one JSON array a line; only where each begins is held."""
-
-    def __init__(self, folder: Path) -> None:
-        self._lines = np.memmap(folder / "passages.jsonl", dtype=np.uint8, mode="r")
-        self._starts = np.load(folder / "starts.npy", mmap_mode="r")
-
-    @staticmethod
-    def write(passages: Iterable[Passage], folder: Path) -> None:
-        starts = [0]
-        with open(folder / "passages.jsonl", "wb") as file:
-            for passage in passages:
-                line = json.dumps([passage.title, passage.text, passage.url], ensure_ascii=False)
-                starts.append(starts[-1] + file.write(line.encode("utf-8", "replace") + b"\n"))
-        np.save(folder / "starts.npy", np.array(starts, dtype=np.int64))
-        (folder / READY).write_text(json.dumps({"format": 1, "num_passages": len(starts) - 1}))
-
-    def __len__(self) -> int:
-        return len(self._starts) - 1
-
-    def __getitem__(self, index: Any) -> Any:
-        start, end = self._starts[index], self._starts[index + 1]
-        return Passage(*json.loads(bytes(self._lines[start:end])))

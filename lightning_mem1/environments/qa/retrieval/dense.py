@@ -11,11 +11,13 @@ from pathlib import Path
 from typing import Any
 
 from lightning_mem1.context.sentence_encoder import Encoder
-from lightning_mem1.environments.qa.retrieval.bm25 import READY, Lines, scored
+from lightning_mem1.environments.qa.retrieval.bm25 import scored
+from lightning_mem1.environments.qa.retrieval.index_folder import Lines, check_note, write_note
 from lightning_mem1.environments.qa.retrieval.passage import Passage
 from lightning_mem1.io.atomic_files import atomic_folder
 
 MAX_CHARS = 10_000
+VERSION = "1"  # of what is encoded of a text; raise it with every change
 
 
 class Dense:
@@ -48,16 +50,20 @@ class Dense:
         self._index.add(vectors)
 
     @classmethod
-    def open(cls, folder: str | Path, model: str | None = None) -> Dense:
+    def open(cls, folder: str | Path, corpus: str | None = None, name: str = "", model: str | None = None) -> Dense:
         """Open an index on disk, memory-mapped.
+
+        Args:
+            folder: Where it was saved.
+            corpus: Fingerprint of the passages that are meant; None where any will do.
+            name: What they are called.
+            model: The model that is meant; None takes the index's own.
 
         Raises:
             FileNotFoundError: there is none.
-            ValueError: it was made with another model.
+            ValueError: it is of other passages or of another version, was made with another model, or is damaged.
         """
-        path = Path(folder)
-        if not (path / READY).is_file() or not (path / "dense.json").is_file():
-            raise FileNotFoundError(f"no dense index: expected a folder with dense.json and {READY}, got '{path}'")
+        path = check_note(folder, "dense", VERSION, corpus, name)
         made = json.loads((path / "dense.json").read_text())
         if model and model != made["model"]:
             raise ValueError(f"index '{path}' was made with '{made['model']}', got '{model}'; take another folder")
@@ -67,13 +73,14 @@ class Dense:
         opened.passages = Lines(path)
         return opened
 
-    def save(self, folder: str | Path) -> None:
-        """Write the index, see `atomic_folder`."""
+    def save(self, folder: str | Path, corpus: str = "") -> None:
+        """Write the index with the fingerprint of its passages, see `atomic_folder`."""
         made = {"model": self.model, "query_prefix": self.query_prefix, "passage_prefix": self.passage_prefix}
         with atomic_folder(folder) as beside:
             self._faiss.write_index(self._index, str(beside / "vectors.faiss"))
             (beside / "dense.json").write_text(json.dumps(made))
             Lines.write(self.passages, beside)
+            write_note(beside, "dense", VERSION, corpus, len(self.passages))
 
     def search(self, queries: Sequence[str], top_k: int = 3) -> list[list[Passage]]:
         """Return the nearest passages of each query; scores are cosines."""

@@ -31,9 +31,14 @@ from lightning_mem1.environments.webshop.catalogue.records import RecordedProduc
 from lightning_mem1.environments.webshop.catalogue.stock import Columns, Stock, StockBuilder
 from lightning_mem1.environments.webshop.goals.goals import Draws
 from lightning_mem1.environments.webshop.goals.requests import Requests
-from lightning_mem1.environments.webshop.search.postings import Postings
+from lightning_mem1.environments.webshop.search.postings import Postings, PostingsBuilder
 
 FORMAT = 1  # raise it with every change of what is saved or of how a text becomes terms
+PROBE = (  # words of every kind, and more of them than are counted exactly
+    "Women's running shoes, size 7.5 (pack of 2) $49.99 - B07U1FOZ2D",
+    "the and of running runs cities' naïve café straße 東京 i.e. u.s. x2 e-mail under_score",
+    " ".join(f"word{number % 50}" for number in range(120)),
+)
 TRUST_STAT_FROM = 64 << 20  # bytes; larger files are read again only when their dates or sizes changed
 
 _HEADER, _RECORDS = "header.json", "products.bin"
@@ -114,7 +119,7 @@ def _locked(home: Path) -> Iterator[None]:
 
 
 def _key(files: OfficialFiles, home: Path) -> str:
-    """Return the name of the saved form of this data: format, Unicode version (the words depend on it), content."""
+    """Return the name of the saved form of this data: format, code, Unicode version (words depend on it), content."""
     known = _read_json(home / "hashes.json") or {}
     now = {str(path.resolve()): _fingerprint(path) for path in files.paths}
     hashes = {}
@@ -129,7 +134,18 @@ def _key(files: OfficialFiles, home: Path) -> str:
     if fresh != known:
         _write(home / "hashes.json", json.dumps(fresh).encode())
     content = sha256("".join(f"{Path(name).name}:{hashes[name]};" for name in now).encode()).hexdigest()[:24]
-    return f"v{FORMAT}-u{unicodedata.unidata_version}-{content}"
+    return f"v{FORMAT}-c{_code_version()}-u{unicodedata.unidata_version}-{content}"
+
+
+def _code_version() -> str:
+    """Return what this version makes of a few texts, as eight hex digits; one that scores otherwise has others."""
+    builder, digest = PostingsBuilder(), sha256()
+    for text in PROBE:
+        builder.add(text)
+    postings = builder.finish(np.arange(len(PROBE), dtype=np.int64))
+    for name in _arrays(Postings):
+        digest.update(getattr(postings, name).tobytes())
+    return digest.hexdigest()[:8]
 
 
 def _fingerprint(path: Path) -> list[int]:
