@@ -14,7 +14,7 @@ from lightning_mem1.tracking.artifacts import hand_over
 from lightning_mem1.training.module import Mem1Module
 
 NAME = "policy"
-TOLD = ("policy", "algorithm", "memory", "layout")  # settings that the list of models shows
+SHOWN = ("policy", "algorithm", "memory", "layout")  # settings that the list of models shows
 
 
 class ModelCallback(Callback):
@@ -39,7 +39,7 @@ class ModelCallback(Callback):
 
         def write(logger: Any) -> None:
             with TemporaryDirectory() as folder:
-                pyfunc_agent.save(pl_module.policy, pl_module.settings, Path(folder) / "data")
+                pyfunc_agent.save(pl_module.policy, pl_module.hparams, Path(folder) / "data")
                 log(logger, Path(folder), pl_module)
 
         hand_over(trainer, "the policy as a model", write)
@@ -57,8 +57,8 @@ def log(logger: Any, folder: Path, module: Mem1Module) -> None:
         pip_requirements=[f"lightning-mem1=={__version__}"],  # given, or MLflow would go looking
     )
     client = logger.experiment
-    told = {key: str(module.settings[key]) for key in TOLD} | {"rl_step": str(module.rl_step)}
-    model = client.create_logged_model(logger.experiment_id, NAME, logger.run_id, params=told, model_type="agent")
+    shown = {key: str(module.hparams[key]) for key in SHOWN} | {"rl_step": str(module.rl_step)}
+    model = client.create_logged_model(logger.experiment_id, NAME, logger.run_id, params=shown, model_type="agent")
     client.log_model_artifacts(model.model_id, str(folder / "model"))
     client.finalize_logged_model(model.model_id, "READY")
     client.log_outputs(logger.run_id, [LoggedModelOutput(model.model_id, module.rl_step)])

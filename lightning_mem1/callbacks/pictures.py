@@ -90,7 +90,7 @@ def of_batch(batch: TaskBatch, module: Mem1Module) -> dict[str, Figure]:
         return {}
     chosen = trajectories[number]
     if layout_plot.turns_drawn(chosen, module.memory, module.window):
-        figures["layouts"] = layout_plot.masks(chosen, module.memory, module.window, module.crediting.state_end)
+        figures["layouts"] = layout_plot.masks(chosen, module.memory, module.window, module.credit_assigner.state_end)
     if known is not None:
         states = state_mask(chosen, internal_state_spans(chosen, module)).tolist()
         lengths = [len(turn.action_ids) for turn in chosen.turns]

@@ -20,6 +20,7 @@ from lightning_mem1.context.memory import contexts
 from lightning_mem1.data.task_data import TaskBatch, spread_indices
 from lightning_mem1.evaluation.report.episode import finite, shortened
 from lightning_mem1.tracking.artifacts import hand_over, mlflow_runs
+from lightning_mem1.training.lightning_internals import tracking_uri
 from lightning_mem1.training.module import Mem1Module
 from lightning_mem1.types import Trajectory
 
@@ -69,7 +70,7 @@ class TraceCallback(Callback):
         tags = {"split": split, "rl_step": str(batch.rl_step)}
 
         def write(logger: Any) -> None:
-            send(told, tags, logger._tracking_uri, logger.experiment_id, logger.run_id)
+            send(told, tags, str(tracking_uri(logger)), logger.experiment_id, logger.run_id)
 
         self._failed = not hand_over(trainer, "a trace, and is given no more of them", write)
 
@@ -82,7 +83,7 @@ def told_turns(trajectory: Trajectory, module: Mem1Module) -> dict[str, Any]:
     record = transcript(trajectory, module)
     written = sum(turn["action_tokens"] for turn in record["turns"]) or 1
     for turn, ids in zip(record["turns"], contexts(trajectory, module.memory, module.window), strict=True):
-        turn["context"] = shortened(module.crediting.decode(ids))
+        turn["context"] = shortened(module.credit_assigner.decode(ids))
         turn["seconds"] = trajectory.seconds * turn["action_tokens"] / written
     return {**record, "seconds": trajectory.seconds}
 

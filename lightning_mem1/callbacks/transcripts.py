@@ -85,7 +85,7 @@ class TranscriptCallback(Callback):
 
 def page_of(trajectories: Sequence[Trajectory], module: Mem1Module, title: str, limit: int, learnt: bool) -> str:
     """The page of the first trajectories; of those that are learnt from, with the advantages of their tokens."""
-    decode, tags = module.crediting.decode, module.rollout_settings.tags
+    decode, tags = module.credit_assigner.decode, module.rollout_settings.tags
     advantages = known_advantages(trajectories, module) if learnt else None
     episodes = [
         episode(t, decode, tags, module.memory, module.window, advantages[i] if advantages else None)
@@ -99,10 +99,10 @@ def known_advantages(trajectories: Sequence[Trajectory], module: Mem1Module) -> 
 
     None where it takes a forward pass (a critic, a penalty in the reward) or the sums of all ranks (whitening).
     """
-    crediting = module.crediting
-    if not crediting.algorithm.relative or crediting.beta:
+    assigner = module.credit_assigner
+    if not assigner.algorithm.relative or assigner.kl_coef:
         return None
-    return [columns.advantages.tolist() for columns in crediting.columns(trajectories, {})]
+    return [credit.advantages.tolist() for credit in assigner.assign(trajectories, {})]
 
 
 def transcript(trajectory: Trajectory, module: Mem1Module) -> dict[str, Any]:

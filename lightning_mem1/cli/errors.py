@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+from lightning_mem1.checks import MOVED
 from lightning_mem1.io.redaction import redacted, root
 
 DEBUG = "LIGHTNING_MEM1_DEBUG"
@@ -113,6 +114,8 @@ def explain_parsing(message: str, keys: Iterable[str], config: str | None, argv:
         return _where(key, config, argv)
 
     if key := _unknown_key(message):
+        if key in MOVED:
+            return _moved(key, config, argv)
         nearest = did_you_mean(key, keys)
         return f"unknown key '{key}' in {where(key)}{nearest or '; --help lists the keys'}"
     values = re.findall(r'Parser key "([\w.]+)":\s*\n\s*Expected an? (.+?)\. Got value: (.*)', message)
@@ -121,6 +124,11 @@ def explain_parsing(message: str, keys: Iterable[str], config: str | None, argv:
         outer = re.match(r'Parser key "([\w.]+)"', message)
         key = name if not outer or outer[1] == name or name.startswith(f"{outer[1]}.") else f"{outer[1]}.{name}"
         return f"wrong value for '{key}' in {where(key)}: expected {_type(expected)}, got {got.strip()!r}"
+    if union := re.search(r'Parser key "([\w.]+)":\s*Does not validate against any of the Union.*', message, re.DOTALL):
+        kinds = dict.fromkeys(re.findall(r"- Expected an? (.+?)\s*(?=\n|- |Given value|$)", union[0]))
+        got = union[0].rpartition("Given value: ")[2].strip()
+        expected = " or ".join(map(_type, kinds))
+        return f"wrong value for '{union[1]}' in {where(union[1])}: expected {expected}, got {got!r}"
     if found := re.search(r"Import path ([\w.]+) does not implement protocol (\w+)", message):
         return (
             f"class '{found[1]}' in {where(found[1])} is no {found[2]}: expected the methods of "
@@ -129,6 +137,31 @@ def explain_parsing(message: str, keys: Iterable[str], config: str | None, argv:
     if found := re.search(r"Problem with given class_path '([^']+)':\s*\n\s*(.+)", message):
         return f"cannot use class '{found[1]}' in {where(found[1])}: {found[2].strip()}; mend class_path"
     return f"cannot read the settings in {where('')}: {' '.join(message.split())[:300]}"
+
+
+def _moved(key: str, config: str | None, argv: Sequence[str]) -> str:
+    """The present names of all keys of earlier versions that the config or the command line has."""
+    found = [name for name, _ in _options(argv) if name in MOVED]
+    found += [name for name in _keys_of(config) if name in MOVED]
+    named = ", ".join(f"{name} is now {MOVED[name]}" for name in dict.fromkeys([key, *found]))
+    places = " and ".join(dict.fromkeys(_where(name, config, argv) for name in dict.fromkeys([key, *found])))
+    return f"{named}: rename {'it' if len({key, *found}) == 1 else 'them'} in {places}"
+
+
+def _keys_of(config: str | None) -> list[str]:
+    """The dotted keys of a config, without ``init_args``."""
+    import yaml
+
+    if config is None or not Path(config).is_file():
+        return []
+    found, places = [], [("", yaml.safe_load(Path(config).read_text(encoding="utf-8")))]
+    while places:
+        prefix, content = places.pop()
+        for name, value in content.items() if isinstance(content, dict) else ():
+            key = f"{prefix}{name}".replace(".init_args", "")
+            found.append(key)
+            places.append((f"{key}.", value))
+    return found
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
@@ -147,12 +180,12 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
 def _unknown_key(message: str) -> str | None:
     """The dotted key that no setting has, None when the message is about something else."""
     if found := re.search(r"Group '([\w.]+)' does not accept option '([\w.]+)'", message):
-        return f"{found[1]}.{found[2]}"
+        return f"{found[1]}.{found[2].removeprefix(f'{found[1]}.')}"
     if found := re.search(r"unrecognized arguments: --([\w.]+)", message):
         return found[1]
     if found := re.search(r"Option '([\w.]+)' is not accepted", message):
         outer = re.match(r'Parser key "([\w.]+)"', message)
-        return f"{outer[1]}.{found[1]}" if outer else found[1]
+        return f"{outer[1]}.{found[1].removeprefix(f'{outer[1]}.')}" if outer else found[1]
     return None
 
 
@@ -191,7 +224,7 @@ def _speaks_of(name: str, value: str, key: str) -> bool:
 def _type(text: str) -> str:
     """``<class 'float'>`` -> float; ``typing.Literal['a', 'b']`` -> one of 'a', 'b'."""
     if found := re.fullmatch(r"<class '([\w.]+)'>", text):
-        return found[1].rpartition(".")[2]
+        return found[1].rpartition(".")[2].replace("NoneType", "null")
     if found := re.fullmatch(r"typing\.Literal\[(.+)\]", text):
         return f"one of {found[1]}"
     return text

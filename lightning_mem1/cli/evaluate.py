@@ -131,9 +131,14 @@ def played_with(
     """What a trajectory depends on, of all dotted settings: its task, its policy and how the two talk."""
     from lightning_mem1.evaluation.player import weights_fingerprint
 
-    ours = {"model.policy", "model.dtype", "model.window"}
+    ours = {"model.policy", "model.compute.dtype", "model.window"}
     dropped = {f"data.init_args.{name}" for name in TRAINING_ONLY}
-    dropped |= {"data.init_args.seed", "model.rollout.temperature", "model.rollout.top_p"}
+    dropped |= {
+        "data.init_args.seed",
+        "model.rollout.temperature",
+        "model.rollout.top_p",
+        "model.rollout.resample_rounds",
+    }
     kept = {
         key: value
         for key, value in settings.items()

@@ -34,7 +34,7 @@ WRITTEN = (  # what an export may consist of, and what --force takes away
     "chat_template.jinja",
 )
 ASKS_FOR_A_CONFIG = ("--config", "-c", "--help", "-h", "--print_config")
-SHOWN = ("algorithm", "memory", "window", "layout", "lr", "dtype")  # settings in the card; window only where it counts
+SHOWN = ("algorithm", "memory", "window", "layout", "lr")  # settings in the card; window only where it counts
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -140,7 +140,10 @@ def _write(policy: Policy, path: str, output: Path, merged: bool) -> None:
     """Write beside the folder and then move, so that whatever fails leaves no half of an export."""
     import torch
 
-    entry = torch.load(path, map_location="cpu", weights_only=True)["lightning_mem1"]
+    from lightning_mem1.training.checkpoint_state import entry_of, settings_of
+
+    checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+    entry = {**entry_of(checkpoint), "settings": settings_of(checkpoint)}
     whole = merged or policy.model is policy.causal_lm
     output.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=output.parent, prefix=f".{output.name}.") as beside:
@@ -162,8 +165,8 @@ def save(policy: Policy, folder: Path, merged: bool) -> Path:
     """
     if merged and getattr(policy.causal_lm, "is_quantized", False):
         raise ValueError(
-            "cannot merge into a base in 4 bits: expected whole weights, got model.quantization nf4; leave --merged "
-            "out, and put the adapter on the base as it was published"
+            "cannot merge into a base in 4 bits: expected whole weights, got model.compute.quantization nf4; leave "
+            "--merged out, and put the adapter on the base as it was published"
         )
     if merged:
         policy.merge()
@@ -181,22 +184,22 @@ def card(entry: Mapping[str, Any], policy: Policy, whole: bool) -> str:
     """The README.md of an export.
 
     Args:
-        entry: This package's entry of the checkpoint.
+        entry: This package's entry of the checkpoint, with the module's settings.
         policy: What was written.
         whole: Whether it is a whole model.
     """
     from lightning_mem1.policy.loading import BUNDLED_POLICIES, is_plain_tokenizer, name_of_base, resolve
-    from lightning_mem1.training.checkpoint_state import plain
 
     settings, base = entry["settings"], name_of_base(policy.source)
     rows: dict[str, Any] = {
         "base": f"{base} ({entry['base']})",
         "rl_step": entry["rl_step"],
         **{key: settings[key] for key in SHOWN if key != "window" or settings["memory"] == "window"},
+        "dtype": settings["compute"]["dtype"],
     }
     if settings["lora"]:
         rows["LoRA"] = f"r {settings['lora']['r']}, alpha {settings['lora']['alpha']:g}"
-    rollout = plain(settings["rollout"])
+    rollout = settings["rollout"]
     rows |= {key: rollout[key] for key in ("wire", "prompt", "max_new_tokens", "max_information_tokens", "temperature")}
     tags = rollout["tags"]
     rows["tags"] = ", ".join(f"{key} <{tags[key]}>" for key in ("internal_state", "action", "information"))

@@ -66,12 +66,14 @@ def _say_what_is_kept(done: int, checkpoints: Sequence[Any]) -> str:
 
 
 def _say_where(trainer: Trainer, checkpoints: Sequence[Any]) -> None:
+    from lightning_mem1.training.lightning_internals import tracking_uri
+
     if not trainer.is_global_zero:
         return
     for checkpoint in checkpoints:
         print(f"adapter {checkpoint.adapter_path}, checkpoint {checkpoint.last_path}")
     for logger in trainer.loggers:
-        if uri := getattr(logger, "_tracking_uri", None):
+        if uri := tracking_uri(logger):
             print(f"curves and transcripts: mlflow ui --backend-store-uri {redacted(uri)}")
 
 

@@ -17,6 +17,7 @@ from lightning.pytorch.loggers import MLFlowLogger
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 from lightning_mem1.io.redaction import reason
+from lightning_mem1.training.lightning_internals import mlflow_client, run_id_so_far, take_run
 
 MAX_METRICS_PER_CALL = 1000  # of MLflow
 MAX_PARAM_LENGTH = 250  # of Lightning's logger
@@ -49,7 +50,7 @@ class ResumableMLflowLogger(MLFlowLogger):
         self._failed = False
         self._params: dict[str, str] = {}  # of the attempts before
         if run_id and self._is_active(run_id):
-            self._run_id = run_id
+            take_run(self, run_id)
             self._go_on(run_id)
         elif run_id:
             print(f"MLflow has no run {run_id} (any more): the curves go on in a new one", file=sys.stderr)
@@ -116,7 +117,7 @@ class ResumableMLflowLogger(MLFlowLogger):
 
     def restore(self, state: Mapping[str, Any]) -> None:
         """Take up what waited, if it is this run's."""
-        if state["run_id"] == self._run_id:
+        if state["run_id"] == run_id_so_far(self):
             self.outbox = [(str(key), float(value), int(ms), int(step)) for key, value, ms, step in state["outbox"]]
             self._newest = {key: step for key, _, _, step in self.outbox}
 
@@ -131,7 +132,7 @@ class ResumableMLflowLogger(MLFlowLogger):
         from mlflow.exceptions import MlflowException
 
         try:
-            run = self._mlflow_client.get_run(run_id)
+            run = mlflow_client(self).get_run(run_id)
         except MlflowException:
             return False
         self._params = dict(run.data.params)
@@ -139,4 +140,4 @@ class ResumableMLflowLogger(MLFlowLogger):
 
     @rank_zero_only
     def _go_on(self, run_id: str) -> None:
-        self._mlflow_client.update_run(run_id, status="RUNNING")
+        mlflow_client(self).update_run(run_id, status="RUNNING")
