@@ -3,7 +3,33 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+
+MOVED: Mapping[str, str] = {  # keys of earlier versions, and their names now
+    "model.window": "model.memory.window",
+    "model.rollout.note_embedding": "model.memory.note_embedding",
+    "model.rollout.wire": "model.rollout.format",
+    "model.optimizer": "model.optim.name",
+    "model.weight_decay": "model.optim.weight_decay",
+    "model.warmup_steps": "model.optim.warmup_steps",
+    "model.max_grad_norm": "model.optim.max_grad_norm",
+    "model.num_epochs": "model.optim.num_epochs",
+    "model.num_minibatches": "model.optim.num_minibatches",
+    "model.epsilon": "model.loss.clip",
+    "model.epsilon_high": "model.loss.clip_high",
+    "model.beta": "model.loss.kl_coef",
+    "model.kl_in": "model.loss.kl_in",
+    "model.kl_estimator": "model.loss.kl_estimator",
+    "model.entropy_coef": "model.loss.entropy_coef",
+    "model.state_loss_weight": "model.loss.state_weight",
+    "model.scale_rewards": "model.credit.scale",
+    "model.resample_rounds": "model.rollout.resample_rounds",
+    "model.dtype": "model.compute.dtype",
+    "model.quantization": "model.compute.quantization",
+    "model.attention": "model.compute.attention",
+    "model.kernels": "model.compute.kernels",
+    "model.gradient_checkpointing": "model.compute.gradient_checkpointing",
+}
 
 
 def check_choice(what: str, value: str, choices: Iterable[str], key: str) -> None:

@@ -174,6 +174,11 @@ class Trajectory:
         return [turn for turn in self.turns if turn.kind == "act"]
 
     @property
+    def action_logprobs(self) -> list[float]:
+        """Log-probabilities of all action tokens (T) when they were sampled, in nats, turn by turn."""
+        return [logprob for turn in self.turns for logprob in turn.action_logprobs]
+
+    @property
     def reward(self) -> float:
         """Sum of the rewards of the turns."""
         return sum(turn.reward for turn in self.turns)

@@ -32,6 +32,7 @@ from lightning_mem1.cli import (
     lightning_cli,  # noqa: F401  (here and not in every fork)
 )
 from lightning_mem1.io import atomic_files  # noqa: F401
+from lightning_mem1.training.learner import Learner
 from lightning_mem1.training.module import Mem1Module
 
 PHASES: dict[str, CodeType] = {  # killed at a random call inside
@@ -41,7 +42,7 @@ PHASES: dict[str, CodeType] = {  # killed at a random call inside
     "validation": callbacks.RolloutCallback._validate.__code__,
 }
 POINTS: dict[str, tuple[str, CodeType, str]] = {  # killed at a random one of these: what happens where, name called
-    "after an optimizer step": ("return", Mem1Module._optimize.__code__, ""),
+    "after an optimizer step": ("return", Learner.step.__code__, ""),
     "half a file": ("c_call", atomic_files.write_atomic.__code__, "write"),
     "before the rename": ("c_call", atomic_files.write_atomic.__code__, "replace"),
 }

@@ -28,9 +28,10 @@ from lightning_mem1 import callbacks
 from lightning_mem1.cli.startup import quiet
 from lightning_mem1.data.task_data import TaskDataModule
 from lightning_mem1.engine.local.engine import EngineSettings
-from lightning_mem1.policy.policy import LoraSettings
+from lightning_mem1.policy.policy import LoraSettings, copies
 from lightning_mem1.rollout.settings import RolloutSettings
 from lightning_mem1.training.module import Mem1Module
+from lightning_mem1.training.settings import LossSettings, OptimSettings
 from lightning_mem1.training.strategy import ShardedBase
 from lightning_mem1.training.trainer import TRAINER_DEFAULTS
 from tiny_tasks import RankedTasks
@@ -53,7 +54,7 @@ class Recorder(Callback):
             self.spoil(trainer.global_rank, batch)
 
     def on_before_optimizer_step(self, trainer: Any, pl_module: Any, optimizer: Any) -> None:
-        named = pl_module.policy.named_parameters()
+        named = pl_module.named_parameters()
         self.gradients.append({name: p.grad.clone() for name, p in named if p.grad is not None})
 
     def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
@@ -116,7 +117,7 @@ def train(policy: str, folder: Path, ranks: int, spoil: Any = None, resume: str 
     )
     trainer.fit(module, datamodule=TaskDataModule(RankedTasks(), **data), ckpt_path=resume, weights_only=True)
     found = {"tasks": record.tasks, "metrics": record.metrics, "gradients": record.gradients}
-    found["adapter"] = module.policy.adapter_state()
+    found["adapter"] = copies(module.trained())
     frozen = [p for p in module.policy.causal_lm.model.layers[0].parameters() if not p.requires_grad]
     found["frozen_weights_here"] = sum((p.to_local() if isinstance(p, DTensor) else p).numel() for p in frozen)
     torch.save(found, folder / f"{trainer.global_rank}.pt")
@@ -158,15 +159,15 @@ def main(folder: Path) -> None:
     codes = {
         "grpo1": on_ranks(folder / "grpo1", 1),
         "grpo2": on_ranks(folder / "grpo2", 2),
-        "ppo1": on_ranks(folder / "ppo1", 1, algorithm="ppo", beta=0.01, data_num_val_tasks=0),
-        "ppo2": on_ranks(folder / "ppo2", 2, algorithm="ppo", beta=0.01, data_num_val_tasks=0),
-        "uneven": on_ranks(folder / "uneven", 2, silence_the_second_rank, num_minibatches=2),
+        "ppo1": on_ranks(folder / "ppo1", 1, algorithm="ppo", loss=LossSettings(kl_coef=0.01), data_num_val_tasks=0),
+        "ppo2": on_ranks(folder / "ppo2", 2, algorithm="ppo", loss=LossSettings(kl_coef=0.01), data_num_val_tasks=0),
+        "uneven": on_ranks(folder / "uneven", 2, silence_the_second_rank, optim=OptimSettings(num_minibatches=2)),
         "failing": on_ranks(folder / "failing", 2, fail_on_the_second_rank),
         "whole": on_ranks(folder / "whole", 2, **dropout),
         "part": on_ranks(folder / "part", 2, **dropout, data_num_rl_steps=1),
     }
     codes["sharded"] = on_ranks(folder / "sharded", 2, sharded=True)
-    ppo = {"algorithm": "ppo", "beta": 0.01, "data_num_val_tasks": 0}
+    ppo = {"algorithm": "ppo", "loss": LossSettings(kl_coef=0.01), "data_num_val_tasks": 0}
     codes["sharded_ppo"] = on_ranks(folder / "sharded_ppo", 2, silence_the_second_rank, sharded=True, **ppo)
     last = str(folder / "part/checkpoints/last.ckpt")
     codes["rest"] = on_ranks(folder / "rest", 2, resume=last, **dropout)

@@ -13,6 +13,7 @@ from lightning_mem1.engine.local.engine import EngineSettings
 from lightning_mem1.evaluation.measures import MEASURES
 from lightning_mem1.rollout.settings import RolloutSettings
 from lightning_mem1.training.credit.importance import MismatchSettings
+from lightning_mem1.training.settings import LossSettings
 
 ROOT = Path(__file__).parents[1]
 HANDBOOK = (ROOT / "docs" / "handbook.md").read_text()
@@ -81,7 +82,7 @@ def test_every_key_that_is_logged_stands_in_the_table_and_every_row_is_logged(ma
     roomy = EngineSettings(num_slots=8, max_context_tokens=400)
     corrected = MismatchSettings(correction="tis")
     runs = (
-        {"algorithm": "ppo", "beta": 0.1, "mismatch": corrected, "rollout": qa, "engine": roomy},
+        {"algorithm": "ppo", "loss": LossSettings(kl_coef=0.1), "mismatch": corrected, "rollout": qa, "engine": roomy},
         {"algorithm": "raft", "mismatch": MismatchSettings(correction="mis")},
     )
     logged: set[str] = set()

@@ -24,6 +24,7 @@ from lightning_mem1.data.task_data import TaskBatch
 from lightning_mem1.io.atomic_files import keep, write_atomic
 from lightning_mem1.tracking.artifacts import log_artifact
 from lightning_mem1.tracking.mlflow_logger import ResumableMLflowLogger
+from lightning_mem1.training.lightning_internals import count_last_batch_as_done, logged_in_this_step
 from lightning_mem1.training.module import Mem1Module
 
 RUN = "mlflow"  # this package's second entry of a checkpoint: its run, and the numbers that wait for it
@@ -92,9 +93,7 @@ class RLCheckpoint(Checkpoint):
         self, trainer: Trainer, pl_module: Mem1Module, outputs: Any, batch: TaskBatch, batch_idx: int
     ) -> None:
         """Renew `last.ckpt`, also when the scheduler wants the machine back."""
-        connector = trainer._logger_connector  # Lightning logs after this hook: too late for the checkpoint
-        if connector.should_update_logs:
-            numbers = {key: float(value) for key, value in connector.metrics["log"].items() if key != "step"}
+        if numbers := logged_in_this_step(trainer):
             for logger in _runs(trainer):
                 logger.hold(numbers, pl_module.rl_step)
         wanted_back = self.sigterm.leave(trainer)
@@ -108,7 +107,7 @@ class RLCheckpoint(Checkpoint):
         """
         if trainer.sanity_checking or trainer.state.fn != "fit":
             return
-        _count_to_the_end(trainer)
+        count_last_batch_as_done(trainer)
         self._save_best(trainer)
         wanted_back = self.sigterm.leave(trainer)
         if not pl_module.rl_step:  # nothing is trained that `last.ckpt` could keep
@@ -118,7 +117,7 @@ class RLCheckpoint(Checkpoint):
 
     def on_train_end(self, trainer: Trainer, pl_module: Mem1Module) -> None:  # type: ignore[override]
         """Write the final state."""
-        _count_to_the_end(trainer)
+        count_last_batch_as_done(trainer)
         if pl_module.rl_step:
             self._save_last(trainer, pl_module)
         if self.save_adapter and trainer.is_global_zero:
@@ -177,17 +176,6 @@ class RLCheckpoint(Checkpoint):
     def _send(self, trainer: Trainer) -> None:
         for logger in _runs(trainer):
             logger.send()
-
-
-def _count_to_the_end(trainer: Trainer) -> None:
-    """Let Lightning's counts of batches say that the last one is over.
-
-    They do already, but for a run that goes on behind its last rl_step: it plays no batch that would be counted.
-    """
-    loop: Any = trainer.fit_loop.epoch_loop
-    for counts in (loop.batch_progress.current, loop.batch_progress.total):
-        counts.completed = counts.processed
-    loop._batches_that_stepped = loop.batch_progress.total.processed
 
 
 class WholeFileIO(TorchCheckpointIO):

@@ -96,17 +96,17 @@ class Collector:
         self, module: Mem1Module, data: TaskDataModule, on_turn: OnTurn | None = None, watch: Watch | None = None
     ) -> None:
         self.module, self.data, self.on_turn, self.watch = module, data, on_turn, watch
-        self.behaviour, self.engine = module.behaviour, module.engine
+        self.sampling_policy, self.engine = module.sampling_policy, module.engine
 
     def collect(self, batch: TaskBatch) -> RolloutResult:
         """Play the training tasks of a batch, groups without a signal again and again as often as is allowed."""
-        started, version, settings = time.perf_counter(), self.behaviour.version, self.module.rollout_settings
+        started, version, settings = time.perf_counter(), self.sampling_policy.version, self.module.rollout_settings
         trajectories = self.play(batch, self.data.group_size, settings)
         num_tokens, num_resampled = _num_tokens(trajectories), 0
-        for again in range(1, self.module.resample_rounds + 1):
-            silent = groups_without_signal(trajectories)
-            fresh = self.play(_part(batch, silent), self.data.group_size, settings, again)
-            num_tokens, num_resampled = num_tokens + _num_tokens(fresh), num_resampled + len(silent)
+        for again in range(1, settings.resample_rounds + 1):
+            no_signal = groups_without_signal(trajectories)
+            fresh = self.play(_part(batch, no_signal), self.data.group_size, settings, again)
+            num_tokens, num_resampled = num_tokens + _num_tokens(fresh), num_resampled + len(no_signal)
             trajectories = replaced(trajectories, fresh)
         servers = self.engine.numbers() if isinstance(self.engine, RemoteEngine) else {}
         seconds = time.perf_counter() - started

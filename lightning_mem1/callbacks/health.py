@@ -63,7 +63,7 @@ def remarks(
 
     found = _turns(trajectories, module)
     silent = int(logged("train/zero_signal_groups"))
-    if module.crediting.algorithm.relative and silent > MAX_SILENT * num_groups:
+    if module.algorithm.relative and silent > MAX_SILENT * num_groups:
         found.append(
             f"{silent} of {num_groups} groups have no signal (raise data.group_size or model.rollout.temperature, or "
             "take easier tasks)"
@@ -100,12 +100,13 @@ def _turns(trajectories: Sequence[Trajectory], module: Mem1Module) -> list[str]:
 
 def gap_limit(module: Mem1Module) -> float:
     """The largest mean gap between training and rollout that rounding explains, in nats a token."""
-    exact = module.settings["dtype"] == "float32" and module.settings["quantization"] == "none"
+    compute = module.hparams["compute"]
+    exact = compute["dtype"] == "float32" and compute["quantization"] == "none"
     return MAX_GAP if exact and module.engine_settings.kind == "local" else MAX_GAP_16_BITS
 
 
 def _gap_advice(module: Mem1Module) -> str:
-    if (layout := module.passes.layout) not in ("tree", "rows"):
+    if (layout := module.microbatches.layout) not in ("tree", "rows"):
         return f"layout {layout} does not score what was played: set model.layout tree"
     if module.engine_settings.kind != "local":
         return "serve the base and dtype of model.policy, or set model.mismatch.correction tis"

@@ -89,7 +89,7 @@ def of_batch(batch: TaskBatch, module: Mem1Module) -> dict[str, Figure]:
         return {}
     chosen = trajectories[number]
     if layout_plot.turns_drawn(chosen, module.contexts):
-        figures["layouts"] = layout_plot.masks(chosen, module.contexts, module.crediting.state_end)
+        figures["layouts"] = layout_plot.masks(chosen, module.contexts, module.credit_assigner.state_end)
     if known is not None:
         tag = module.rollout_settings.tags.internal_state
         states = state_mask(chosen, state_spans(chosen, module.encoder.decode, tag)).tolist()

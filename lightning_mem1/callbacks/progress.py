@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import time
 from typing import Any
 
@@ -124,7 +123,7 @@ class ProgressCallback(Callback):
         for each in trainer.callbacks:  # type: ignore[attr-defined]
             if isinstance(each, RolloutCallback):
                 each.watch = show_rollout if shown else None
-        module.passes = dataclasses.replace(module.passes, on_pass=show_update if shown else None)
+        module.watch(show_update if shown else None)
 
     def _show_rollout(self, trainer: Trainer, module: Mem1Module, progress: RolloutProgress) -> None:
         """Show what is played; not what is played for the next rl_step while this one is updated."""

@@ -24,6 +24,7 @@ from lightning_mem1.callbacks.collector import Collector, RolloutResult, Watch, 
 from lightning_mem1.data.task_data import TaskBatch
 from lightning_mem1.engine.remote.engine import RemoteEngine
 from lightning_mem1.policy.sharding import gather, release
+from lightning_mem1.training.lightning_internals import run_validation
 from lightning_mem1.training.module import Mem1Module
 from lightning_mem1.types import Engine
 
@@ -35,12 +36,12 @@ class RolloutCallback(Callback):
 
     Logs, by rl_step: ``rollout/seconds`` (wall clock of this rank), ``rollout/wait_seconds`` (what of it nothing else
     was done in: all, but for one step off), ``rollout/staleness`` (rl_steps that the weights which played lag behind
-    those that learn, on servers as well), ``rollout/num_episodes`` (of this rank),
-    ``rollout/tokens_per_s`` (generated tokens of this rank per second), ``rollout/resampled_groups`` (of this rank:
-    groups without a signal that were played again, see `model.resample_rounds`; their first episodes are dropped and do
-    not count elsewhere); with servers also, of this rank since the start, ``rollout/server_retries`` (tries after the
-    first), ``rollout/server_nonsense`` (replies that were not to the point), ``rollout/server_failed_turns`` (given up:
-    their episodes ended with an error), and ``rollout/server_staleness`` (rl_steps that served weights lag behind).
+    those that learn, on servers as well), ``rollout/num_episodes`` (of this rank), ``rollout/tokens_per_s`` (generated
+    tokens of this rank per second), ``rollout/resampled_groups`` (of this rank: groups without a signal that were
+    played again, see `model.rollout.resample_rounds`; their first episodes are dropped and do not count elsewhere);
+    with servers also, of this rank since the start, ``rollout/server_retries`` (tries after the first),
+    ``rollout/server_nonsense`` (replies that were not to the point), ``rollout/server_failed_turns`` (given up: their
+    episodes ended with an error), and ``rollout/server_staleness`` (rl_steps that served weights lag behind).
 
     Args:
         validate_first: Validate before the first rl_step, so that a curve starts at the untrained policy.
@@ -85,7 +86,7 @@ class RolloutCallback(Callback):
         numbers = {**collected.numbers(), "rollout/wait_seconds": time.perf_counter() - asked}
         self._staleness = numbers["rollout/staleness"]
         pl_module.log_dict(numbers, on_step=True, on_epoch=False, batch_size=1)
-        if pl_module.behaviour.apart:
+        if pl_module.sampling_policy.apart:
             self._begin(Collector(pl_module, datamodule(trainer), self._ahead.check, self.watch), batch.rl_step + 1)
 
     def on_train_batch_end(  # type: ignore[override]
@@ -99,7 +100,7 @@ class RolloutCallback(Callback):
     def on_validation_start(self, trainer: Trainer, pl_module: Mem1Module) -> None:  # type: ignore[override]
         """Get ready to play with the newest weights; ranks may have different numbers of batches."""
         self._ahead.wait()
-        pl_module.behaviour.push()
+        pl_module.sampling_policy.push()
         gather(pl_module.policy)
 
     def on_validation_batch_start(  # type: ignore[override]
@@ -134,10 +135,10 @@ class RolloutCallback(Callback):
 
     def _collect(self, collection: Collector, batch: TaskBatch) -> RolloutResult:
         """Play here and now; a resumed run with the weights that the uninterrupted one played with."""
-        behaviour, policy = collection.behaviour, collection.module.policy
-        behaviour.push()
+        sampling, policy = collection.sampling_policy, collection.module.policy
+        sampling.push()
         if self._behind is not None and self._behind["rl_step"] == batch.rl_step - 2:
-            behaviour.load(self._behind)
+            sampling.load(self._behind)
         gather(policy)
         collected = collection.collect(batch)
         release(policy)
@@ -145,8 +146,8 @@ class RolloutCallback(Callback):
 
     def _begin(self, collection: Collector, rl_step: int) -> None:
         """Play the tasks of the next rl_step with the weights as they are now, beside what is done here."""
-        collection.behaviour.push()
-        self._behind = collection.behaviour.state()
+        collection.sampling_policy.push()
+        self._behind = collection.sampling_policy.state()
         batch, engine = collection.data.train_batch(rl_step), collection.engine
         if batch is not None:
             interrupt = engine.interrupt if isinstance(engine, RemoteEngine) else lambda: None
@@ -158,16 +159,9 @@ class RolloutCallback(Callback):
             trainer.should_stop = True
 
     def _validate(self, trainer: Trainer) -> None:
-        """Run Lightning's validation loop as the training loop itself does between two batches."""
-        if not trainer.enable_validation or not trainer.limit_val_batches:
-            return
-        connector = trainer._logger_connector
-        first = connector._first_loop_iter
-        trainer.fit_loop.epoch_loop.val_loop.restarting = False  # a resumed run's too starts at its first task
-        trainer.validating = True
-        trainer.fit_loop.epoch_loop.val_loop.run()
-        trainer.training = True
-        connector._first_loop_iter = first
+        """Play the validation tasks now, unless there are none."""
+        if trainer.enable_validation and trainer.limit_val_batches:
+            run_validation(trainer)
 
 
 def _check_servers(engine: Engine, gap: float) -> None:

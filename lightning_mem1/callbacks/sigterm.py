@@ -16,6 +16,8 @@ from typing import Any
 from lightning.pytorch import Trainer
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
+from lightning_mem1.training.lightning_internals import end_by_sigterm, replace_sigterm_handler
+
 
 class Sigterm:
     """Remembers the signal until the ranks can talk about it.
@@ -30,17 +32,17 @@ class Sigterm:
     def listen(self, trainer: Trainer) -> None:
         """Take the place of Lightning's handler; to be called before it is installed, in `setup`."""
         self.received = False
-        trainer._signal_connector._sigterm_notifier_fn = self._remember  # type: ignore[method-assign, assignment]
+        replace_sigterm_handler(trainer, self._remember)
 
     def leave(self, trainer: Trainer) -> bool:
-        """Whether any rank was told to go; if so Lightning ends the run as soon as this hook is over.
+        """Whether any rank got the signal; if so Lightning ends the run as soon as this hook is over.
 
         Every rank has to call it.
         """
-        told = bool(trainer.strategy.reduce_boolean_decision(self.received, all=False))
-        if told:
-            trainer._signal_connector.received_sigterm = True
-        return told
+        received = bool(trainer.strategy.reduce_boolean_decision(self.received, all=False))
+        if received:
+            end_by_sigterm(trainer)
+        return received
 
     def _remember(self, *_: Any) -> None:
         self.received = True

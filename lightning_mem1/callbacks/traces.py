@@ -10,6 +10,7 @@ from lightning_mem1.checks import check_least
 from lightning_mem1.data.task_data import TaskBatch, spread_indices
 from lightning_mem1.tracking.artifacts import hand_over, mlflow_runs
 from lightning_mem1.tracking.traces import send, trace_record
+from lightning_mem1.training.lightning_internals import tracking_uri
 from lightning_mem1.training.module import Mem1Module
 
 
@@ -55,6 +56,6 @@ class TraceCallback(Callback):
         tags = {"split": split, "rl_step": str(batch.rl_step)}
 
         def write(logger: Any) -> None:
-            send(records, tags, logger._tracking_uri, logger.experiment_id, logger.run_id)
+            send(records, tags, str(tracking_uri(logger)), logger.experiment_id, logger.run_id)
 
         self._failed = not hand_over(trainer, "a trace, and is given no more of them", write)

@@ -95,7 +95,7 @@ def known_advantages(trajectories: Sequence[Trajectory], module: Mem1Module) -> 
 
     None where it takes a forward pass (a critic, a penalty in the reward) or the sums of all ranks (whitening).
     """
-    crediting = module.crediting
-    if not crediting.algorithm.relative or crediting.beta:
+    assigner = module.credit_assigner
+    if not assigner.algorithm.relative or assigner.kl_coef:
         return None
-    return [columns.advantages.tolist() for columns in crediting.columns(trajectories, {})]
+    return [credit.advantages.tolist() for credit in assigner.assign(trajectories, {})]

@@ -12,12 +12,13 @@ import os
 import re
 import sys
 import unicodedata
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from lightning_mem1 import checks
 from lightning_mem1.cli.class_errors import explain_class
 from lightning_mem1.cli.parser_messages import key_at, type_name, wrong_value
 from lightning_mem1.io.redaction import redacted, remember, remember_arguments, root
@@ -26,16 +27,12 @@ from lightning_mem1.io.terminal import printable
 DEBUG = "LIGHTNING_MEM1_DEBUG"
 MAX_CONFIG_VALUES = 100_000
 DATA_CLASSES = ("QAData", "WebShopData", "TaskDataModule")
-MOVED_DATA_KEYS = {  # old key -> new key
+INTERRUPTED = 130  # what shells use for Ctrl-C
+MOVED: Mapping[str, str] = {  # keys of earlier versions, and their names now
+    **checks.MOVED,
     "data.split": "data.split_rule",
     "data.num_passages": "data.encyclopedia.num_passages",
     "data.world_seed": "data.encyclopedia.seed",
-}
-INTERRUPTED = 130  # what shells use for Ctrl-C
-MOVED = {  # keys of before and what to write now
-    "model.window": "model.memory.window, e.g. memory: {mode: window, window: 3}",
-    "model.rollout.note_embedding": "model.memory.note_embedding, e.g. memory: {mode: amem, note_embedding: FOLDER}",
-    "model.rollout.wire": "model.rollout.format",
     "warmstart.rollout.wire": "warmstart.rollout.format",
 }
 
@@ -173,9 +170,7 @@ def explain_parsing(message: str, keys: Iterable[str], config: str | None, argv:
 
     if key := _unknown_key(message):
         if key in MOVED:
-            return f"'{key}' in {where(key)} has moved: set {MOVED[key]}"
-        if key in MOVED_DATA_KEYS:
-            return f"key '{key}' in {where(key)} is now '{MOVED_DATA_KEYS[key]}'; rename it"
+            return _moved(key, config, argv)
         nearest = did_you_mean(key, keys)
         return f"unknown key '{key}' in {where(key)}{nearest or '; --help lists the keys'}"
     values = re.findall(r'Parser key "([\w.]+)":\s*\n\s*Expected an? (.+?)\. Got value: (.*)', message)
@@ -197,6 +192,31 @@ def explain_parsing(message: str, keys: Iterable[str], config: str | None, argv:
     return f"cannot read the settings in {where('')}: {' '.join(message.split())[:300]}"
 
 
+def _moved(key: str, config: str | None, argv: Sequence[str]) -> str:
+    """The present names of all keys of earlier versions that the config or the command line has."""
+    found = [name for name, _ in _options(argv) if name in MOVED]
+    found += [name for name in _keys_of(config) if name in MOVED]
+    named = ", ".join(f"{name} is now {MOVED[name]}" for name in dict.fromkeys([key, *found]))
+    places = " and ".join(dict.fromkeys(_where(name, config, argv) for name in dict.fromkeys([key, *found])))
+    return f"{named}: rename {'it' if len({key, *found}) == 1 else 'them'} in {places}"
+
+
+def _keys_of(config: str | None) -> list[str]:
+    """The dotted keys of a config, without ``init_args``."""
+    import yaml
+
+    if config is None or not Path(config).is_file():
+        return []
+    found, places = [], [("", yaml.safe_load(Path(config).read_text(encoding="utf-8")))]
+    while places:
+        prefix, content = places.pop()
+        for name, value in content.items() if isinstance(content, dict) else ():
+            key = f"{prefix}{name}".replace(".init_args", "")
+            found.append(key)
+            places.append((f"{key}.", value))
+    return found
+
+
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """'; did you mean ...?' with the nearest of the known names, or nothing."""
     known = [key for key in known if key != name]  # a key of another class may have this very name
@@ -213,12 +233,12 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
 def _unknown_key(message: str) -> str | None:
     """The dotted key that no setting has, None when the message is about something else."""
     if found := re.search(r"Group '([\w.]+)' does not accept option '([\w.]+)'", message):
-        return f"{key_at(message, found.start())}.{found[1]}.{found[2]}".removeprefix(".")
+        return f"{key_at(message, found.start())}.{found[1]}.{found[2].removeprefix(f'{found[1]}.')}".removeprefix(".")
     if found := re.search(r"unrecognized arguments: --([\w.]+)", message):
         return f"{key_at(message, found.start())}.{found[1]}".removeprefix(".")
     if found := re.search(r"Option '([\w.]+)' is not accepted", message):
         outer = re.match(r'Parser key "([\w.]+)"', message)
-        return f"{outer[1]}.{found[1]}" if outer else found[1]
+        return f"{outer[1]}.{found[1].removeprefix(f'{outer[1]}.')}" if outer else found[1]
     return None
 
 

@@ -145,9 +145,14 @@ def played_with(
     settings: dict[str, Any], module: Mem1Module, seed: int, split: str, temperature: float = 0.0
 ) -> dict[str, Any]:
     """What a trajectory depends on, of all dotted settings: its task, its policy and how the two talk."""
-    ours = {"model.policy", "model.dtype"}
+    ours = {"model.policy", "model.compute.dtype"}
     dropped = {f"data.init_args.{name}" for name in TRAINING_ONLY}
-    dropped |= {"data.init_args.seed", "model.rollout.temperature", "model.rollout.top_p"}
+    dropped |= {
+        "data.init_args.seed",
+        "model.rollout.temperature",
+        "model.rollout.top_p",
+        "model.rollout.resample_rounds",
+    }
     kept = {
         key: value
         for key, value in settings.items()

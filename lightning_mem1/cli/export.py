@@ -22,7 +22,7 @@ from lightning_mem1.cli.alone import free_folder
 from lightning_mem1.cli.lightning_cli import CommandLine, checkpoint_path, no_progress_bars
 from lightning_mem1.policy.loading import BUNDLED_POLICIES, is_plain_tokenizer, name_of_base, resolve
 from lightning_mem1.policy.policy import Policy
-from lightning_mem1.training.checkpoint_state import with_memory
+from lightning_mem1.training.checkpoint_state import entry_of, settings_of
 from lightning_mem1.training.loading import load_policy
 
 WRITTEN = (  # what an export may consist of, and what --force takes away
@@ -37,7 +37,7 @@ WRITTEN = (  # what an export may consist of, and what --force takes away
     "tokenizer_config.json",
     "chat_template.jinja",
 )
-SHOWN = ("layout", "lr", "dtype")  # settings in the card, next to the algorithm and the memory mode with its own
+SHOWN = ("layout", "lr")  # settings in the card, next to the algorithm and the memory mode with its own
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -95,7 +95,8 @@ class ExportingCommandLine(CommandLine):
 
 def _write(policy: Policy, path: str, output: Path, merged: bool) -> None:
     """Write beside the folder and then move, so that whatever fails leaves no half of an export."""
-    entry = torch.load(path, map_location="cpu", weights_only=True)["lightning_mem1"]
+    checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+    entry = {**entry_of(checkpoint), "settings": settings_of(checkpoint)}
     whole = merged or policy.model is policy.causal_lm
     output.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=output.parent, prefix=f".{output.name}.") as beside:
@@ -117,8 +118,8 @@ def save(policy: Policy, folder: Path, merged: bool) -> Path:
     """
     if merged and getattr(policy.causal_lm, "is_quantized", False):
         raise ValueError(
-            "cannot merge into a base in 4 bits: expected whole weights, got model.quantization nf4; leave --merged "
-            "out, and put the adapter on the base as it was published"
+            "cannot merge into a base in 4 bits: expected whole weights, got model.compute.quantization nf4; leave "
+            "--merged out, and put the adapter on the base as it was published"
         )
     if merged:
         policy.merge()
@@ -136,11 +137,11 @@ def card(entry: Mapping[str, Any], policy: Policy, whole: bool) -> str:
     """The README.md of an export.
 
     Args:
-        entry: This package's entry of the checkpoint.
+        entry: This package's entry of the checkpoint, with the module's settings.
         policy: What was written.
         whole: Whether it is a whole model.
     """
-    settings, base = with_memory(entry["settings"]), name_of_base(policy.source)
+    settings, base = entry["settings"], name_of_base(policy.source)
     rows: dict[str, Any] = {
         "base": f"{base} ({entry['base']})",
         "rl_step": entry["rl_step"],
@@ -148,6 +149,7 @@ def card(entry: Mapping[str, Any], policy: Policy, whole: bool) -> str:
         "memory": settings["memory"]["mode"],
         **{key: value for key, value in settings["memory"].items() if key != "mode"},
         **{key: settings[key] for key in SHOWN},
+        "dtype": settings["compute"]["dtype"],
     }
     if settings["lora"]:
         rows["LoRA"] = f"r {settings['lora']['r']}, alpha {settings['lora']['alpha']:g}"

@@ -119,13 +119,14 @@ def _say_what_is_kept(done: int, checkpoints: Sequence[Any]) -> str:
 
 def _say_where(trainer: Trainer, checkpoints: Sequence[Any]) -> None:
     from lightning_mem1.tracking.artifacts import mlflow_runs
+    from lightning_mem1.training.lightning_internals import tracking_uri
 
     if not trainer.is_global_zero:
         return
     for checkpoint in checkpoints:
         print(f"adapter {checkpoint.adapter_path}, checkpoint {checkpoint.last_path}")
     for logger in mlflow_runs(trainer):  # none with fast_dev_run, where Lightning puts another kind in their places
-        print(f"curves and transcripts: mlflow ui --backend-store-uri {redacted(logger._tracking_uri)}")
+        print(f"curves and transcripts: mlflow ui --backend-store-uri {redacted(str(tracking_uri(logger)))}")
 
 
 def _run_of(path: str) -> str | None:

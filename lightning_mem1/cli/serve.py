@@ -54,7 +54,7 @@ def _serve_config(cli: ServingCommandLine) -> int:
     model = cli.config.model
     engine = {key: model.engine[key] for key in ("num_slots", "max_context_tokens", "max_prefill_tokens")}
     device = "cpu" if cli.config.trainer.accelerator == "cpu" else "cuda"
-    policy = trained(model.policy, model.dtype, cli.resume_path).to(device)
+    policy = trained(model.policy, model.compute.dtype, cli.resume_path).to(device)
     return _listen(policy, EngineSettings(**engine), cli.config.name or cli.experiment, cli.config)
 
 

@@ -153,8 +153,8 @@ def _whole(policy: Policy) -> str:
         )
     if getattr(policy.causal_lm, "is_quantized", False):
         raise ValueError(
-            "vLLM would load another base than the one that trains: expected model.quantization none, got a base in 4 "
-            "bits; set it, or model.engine.kind local"
+            "vLLM would load another base than the one that trains: expected model.compute.quantization none, got a "
+            "base in 4 bits; set it, or model.engine.kind local"
         )
     return folder
 

@@ -241,7 +241,8 @@ def varlen_tree_attention(query: Tensor, key: Tensor, value: Tensor, table: Tree
         query, key, value = (each.to(torch.get_autocast_dtype(query.device.type)) for each in (query, key, value))
     if not query.is_cuda or query.dtype not in SIXTEEN_BITS:
         raise ValueError(
-            f"model.attention varlen runs in 16 bits on a GPU, got {query.dtype} on {query.device.type}; set it to auto"
+            f"model.compute.attention varlen runs in 16 bits on a GPU, got {query.dtype} on {query.device.type}; "
+            "set it to auto"
         )
     query, key, value = (each[0].transpose(0, 1) for each in (query, key, value))
     index, ends_q, ends_k, longest_q, longest_k = table.sequences

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -41,15 +42,15 @@ class CriticSettings(LoraSettings):
     warmup_steps: int = 0
 
 
-class Critic:
+class Critic(nn.Module):
     """Expects the rest of an episode's reward before each action token.
 
-    Its weights live in the policy (the adapter or `Policy.critic_model`, and `Policy.value_head`), which moves, stores
-    and restores them.
+    It owns its value head, and its base where that is another one than the policy's; its adapter on the policy's base
+    is the policy's to store.
 
     Args:
-        policy: Gets them; the head starts at 0, so every first value is exactly 0.
-        settings: Of the adapter and the learning.
+        policy: Gets the adapter.
+        settings: Of the adapter and the learning. The head starts at 0, so every first value is exactly 0.
         gradient_checkpointing: Of a base of its own.
 
     Raises:
@@ -58,24 +59,26 @@ class Critic:
     """
 
     def __init__(self, policy: Policy, settings: CriticSettings, gradient_checkpointing: bool = False) -> None:
-        self.policy, self.settings = policy, settings
+        super().__init__()
+        self.settings = settings
+        self._policy = (policy,)  # in a tuple: no part of the critic
+        self.own_base: Policy | None = None
         if settings.policy is None:
             policy.add_adapter(CRITIC, settings)
         else:
-            policy.critic_model = _own_base(policy, settings, settings.policy, gradient_checkpointing)
-        head = nn.Linear(self.base.config.hidden_size, 1, device=policy.device)
-        nn.init.zeros_(head.weight)
-        nn.init.zeros_(head.bias)
-        policy.value_head = head
+            self.own_base = _own_base(policy, settings, settings.policy, gradient_checkpointing)
+        self.head = nn.Linear(self.base.config.hidden_size, 1, device=policy.device)
+        nn.init.zeros_(self.head.weight)
+        nn.init.zeros_(self.head.bias)
 
     @property
     def base(self) -> Policy:
         """The model that it reads hidden states of."""
-        return self.policy if self.policy.critic_model is None else self.policy.critic_model
+        return self._policy[0] if self.own_base is None else self.own_base
 
     def on(self) -> contextlib.AbstractContextManager[None]:
         """Around its passes: its adapter is on, the policy's is off (see `Policy.adapter`)."""
-        return self.policy.adapter(CRITIC) if self.base is self.policy else contextlib.nullcontext()
+        return self.base.adapter(CRITIC) if self.own_base is None else contextlib.nullcontext()
 
     def values(self, batch: ScoredBatch) -> Tensor:
         """Values of the action tokens.
@@ -89,10 +92,17 @@ class Critic:
         """
         with self.on():
             hidden = self.base.predicting(batch)
-        head = self.policy.value_head
-        assert isinstance(head, nn.Linear)
         with torch.autocast(hidden.device.type, enabled=False):
-            return F.linear(hidden.float(), head.weight.float(), head.bias.float())[:, 0]
+            return F.linear(hidden.float(), self.head.weight.float(), self.head.bias.float())[:, 0]
+
+    def trained(self) -> list[nn.Parameter]:
+        """The weights that train: its adapter, then its head."""
+        adapter = self._policy[0].trained(CRITIC) if self.own_base is None else self.own_base.trained()
+        return [*adapter.values(), *self.head.parameters()]
+
+    def optimizer_group(self) -> dict[str, Any]:
+        """What trains, with its learning rate, as torch's optimizers take it."""
+        return {"params": self.trained(), "lr": self.settings.lr}
 
 
 def _own_base(policy: Policy, settings: CriticSettings, source: str, gradient_checkpointing: bool) -> Policy:
@@ -110,17 +120,3 @@ def _own_base(policy: Policy, settings: CriticSettings, source: str, gradient_ch
             f"'{source}'; set model.critic.policy to a model of the same family, or to null"
         )
     return own.to(policy.device)
-
-
-def trained_parameters(policy: Policy) -> dict[str, list[nn.Parameter]]:
-    """What trains, by whom it belongs to: ``policy``, and ``critic`` when there is one."""
-    found: dict[str, list[nn.Parameter]] = {"policy": []}
-    for name, parameter in policy.named_parameters():
-        if parameter.requires_grad:
-            found.setdefault(CRITIC if is_critics(name) else "policy", []).append(parameter)
-    return found
-
-
-def is_critics(name: str) -> bool:
-    """Whether a weight of a policy, by its name, is the critic's."""
-    return name.startswith(("value_head.", "critic_model.")) or f".{CRITIC}." in name

@@ -65,13 +65,13 @@ def load_model(folder: str, dtype: str = "float32", quantization: str = "none") 
             read, a hub that cannot be reached, an adapter that is no LoRA or does not fit its base, or a model whose
             layers use sliding windows (the segment table knows only full attention).
     """
-    check_choice("dtype", dtype, DTYPES, "model.dtype")
+    check_choice("dtype", dtype, DTYPES, "model.compute.dtype")
     check_quantization(quantization)
     base, adapters = _base_and_adapters(folder)
     if adapters and quantization != "none":
         raise ValueError(
             f"cannot merge adapter '{folder}' into a quantised base: expected a whole model, got an adapter; export it "
-            "with --merged first, or set model.quantization none"
+            "with --merged first, or set model.compute.quantization none"
         )
     model = _load_base(base, dtype, quantization)
     play_as_it_trains(model)

@@ -6,7 +6,7 @@ loaded may be the bundled policy, a folder or a hub id.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -78,16 +78,13 @@ class Policy(nn.Module):
         tree_kernel: str = "auto",
     ) -> None:
         super().__init__()
-        check_choice("attention", tree_kernel, ("auto", *TREE_KERNELS), "model.attention")
+        check_choice("attention", tree_kernel, ("auto", *TREE_KERNELS), "model.compute.attention")
         self.causal_lm: Any = model
         self.tokenizer = tokenizer
         self.source = source
         self.fingerprint: str | None = None  # of the frozen base, see `snapshot`
         self.tree_kernel = tree_kernel
         self.model: Any = _with_adapter(model, lora) if lora else model
-        # the critic's; here, so that they move and are stored with the adapters
-        self.value_head: nn.Module | None = None
-        self.critic_model: Policy | None = None
 
     @classmethod
     def load(
@@ -197,7 +194,9 @@ class Policy(nn.Module):
         """Inside, the policy is its own reference: the base with adapters off."""
         disable = getattr(self.model, "disable_adapter", None)
         if disable is None:
-            raise ValueError("no reference policy: expected an adapter, got full training; set model.lora or beta 0")
+            raise ValueError(
+                "no reference policy: expected an adapter, got full training; set model.lora or model.loss.kl_coef 0"
+            )
         with self._same_trained(), disable():
             yield
 
@@ -243,33 +242,27 @@ class Policy(nn.Module):
             for parameter in trained:
                 parameter.requires_grad_(True)
 
-    def adapter_state(self) -> dict[str, Tensor]:
-        """The trained weights alone: names and tensors, on the CPU."""
-        trained = {name for name, p in self.named_parameters() if p.requires_grad}
-        return {name: p.detach().cpu().clone() for name, p in self.named_parameters() if name in trained}
+    def trained(self, adapter: str = ADAPTER) -> dict[str, nn.Parameter]:
+        """The weights that train, by name: those of one adapter, or all of them in full training."""
+        every = self.model is self.causal_lm
+        named = {name: parameter for name, parameter in self.named_parameters() if parameter.requires_grad}
+        return {name: parameter for name, parameter in named.items() if every or f".{adapter}." in name}
 
-    def load_adapter_state(self, state: dict[str, Tensor]) -> None:
-        """Put trained weights back.
+    def adapter_state(self) -> dict[str, Tensor]:
+        """The policy's own trained weights: names and tensors, on the CPU."""
+        return copies(self.trained())
+
+    def load_adapter_state(self, state: Mapping[str, Tensor]) -> None:
+        """Put the policy's own trained weights back.
 
         Raises:
             ValueError: the names or shapes are not this policy's.
         """
-        own = {name: p for name, p in self.named_parameters() if p.requires_grad}
-        for name, parameter in own.items():
-            if name not in state or state[name].shape != parameter.shape:
-                got = tuple(state[name].shape) if name in state else "nothing"
-                raise ValueError(
-                    f"adapter does not fit this policy: expected {name} of shape {tuple(parameter.shape)}, got {got}; "
-                    "use the model.policy, model.lora, model.algorithm and model.critic settings it was trained with"
-                )
-            parameter.data.copy_(state[name])
-        if extra := sorted(set(state) - set(own)):
-            raise ValueError(f"adapter does not fit this policy: expected {len(own)} tensors, got also {extra[0]}")
+        put_back(self.trained(), state)
 
     def policy_adapter(self) -> dict[str, Tensor]:
         """The weights of the policy's adapter alone, on the CPU, by their names here; none in full training."""
-        own = [(name, p) for name, p in self.named_parameters() if not name.startswith("critic_model.")]
-        return {name: p.detach().cpu() for name, p in own if f".{ADAPTER}." in name}
+        return {name: p.detach().cpu() for name, p in self.named_parameters() if f".{ADAPTER}." in name}
 
     def save_adapter(self, folder: str | Path) -> None:
         """Write the policy's adapter (peft format, safetensors) into the folder ``policy`` of `folder`."""
@@ -288,10 +281,32 @@ class Policy(nn.Module):
         self.tokenizer.save_pretrained(str(folder))
 
     def merge(self) -> None:
-        """Put the policy's adapter into the weights for good; a critic goes. Nothing trains or refers any more."""
+        """Put the policy's adapter into the weights for good; a critic's goes. Nothing trains or refers any more."""
         if self.model is not self.causal_lm:
             self.causal_lm = self.model = self.model.merge_and_unload(adapter_names=[ADAPTER])
-            self.value_head = self.critic_model = None
+
+
+def copies(weights: Mapping[str, nn.Parameter]) -> dict[str, Tensor]:
+    """Weights by name, copied to the CPU."""
+    return {name: parameter.detach().cpu().clone() for name, parameter in weights.items()}
+
+
+def put_back(weights: Mapping[str, nn.Parameter], state: Mapping[str, Tensor]) -> None:
+    """Give weights the values of `copies` that were made of them.
+
+    Raises:
+        ValueError: names or shapes differ.
+    """
+    for name, parameter in weights.items():
+        if name not in state or state[name].shape != parameter.shape:
+            got = tuple(state[name].shape) if name in state else "nothing"
+            raise ValueError(
+                f"adapter does not fit this policy: expected {name} of shape {tuple(parameter.shape)}, got {got}; "
+                "use the model.policy, model.lora, model.algorithm and model.critic settings it was trained with"
+            )
+        parameter.data.copy_(state[name])
+    if extra := sorted(set(state) - set(weights)):
+        raise ValueError(f"adapter does not fit this policy: expected {len(weights)} tensors, got also {extra[0]}")
 
 
 def _with_adapter(model: nn.Module, lora: LoraSettings) -> nn.Module:

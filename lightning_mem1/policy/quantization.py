@@ -17,9 +17,9 @@ QUANTIZATIONS = ("none", "nf4")
 
 def check_quantization(name: str) -> None:
     """Raise ValueError when there is no such quantisation, or bitsandbytes is not installed."""
-    check_choice("quantization", name, QUANTIZATIONS, "model.quantization")
+    check_choice("quantization", name, QUANTIZATIONS, "model.compute.quantization")
     if name != "none":
-        import_bitsandbytes(f"model.quantization {name}")
+        import_bitsandbytes(f"model.compute.quantization {name}")
 
 
 def import_bitsandbytes(wanted_by: str) -> Any:

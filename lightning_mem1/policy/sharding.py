@@ -24,7 +24,7 @@ def shard(policy: Policy, mesh: Any) -> None:
         raise ValueError("nothing frozen to share out: expected an adapter, got full training; set model.lora")
     if getattr(policy.causal_lm, "is_quantized", False):
         raise ValueError(
-            "a base in 4 bits cannot be shared out: expected whole weights; set model.quantization none, or "
+            "a base in 4 bits cannot be shared out: expected whole weights; set model.compute.quantization none, or "
             "trainer.strategy ddp"
         )
     from torch.distributed.fsdp import fully_shard

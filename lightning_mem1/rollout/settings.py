@@ -40,6 +40,7 @@ class RolloutSettings:
             context is constant. 0 for greedy there too; training samples at `temperature` throughout.
         env_timeout_s: Limit of one call of an environment, after which its episode ends with an error; null for none.
             With a limit environments are called in a thread other than the one that made them, see `env_guard`.
+        resample_rounds: How often groups without a signal are played again within an rl_step of training (dapo).
     """
 
     temperature: float = 1.0
@@ -55,6 +56,7 @@ class RolloutSettings:
     malformed: str = "keep"
     retry_temperature: float = 0.0
     env_timeout_s: float | None = None
+    resample_rounds: int = 0
 
     def __post_init__(self) -> None:
         self.tags = prompt_format(self.format, self.tags).tags

@@ -25,11 +25,11 @@ def log_policy(logger: Any, module: Mem1Module) -> None:
     from mlflow.entities import LoggedModelOutput
 
     client = logger.experiment
-    shown = {key: str(module.settings[key]) for key in SHOWN}
+    shown = {key: str(module.hparams[key]) for key in SHOWN}
     shown |= {"memory": module.memory.name, "rl_step": str(module.rl_step)}
     with TemporaryDirectory() as given:
         folder = Path(given)
-        pyfunc_agent.save(module.policy, module.settings, folder / "data")
+        pyfunc_agent.save(module.policy, module.hparams, folder / "data")
         pyfunc.save_model(
             folder / "model",
             loader_module="lightning_mem1.tracking.pyfunc_agent",

@@ -21,11 +21,12 @@ from lightning_mem1.policy.policy import ADAPTER, Policy
 from lightning_mem1.rollout.collect import turn_temperature
 from lightning_mem1.rollout.seeds import turn_seed
 from lightning_mem1.rollout.settings import RolloutSettings, greedy
-from lightning_mem1.training.checkpoint_state import plain, with_memory
+from lightning_mem1.training.checkpoint_state import with_memory
+from lightning_mem1.training.plain_settings import plain
 from lightning_mem1.types import GenerationRequest, Task, Turn
 
 SETTINGS, WEIGHTS = "settings.json", "policy"
-KEPT = ("memory", "dtype", "rollout")
+KEPT = ("memory", "rollout")
 NUM_SLOTS = 8  # turns generated at once
 MAX_TURNS = 10  # of an episode that does not say how many it has
 
@@ -135,7 +136,7 @@ def save(policy: Policy, settings: Mapping[str, Any], folder: Path) -> None:
         folder: Made when it is not there.
     """
     policy.save(folder / WEIGHTS)
-    kept = {key: plain(settings[key]) for key in KEPT}
+    kept = {key: plain(settings[key]) for key in KEPT} | {"dtype": settings["compute"]["dtype"]}
     (folder / SETTINGS).write_text(json.dumps(kept, indent=1) + "\n", encoding="utf-8")
 
 

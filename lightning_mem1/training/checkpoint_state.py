@@ -5,6 +5,7 @@ Everything is tensors and plain values, because checkpoints are only ever loaded
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import hashlib
 import random
@@ -12,10 +13,19 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
+from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
+from torch import Tensor
 
+from lightning_mem1.checks import MOVED
 from lightning_mem1.context.modes import MODES
-from lightning_mem1.policy.critic import is_critics
+from lightning_mem1.policy.critic import CRITIC
 from lightning_mem1.policy.policy import Policy
+from lightning_mem1.training.plain_settings import plain
+
+ENTRY = "lightning_mem1"  # this package's own entry of a checkpoint
+FORMAT = 2
+WEIGHTS_PREFIX = "policy."  # name of the policy inside the module, as Lightning writes it into checkpoints
+FIRST_NAMES = {"policy.value_head.": "critic.head.", "policy.critic_model.": "critic.own_base."}  # of format 1
 
 
 def base_fingerprint(policy: Policy) -> str:
@@ -30,48 +40,51 @@ def base_fingerprint(policy: Policy) -> str:
 
 def _digest(policy: Policy) -> str:
     digest = hashlib.sha256()
-    for name, parameter in policy.named_parameters():
-        if not parameter.requires_grad and not is_critics(name):
+    for parameter in policy.parameters():
+        if not parameter.requires_grad:
             values = parameter.detach().flatten()[:64].to(torch.bfloat16).view(torch.uint8).cpu()
             digest.update(f"{tuple(parameter.shape)}".encode() + bytes(values.tolist()))
     return digest.hexdigest()[:16]
 
 
-def snapshot(policy: Policy, settings: Mapping[str, Any], rl_step: int) -> dict[str, Any]:
-    """This package's entry of a checkpoint; `settings` are the module's, with the policy's source."""
+def read(path: Any) -> dict[str, Any]:
+    """The content of a checkpoint: of a file, an address that fsspec knows, or an open file, which is wound back."""
+    if hasattr(path, "read"):
+        content: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+        path.seek(0)
+        return content
+    return TorchCheckpointIO().load_checkpoint(path, weights_only=True)
+
+
+def snapshot(policy: Policy, rl_step: int) -> dict[str, Any]:
+    """This package's entry of a checkpoint; the module's settings are in Lightning's ``hyper_parameters``."""
     return {
+        "format": FORMAT,
         "rl_step": rl_step,
-        "policy": settings["policy"],
+        "policy": policy.source,
         "base": base_fingerprint(policy),
-        "settings": settings,
         "rng": rng_of_ranks(),
     }
 
 
-def check_checkpoint(checkpoint: Mapping[str, Any], policy: Policy, source: str) -> dict[str, Any]:
+def entry_of(checkpoint: Mapping[str, Any]) -> dict[str, Any]:
     """This package's entry of a checkpoint.
 
-    Args:
-        checkpoint: As loaded.
-        policy: The policy that its weights are for.
-        source: Where the policy came from.
-
     Raises:
-        ValueError: it is another program's, or belongs to another base.
+        ValueError: it is another program's, or a later version's.
     """
-    ours = checkpoint.get("lightning_mem1")
-    if not isinstance(ours, dict):
+    entry = checkpoint.get(ENTRY)
+    if not isinstance(entry, dict):
         raise ValueError(
-            "not a checkpoint of lightning_mem1: expected an entry 'lightning_mem1', got only "
+            f"not a checkpoint of lightning_mem1: expected an entry '{ENTRY}', got only "
             f"{', '.join(sorted(checkpoint))}; set --ckpt_path to a file that this package wrote"
         )
-    base = base_fingerprint(policy)
-    if ours["base"] != base:
+    if entry.get("format", 1) > FORMAT:
         raise ValueError(
-            f"checkpoint belongs to another base policy: expected '{source}' ({base}), got "
-            f"'{ours['policy']}' ({ours['base']}); set model.policy and model.quantization as it was trained"
+            f"checkpoint of a later version: expected format {FORMAT} at most, got {entry['format']}; install the "
+            "version of lightning_mem1 that wrote it"
         )
-    return {**ours, "settings": with_memory(ours["settings"])}
+    return entry
 
 
 def with_memory(settings: Mapping[str, Any]) -> dict[str, Any]:
@@ -84,7 +97,7 @@ def with_memory(settings: Mapping[str, Any]) -> dict[str, Any]:
         memory {mode amem, window 4, note_embedding FOLDER}, rollout {format qa, ...}
     """
     found = {**settings, "rollout": dict(plain(settings["rollout"]))}
-    beside = {"window": found.pop("window", None), "note_embedding": found["rollout"].pop("note_embedding", None)}
+    given = {"window": found.pop("window", None), "note_embedding": found["rollout"].pop("note_embedding", None)}
     if "wire" in found["rollout"]:
         found["rollout"]["format"] = found["rollout"].pop("wire")
     if isinstance(found["memory"], str):
@@ -92,26 +105,101 @@ def with_memory(settings: Mapping[str, Any]) -> dict[str, Any]:
         known = {each.name for each in dataclasses.fields(kind)} if kind else set()
         found["memory"] = {
             "mode": found["memory"],
-            **{key: beside[key] for key in known if beside.get(key) is not None},
+            **{key: given[key] for key in known if given.get(key) is not None},
         }
     return found
 
 
-def check_scale(checkpoint: Mapping[str, Any], settings: Mapping[str, Any]) -> None:
+def settings_of(checkpoint: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings of the module that a checkpoint is of, as plain values, by their present names.
+
+    Raises:
+        ValueError: it is another program's, or a later version's.
+    """
+    entry = entry_of(checkpoint)
+    if entry.get("format", 1) > 1:
+        return dict(checkpoint["hyper_parameters"])
+    return _renamed(with_memory(entry["settings"]))
+
+
+def migrate(checkpoint: dict[str, Any]) -> None:
+    """Bring a checkpoint of format 1 to the present one, in place; its flat settings stay where they are.
+
+    There the critic's head and base were the policy's to store, and the weights that sample one step off had them too.
+
+    Raises:
+        ValueError: it is another program's, or a later version's.
+    """
+    if entry_of(checkpoint).get("format", 1) > 1:
+        return
+    checkpoint["state_dict"] = {_present_name(name): weight for name, weight in checkpoint["state_dict"].items()}
+    if behind := checkpoint.get("callbacks", {}).get("RolloutCallback", {}).get("behind"):
+        named = {name: _present_name(f"{WEIGHTS_PREFIX}{name}") for name in behind["weights"]}
+        behind["weights"] = {name: behind["weights"][name] for name in named if _is_policys(named[name])}
+
+
+def _present_name(name: str) -> str:
+    """A weight of format 1, by its name in the module, as it is named now."""
+    for old, new in FIRST_NAMES.items():
+        if name.startswith(old):
+            return new + name.removeprefix(old)
+    return name
+
+
+def _is_policys(name: str) -> bool:
+    """Whether a weight, by its name in the module, is the policy's own and not a critic's."""
+    return name.startswith(WEIGHTS_PREFIX) and f".{CRITIC}." not in name
+
+
+def _renamed(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """The flat settings of format 1 in their groups."""
+    found = copy.deepcopy(dict(settings))
+    for old, new in MOVED.items():
+        *groups, name = old.removeprefix("model.").split(".")
+        if name in (place := _group(found, groups)):
+            value = place.pop(name)
+            *groups, name = new.removeprefix("model.").split(".")
+            _group(found, groups)[name] = value
+    return found
+
+
+def _group(settings: dict[str, Any], names: Sequence[str]) -> dict[str, Any]:
+    for name in names:
+        settings = settings.setdefault(name, {})
+    return settings
+
+
+def policy_weights(checkpoint: Mapping[str, Any]) -> dict[str, Tensor]:
+    """The policy's own trained weights in a checkpoint of the present format, by their names in the policy."""
+    weights = checkpoint["state_dict"].items()
+    return {name.removeprefix(WEIGHTS_PREFIX): weight for name, weight in weights if _is_policys(name)}
+
+
+def check_base(entry: Mapping[str, Any], policy: Policy) -> None:
+    """Raise ValueError when a checkpoint, by its entry, belongs to another base than the policy's."""
+    base = base_fingerprint(policy)
+    if entry["base"] != base:
+        raise ValueError(
+            f"checkpoint belongs to another base policy: expected '{policy.source}' ({base}), got "
+            f"'{entry['policy']}' ({entry['base']}); set model.policy and model.compute.quantization as it was trained"
+        )
+
+
+def check_scale(theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> None:
     """The adapter's scale is in no weight's shape: another alpha would make another policy of the same numbers.
 
     Args:
-        checkpoint: This package's entry of it.
-        settings: Those of the module that takes its weights.
+        theirs: Settings that a checkpoint was made with.
+        ours: Those of the module that takes its weights.
 
     Raises:
         ValueError: it was trained with another alpha.
     """
-    theirs, ours = ((each.get("lora") or {}).get("alpha") for each in (checkpoint["settings"], settings))
-    if None not in (theirs, ours) and theirs != ours:
+    trained, given = ((each.get("lora") or {}).get("alpha") for each in (theirs, ours))
+    if None not in (trained, given) and trained != given:
         raise ValueError(
-            f"adapter was trained with another scale: expected model.lora.alpha {theirs:g}, got {ours:g}; set it to "
-            f"{theirs:g}"
+            f"adapter was trained with another scale: expected model.lora.alpha {trained:g}, got {given:g}; set it to "
+            f"{trained:g}"
         )
 
 
@@ -141,8 +229,3 @@ def set_rng_state(states: Sequence[Mapping[str, Any]], rank: int) -> None:
     torch.set_rng_state(state["torch"].cpu())
     if "cuda" in state and len(state["cuda"]) == torch.cuda.device_count():
         torch.cuda.set_rng_state_all([s.cpu() for s in state["cuda"]])
-
-
-def plain(value: Any) -> Any:
-    """Dataclasses as dicts, so that a checkpoint loads with `weights_only`."""
-    return dataclasses.asdict(value) if dataclasses.is_dataclass(value) and not isinstance(value, type) else value

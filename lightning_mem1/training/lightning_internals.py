@@ -1,10 +1,16 @@
-"""The one place that touches private attributes of Lightning (2.6)."""
+"""Everything of Lightning that is not public and that this package needs: one function for each, and nowhere else.
+
+Written against Lightning 2.6; when a new version breaks one of them, this file is what to repair.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from lightning.pytorch import Trainer
+from lightning.pytorch.loggers import Logger, MLFlowLogger
+from lightning.pytorch.strategies import ModelParallelStrategy
 from lightning.pytorch.trainer.connectors.logger_connector.result import _ResultCollection
 
 
@@ -35,3 +41,72 @@ def send_own_values_only(trainer: Trainer) -> None:
     To be called in `on_fit_start`, before anything is logged.
     """
     trainer.fit_loop.epoch_loop._results = _StepResults(training=True)
+
+
+def logged_in_this_step(trainer: Trainer) -> dict[str, float]:
+    """What Lightning is about to send to the loggers for the batch that ends; nothing between two such steps.
+
+    It sends it after the callbacks' `on_train_batch_end`, which is too late for a checkpoint that is written there.
+    """
+    connector = trainer._logger_connector
+    if not connector.should_update_logs:
+        return {}
+    return {key: float(value) for key, value in connector.metrics["log"].items() if key != "step"}
+
+
+def run_validation(trainer: Trainer) -> None:
+    """Run the validation loop as the training loop itself does between two batches; a resumed one from its start."""
+    connector = trainer._logger_connector
+    first = connector._first_loop_iter
+    trainer.fit_loop.epoch_loop.val_loop.restarting = False
+    trainer.validating = True
+    trainer.fit_loop.epoch_loop.val_loop.run()
+    trainer.training = True
+    connector._first_loop_iter = first
+
+
+def count_last_batch_as_done(trainer: Trainer) -> None:
+    """Let the training loop's counts of batches say that the last one is over.
+
+    They do already, but for a run that is resumed behind its last rl_step: it plays no batch that would be counted.
+    """
+    loop: Any = trainer.fit_loop.epoch_loop
+    for counts in (loop.batch_progress.current, loop.batch_progress.total):
+        counts.completed = counts.processed
+    loop._batches_that_stepped = loop.batch_progress.total.processed
+
+
+def replace_sigterm_handler(trainer: Trainer, handler: Callable[..., None]) -> None:
+    """Have Lightning install this handler of SIGTERM in place of its own; to be called before it does, in `setup`."""
+    trainer._signal_connector._sigterm_notifier_fn = handler  # type: ignore[method-assign]
+
+
+def end_by_sigterm(trainer: Trainer) -> None:
+    """Have Lightning end the run as after a SIGTERM, as soon as the hook that runs is over."""
+    trainer._signal_connector.received_sigterm = True
+
+
+def share_over_all_ranks(strategy: ModelParallelStrategy) -> None:
+    """Make the mesh's data-parallel side as long as there are ranks; to be called before the mesh is made."""
+    strategy._data_parallel_size = strategy.num_processes * strategy.num_nodes
+
+
+def tracking_uri(logger: Logger) -> str | None:
+    """The store that a logger of MLflow writes to; None for another kind of logger."""
+    uri = getattr(logger, "_tracking_uri", None)
+    return uri if uri is None else str(uri)
+
+
+def mlflow_client(logger: MLFlowLogger) -> Any:
+    """The logger's MLflow client, before there is a run (`logger.experiment` would make one)."""
+    return logger._mlflow_client
+
+
+def run_id_so_far(logger: MLFlowLogger) -> str | None:
+    """The logger's run; None as long as it has none (`logger.run_id` would make one)."""
+    return logger._run_id
+
+
+def take_run(logger: MLFlowLogger, run_id: str) -> None:
+    """Have the logger write to a run that exists."""
+    logger._run_id = run_id

@@ -6,10 +6,8 @@ from pathlib import Path
 
 import torch
 
-from lightning_mem1.policy.critic import is_critics
 from lightning_mem1.policy.policy import LoraSettings, Policy
-from lightning_mem1.training.checkpoint_state import check_checkpoint
-from lightning_mem1.training.module import WEIGHTS_PREFIX
+from lightning_mem1.training import checkpoint_state
 
 
 def load_policy(source: str | Path, base: str | None = None) -> Policy:
@@ -33,12 +31,11 @@ def load_policy(source: str | Path, base: str | None = None) -> Policy:
 
 def _of_checkpoint(path: Path, base: str | None) -> Policy:
     checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-    settings = checkpoint["lightning_mem1"]["settings"]
+    checkpoint_state.migrate(checkpoint)
+    settings = checkpoint_state.settings_of(checkpoint)
     lora = LoraSettings(**settings["lora"]) if settings["lora"] else None
-    base = base or str(settings["policy"])
-    quantization = settings.get("quantization", "none")
-    policy = Policy.load(base, lora=lora, dtype=settings["dtype"], quantization=quantization)
-    check_checkpoint(checkpoint, policy, base)
-    weights = {name.removeprefix(WEIGHTS_PREFIX): value for name, value in checkpoint["state_dict"].items()}
-    policy.load_adapter_state({name: value for name, value in weights.items() if not is_critics(name)})
+    compute = {name: settings["compute"][name] for name in ("dtype", "quantization") if name in settings["compute"]}
+    policy = Policy.load(base or str(settings["policy"]), lora=lora, **compute)
+    checkpoint_state.check_base(checkpoint_state.entry_of(checkpoint), policy)
+    policy.load_adapter_state(checkpoint_state.policy_weights(checkpoint))
     return policy

@@ -73,7 +73,7 @@ def likelihood_loss(
 
     Args:
         logprobs: (N,) log-probabilities under the policy that is trained, in nats.
-        old_logprobs: (N,) the same tokens under the policy that sampled them: only told, it has no part in the loss.
+        old_logprobs: (N,) the same tokens under the policy that sampled them: only for statistics, no part in the loss.
         credit: (N,) 1 on what is imitated, 0 elsewhere.
         weights: (N,) weight of each token, see `token_weights`.
 

@@ -1,4 +1,4 @@
-"""How much memory a training will take, told before anything large is loaded.
+"""How much memory a training will take, reported before anything large is loaded.
 
 Arithmetic on the model's config, not a measurement: good to about a fifth, meant to tell 21 GiB from 80.
 """
@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
+
+from lightning_mem1.training.credit.algorithms import find_algorithm
 
 GIB = 2**30
 BYTES = {"float32": 4.0, "bfloat16": 2.0, "float16": 2.0}
@@ -84,15 +86,15 @@ class Estimate:
         """All of it, in GiB."""
         return sum(getattr(self, field.name) for field in fields(self)) / GIB
 
-    def told(self, available_gib: float) -> str:
+    def line(self, available_gib: float) -> str:
         """One line, e.g. "needs about 21 GiB, you have 16: weights 5.5, ..."; what to lower if it is too much."""
         parts = ", ".join(f"{field.name} {getattr(self, field.name) / GIB:.1f}" for field in fields(self))
-        line = f"needs about {self.gib:.0f} GiB, you have {available_gib:.0f}: {parts}"
+        needed = f"needs about {self.gib:.0f} GiB, you have {available_gib:.0f}: {parts}"
         if self.gib <= available_gib:
-            return line
+            return needed
         return (
-            f"{line}; lower model.engine.num_slots or max_context_tokens, model.max_tokens_per_microbatch, or set "
-            "model.quantization nf4, model.gradient_checkpointing true"
+            f"{needed}; lower model.engine.num_slots or max_context_tokens, model.max_tokens_per_microbatch, or set "
+            "model.compute.quantization nf4, model.compute.gradient_checkpointing true"
         )
 
 
@@ -113,7 +115,7 @@ def memory_line(settings: Mapping[str, Any], on_cpu: bool, num_shards: int = 1) 
     except Exception:  # whatever is wrong with the policy or a setting is said by those who need it
         return None
     available_gib = _available_bytes(on_cpu) / GIB
-    return found.told(available_gib) if found.gib >= 1 or found.gib > available_gib else None
+    return found.line(available_gib) if found.gib >= 1 or found.gib > available_gib else None
 
 
 def _available_bytes(on_cpu: bool) -> float:
@@ -131,28 +133,28 @@ def estimate(shape: Shape, settings: Mapping[str, Any], num_shards: int = 1) -> 
 
     Args:
         shape: Of the base.
-        settings: `Mem1Module`'s, nested as in a config: dtype, quantization, optimizer, lora, algorithm,
-            gradient_checkpointing, max_tokens_per_microbatch, engine.
+        settings: `Mem1Module`'s, nested as in a config: lora, algorithm, optim, compute, max_tokens_per_microbatch,
+            engine.
         num_shards: Devices that share the base's layers among themselves.
 
     Returns:
-        Bytes. An adapter is counted as if on every linear map, in float32, with its gradient and moments; `ppo` has
-        two (a base of the critic's own is not counted). A base that is shared out is whole on every device while
-        episodes are played, and only then: its activations take the place of the other devices' shares.
+        Bytes. An adapter is counted as if on every linear map, in float32, with its gradient and moments; a critic is
+        another one (a base of the critic's own is not counted). A base that is shared out is whole on every device
+        while episodes are played, and only then: its activations take the place of the other devices' shares.
     """
-    each = BYTES[settings["dtype"]]
+    compute, moments = settings["compute"], STATE_BYTES[settings["optim"]["name"]]
+    each = BYTES[compute["dtype"]]
     lora, tokens = settings["lora"], settings["max_tokens_per_microbatch"]
-    layers = shape.linear_weights * (NF4_BYTES if settings["quantization"] == "nf4" else each)
-    state = 4 + 4 + STATE_BYTES[settings["optimizer"]]
+    layers = shape.linear_weights * (NF4_BYTES if compute["quantization"] == "nf4" else each)
     if lora:
         adapter = shape.layers * lora["r"] * sum(inputs + outputs for inputs, outputs in shape.linear)
-        trained = adapter * (2 if settings["algorithm"] == "ppo" else 1) * state
+        trained = adapter * (2 if find_algorithm(settings["algorithm"]).critic else 1) * (4 + 4 + moments)
     else:  # the weights themselves train: gradients and moments in their own precision
-        trained = (shape.linear_weights + shape.embedding_weights) * (each + STATE_BYTES[settings["optimizer"]])
+        trained = (shape.linear_weights + shape.embedding_weights) * (each + moments)
     one_layer = tokens * (SAVED_PER_LAYER * shape.width + 4 * shape.inner) * each
     kept = tokens * shape.width * each * shape.layers  # what gradient checkpointing keeps: each layer's input
     logits = min(tokens, LOGITS_CHUNK) * shape.vocabulary * 4.0 * 3
-    activations = (kept + one_layer if settings["gradient_checkpointing"] else one_layer * shape.layers) + logits
+    activations = (kept + one_layer if compute["gradient_checkpointing"] else one_layer * shape.layers) + logits
     away = (
         layers * (1 - 1 / num_shards - 2 / shape.layers) if num_shards > 1 else 0.0
     )  # two layers are gathered at once
@@ -168,7 +170,8 @@ def estimate(shape: Shape, settings: Mapping[str, Any], num_shards: int = 1) -> 
 
 def _merges(settings: Mapping[str, Any], num_shards: int) -> bool:
     """Whether the engine has weights of its own, with the adapter in them; counted as if for every linear map."""
-    if not settings["lora"] or settings["quantization"] != "none" or num_shards > 1:
+    compute = settings["compute"]
+    if not settings["lora"] or compute["quantization"] != "none" or num_shards > 1:
         return False
     chosen = settings["engine"].get("merge_lora")
-    return settings["dtype"] == "float32" if chosen is None else bool(chosen)
+    return compute["dtype"] == "float32" if chosen is None else bool(chosen)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, Literal, get_args
 
 import torch
 
@@ -12,7 +12,17 @@ from lightning_mem1.policy.quantization import import_bitsandbytes
 
 # name -> class of bitsandbytes; "paged": the state lies where the CPU can take it over when the GPU's memory is short
 BITSANDBYTES = {"adamw_8bit": "AdamW8bit", "paged_adamw": "PagedAdamW32bit", "paged_adamw_8bit": "PagedAdamW8bit"}
-OPTIMIZERS = ("adamw", *BITSANDBYTES)
+OptimizerName = Literal["adamw", "adamw_8bit", "paged_adamw", "paged_adamw_8bit"]
+OPTIMIZERS: tuple[str, ...] = get_args(OptimizerName)
+
+
+def warmed_up(lr: float, rl_step: int, warmup_steps: int) -> float:
+    """The learning rate of an rl_step (from 1): it rises linearly over the first `warmup_steps`.
+
+    >>> [warmed_up(1.0, rl_step, warmup_steps=4) for rl_step in (1, 2, 4, 5)]
+    [0.25, 0.5, 1.0, 1.0]
+    """
+    return lr * min(1.0, rl_step / warmup_steps) if warmup_steps else lr
 
 
 def make_optimizer(
@@ -31,7 +41,7 @@ def make_optimizer(
     """
     if name == "adamw":
         return torch.optim.AdamW(groups, lr=lr, weight_decay=weight_decay)
-    check_choice("optimizer", name, OPTIMIZERS, "model.optimizer")
-    kind = getattr(import_bitsandbytes(f"model.optimizer {name}").optim, BITSANDBYTES[name])
+    check_choice("optimizer", name, OPTIMIZERS, "model.optim.name")
+    kind = getattr(import_bitsandbytes(f"model.optim.name {name}").optim, BITSANDBYTES[name])
     optimizer: torch.optim.Optimizer = kind(list(groups), lr=lr, weight_decay=weight_decay)
     return optimizer

@@ -1,33 +1,115 @@
-"""What the module's settings may be: one line for each that cannot be, with the key to set."""
+"""The settings of training: groups of keys below `model`, and one line for each value that cannot be."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Literal, get_args
 
 from lightning_mem1.checks import check_choice, check_least
 from lightning_mem1.context.prompts import PROMPT_STYLES
-from lightning_mem1.context.settings import memory_mode
+from lightning_mem1.engine.settings import EngineSettings
 from lightning_mem1.engine.vllm import check_installed
-from lightning_mem1.policy.kernels import KERNELS
-from lightning_mem1.policy.quantization import QUANTIZATIONS
-from lightning_mem1.training.credit.algorithms import Algorithm
+from lightning_mem1.policy.critic import CriticSettings
+from lightning_mem1.policy.policy import LoraSettings
+from lightning_mem1.rollout.settings import RolloutSettings
+from lightning_mem1.training.credit.algorithms import Algorithm, CreditSettings
+from lightning_mem1.training.credit.importance import MismatchSettings
+from lightning_mem1.training.credit.shaping import ShapingSettings
 from lightning_mem1.training.layouts.spans import check_layout
-from lightning_mem1.training.optimizers import OPTIMIZERS
+from lightning_mem1.training.losses import KLEstimator, Unit
+from lightning_mem1.training.optimizers import OptimizerName
+from lightning_mem1.training.plain_settings import from_plain
+
+
+@dataclass
+class OptimSettings:
+    """The optimizer, and the steps that it takes in an rl_step.
+
+    Args:
+        name: adamw, or one of bitsandbytes: adamw_8bit, paged_adamw, paged_adamw_8bit.
+        weight_decay: Weight decay of AdamW.
+        warmup_steps: rl_steps over which the learning rate rises linearly.
+        max_grad_norm: Gradients are clipped to this norm, the policy's and the critic's each; None for no clipping.
+        num_epochs: Passes over the trajectories of an rl_step.
+        num_minibatches: Optimizer steps per pass.
+    """
+
+    name: OptimizerName = "adamw"
+    weight_decay: float = 0.0
+    warmup_steps: int = 0
+    max_grad_norm: float | None = 1.0
+    num_epochs: int = 1
+    num_minibatches: int = 1
+
+
+@dataclass
+class LossSettings:
+    """The loss of the policy.
+
+    Args:
+        clip: Clip range of the probability ratio, below 1; null for the algorithm's own (0.2, gspo 3e-4).
+        clip_high: Clip range above 1; null for the algorithm's own (dapo 0.28, gspo 4e-4), else for `clip`.
+        kl_coef: Weight of the KL penalty against the base policy (adapters off); 0 leaves the reference pass out.
+        kl_in: Where the penalty acts: in the loss, or taken off the reward token by token.
+        kl_estimator: k1, k2 or k3, see `losses.kl_penalty`; null for k3 in the loss and k1 in the reward.
+        entropy_coef: Weight of the entropy bonus.
+        state_weight: Weight of the policy loss on internal-state tokens, in units of that on the other ones.
+    """
+
+    clip: float | None = None
+    clip_high: float | None = None
+    kl_coef: float = 0.0
+    kl_in: Literal["loss", "reward"] = "loss"
+    kl_estimator: KLEstimator | None = None
+    entropy_coef: float = 0.0
+    state_weight: float = 1.0
+
+
+@dataclass
+class ComputeSettings:
+    """How the policy computes.
+
+    Args:
+        dtype: float32, bfloat16 or float16.
+        quantization: none, or nf4 for a base in 4 bits (QLoRA; needs bitsandbytes).
+        attention: Kernel of the tree layout: auto, segments, flex or varlen, see `policy.attention`.
+        kernels: Of norms and MLPs: torch, or liger (Triton, for a GPU; needs liger-kernel).
+        gradient_checkpointing: Trade time for memory in the backward pass.
+    """
+
+    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    quantization: Literal["none", "nf4"] = "none"
+    attention: Literal["auto", "segments", "flex", "varlen"] = "auto"
+    kernels: Literal["torch", "liger"] = "torch"
+    gradient_checkpointing: bool = False
+
+
+GROUPS: Mapping[str, type[Any]] = {  # arguments of `Mem1Module` that are groups of settings
+    "lora": LoraSettings,
+    "optim": OptimSettings,
+    "loss": LossSettings,
+    "credit": CreditSettings,
+    "critic": CriticSettings,
+    "shaping": ShapingSettings,
+    "mismatch": MismatchSettings,
+    "compute": ComputeSettings,
+    "engine": EngineSettings,
+    "rollout": RolloutSettings,
+}
 
 LEAST: Mapping[str, int] = {  # keys below model, and the least that each may be
-    "num_epochs": 1,
-    "num_minibatches": 1,
     "max_tokens_per_microbatch": 1,
     "lr": 0,
-    "warmup_steps": 0,
-    "weight_decay": 0,
-    "epsilon": 0,
-    "epsilon_high": 0,
-    "beta": 0,
-    "max_grad_norm": 0,
-    "state_loss_weight": 0,
-    "resample_rounds": 0,
+    "optim.weight_decay": 0,
+    "optim.warmup_steps": 0,
+    "optim.max_grad_norm": 0,
+    "optim.num_epochs": 1,
+    "optim.num_minibatches": 1,
+    "loss.clip": 0,
+    "loss.clip_high": 0,
+    "loss.kl_coef": 0,
+    "loss.state_weight": 0,
     "credit.gamma": 0,
     "credit.lam": 0,
     "credit.step_weight": 0,
@@ -51,33 +133,37 @@ LEAST: Mapping[str, int] = {  # keys below model, and the least that each may be
     "engine.server.max_staleness": 0,
     "rollout.max_new_tokens": 1,
     "rollout.max_information_tokens": 16,
-}
-
-CHOICES: Mapping[str, tuple[str, ...]] = {  # keys below model, and what each may be
-    "mismatch.correction": ("none", "tis", "mis"),
-    "mismatch.level": ("token", "turn", "trajectory"),
-    "quantization": QUANTIZATIONS,
-    "kernels": KERNELS,
-    "optimizer": OPTIMIZERS,
+    "rollout.resample_rounds": 0,
 }
 
 
-def check_settings(settings: Mapping[str, Any], algorithms: Mapping[str, Algorithm]) -> None:
+def grouped(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """The arguments of `Mem1Module` with every group as its dataclass, whether it came as one or as a dict.
+
+    Raises:
+        ValueError: a group has no such key, or a key no such choice.
+    """
+    found = dict(settings)
+    for name, kind in GROUPS.items():
+        if found[name] is not None:  # no adapter
+            found[name] = from_plain(kind, found[name], f"model.{name}")
+    return found
+
+
+def check_settings(settings: Mapping[str, Any], algorithm: Algorithm) -> None:
     """Check the arguments of `Mem1Module`.
 
     Args:
-        settings: Every argument by name.
-        algorithms: The algorithms that there are, by name.
+        settings: Every argument by name, groups as dataclasses.
+        algorithm: The one that is named.
 
     Raises:
         ValueError: one line on what was expected, what came and which key to set.
     """
-    check_layout(settings["layout"], memory_mode(settings["memory"]))
-    check_choice("algorithm", settings["algorithm"], algorithms, "model.algorithm")
+    check_layout(settings["layout"], settings["memory"])
+    check_choice("loss unit", settings["loss_unit"], get_args(Unit), "model.loss_unit")
     for key, least in LEAST.items():
         check_least(f"model.{key}", _get(settings, key), least)
-    for key, choices in CHOICES.items():
-        check_choice(key.split(".")[-1], _get(settings, key), choices, f"model.{key}")
     credit = settings["credit"]
     if settings["algorithm"] == "raft" and credit.keep is None and credit.threshold is None:
         raise ValueError(
@@ -86,14 +172,21 @@ def check_settings(settings: Mapping[str, Any], algorithms: Mapping[str, Algorit
         )
     _check_sampling(settings)
     _check_engine(settings)
-    if settings["quantization"] != "none" and settings["lora"] is None:
+    if settings["lora"] is None:
+        _check_full_training(settings, algorithm)
+
+
+def _check_full_training(settings: Mapping[str, Any], algorithm: Algorithm) -> None:
+    if settings["compute"].quantization != "none":
         raise ValueError(
             "a base in 4 bits cannot train: expected an adapter on it, got full training; set model.lora or "
-            "model.quantization none"
+            "model.compute.quantization none"
         )
-    if settings["beta"] and settings["lora"] is None:
-        raise ValueError("no reference policy: expected an adapter for the KL penalty; set model.lora or model.beta 0")
-    if algorithms[settings["algorithm"]].critic and settings["lora"] is None:
+    if settings["loss"].kl_coef:
+        raise ValueError(
+            "no reference policy: expected an adapter for the KL penalty; set model.lora or model.loss.kl_coef 0"
+        )
+    if algorithm.critic:
         raise ValueError(
             "no base to put a critic on: expected a policy that trains an adapter, got full training; "
             "set model.lora or an algorithm without a critic"

@@ -1,4 +1,4 @@
-"""A strategy that shares the frozen base out among all ranks (FSDP2); see `policy.sharded` for what stays whole."""
+"""A strategy that shares the frozen base out among all ranks (FSDP2); see `policy.sharding` for what stays whole."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from typing import Any
 
 from lightning.pytorch.strategies import ModelParallelStrategy
 from torch.optim import Optimizer
+
+from lightning_mem1.training.lightning_internals import share_over_all_ranks
 
 
 class ShardedBase(ModelParallelStrategy):
@@ -38,7 +40,7 @@ class ShardedBase(ModelParallelStrategy):
 
     def setup_environment(self) -> None:
         """Meet the other ranks; the base is shared out over all of them."""
-        self._data_parallel_size = self.num_processes * self.num_nodes
+        share_over_all_ranks(self)
         super().setup_environment()
 
     def lightning_module_state_dict(self) -> dict[str, Any]:
@@ -63,7 +65,7 @@ class ShardedBase(ModelParallelStrategy):
 
 
 def num_shards(trainer: Mapping[str, Any]) -> int:
-    """Over how many devices a trainer's config shares the base out; 1 where it cannot be told."""
+    """Over how many devices a trainer's config shares the base out; 1 where the config does not say."""
     strategy, devices = trainer["strategy"], trainer["devices"]
     name = str(getattr(strategy, "class_path", strategy))
     if not name.endswith("ShardedBase"):

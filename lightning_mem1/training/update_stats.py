@@ -1,4 +1,26 @@
-"""Statistics of an update: gathered per forward pass, added up over passes and ranks, averaged over optimizer steps."""
+"""Statistics of an update: gathered per forward pass, added up over passes and ranks, averaged over optimizer steps.
+
+What `Mem1Module` logs by rl_step, under ``train/``; a kind of token is ``state`` or ``action``, the rest of a turn:
+
+- ``loss`` (raft: in nats per action token that is imitated), ``grad_norm`` (before clipping), ``lr``
+- ``clip_fraction`` (0-1), ``approx_kl`` and ``entropy`` (nats per action token), ``entropy_<kind>``
+- ``kl_reference`` (nats per action token): divergence from the base policy, with `loss.kl_coef`
+- ``rollout_gap_mean``, ``rollout_gap_max``, ``rollout_gap_p99`` (nats; the last at most 12% too large): the size of
+  log p in training minus log p in the rollout, before the first update of the rl_step, of what trains, or of one
+  trajectory where no group has a signal
+- ``rollout_gap_turn_<k>`` (nats): its mean over turn k, from 0, memory turns counted too; ``rollout_gap_<kind>``
+- ``ratio_outside_clip`` (0-1): tokens whose ratio to the rollout leaves the clip range before the first update
+- ``is_ratio_mean``: with `mismatch.correction`, mean of old / rollout before the cap, 1 for an exact engine;
+  ``is_truncated`` or ``is_masked`` (0-1): tokens that it holds back
+- ``gradient_share_state`` (0-1): of the policy loss's derivatives by the log-probabilities, in absolute value, the
+  share on internal-state tokens; where the loss pulls, not how far the weights follow
+- ``value_loss`` (squared units of reward, halved), ``value_mean`` (reward), ``value_explained_variance`` (of the
+  returns, at most 1) and ``critic_grad_norm`` (before clipping): of a critic, the middle two before the update
+- ``skipped_updates`` (count): optimizer steps not taken because of a number that is not finite
+- ``drift`` (turns whose context is not what was sampled from): stays 0
+- ``zero_signal_groups``, ``bad_rewards``, ``bad_values``, ``empty_trajectories``, ``lone_groups``, ``overlong_turns``
+  and ``kept_trajectories`` (what raft imitates): counts, see `credit.filters`
+"""
 
 from __future__ import annotations
 
@@ -90,10 +112,10 @@ def _by_kind(gap: Tensor, tokens: Mapping[str, Tensor] | None) -> Tensor:
     """Sums per kind, kind after kind, and the number of tokens outside the clip range."""
     if tokens is None:
         return torch.zeros(len(KINDS) * len(BY_KIND) + 1)
-    told = {name: tensor.detach().float().cpu() for name, tensor in tokens.items()}
-    columns = torch.stack([torch.ones_like(gap), told["entropy"], gap, told["pull"]], dim=1)
-    state = told["is_state"].bool()
-    return torch.cat([columns[~state].sum(0), columns[state].sum(0), told["outside"].sum()[None]])
+    known = {name: tensor.detach().float().cpu() for name, tensor in tokens.items()}
+    columns = torch.stack([torch.ones_like(gap), known["entropy"], gap, known["pull"]], dim=1)
+    state = known["is_state"].bool()
+    return torch.cat([columns[~state].sum(0), columns[state].sum(0), known["outside"].sum()[None]])
 
 
 def _histogram(gap: Tensor) -> Tensor:
@@ -110,6 +132,24 @@ def _quantile(histogram: Tensor, share: float) -> float:
     return float(FIRST_BIN * 10 ** ((place + 1) / BINS_PER_DECADE))
 
 
+def step_numbers(steps: Sequence[dict[str, float]], measure: Callable[[], dict[str, float]]) -> dict[str, float]:
+    """What to log of the optimizer steps of an rl_step.
+
+    Args:
+        steps: Of each, what `Learner.step` returns.
+        measure: Gives the sums of trajectories that are scored and not learnt from, for where no step scored any.
+    """
+    scored = [step for step in steps if step["tokens"]]  # the others changed nothing, so the first is still exact
+    first = scored[0] if scored else measure()
+    return {
+        **mean_over_steps(scored),
+        **critic_means(steps),
+        **rollout_gap(first),
+        **mismatch(first),
+        "train/skipped_updates": sum(step["skipped"] for step in steps),
+    }
+
+
 def mean_over_steps(scored: Sequence[dict[str, float]]) -> dict[str, float]:
     """Average the optimizer steps of an rl_step; per-token numbers are over the tokens that were scored."""
     if not scored:
@@ -118,9 +158,9 @@ def mean_over_steps(scored: Sequence[dict[str, float]]) -> dict[str, float]:
     for key in ("clip_fraction", "approx_kl", "entropy", "kl_reference"):
         metrics[f"train/{key}"] = fmean(step[key] / step["weight"] for step in scored)
     for kind in KINDS:
-        told = [step for step in scored if step.get(f"tokens_{kind}")]
-        if told:
-            metrics[f"train/entropy_{kind}"] = fmean(s[f"entropy_{kind}"] / s[f"tokens_{kind}"] for s in told)
+        found = [step for step in scored if step.get(f"tokens_{kind}")]
+        if found:
+            metrics[f"train/entropy_{kind}"] = fmean(s[f"entropy_{kind}"] / s[f"tokens_{kind}"] for s in found)
     pulls = [(step.get("pull_state", 0.0), step.get("pull_action", 0.0)) for step in scored]
     if total := sum(map(sum, pulls)):
         metrics["train/gradient_share_state"] = sum(state for state, _ in pulls) / total

@@ -28,6 +28,8 @@ from lightning_mem1.evaluation.metrics import ContextByTurn
 from lightning_mem1.evaluation.transcript import readable, transcript
 from lightning_mem1.evaluation.view import View
 from lightning_mem1.rollout.seeds import trajectory_seed
+from lightning_mem1.training.credit.algorithms import CreditSettings
+from lightning_mem1.training.settings import LossSettings
 from lightning_mem1.types import StopReason, Trajectory, Turn
 from tiny import task
 from tiny_tasks import InterruptedTasks, RankedTasks
@@ -212,7 +214,11 @@ def test_transcripts_tell_each_turn_and_what_was_dropped(make_module, make_data,
 def test_a_page_of_what_is_learnt_from_holds_advantages_and_one_of_validation_none(
     make_module, make_data, fit, tmp_path
 ):
-    fit(make_module(scale_rewards="none"), make_data(num_rl_steps=1), TranscriptCallback(num_page_trajectories=5))
+    fit(
+        make_module(credit=CreditSettings(scale="none")),
+        make_data(num_rl_steps=1),
+        TranscriptCallback(num_page_trajectories=5),
+    )
 
     def shown(name: str) -> list:
         text = (tmp_path / "transcripts" / name).read_text()
@@ -229,7 +235,11 @@ def test_a_page_of_what_is_learnt_from_holds_advantages_and_one_of_validation_no
 def test_advantages_that_take_a_forward_pass_or_other_ranks_are_not_known(make_module):
     turns = [Turn([5], [0.0])]
     batch = [Trajectory(task(0), [1], turns, StopReason.DONE)]
-    for settings in ({"algorithm": "ppo"}, {"algorithm": "reinforce_pp"}, {"beta": 0.1, "kl_in": "reward"}):
+    for settings in (
+        {"algorithm": "ppo"},
+        {"algorithm": "reinforce_pp"},
+        {"loss": LossSettings(kl_coef=0.1, kl_in="reward")},
+    ):
         assert known_advantages(batch, make_module(**settings)) is None
 
 
@@ -254,7 +264,7 @@ def test_the_pictured_trajectory_is_one_that_teaches_something(make_module):
     batch = TaskBatch(1, [], [])
     assert of_batch(batch, make_module()) == {}
     batch.trajectories = [*silent, *loud]
-    figures = of_batch(batch, make_module(scale_rewards="none"))
+    figures = of_batch(batch, make_module(credit=CreditSettings(scale="none")))
     assert figures["advantages"].axes[0].get_title() == "tiny/0, reward 0.00"
     assert figures["advantages"].axes[0].get_lines()[0].get_ydata().tolist() == [-0.5, -0.5, -0.5]
     assert len(figures["layouts"].axes) == 4

@@ -63,7 +63,7 @@ def test_a_wrong_option_is_named_with_the_nearest_right_one(config, capsys, opti
 def test_a_precision_of_updates_alone_is_refused(config, capsys):
     assert failure(capsys, config, "--trainer.precision=bf16-mixed") == (
         "trainer.precision is not for rollouts, which would stay in the base's dtype: expected 32-true, got "
-        "bf16-mixed; leave it out and set model.dtype, such as bfloat16"
+        "bf16-mixed; leave it out and set model.compute.dtype, such as bfloat16"
     )
 
 
@@ -118,8 +118,8 @@ def test_a_wrong_key_of_a_config_is_named_with_its_line(config, capsys, keys, va
         ),
         ("--model.algorithm=ppo2", "unknown algorithm: expected one of grpo, dr_grpo, rloo, "),
         (
-            "--model.dtype=int3",
-            "unknown dtype: expected one of float32, bfloat16, float16, got 'int3'; set model.dtype",
+            "--model.compute.dtype=int3",
+            "wrong value for 'model.compute.dtype' in the command line: expected one of 'float32', 'bfloat16', 'float1",
         ),
         ("--model.policy=./nowhere", "no such policy: expected 'bundled', a folder or a hub id"),
         (

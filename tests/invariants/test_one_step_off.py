@@ -15,6 +15,7 @@ from lightning_mem1.engine.settings import EngineSettings, ServerSettings
 from lightning_mem1.policy.policy import LoraSettings
 from lightning_mem1.policy.sampling_copy import SamplingPolicy
 from lightning_mem1.training.credit.importance import MismatchSettings
+from lightning_mem1.training.settings import OptimSettings
 from tiny import tiny_policy
 from tiny_tasks import InterruptedTasks, RankedEnv, RankedTasks
 
@@ -112,7 +113,9 @@ def test_staleness_is_logged_shows_in_the_gap_and_is_corrected_for(make_module, 
 def test_the_same_seed_gives_the_same_weights_whatever_the_threads_do(make_module, make_data, fit):
     found = []
     for engine in (AHEAD, AHEAD, SYNCHRONOUS):
-        module = make_module(engine=engine, lora=LoraSettings(r=4, alpha=8, dropout=0.1), num_minibatches=2)
+        module = make_module(
+            engine=engine, lora=LoraSettings(r=4, alpha=8, dropout=0.1), optim=OptimSettings(num_minibatches=2)
+        )
         torch.manual_seed(0)  # dropout draws from everybody's generator, and nothing of a collection does
         fit(module, make_data(), val_check_interval=1)
         found.append(module.policy.adapter_state())
@@ -204,20 +207,20 @@ def test_a_run_that_ends_early_lets_go_of_what_was_begun(make_module, make_data,
 
 def test_a_copy_shares_what_is_frozen_and_keeps_its_own_adapter_until_it_is_pushed():
     policy, now = tiny_policy(LoraSettings(r=4, alpha=8)), [0]
-    behaviour = SamplingPolicy(policy, lambda: now[0], apart=True)
-    ours, theirs = dict(policy.named_parameters()), dict(behaviour.policy.named_parameters())
+    sampling = SamplingPolicy(policy, lambda: now[0], apart=True)
+    ours, theirs = dict(policy.named_parameters()), dict(sampling.policy.named_parameters())
     shared = {name for name in ours if ours[name].data_ptr() == theirs[name].data_ptr()}
     assert shared == {name for name in ours if "lora_" not in name} and ours.keys() == theirs.keys()
-    before, now[0] = behaviour.state(), 1
+    before, now[0] = sampling.state(), 1
     for name in ours.keys() - shared:
         ours[name].data.add_(1.0)
-    assert behaviour.version == 0
-    assert all(torch.equal(behaviour.state()["weights"][name], before["weights"][name]) for name in before["weights"])
-    behaviour.push()
-    assert behaviour.version == 1
+    assert sampling.version == 0
+    assert all(torch.equal(sampling.state()["weights"][name], before["weights"][name]) for name in before["weights"])
+    sampling.push()
+    assert sampling.version == 1
     assert all(torch.equal(theirs[name], ours[name]) for name in ours)
-    behaviour.load(before)
-    assert behaviour.version == 0 and not any(torch.equal(theirs[name], ours[name]) for name in ours.keys() - shared)
+    sampling.load(before)
+    assert sampling.version == 0 and not any(torch.equal(theirs[name], ours[name]) for name in ours.keys() - shared)
 
 
 def test_a_job_that_was_told_to_stop_is_stopped_and_another_one_may_begin():

@@ -62,7 +62,7 @@ def edited(config):
     (and so metrics) that only the first rl_step has."""
     content = yaml.safe_load(Path(config).read_text())
     content["model"]["lora"]["dropout"] = 0.1
-    content["model"]["num_minibatches"] = 2
+    content["model"]["optim"] = {"num_minibatches": 2}
     content["data"]["init_args"] |= {"num_rl_steps": 4, "source": {"class_path": "tiny_tasks.FirstStepIsLong"}}
     content["trainer"]["val_check_interval"] = 2
     every = {"class_path": "lightning_mem1.callbacks.TranscriptCallback", "init_args": {"every_n_rl_steps": 1}}

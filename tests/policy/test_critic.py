@@ -10,29 +10,30 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lightning_mem1.callbacks import MetricsCallback, RLCheckpoint
-from lightning_mem1.policy.critic import CRITIC, Critic, CriticSettings, trained_parameters
-from lightning_mem1.policy.policy import LoraSettings, Policy
+from lightning_mem1.policy.critic import CRITIC, Critic, CriticSettings
+from lightning_mem1.policy.policy import LoraSettings, Policy, copies
 from lightning_mem1.training.credit.filters import token_counts
 from lightning_mem1.training.credit.token_credit import TokenCredit
 from lightning_mem1.training.gradients import critic_gradients
 from lightning_mem1.training.layouts.collate import collate
 from lightning_mem1.training.module import Mem1Module
 from lightning_mem1.training.policy_loss import PolicyLoss
+from lightning_mem1.training.settings import OptimSettings
 from lightning_mem1.types import StopReason, Trajectory, Turn
 from tiny import random_ids, random_trajectory, task, tiny_policy
 from tiny_tasks import RankedTasks
 
 LENGTHS = st.lists(st.tuples(st.integers(1, 6), st.integers(0, 9)), min_size=1, max_size=6)
-OBJECTIVE = PolicyLoss(temperature=1.0, epsilon=0.2, epsilon_high=0.2, unit="turn")
+POLICY_LOSS = PolicyLoss(temperature=1.0, clip=0.2, clip_high=0.2, unit="turn")
 
 
 def with_critic(policy, **chosen):
     """A critic that is no longer 0: its head and the adapter's B matrices are random."""
     critic = Critic(policy, CriticSettings(r=4, **chosen))
     torch.manual_seed(7)
-    for name, parameter in policy.named_parameters():
-        if "lora_B.critic" in name or name.startswith("value_head."):
-            torch.nn.init.normal_(parameter, std=0.1)
+    adapter = [p for name, p in policy.named_parameters() if "lora_B.critic" in name]
+    for parameter in [*adapter, *critic.head.parameters()]:
+        torch.nn.init.normal_(parameter, std=0.1)
     return critic
 
 
@@ -47,14 +48,25 @@ def parted(tiny_folder):
     policy = Policy.load(str(tiny_folder), lora=LoraSettings(r=4))
     critic = Critic(policy, CriticSettings(policy=str(tiny_folder), r=4))
     torch.manual_seed(7)
-    for name, parameter in policy.named_parameters():
-        if "lora_B" in name or name.startswith("value_head."):
+    for name, parameter in [*policy.named_parameters(), *critic.named_parameters()]:
+        if "lora_B" in name or name.startswith("head."):
             torch.nn.init.normal_(parameter, std=0.1)
     return policy, critic
 
 
-def with_gradient(policy):
-    return {name for name, p in policy.named_parameters() if p.grad is not None and p.grad.any()}
+def trained(policy, critic):
+    """The weights that train, by the names of a module that has both."""
+    every = torch.nn.ModuleDict({"policy": policy, "critic": critic}).named_parameters()
+    return {name: p for name, p in every if p.requires_grad}
+
+
+def with_gradient(policy, critic):
+    return {name for name, p in trained(policy, critic).items() if p.grad is not None and p.grad.any()}
+
+
+def names_of(parameters, policy, critic):
+    ids = {id(p) for p in parameters}
+    return {name for name, p in trained(policy, critic).items() if id(p) in ids}
 
 
 def test_a_new_critic_expects_nothing():
@@ -84,8 +96,8 @@ def test_tree_and_rows_agree_on_values_their_loss_and_every_gradient(mode, shape
         batch = collate(trajectories, layout, mode)
         with POLICY.adapter(CRITIC):
             values = CRITIC_OF_POLICY.values(batch)
-            loss = OBJECTIVE.value_loss(values, batch, known, token_counts(trajectories), clip=0.1)
-            found.append((values, loss, *torch.autograd.grad(loss, trained_parameters(POLICY)[CRITIC])))
+            loss = POLICY_LOSS.value_loss(values, batch, known, token_counts(trajectories), clip=0.1)
+            found.append((values, loss, *torch.autograd.grad(loss, CRITIC_OF_POLICY.trained())))
     for a, b in zip(*found, strict=True):
         torch.testing.assert_close(a, b, atol=1e-4 * max(1.0, float(b.detach().abs().max())), rtol=1e-4)
     torch.testing.assert_close(found[0][0], found[1][0], atol=1e-5, rtol=0)
@@ -94,34 +106,40 @@ def test_tree_and_rows_agree_on_values_their_loss_and_every_gradient(mode, shape
 def test_policy_and_critic_train_all_the_time_and_neither_gets_the_others_gradient():
     policy = tiny_policy(LoraSettings(r=4))
     critic = with_critic(policy)
-    groups = {name: {id(p) for p in parameters} for name, parameters in trained_parameters(policy).items()}
-    names = {group: {n for n, p in policy.named_parameters() if id(p) in ids} for group, ids in groups.items()}
-    assert {name.split(".")[-2] for name in names["policy"]} == {"policy"}
-    assert {name.split(".")[-2] for name in names[CRITIC]} == {"critic", "value_head"}
-    adapted = {name.replace(".critic.", ".policy.") for name in names[CRITIC] if "lora" in name}
-    assert adapted == names["policy"]  # the same layers
+    policys, critics = (names_of(p, policy, critic) for p in (policy.trained().values(), critic.trained()))
+    assert {name.split(".")[-2] for name in policys} == {"policy"}
+    assert {name.split(".")[-2] for name in critics} == {"critic", "head"}
+    assert {name.replace(".critic.", ".policy.") for name in critics if "lora" in name} == policys  # the same layers
     critic.values(BATCH).sum().backward()
-    assert with_gradient(policy) == names[CRITIC]
+    assert with_gradient(policy, critic) == critics
     policy.zero_grad()
+    critic.zero_grad()
     policy.logprobs(BATCH)[0].sum().backward()
-    assert with_gradient(policy) == names["policy"]
+    assert with_gradient(policy, critic) == policys
     with policy.reference():
         pass
-    assert {n for n, p in policy.named_parameters() if p.requires_grad} == names["policy"] | names[CRITIC]
+    assert trained(policy, critic).keys() == policys | critics
+
+
+def test_the_critic_hands_its_weights_to_the_optimizer_with_its_own_learning_rate():
+    critic = with_critic(tiny_policy(LoraSettings(r=4)), lr=0.5)
+    group = critic.optimizer_group()
+    assert group["lr"] == 0.5 and [id(p) for p in group["params"]] == [id(p) for p in critic.trained()]
+    assert [p.shape for p in group["params"][-2:]] == [(1, 32), (1,)]  # the head comes last
 
 
 def test_a_critic_with_a_base_of_its_own_shares_nothing_with_the_policy(parted):
     policy, critic = parted
-    names = {n for n, p in policy.named_parameters() if p.requires_grad}
-    own = {n for n in names if n.startswith(("critic_model.", "value_head."))}
-    groups = {k: {id(p) for p in v} for k, v in trained_parameters(policy).items()}
-    assert groups[CRITIC] == {id(p) for n, p in policy.named_parameters() if n in own} and len(groups["policy"]) > 0
-    assert not any("critic" in name for name in policy.policy_adapter())
+    names = trained(policy, critic).keys()
+    own = {name for name in names if name.startswith("critic.")}
+    assert names_of(critic.trained(), policy, critic) == own and "critic.head.bias" in own
+    assert names_of(policy.trained().values(), policy, critic) == names - own != set()
+    assert not any("critic" in name for name in policy.state_dict())
     critic.values(BATCH).sum().backward()
-    assert with_gradient(policy) == own
-    policy.zero_grad()
+    assert with_gradient(policy, critic) == own
+    critic.zero_grad()
     policy.logprobs(BATCH)[0].sum().backward()
-    assert with_gradient(policy) == names - own
+    assert with_gradient(policy, critic) == names - own
     trajectory = random_trajectory(random.Random(3), [(3, 4), (2, 2), (2, 0)], [5, 6, 7])
     tree, rows = (critic.values(collate([trajectory], layout)) for layout in ("tree", "rows"))
     torch.testing.assert_close(tree, rows, atol=1e-5, rtol=0)
@@ -153,7 +171,7 @@ def test_the_policys_adapter_is_back_after_the_critic_broke():
     with pytest.raises(RuntimeError, match="out of memory"), POLICY.adapter(CRITIC):
         raise RuntimeError("out of memory")
     assert POLICY.model.active_adapter == "policy"
-    assert set(trained_parameters(POLICY)) == {"policy", CRITIC}
+    assert POLICY.trained() and POLICY.trained(CRITIC) and not POLICY.trained().keys() & POLICY.trained(CRITIC).keys()
 
 
 def test_recomputed_activations_are_the_critics_too(tiny_folder):
@@ -165,9 +183,9 @@ def test_recomputed_activations_are_the_critics_too(tiny_folder):
         trajectories = [random_trajectory(random.Random(2), [(3, 4), (2, 0)], [5, 6])]
         known = replace(TokenCredit.unknown(5), returns=torch.ones(5))
         passes = [(collate(trajectories), known)]
-        critic_gradients(OBJECTIVE, critic, passes, token_counts(trajectories), lambda loss: loss.backward())
-        assert not any(p.grad is not None for p in trained_parameters(policy)["policy"])
-        gradients.append([p.grad for p in trained_parameters(policy)[CRITIC]])
+        critic_gradients(POLICY_LOSS, critic, passes, token_counts(trajectories), lambda loss: loss.backward())
+        assert not any(p.grad is not None for p in policy.trained().values())
+        gradients.append([p.grad for p in critic.trained()])
     assert any(g.any() for g in gradients[0])
     for once, again in zip(*gradients, strict=True):
         torch.testing.assert_close(once, again, atol=1e-6, rtol=1e-5)
@@ -211,7 +229,7 @@ class Curve(MetricsCallback):
 
     def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
         super().on_train_batch_start(trainer, pl_module, batch, batch_idx)
-        self.weights.append(pl_module.policy.adapter_state())
+        self.weights.append(copies(pl_module.trained()))
         self.change(pl_module, batch.trajectories)
         self.rewards.append(sum(t.reward for t in batch.trajectories) / len(batch.trajectories))
 
@@ -223,17 +241,17 @@ class Curve(MetricsCallback):
 def moved(before, after):
     """Whose weights are other ones now."""
     names = {name for name in before if not torch.equal(before[name], after[name])}
-    return {CRITIC if "critic" in name or "value_head" in name else "policy" for name in names}
+    return {CRITIC if "critic" in name else "policy" for name in names}
 
 
 def test_credit_is_whitened_returns_are_not_and_a_broken_episode_has_neither(make_module):
     def played(reward, stop=StopReason.DONE):
         return Trajectory(task(), [1, 2], [Turn([3, 4], [-0.5] * 2, reward=reward)], stop)
 
-    crediting = replace(make_module(algorithm="ppo").crediting, total=lambda sums: sums)
+    assigner = replace(make_module(algorithm="ppo").credit_assigner, total=lambda sums: sums)
     three = [played(1.0), played(3.0), played(9.0, StopReason.ERROR)]
     values = [torch.tensor([0.0, 1.0]), torch.tensor([0.0, 0.0]), torch.tensor([5.0, 5.0])]
-    first, second, broken = crediting.columns(three, {"values": values})
+    first, second, broken = assigner.assign(three, {"values": values})
     # advantages 1 0 | 3 3: mean 7/4, variance 27/4 / 3 = 9/4
     assert first.advantages.tolist() == pytest.approx([-1 / 2, -7 / 6])
     assert second.advantages.tolist() == pytest.approx([5 / 6, 5 / 6])
@@ -245,7 +263,7 @@ def test_credit_is_whitened_returns_are_not_and_a_broken_episode_has_neither(mak
 def test_rewards_that_are_all_equal_teach_the_critic_alone(make_module, make_data, fit):
     curve, module = Curve(), make_module(algorithm="ppo")
     fit(module, make_data(RankedTasks(equal=True), num_rl_steps=1, num_val_tasks=0), curve)
-    assert moved(curve.weights[0], module.policy.adapter_state()) == {CRITIC}
+    assert moved(curve.weights[0], copies(module.trained())) == {CRITIC}
     metrics = curve.history[0]
     assert metrics["train/value_loss"] == pytest.approx(0.5**2 / 2)  # every value 0, every return 1/2
     assert metrics["train/value_mean"] == 0 and "train/value_explained_variance" not in metrics
@@ -258,7 +276,7 @@ def test_during_its_warm_up_the_critic_learns_alone(make_module, make_data, fit)
     module = make_module(algorithm="ppo", critic=CriticSettings(r=4, lr=1e-2, warmup_steps=1))
     fit(module, make_data(num_rl_steps=2, num_val_tasks=0), curve)
     assert moved(*curve.weights) == {CRITIC}
-    assert moved(curve.weights[1], module.policy.adapter_state()) == {CRITIC, "policy"}
+    assert moved(curve.weights[1], copies(module.trained())) == {CRITIC, "policy"}
     assert [metrics["train/grad_norm"] > 0 for metrics in curve.history] == [False, True]
 
 
@@ -267,14 +285,16 @@ def test_small_passes_give_the_same_step_as_one_large_pass(make_module, make_dat
     for tokens in (100, 100_000):
         module = make_module(algorithm="ppo", max_tokens_per_microbatch=tokens, loss_unit="turn")
         fit(module, make_data(num_rl_steps=1, num_val_tasks=0))
-        found.append(module.policy.adapter_state())
+        found.append(copies(module.trained()))
     for name in found[0]:
         torch.testing.assert_close(found[0][name], found[1][name], rtol=0, atol=1e-5)
 
 
-def ppo(make_module, base=None, **more):
+def ppo(make_module, base=None):
     critic = CriticSettings(policy=base, r=4, lr=5e-3, value_clip=0.1, warmup_steps=1)
-    return make_module(algorithm="ppo", num_minibatches=2, num_epochs=2, critic=critic, **more)
+    return make_module(
+        algorithm="ppo", critic=critic, optim=OptimSettings(warmup_steps=3, num_epochs=2, num_minibatches=2)
+    )
 
 
 @pytest.mark.parametrize(("stop_at", "apart"), [(1, False), (2, False), (2, True)])
@@ -282,15 +302,15 @@ def test_a_resumed_run_of_ppo_equals_the_uninterrupted_one(
     make_module, make_data, fit, tmp_path, tiny_folder, stop_at, apart
 ):
     base = str(tiny_folder) if apart else None
-    whole, module = Curve(), ppo(make_module, base, warmup_steps=3)
+    whole, module = Curve(), ppo(make_module, base)
     fit(module, make_data(), whole)
     assert module.global_step == 3 * 2 * 2  # one optimizer for both
-    part, checkpoint = ppo(make_module, base, warmup_steps=3), RLCheckpoint(str(tmp_path / "part"))
+    part, checkpoint = ppo(make_module, base), RLCheckpoint(str(tmp_path / "part"))
     fit(part, make_data(num_rl_steps=stop_at), checkpoint, enable_checkpointing=True)
-    rest, resumed = Curve(), ppo(make_module, base, warmup_steps=3)
+    rest, resumed = Curve(), ppo(make_module, base)
     fit(resumed, make_data(), rest, ckpt_path=str(checkpoint.last_path))
     assert rest.history == whole.history[stop_at:]
-    assert moved(resumed.policy.adapter_state(), module.policy.adapter_state()) == set()
+    assert moved(copies(resumed.trained()), copies(module.trained())) == set()
 
 
 def test_a_checkpoint_without_a_critic_is_refused_with_the_settings_to_look_at(make_module, make_data, fit, tmp_path):
@@ -303,7 +323,7 @@ def test_a_checkpoint_without_a_critic_is_refused_with_the_settings_to_look_at(m
 
 
 def spoil_values(module, trajectories):
-    torch.nn.init.constant_(module.policy.value_head.bias, float("nan"))
+    torch.nn.init.constant_(module.critic.head.bias, float("nan"))
 
 
 def spoil_rewards(module, trajectories):
@@ -327,7 +347,7 @@ def test_what_is_no_number_is_counted_and_never_steps(make_module, make_data, fi
     curve, module = Curve(change), make_module(algorithm="ppo")
     fit(module, make_data(num_rl_steps=1, num_val_tasks=0), curve)
     assert curve.history[0][counted] == count
-    after = {name: tensor for name, tensor in module.policy.adapter_state().items() if name != "value_head.bias"}
+    after = {name: tensor for name, tensor in copies(module.trained()).items() if name != "critic.head.bias"}
     assert moved(after, curve.weights[0]) == set()
 
 

@@ -7,6 +7,7 @@ import torch
 
 from lightning_mem1.callbacks import RLCheckpoint
 from lightning_mem1.training.optimizers import OPTIMIZERS, make_optimizer
+from lightning_mem1.training.settings import ComputeSettings, OptimSettings
 
 
 @pytest.fixture
@@ -17,7 +18,8 @@ def bitsandbytes():
 def test_a_base_in_4_bits_trains_on_what_it_sampled_and_goes_on_from_its_checkpoint(
     bitsandbytes, make_module, make_data, fit, tmp_path
 ):
-    settings = {"quantization": "nf4", "optimizer": "paged_adamw_8bit", "gradient_checkpointing": True}
+    compute = ComputeSettings(quantization="nf4", gradient_checkpointing=True)
+    settings = {"compute": compute, "optim": OptimSettings("paged_adamw_8bit")}
     module, checkpoint = make_module(**settings), RLCheckpoint(str(tmp_path), save_adapter=False)
     layer = module.policy.causal_lm.model.layers[0].mlp.up_proj
     assert isinstance(layer.base_layer, bitsandbytes.nn.Linear4bit) and layer.base_layer.weight.dtype == torch.uint8
@@ -32,7 +34,7 @@ def test_a_base_in_4_bits_trains_on_what_it_sampled_and_goes_on_from_its_checkpo
     again = make_module(**settings)
     fit(again, make_data(num_rl_steps=2, num_val_tasks=0), ckpt_path=str(checkpoint.last_path))
     assert again.rl_step == 2
-    with pytest.raises(ValueError, match=r"another base policy: .*; set model.policy and model.quantization"):
+    with pytest.raises(ValueError, match=r"another base policy: .*; set model.policy and model.compute.quant"):
         fit(make_module(), make_data(), ckpt_path=str(checkpoint.last_path))
 
 
@@ -53,11 +55,14 @@ def test_every_optimizer_goes_downhill(name, request):
     ("settings", "message"),
     [
         (
-            {"quantization": "int3"},
-            "unknown quantization: expected one of none, nf4, got 'int3'; set model.quantization",
+            {"compute": ComputeSettings(quantization="int3")},
+            "unknown quantization: expected one of none, nf4, got 'int3'; set model.compute.quantization",
         ),
-        ({"optimizer": "sgd"}, "unknown optimizer: expected one of adamw, adamw_8bit, .*, got 'sgd'"),
-        ({"quantization": "nf4", "lora": None}, "a base in 4 bits cannot train: expected an adapter on it"),
+        ({"optim": OptimSettings("sgd")}, "unknown optim name: expected one of adamw, .*, got 'sgd'; set model.optim"),
+        (
+            {"compute": ComputeSettings(quantization="nf4"), "lora": None},
+            "a base in 4 bits cannot train: expected an adapter on it",
+        ),
     ],
 )
 def test_a_setting_that_cannot_be_is_named(make_module, settings, message):
@@ -67,7 +72,9 @@ def test_a_setting_that_cannot_be_is_named(make_module, settings, message):
 
 def test_without_bitsandbytes_one_line_says_what_to_install(make_module, monkeypatch):
     monkeypatch.setitem(sys.modules, "bitsandbytes", None)
-    with pytest.raises(ValueError, match="model.quantization nf4 needs bitsandbytes: .*; pip install bitsandbytes"):
-        make_module(quantization="nf4")
-    with pytest.raises(ValueError, match="model.optimizer paged_adamw needs bitsandbytes"):
+    with pytest.raises(
+        ValueError, match="model.compute.quantization nf4 needs bitsandbytes: .*; pip install bitsandbytes"
+    ):
+        make_module(compute=ComputeSettings(quantization="nf4"))
+    with pytest.raises(ValueError, match="model.optim.name paged_adamw needs bitsandbytes"):
         make_optimizer("paged_adamw", [], 0.1, 0.0)

@@ -215,8 +215,8 @@ def test_the_engine_is_asked_for_it():
 
 def test_an_agent_writes_a_malformed_turn_again_as_a_rollout_does(make_module):
     module = make_module()
-    rollout = {**plain(module.settings["rollout"]), "malformed": "retry", "retry_temperature": 0.9}
-    agent = Agent(module.policy, {**module.settings, "rollout": rollout})
+    rollout = {**plain(module.hparams["rollout"]), "malformed": "retry", "retry_temperature": 0.9}
+    agent = Agent(module.policy, {**module.hparams, "rollout": rollout})
     before = [{"text": GOOD, "information": "one"}]
     cut = {"text": CUT, "information": "x"}
     first, again = (agent._request(0, {"prompt": "count to 3", "turns": turns}) for turns in (before, [*before, cut]))

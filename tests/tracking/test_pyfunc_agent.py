@@ -39,7 +39,7 @@ def test_its_turn_is_the_one_that_a_rollout_would_take(make_module):
     module, source = strengthened(make_module()), LongTasks()
     trajectory, player = greedy(module, source, source.task("val", 0))
     rows = [as_row(trajectory, player, source, turns) for turns in (0, 1, 2)]
-    first, second, third = Agent(module.policy, module.settings).predict(rows)
+    first, second, third = Agent(module.policy, module.hparams).predict(rows)
     assert first["text"] == player.view.decode(trajectory.turns[0].action_ids)
     prompt, replies = len(trajectory.prompt_ids), [len(turn.information_ids) for turn in trajectory.turns]
     written = [len(module.policy.tokenizer.encode(turn["text"])) for turn in rows[2]["turns"]]
@@ -67,12 +67,12 @@ def test_a_run_logs_its_policy_as_a_model_that_loads_back_and_acts(mlflow_uri, m
     files = [path.name for path in Path(mlflow.artifacts.download_artifacts(model.artifact_location)).rglob("*")]
     assert "adapter_model.safetensors" in files and not [name for name in files if name.endswith((".pkl", ".bin"))]
     rows = [{"prompt": "count to 3", "observation": "search page"}, {"prompt": "count to 4", "max_turns": 2}]
-    assert loaded.predict(rows) == Agent(module.policy, module.settings).predict(rows)
+    assert loaded.predict(rows) == Agent(module.policy, module.hparams).predict(rows)
 
 
 def test_an_episode_that_cannot_be_gone_on_with_is_refused(make_module):
     module = make_module()
-    agent = Agent(module.policy, module.settings)
+    agent = Agent(module.policy, module.hparams)
     assert agent.predict([]) == []
     with pytest.raises(ValueError, match="episode 1 has no prompt: expected a dict with 'prompt', got {'task': 'x'}"):
         agent.predict([{"prompt": "a"}, {"task": "x"}])
@@ -90,4 +90,4 @@ def test_a_run_asked_for_no_model_logs_none(mlflow_uri, make_module, make_data, 
 def test_a_mode_that_writes_its_memory_apart_is_refused(make_module):
     module = make_module()
     with pytest.raises(ValueError, match="got 'summary'; play it with"):
-        Agent(module.policy, {**module.settings, "memory": "summary"})
+        Agent(module.policy, {**module.hparams, "memory": "summary"})

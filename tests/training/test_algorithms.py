@@ -17,7 +17,7 @@ def trajectory(rewards, lengths, group=0, replies=()):
 
 def credit(name, trajectories, scale="std", penalties=None, values=None, **settings):
     played = GroupedRollouts.of(trajectories, None, penalties, values)
-    return ALGORITHMS[name].credit(played, CreditSettings(**settings), scale)
+    return ALGORITHMS[name].give_credit(played, CreditSettings(scale, **settings))
 
 
 def advantages(*args, **settings):
@@ -107,7 +107,7 @@ def test_gigpo_discounts_the_returns_of_steps_and_weighs_them():
 def test_dapo_and_gspo_give_grpos_advantages_and_differ_in_the_loss():
     for name in ("dapo", "gspo"):
         assert advantages(name, GROUP) == [[1.154699] * 3, [-0.577349], [-0.577349] * 2]
-    assert (ALGORITHMS["dapo"].epsilon_high, ALGORITHMS["dapo"].drops_silent) == (0.28, True)
+    assert (ALGORITHMS["dapo"].clip_high, ALGORITHMS["dapo"].drops_no_signal) == (0.28, True)
     assert (ALGORITHMS["gspo"].sequence_ratio, ALGORITHMS["gspo"].loss_unit) == (True, "trajectory")
 
 

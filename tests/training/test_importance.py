@@ -25,6 +25,7 @@ from lightning_mem1.training.credit.token_credit import TokenCredit
 from lightning_mem1.training.layouts.collate import collate
 from lightning_mem1.training.losses import clipped_policy_loss
 from lightning_mem1.training.policy_loss import PolicyLoss
+from lightning_mem1.training.settings import LossSettings, OptimSettings
 from lightning_mem1.training.update_stats import mismatch, rollout_gap
 from lightning_mem1.types import Completion
 from tiny import WordEnv, random_trajectory, task, tiny_policy
@@ -81,22 +82,22 @@ class Quantised(LocalEngine):
 
 def put(engine, module):
     """Give a module another engine than its own."""
-    assert module.behaviour.policy is module.policy  # made before, or the engine would be made anew with it
+    assert module.sampling_policy.policy is module.policy  # made before, or the engine would be made anew with it
     module._engine = engine
 
 
 # --- the size of the gap ----------------------------------------------------------------------------------------------
 
-OBJECTIVE = PolicyLoss(temperature=1.0, epsilon=0.2, epsilon_high=0.2, unit="token")
+POLICY_LOSS = PolicyLoss(temperature=1.0, clip=0.2, clip_high=0.2, unit="token")
 
 
 def gap_of(policy, trajectories, states=None):
-    columns = TokenCredit.unknown(sum(len(turn.action_ids) for t in trajectories for turn in t.turns))
-    columns = replace(columns, advantages=columns.advantages + 1)
+    credit = TokenCredit.unknown(sum(len(turn.action_ids) for t in trajectories for turn in t.turns))
+    credit = replace(credit, advantages=credit.advantages + 1)
     if states is not None:
-        columns = replace(columns, is_state=states)
+        credit = replace(credit, is_state=states)
     totals = {"num_trajectories": 9, "num_turns": 99, "num_tokens": 999}
-    step = OBJECTIVE.loss(policy, collate(trajectories), columns, totals)[1].named()
+    step = POLICY_LOSS.loss(policy, collate(trajectories), credit, totals)[1].named()
     return {**rollout_gap(step), **mismatch(step)}
 
 
@@ -336,7 +337,10 @@ def test_an_engine_that_reports_nonsense_raises_nothing(make_module, make_data, 
 def test_an_exact_engine_trains_the_same_with_and_without_a_correction(make_module, make_data, fit):
     moved, logged = [], []
     for correction in CORRECTIONS:
-        module, record = make_module(mismatch=settings(correction), num_minibatches=2), EvenTokens()
+        module, record = (
+            make_module(mismatch=settings(correction), optim=OptimSettings(num_minibatches=2)),
+            EvenTokens(),
+        )
         fit(module, make_data(num_rl_steps=1, num_val_tasks=0), record)
         moved.append(module.policy.adapter_state())
         logged.append(record.logged[0])
@@ -361,8 +365,8 @@ def test_the_kl_in_the_reward_is_taken_of_the_trainers_own_policy(make_module, m
     """At the start the trainer is its own reference: an engine that misreports must not look like a divergence."""
     found = []
     for correction in ("none", "tis"):
-        given = {"mismatch": settings(correction), "beta": 0.1, "kl_in": "reward", "kl_estimator": "k3"}
-        module, record = make_module(**given), EvenTokens()
+        loss = LossSettings(kl_coef=0.1, kl_in="reward", kl_estimator="k3")
+        module, record = make_module(mismatch=settings(correction), loss=loss), EvenTokens()
         put(Misreporting(module.policy, module.engine_settings, lambda turn, lp: [p + 0.5 for p in lp]), module)
         fit(module, make_data(num_rl_steps=1, num_val_tasks=0), record)
         found.append(record.logged[0]["train/kl_reference"])

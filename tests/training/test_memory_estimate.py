@@ -12,12 +12,10 @@ from lightning_mem1.training.memory_estimate import GIB, Estimate, Shape, estima
 PAPER = Path(__file__).parents[2] / "experiments" / "paper"
 SHAPE = Shape(width=4, inner=8, vocabulary=10, layers=2, kv_width=2, query_width=4, tied=True)
 SETTINGS = {
-    "dtype": "float32",
-    "quantization": "none",
-    "optimizer": "adamw",
+    "compute": {"dtype": "float32", "quantization": "none", "gradient_checkpointing": False},
+    "optim": {"name": "adamw"},
     "algorithm": "grpo",
     "lora": {"r": 1},
-    "gradient_checkpointing": False,
     "max_tokens_per_microbatch": 10,
     "engine": {"num_slots": 3, "max_context_tokens": 5},
 }
@@ -25,6 +23,10 @@ SETTINGS = {
 
 def of(**changed):
     return estimate(SHAPE, {**SETTINGS, **changed})
+
+
+def computed(**changed):
+    return of(compute={**SETTINGS["compute"], **changed})
 
 
 def test_each_part_is_counted_in_bytes():
@@ -59,14 +61,14 @@ def test_the_configs_of_the_paper_fit_the_gpus_that_they_name(name, gib, said):
 
 
 def test_what_saves_memory_is_counted_where_it_does():
-    assert of(quantization="nf4").weights == pytest.approx(2 * 144 * (0.5 + 0.127 / 8) + 40 * 4)
-    assert of(optimizer="paged_adamw_8bit").trained == 2 * 64 * 10
-    assert of(gradient_checkpointing=True).activations == 2 * 10 * 4 * 4 + 10 * 64 * 4 + 1200
+    assert computed(quantization="nf4").weights == pytest.approx(2 * 144 * (0.5 + 0.127 / 8) + 40 * 4)
+    assert of(optim={"name": "paged_adamw_8bit"}).trained == 2 * 64 * 10
+    assert computed(gradient_checkpointing=True).activations == 2 * 10 * 4 * 4 + 10 * 64 * 4 + 1200
     assert of(algorithm="ppo").trained == 2 * of().trained
     assert of(lora=None).trained == (2 * 144 + 40) * (4 + 8)
     apart = SETTINGS["engine"] | {"merge_lora": False}
-    assert of(engine=apart).engine == of(quantization="nf4").engine == of(lora=None).engine == 480
-    assert of(dtype="bfloat16").engine == 240
+    assert of(engine=apart).engine == computed(quantization="nf4").engine == of(lora=None).engine == 480
+    assert computed(dtype="bfloat16").engine == 240
     deep = Shape(width=4, inner=8, vocabulary=10, layers=10, kv_width=2, query_width=4, tied=True)
     whole, shared = estimate(deep, SETTINGS), estimate(deep, SETTINGS, num_shards=2)
     assert whole.weights == shared.weights  # in rollouts every device holds all of it
@@ -87,18 +89,16 @@ def test_qwen_2_5_7b_in_4_bits_fits_into_24_gib_and_not_into_16():
     assert shape.linear_weights == 28 * (2 * 3584 * 3584 + 2 * 3584 * 512 + 3 * 3584 * 18944)
     settings = {
         **SETTINGS,
-        "dtype": "bfloat16",
-        "quantization": "nf4",
-        "optimizer": "paged_adamw_8bit",
+        "compute": {"dtype": "bfloat16", "quantization": "nf4", "gradient_checkpointing": True},
+        "optim": {"name": "paged_adamw_8bit"},
         "lora": {"r": 16},
-        "gradient_checkpointing": True,
         "max_tokens_per_microbatch": 8192,
         "engine": {"num_slots": 32, "max_context_tokens": 4096},
     }
     found = estimate(shape, settings)
-    assert found.told(24) == "needs about 17 GiB, you have 24: weights 5.2, trained 0.4, activations 4.9, engine 7.0"
-    assert found.told(16).startswith("needs about 17 GiB, you have 16: weights 5.2")
-    assert "; lower model.engine.num_slots" in found.told(16)
+    assert found.line(24) == "needs about 17 GiB, you have 24: weights 5.2, trained 0.4, activations 4.9, engine 7.0"
+    assert found.line(16).startswith("needs about 17 GiB, you have 16: weights 5.2")
+    assert "; lower model.engine.num_slots" in found.line(16)
 
 
 def test_a_line_is_printed_only_for_what_is_large_or_does_not_fit(tiny_folder):

@@ -9,8 +9,10 @@ from lightning_mem1.callbacks import MetricsCallback, RLCheckpoint, RolloutCallb
 from lightning_mem1.engine.local.engine import EngineSettings
 from lightning_mem1.policy.policy import LoraSettings
 from lightning_mem1.rollout.settings import RolloutSettings
-from lightning_mem1.training.credit.algorithms import ALGORITHMS
+from lightning_mem1.training.credit.algorithms import ALGORITHMS, CreditSettings
+from lightning_mem1.training.credit.token_credit import TokenCredit
 from lightning_mem1.training.module import Mem1Module
+from lightning_mem1.training.settings import ComputeSettings, LossSettings, OptimSettings
 from lightning_mem1.types import StopReason, Trajectory, Turn
 from tiny_tasks import BrokenTasks, LongTasks, RankedTasks
 
@@ -49,7 +51,7 @@ class Recorder(MetricsCallback):
 
 def test_training_logs_by_rl_step_and_the_first_pass_sees_what_the_rollout_saw(make_module, make_data, fit):
     record = Recorder()
-    module = make_module(num_minibatches=2, num_epochs=2)
+    module = make_module(optim=OptimSettings(num_minibatches=2, num_epochs=2))
     fit(module, make_data(), record)
     assert [m["step"] for m in record.history] == [1, 2, 3]
     assert module.rl_step == 3 and module.global_step == 3 * 2 * 2
@@ -84,7 +86,7 @@ def test_memories_written_apart_are_learnt_from_with_the_acts(make_module, make_
 def test_a_single_copy_trains_and_tells_by_turn_how_far_it_is_from_the_rollout(
     make_module, make_data, fit, layout, first_inexact
 ):
-    record, module = Recorder(), make_module(layout=layout, num_minibatches=2)
+    record, module = Recorder(), make_module(layout=layout, optim=OptimSettings(num_minibatches=2))
     before = adapter(module)
     fit(module, make_data(LongTasks(), num_rl_steps=2, num_val_tasks=0), record)
     assert not same(before, adapter(module))
@@ -103,7 +105,7 @@ def test_the_same_seed_twice_gives_the_same_metrics_to_the_last_digit(make_modul
     for _ in range(2):
         torch.manual_seed(torch.randint(1000, ()).item())  # what ran before must not matter
         record = Recorder()
-        module = make_module(num_minibatches=2)
+        module = make_module(optim=OptimSettings(num_minibatches=2))
         fit(module, make_data(), record)
         runs.append((record.history, adapter(module)))
     assert runs[0][0] == runs[1][0]
@@ -121,7 +123,8 @@ def test_another_seed_gives_other_trajectories(make_module, make_data, fit):
 
 @pytest.mark.parametrize("stop_at", [1, 2])
 def test_a_resumed_run_equals_the_uninterrupted_one(make_module, make_data, fit, tmp_path, stop_at):
-    settings = {"num_minibatches": 2, "warmup_steps": 3, "lora": LoraSettings(r=4, alpha=8, dropout=0.1)}
+    optim = OptimSettings(num_minibatches=2, warmup_steps=3)
+    settings = {"optim": optim, "lora": LoraSettings(r=4, alpha=8, dropout=0.1)}
     torch.manual_seed(0)  # dropout draws from the global state, which goes on where it stopped
     whole, module = Recorder(), make_module(**settings)
     fit(module, make_data(num_rl_steps=3), whole)
@@ -233,7 +236,7 @@ def test_leaving_silent_groups_out_of_the_pass_gives_the_same_step(make_module, 
 
     moved = []
     for entropy_coef in (0.0, 1e-30):
-        module = make_module(entropy_coef=entropy_coef)
+        module = make_module(loss=LossSettings(entropy_coef=entropy_coef))
         fit(module, make_data(num_rl_steps=1, num_val_tasks=0), Recorder(silence_one_group))
         moved.append(adapter(module))
     for name in moved[0]:
@@ -263,14 +266,14 @@ def test_a_gradient_that_is_not_finite_is_skipped_and_counted(make_module, make_
 
 def test_kl_to_the_reference_is_measured_against_the_adapter_switched_off(make_module, make_data, fit):
     record = Recorder()
-    fit(make_module(beta=0.1), make_data(num_rl_steps=2), record)
+    fit(make_module(loss=LossSettings(kl_coef=0.1)), make_data(num_rl_steps=2), record)
     assert record.history[0]["train/kl_reference"] == pytest.approx(0, abs=1e-6)  # B = 0 at the start
     assert record.history[1]["train/kl_reference"] > 1e-5
 
 
 def test_the_learning_rate_rises_over_rl_steps(make_module, make_data, fit):
     record = Recorder()
-    fit(make_module(lr=0.01, warmup_steps=2), make_data(), record)
+    fit(make_module(lr=0.01, optim=OptimSettings(warmup_steps=2)), make_data(), record)
     assert [m["train/lr"] for m in record.history] == pytest.approx([0.005, 0.01, 0.01])
 
 
@@ -284,7 +287,7 @@ def test_a_broken_episode_is_counted_and_teaches_nothing(make_module, make_data,
 def test_advantages_leave_broken_episodes_out_of_the_comparison(make_module):
     from tiny import task
 
-    module = make_module(scale_rewards="none")
+    module = make_module(credit=CreditSettings(scale="none"))
     played = [
         trajectory(task(0), 1.0, group=0),
         trajectory(task(0), 0.0, group=0),
@@ -292,14 +295,15 @@ def test_advantages_leave_broken_episodes_out_of_the_comparison(make_module):
         trajectory(task(1), 1.0, group=1),
         trajectory(task(1), 0.0, group=1, stop=StopReason.ERROR),  # the last one left is compared with nobody
     ]
-    assert module.advantages(played).tolist() == [0.5, -0.5, 0.0, 0.0, 0.0]
+    credit = TokenCredit.cat(module.credit_assigner.assign(played, {}))
+    assert credit.advantages.tolist() == [0.5, -0.5, 0.0, 0.0, 0.0]
 
 
 @pytest.mark.parametrize("layout", ["tree", "rows"])
 @pytest.mark.parametrize("algorithm", [name for name in ALGORITHMS if name != "grpo"])
 def test_every_algorithm_takes_steps_on_what_it_sampled(make_module, make_data, fit, algorithm, layout):
     record = Recorder()
-    module = make_module(algorithm=algorithm, layout=layout, num_minibatches=2)
+    module = make_module(algorithm=algorithm, layout=layout, optim=OptimSettings(num_minibatches=2))
     fit(module, make_data(num_rl_steps=2, num_val_tasks=0), record)
     for metrics in record.history:
         assert metrics["train/rollout_gap_max"] < 1e-5 and metrics["train/grad_norm"] > 0
@@ -309,9 +313,8 @@ def test_every_algorithm_takes_steps_on_what_it_sampled(make_module, make_data, 
 @pytest.mark.parametrize("algorithm", ["grpo", "reinforce_pp"])
 def test_kl_in_the_reward_is_measured_before_the_update(make_module, make_data, fit, algorithm):
     record = Recorder()
-    fit(
-        make_module(algorithm=algorithm, beta=0.1, kl_in="reward", kl_estimator="k3"), make_data(num_rl_steps=2), record
-    )
+    loss = LossSettings(kl_coef=0.1, kl_in="reward", kl_estimator="k3")
+    fit(make_module(algorithm=algorithm, loss=loss), make_data(num_rl_steps=2), record)
     assert record.history[0]["train/kl_reference"] == pytest.approx(0, abs=1e-6)
     assert record.history[1]["train/kl_reference"] > 1e-5
 
@@ -372,7 +375,8 @@ def test_silent_groups_are_played_again_within_the_rl_step(make_module, make_dat
                 env.step = lambda action: replace(step(action), reward=0.0)
             return env
 
-    source, module = Silent(), make_module(algorithm="dapo", resample_rounds=1)
+    rollout = RolloutSettings(max_new_tokens=6, max_information_tokens=40, prompt="brief", resample_rounds=1)
+    source, module = Silent(), make_module(algorithm="dapo", rollout=rollout)
     logged = fit(module, make_data(source, num_rl_steps=1, num_val_tasks=0)).callback_metrics
     assert source.num_made == 12
     assert float(logged["rollout/resampled_groups"]) == 2
@@ -381,7 +385,7 @@ def test_silent_groups_are_played_again_within_the_rl_step(make_module, make_dat
 
 def test_the_weight_on_internal_state_tokens_shares_the_pull(make_module, make_data, fit):
     record = Recorder()
-    fit(make_module(state_loss_weight=0.0), make_data(num_rl_steps=1, num_val_tasks=0), record)
+    fit(make_module(loss=LossSettings(state_weight=0.0)), make_data(num_rl_steps=1, num_val_tasks=0), record)
     assert record.history[0].get("train/gradient_share_state", 0.0) == 0.0
 
 
@@ -398,12 +402,23 @@ def test_the_weight_on_internal_state_tokens_shares_the_pull(make_module, make_d
             {"algorithm": "ppo2"},
             "unknown algorithm: expected one of grpo, dr_grpo, .*, got 'ppo2'; set model.algorithm",
         ),
-        ({"num_epochs": 0}, "model.num_epochs too small: expected at least 1, got 0"),
+        ({"optim": OptimSettings(num_epochs=0)}, "model.optim.num_epochs too small: expected at least 1, got 0"),
         ({"lr": -1.0}, "model.lr too small: expected at least 0, got -1.0; set model.lr"),
         ({"lr": float("nan")}, "model.lr too small: expected at least 0, got nan; set model.lr"),
         ({"lora": LoraSettings(r=0)}, "model.lora.r too small: expected at least 1, got 0; set model.lora.r"),
         ({"engine": EngineSettings(num_slots=0)}, "model.engine.num_slots too small: expected at least 1, got 0"),
-        ({"kernels": "cutlass"}, "unknown kernels: expected one of torch, liger, got 'cutlass'; set model.kernels"),
+        (
+            {"compute": ComputeSettings(kernels="cutlass")},
+            "unknown kernels: expected one of torch, liger, got 'cutlass'; set model.compute.kernels",
+        ),
+        (
+            {"loss_unit": "word"},
+            "unknown loss unit: expected one of token, turn, trajectory, got 'word'; set model.loss",
+        ),
+        (
+            {"rollout": RolloutSettings(resample_rounds=-1)},
+            "model.rollout.resample_rounds too small: expected at least",
+        ),
         ({"engine": EngineSettings(prefill_interval=0)}, "model.engine.prefill_interval too small: expected at"),
         ({"engine": EngineSettings(max_prefill_tokens=0)}, "model.engine.max_prefill_tokens too small: expected at"),
         ({"engine": EngineSettings(max_context_tokens=0)}, "model.engine.max_context_tokens too small: expected at"),
@@ -418,7 +433,7 @@ def test_the_weight_on_internal_state_tokens_shares_the_pull(make_module, make_d
         ),
         ({"rollout": RolloutSettings(env_timeout_s=0)}, "env_timeout_s too small: expected more than 0, got 0; set it"),
         ({"rollout": RolloutSettings(temperature=0.0)}, "training needs sampling: expected a temperature above 0"),
-        ({"beta": 0.1, "lora": None}, "no reference policy: expected an adapter"),
+        ({"loss": LossSettings(kl_coef=0.1), "lora": None}, "no reference policy: expected an adapter"),
     ],
 )
 def test_a_setting_that_cannot_be_is_named(settings, message):

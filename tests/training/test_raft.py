@@ -8,6 +8,7 @@ from lightning_mem1.training.credit.advantages import best_of
 from lightning_mem1.training.credit.algorithms import ALGORITHMS, CreditSettings, GroupedRollouts
 from lightning_mem1.training.layouts.collate import collate
 from lightning_mem1.training.losses import likelihood_loss
+from lightning_mem1.training.settings import LossSettings, OptimSettings
 from lightning_mem1.types import StopReason, Trajectory, Turn
 from tiny import task
 
@@ -46,7 +47,7 @@ def test_every_action_token_of_a_kept_trajectory_has_credit_one():
         return Trajectory(task(), [1, 2], turns, StopReason.DONE)
 
     both = GroupedRollouts.of([played(0.0, [2, 1]), played(1.0, [1, 2])])
-    found = ALGORITHMS["raft"].credit(both, CreditSettings(), "std")
+    found = ALGORITHMS["raft"].credit(both, CreditSettings())
     assert [a.tolist() for a in found.advantages] == [[0, 0, 0], [1, 1, 1]]
 
 
@@ -91,7 +92,9 @@ def even_share(trajectory):
 @pytest.mark.parametrize("layout", ["tree", "rows"])
 def test_the_gradient_is_that_of_the_likelihood_of_the_kept_ones_alone(make_module, make_data, fit, layout):
     watch = Watch()
-    module = make_module(layout=layout, max_grad_norm=None, max_tokens_per_microbatch=100, **raft())
+    module = make_module(
+        layout=layout, optim=OptimSettings(max_grad_norm=None), max_tokens_per_microbatch=100, **raft()
+    )
     fit(module, make_data(num_rl_steps=1, num_val_tasks=0), watch)
     assert len(watch.kept) == 2 and watch.logged[0]["train/kept_trajectories"] == 2
     fresh = make_module(**raft())  # the weights before the step
@@ -104,14 +107,16 @@ def test_the_gradient_is_that_of_the_likelihood_of_the_kept_ones_alone(make_modu
 
 def test_two_epochs_and_minibatches_never_clip(make_module, make_data, fit):
     watch = Watch()
-    fit(make_module(num_epochs=3, num_minibatches=2, **raft(keep=2)), make_data(num_rl_steps=1), watch)
+    twice = OptimSettings(num_epochs=3, num_minibatches=2)
+    fit(make_module(optim=twice, **raft(keep=2)), make_data(num_rl_steps=1), watch)
     assert len(watch.gradients) == 6
     assert watch.logged[0]["train/clip_fraction"] == 0 and watch.logged[0]["train/kept_trajectories"] == 4
     assert watch.logged[0]["train/rollout_gap_max"] < 1e-5
 
 
 def test_when_nothing_is_kept_no_step_is_taken_and_it_is_logged(make_module, make_data, fit):
-    watch, module = Watch(), make_module(beta=0.1, entropy_coef=0.1, **raft(threshold=2.0))
+    watch, loss = Watch(), LossSettings(kl_coef=0.1, entropy_coef=0.1)
+    module = make_module(loss=loss, **raft(threshold=2.0))
     before = module.policy.adapter_state()
     fit(module, make_data(num_rl_steps=2), watch)
     assert watch.gradients == [] and module.global_step == 0 and module.rl_step == 2
@@ -123,7 +128,7 @@ def test_when_nothing_is_kept_no_step_is_taken_and_it_is_logged(make_module, mak
 
 def test_imitating_the_best_learns(make_module, make_data, fit):
     watch = Watch(even=True)
-    module = make_module(lora=None, num_epochs=2, **raft(keep=2))
+    module = make_module(lora=None, optim=OptimSettings(num_epochs=2), **raft(keep=2))
     fit(module, make_data(num_rl_steps=8, num_val_tasks=0, tasks_per_step=4, group_size=6), watch)
     assert sum(watch.shares[-2:]) / 2 > sum(watch.shares[:2]) / 2 + 0.1
 

@@ -1,7 +1,11 @@
 """The algorithms behind ``model.algorithm``: one small function each, from what was played to credit per action token.
 
 The module does not know which one runs. An algorithm is a function from `GroupedRollouts` to `Credit`, and the settings
-of the loss that its paper goes with; a setting that the user gives wins over them.
+of the loss that its paper goes with; a setting that the user gives wins over them. One of your own needs no edit here::
+
+    # my_file.py; model.algorithm: my_file.mean_baseline
+    def mean_baseline(played, settings):
+        return Credit(played.spread(played.rewards - played.rewards.mean()))
 """
 
 from __future__ import annotations
@@ -13,6 +17,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from lightning_mem1.io.dotted_names import imported
 from lightning_mem1.training.credit.advantages import (
     Scale,
     best_of,
@@ -28,9 +33,10 @@ from lightning_mem1.types import Trajectory
 
 @dataclass
 class CreditSettings:
-    """How credit flows back in time.
+    """How rewards become advantages, and how credit flows back in time.
 
     Args:
+        scale: "std" divides advantages by the group's deviation, "none" does not (arXiv 2503.20783).
         gamma: Discount per unit (ppo), per action token (reinforce_pp) or per turn (gigpo).
         lam: Trace decay of GAE per unit (ppo).
         unit: What a step of GAE is: an action token or a turn (ppo).
@@ -39,6 +45,7 @@ class CreditSettings:
         threshold: Least reward that is imitated; null for any (raft).
     """
 
+    scale: Scale = "std"
     gamma: float = 1.0
     lam: float = 1.0
     unit: Literal["token", "turn"] = "token"
@@ -131,12 +138,12 @@ class Credit:
     returns: list[Tensor] | None = None
 
 
-def grpo(played: GroupedRollouts, settings: CreditSettings, scale: Scale) -> Credit:
+def grpo(played: GroupedRollouts, settings: CreditSettings) -> Credit:
     """GRPO (DeepSeekMath, arXiv 2402.03300, section 4.1.2): reward against mean and deviation of the group."""
-    return Credit(played.spread(group_relative(played.rewards, played.groups, scale)))
+    return Credit(played.spread(group_relative(played.rewards, played.groups, settings.scale)))
 
 
-def dr_grpo(played: GroupedRollouts, settings: CreditSettings, scale: Scale) -> Credit:
+def dr_grpo(played: GroupedRollouts, settings: CreditSettings) -> Credit:
     """Dr. GRPO (arXiv 2503.20783, section 3.2): GRPO without the deviation and without a length in the loss.
 
     Deviation: the loss is divided by the action tokens of the update, where the paper divides by a constant; both leave
@@ -145,12 +152,12 @@ def dr_grpo(played: GroupedRollouts, settings: CreditSettings, scale: Scale) -> 
     return Credit(played.spread(group_relative(played.rewards, played.groups, "none")))
 
 
-def rloo(played: GroupedRollouts, settings: CreditSettings, scale: Scale) -> Credit:
+def rloo(played: GroupedRollouts, settings: CreditSettings) -> Credit:
     """RLOO (arXiv 2402.14740, section 3.2): reward against the mean of the group's others."""
     return Credit(played.spread(leave_one_out(played.rewards, played.groups)))
 
 
-def reinforce_pp(played: GroupedRollouts, settings: CreditSettings, scale: Scale) -> Credit:
+def reinforce_pp(played: GroupedRollouts, settings: CreditSettings) -> Credit:
     """REINFORCE++ (arXiv 2501.03262, section 3): rewards to go, whitened over all action tokens of the rl_step.
 
     With ``kl_in: reward`` every token pays for the divergence that is still to come, as in the paper. No groups.
@@ -159,30 +166,30 @@ def reinforce_pp(played: GroupedRollouts, settings: CreditSettings, scale: Scale
     return Credit([returns_to_go(played.token_rewards(i), settings.gamma).float() for i in range(count)])
 
 
-def dapo(played: GroupedRollouts, settings: CreditSettings, scale: Scale) -> Credit:
+def dapo(played: GroupedRollouts, settings: CreditSettings) -> Credit:
     """DAPO (arXiv 2503.14476): GRPO's advantages; clip-higher, token-level loss, groups without signal dropped.
 
-    Deviation: dynamic sampling plays the *same* tasks again (`model.resample_rounds` times at most) where the paper
-    draws new ones; what stays without signal is dropped and does not count in the loss. The soft punishment of overlong
-    turns is `model.shaping.overlong_buffer_tokens`.
+    Deviation: dynamic sampling plays the *same* tasks again (`model.rollout.resample_rounds` times at most) where the
+    paper draws new ones; what stays without signal is dropped and does not count in the loss. The soft punishment of
+    overlong turns is `model.shaping.overlong_buffer_tokens`.
     """
-    return grpo(played, settings, scale)
+    return grpo(played, settings)
 
 
-def gspo(played: GroupedRollouts, settings: CreditSettings, scale: Scale) -> Credit:
+def gspo(played: GroupedRollouts, settings: CreditSettings) -> Credit:
     """GSPO (arXiv 2507.18071, equations 5-7): GRPO's advantages; one ratio per sequence, clipped as one.
 
     A sequence is all action tokens of a trajectory, because that is what the reward is for.
     """
-    return grpo(played, settings, scale)
+    return grpo(played, settings)
 
 
-def gigpo(played: GroupedRollouts, settings: CreditSettings, scale: Scale) -> Credit:
+def gigpo(played: GroupedRollouts, settings: CreditSettings) -> Credit:
     """GiGPO (arXiv 2505.10978, equations 3-8): trajectories against their group plus steps against equal states.
 
     A step's state is the environment's reply that stands before it; states are compared within a group only.
     """
-    episode = group_relative(played.rewards, played.groups, scale)
+    episode = group_relative(played.rewards, played.groups, settings.scale)
     steps: list[Tensor] = []
     for number, turns in enumerate(played.turn_rewards):
         rewards = torch.tensor([float(reward) for reward in turns], dtype=torch.float64)
@@ -193,7 +200,9 @@ def gigpo(played: GroupedRollouts, settings: CreditSettings, scale: Scale) -> Cr
     anchors = [
         (int(group), state) for group, states in zip(played.groups, played.anchors, strict=True) for state in states
     ]
-    step = step_relative(torch.cat(steps), anchors, scale).float().split([len(turns) for turns in played.lengths])
+    step = (
+        step_relative(torch.cat(steps), anchors, settings.scale).float().split([len(turns) for turns in played.lengths])
+    )
     return Credit(
         [
             (whole + settings.step_weight * turns).repeat_interleave(torch.tensor(lengths))
@@ -202,16 +211,16 @@ def gigpo(played: GroupedRollouts, settings: CreditSettings, scale: Scale) -> Cr
     )
 
 
-def raft(played: GroupedRollouts, settings: CreditSettings, scale: Scale) -> Credit:
+def raft(played: GroupedRollouts, settings: CreditSettings) -> Credit:
     """RAFT (arXiv 2304.06767, algorithm 1): imitate the best of each group; with a threshold, rejection sampling.
 
     Deviation: a group whose rewards are all equal has no best one, and without `credit.threshold` nothing of it is
-    imitated. What is played in an rl_step is forgotten after its `model.num_epochs` passes.
+    imitated. What is played in an rl_step is forgotten after its `model.optim.num_epochs` passes.
     """
     return Credit(played.spread(best_of(played.rewards, played.groups, settings.keep, settings.threshold)))
 
 
-def ppo(played: GroupedRollouts, settings: CreditSettings, scale: Scale) -> Credit:
+def ppo(played: GroupedRollouts, settings: CreditSettings) -> Credit:
     """PPO (arXiv 1707.06347) with GAE (arXiv 1506.02438) that crosses memory rewrites; whitened over action tokens.
 
     An episode that was cut off by its turn budget counts as ended: the budget is part of the task, and the agent sees
@@ -237,6 +246,9 @@ def _credit_of(played: GroupedRollouts, number: int, values: Tensor, settings: C
     return advantages.float().repeat_interleave(lengths), returns.float().repeat_interleave(lengths)
 
 
+GiveCredit = Callable[[GroupedRollouts, CreditSettings], Credit]
+
+
 @dataclass(frozen=True)
 class Algorithm:
     """A way to give credit, with the loss that belongs to it.
@@ -247,29 +259,57 @@ class Algorithm:
         whiten: Advantages are whitened over all action tokens of the rl_step.
         critic: Needs values.
         sequence_ratio: The probability ratio is that of a whole trajectory.
-        drops_silent: Groups without a signal do not count in the loss.
+        drops_no_signal: Groups without a signal do not count in the loss.
         likelihood: The loss is that of imitation: no ratio, no clip, and what has no credit does not count.
-        epsilon: Clip range below 1, unless `model.epsilon` says otherwise.
-        epsilon_high: Clip range above 1, likewise; None for `epsilon`.
+        clip: Clip range below 1, unless `model.loss.clip` says otherwise.
+        clip_high: Clip range above 1, likewise; None for `clip`.
         loss_unit: What counts the same in the loss, whatever `model.loss_unit` says; None to leave it the choice.
     """
 
-    credit: Callable[[GroupedRollouts, CreditSettings, Scale], Credit]
+    credit: GiveCredit
     relative: bool = True
     whiten: bool = False
     critic: bool = False
     sequence_ratio: bool = False
-    drops_silent: bool = False
+    drops_no_signal: bool = False
     likelihood: bool = False
-    epsilon: float = 0.2
-    epsilon_high: float | None = None
+    clip: float = 0.2
+    clip_high: float | None = None
     loss_unit: Unit | None = None
 
-    def clip_range(self, epsilon: float | None, epsilon_high: float | None) -> tuple[float, float]:
+    def give_credit(self, played: GroupedRollouts, settings: CreditSettings) -> Credit:
+        """Credit of what was played.
+
+        Raises:
+            ValueError: `credit` gives something else than a number for each action token.
+        """
+        given = self.credit(played, settings)
+        if not isinstance(given, Credit):
+            raise ValueError(f"{_WRONG_CREDIT}: expected {Credit.__name__}, got {given!r:.80}; {_WHAT_TO_DO}")
+        _check_shapes("advantages", given.advantages, played)
+        if self.critic or given.returns is not None:
+            _check_shapes("returns", given.returns or [], played)
+        return given
+
+    def clip_range(self, clip: float | None, clip_high: float | None) -> tuple[float, float]:
         """How far the ratio may go below and above 1, given what the user set (None for nothing)."""
-        low = self.epsilon if epsilon is None else epsilon
-        own_high = self.epsilon_high if epsilon is None else None
-        return low, next((e for e in (epsilon_high, own_high) if e is not None), low)
+        low = self.clip if clip is None else clip
+        own_high = self.clip_high if clip is None else None
+        return low, next((each for each in (clip_high, own_high) if each is not None), low)
+
+
+_WRONG_CREDIT, _WHAT_TO_DO = "the algorithm gives wrong credit", "correct what model.algorithm names"
+
+
+def _check_shapes(what: str, given: Sequence[Tensor], played: GroupedRollouts) -> None:
+    found = [tuple(getattr(each, "shape", ())) for each in given]
+    for number, turns in enumerate(played.lengths):
+        if found[number : number + 1] != [(sum(turns),)]:
+            got = f"shape {found[number]}" if number < len(found) else "nothing"
+            raise ValueError(
+                f"{_WRONG_CREDIT}: expected {what} of shape ({sum(turns)},) for trajectory {number}, one number per "
+                f"action token, got {got}; {_WHAT_TO_DO}"
+            )
 
 
 ALGORITHMS: dict[str, Algorithm] = {
@@ -277,9 +317,36 @@ ALGORITHMS: dict[str, Algorithm] = {
     "dr_grpo": Algorithm(dr_grpo),
     "rloo": Algorithm(rloo),
     "reinforce_pp": Algorithm(reinforce_pp, relative=False, whiten=True),
-    "dapo": Algorithm(dapo, drops_silent=True, epsilon_high=0.28),
-    "gspo": Algorithm(gspo, sequence_ratio=True, epsilon=3e-4, epsilon_high=4e-4, loss_unit="trajectory"),
+    "dapo": Algorithm(dapo, drops_no_signal=True, clip_high=0.28),
+    "gspo": Algorithm(gspo, sequence_ratio=True, clip=3e-4, clip_high=4e-4, loss_unit="trajectory"),
     "gigpo": Algorithm(gigpo),
     "ppo": Algorithm(ppo, relative=False, whiten=True, critic=True),
     "raft": Algorithm(raft, relative=False, likelihood=True),
 }
+
+
+def find_algorithm(name: str) -> Algorithm:
+    """The algorithm of a word in `ALGORITHMS`, or of a dotted name: ``my_package.my_file.my_algorithm``.
+
+    A dotted name stands for an `Algorithm`, or for a function that gives credit, which then goes with the settings of
+    an `Algorithm` that sets nothing else.
+
+    Raises:
+        ValueError: there is no such word, or nothing that can give credit under the dotted name.
+    """
+    if "." not in name:
+        if name not in ALGORITHMS:
+            raise ValueError(
+                f"unknown algorithm: expected one of {', '.join(ALGORITHMS)}, or a dotted name such as "
+                f"my_file.my_algorithm, got '{name}'; set model.algorithm"
+            )
+        return ALGORITHMS[name]
+    found = imported(name, "algorithm", "model.algorithm")
+    if isinstance(found, Algorithm):
+        return found
+    if callable(found) and not isinstance(found, type):
+        return Algorithm(found)
+    raise ValueError(
+        f"model.algorithm '{name}' cannot give credit: expected an Algorithm, or a function from GroupedRollouts and "
+        f"CreditSettings to Credit (see {__name__}), got {found!r:.80}; set model.algorithm"
+    )

@@ -1,6 +1,6 @@
-"""From what was played to what the loss needs to know of each action token: screening, shaping, credit.
+"""From what was played to what the loss needs to know of each action token: filters, shaping, credit.
 
-A trajectory that cannot be learnt from (see `screening`) keeps advantages of exactly 0.
+A trajectory that cannot be learnt from (see `filters`) keeps advantages of exactly 0.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from lightning_mem1.context.internal_state import Decode, state_end, state_mask, state_spans
-from lightning_mem1.training.credit.advantages import Scale, whiten
+from lightning_mem1.training.credit.advantages import whiten
 from lightning_mem1.training.credit.algorithms import Algorithm, CreditSettings, GroupedRollouts
 from lightning_mem1.training.credit.filters import sound
 from lightning_mem1.training.credit.shaping import ShapingSettings, shaped_rewards
@@ -28,7 +28,7 @@ class CreditAssigner:
     """The settings of credit, see the arguments of `Mem1Module` of the same names.
 
     Attributes:
-        beta: Weight of the KL penalty in the reward; 0 when it is in the loss.
+        kl_coef: Weight of the KL penalty in the reward; 0 when it is in the loss.
         decode: Ids to text.
         tag: Name of the internal state's tag.
         total: Adds a float64 tensor up over ranks.
@@ -36,17 +36,20 @@ class CreditAssigner:
 
     algorithm: Algorithm
     settings: CreditSettings
-    scale: Scale
     shaping: ShapingSettings
     max_new_tokens: int
     decode: Decode
     tag: str
     total: Callable[[Tensor], Tensor]
-    beta: float = 0.0
+    kl_coef: float = 0.0
     kl_estimator: KLEstimator = "k1"
 
-    def columns(self, trajectories: Sequence[Trajectory], scores: Scores) -> list[TokenCredit]:
-        """What the loss needs, by trajectory."""
+    def assign(self, trajectories: Sequence[Trajectory], scores: Scores) -> list[TokenCredit]:
+        """What the loss needs, by trajectory.
+
+        Raises:
+            ValueError: the algorithm gives something else than an advantage for each action token.
+        """
         spans = [state_spans(t, self.decode, self.tag) for t in trajectories]
         states = [state_mask(t, s) for t, s in zip(trajectories, spans, strict=True)]
         advantages, returns, values = ([torch.zeros(len(state)) for state in states] for _ in range(3))
@@ -54,20 +57,25 @@ class CreditAssigner:
         chosen = [i for i in sound(trajectories, self.algorithm.relative) if _finite(scores, i)]
         if chosen:
             played = self._played([trajectories[i] for i in chosen], [spans[i] for i in chosen], _pick(scores, chosen))
-            credit = self.algorithm.credit(played, self.settings, self.scale)
+            credit = self.algorithm.give_credit(played, self.settings)
             for place, i in enumerate(chosen):
                 advantages[i], credited[i] = credit.advantages[place], torch.ones_like(states[i])
                 returns[i] = returns[i] if credit.returns is None else credit.returns[place]
         if self.algorithm.whiten:  # whatever this rank holds: the others wait for its sums
             self._whiten(advantages, chosen)
         known = zip(advantages, states, scores.get("values", values), returns, credited, strict=True)
-        return [TokenCredit(*columns) for columns in known]
+        return [TokenCredit(*each) for each in known]
 
-    def divergence(self, trajectories: Sequence[Trajectory], scores: Scores) -> Tensor:
-        """(2,) float64: the divergence from the reference summed over action tokens, in nats, and their number."""
+    def divergence_numbers(self, trajectories: Sequence[Trajectory], scores: Scores) -> dict[str, float]:
+        """``train/kl_reference``: the mean divergence from the reference per action token of all ranks, in nats, before
+        the update; nothing where the reference was not scored."""
+        if "reference" not in scores:
+            return {}
         pairs = list(zip(_old_logprobs(trajectories, scores), scores["reference"], strict=True))
         total = sum((kl_penalty(*pair, self.kl_estimator).double().sum() for pair in pairs), torch.zeros(()).double())
-        return torch.stack([total, torch.tensor(float(sum(len(ids) for ids, _ in pairs)), dtype=torch.float64)])
+        count = torch.tensor(float(sum(len(old) for old, _ in pairs)), dtype=torch.float64)
+        divergence, num_tokens = self.total(torch.stack([total, count])).tolist()
+        return {"train/kl_reference": divergence / max(num_tokens, 1.0)}
 
     def state_end(self, ids: Sequence[int]) -> int:
         """How many of a turn's action ids are its internal state with its tags, see `internal_state.state_end`."""
@@ -81,9 +89,9 @@ class CreditAssigner:
             lengths = [[end - start for start, end in turns] for turns in spans]
             rewards = shaped_rewards(trajectories, lengths, self.shaping, self.max_new_tokens)
         penalties = None
-        if self.beta:
+        if self.kl_coef:
             penalties = [
-                self.beta * kl_penalty(old, reference, self.kl_estimator)
+                self.kl_coef * kl_penalty(old, reference, self.kl_estimator)
                 for old, reference in zip(_old_logprobs(trajectories, scores), scores["reference"], strict=True)
             ]
         return GroupedRollouts.of(trajectories, rewards, penalties, scores.get("values"))
@@ -96,19 +104,14 @@ class CreditAssigner:
             advantages[i] = part
 
 
-def rollout_logprobs(trajectory: Trajectory) -> Tensor:
-    """(T,) log-probabilities of the action tokens when they were sampled."""
-    return torch.tensor([logprob for turn in trajectory.turns for logprob in turn.action_logprobs])
-
-
 def _old_logprobs(trajectories: Sequence[Trajectory], scores: Scores) -> Sequence[Tensor]:
     """(T,) by trajectory, before the update: the trainer's own where the rollout's are not trusted."""
-    return scores["old"] if "old" in scores else [rollout_logprobs(t) for t in trajectories]
+    return scores["old"] if "old" in scores else [torch.tensor(t.action_logprobs) for t in trajectories]
 
 
 def _finite(scores: Scores, number: int) -> bool:
-    return all(bool(torch.isfinite(columns[number]).all()) for columns in scores.values())
+    return all(bool(torch.isfinite(scored[number]).all()) for scored in scores.values())
 
 
 def _pick(scores: Scores, chosen: Sequence[int]) -> dict[str, list[Tensor]]:
-    return {name: [columns[i] for i in chosen] for name, columns in scores.items()}
+    return {name: [scored[i] for i in chosen] for name, scored in scores.items()}

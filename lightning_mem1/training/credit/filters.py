@@ -8,7 +8,7 @@ What happens to each kind of bad input:
 | reward that is nan or infinite | likewise | ``train/bad_rewards`` |
 | value of the critic that is nan or infinite | likewise | ``train/bad_values`` |
 | no action token at all | likewise; it still counts as a trajectory of the loss | ``train/empty_trajectories`` |
-| the last one left of a group, by the above | nobody to be compared with: advantage 0 (where groups are compared) | |
+| the last one left of a group, by the above | no baseline in the group: advantage 0 (where groups are compared) | |
 | a group of one from the start | keeps its raw reward | ``train/lone_groups`` |
 | all rewards of a group equal | advantages exactly 0 | ``train/zero_signal_groups`` |
 | a turn cut off at its token limit | trained on; `model.shaping` may punish it | ``train/overlong_turns`` |
@@ -85,6 +85,30 @@ def groups_without_signal(trajectories: Sequence[Trajectory]) -> list[int]:
         rewards[trajectories[i].group].add(float(trajectories[i].reward))
     sizes = Counter(t.group for t in trajectories)
     return [group for group, found in rewards.items() if len(found) < 2 and sizes[group] > 1]
+
+
+def counted_in_loss(
+    trajectories: Sequence[Trajectory], has_signal: Sequence[bool], imitates: bool, drops_no_signal: bool
+) -> list[int]:
+    """Indices of the trajectories that the mean of the loss is over, whether they have a signal or not.
+
+    Args:
+        trajectories: Everything that was played.
+        has_signal: Whether a trajectory has an advantage.
+        imitates: Only what has credit counts.
+        drops_no_signal: Groups without a signal do not count.
+    """
+    groups = groups_with_signal(trajectories, has_signal)
+    return [
+        i
+        for i, t in enumerate(trajectories)
+        if has_signal[i] or not (imitates or drops_no_signal and t.group not in groups)
+    ]
+
+
+def groups_with_signal(trajectories: Sequence[Trajectory], has_signal: Sequence[bool]) -> set[int]:
+    """The groups of which at least one trajectory has an advantage."""
+    return {t.group for t, signal in zip(trajectories, has_signal, strict=True) if signal}
 
 
 def check_room(num_fitting: float, num_outgrown: int, rl_step: int, max_context_tokens: int) -> None:

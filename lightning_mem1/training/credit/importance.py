@@ -20,7 +20,6 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from lightning_mem1.training.credit.assignment import rollout_logprobs
 from lightning_mem1.training.credit.token_credit import TokenCredit
 from lightning_mem1.training.losses import MAX_LOG_RATIO, Unit
 from lightning_mem1.types import Trajectory
@@ -85,15 +84,15 @@ def importance_weights(
 
 
 def corrected(
-    columns: Sequence[TokenCredit],
+    credit: Sequence[TokenCredit],
     trajectories: Sequence[Trajectory],
     scores: Mapping[str, Sequence[Tensor]],
     settings: MismatchSettings,
 ) -> tuple[list[TokenCredit], Tensor]:
-    """Columns with the trainer's old policy and the weights against the engine's; as they are without a correction.
+    """Credit with the trainer's old policy and the weights against the engine's; as it is without a correction.
 
     Args:
-        columns: By trajectory.
+        credit: By trajectory.
         trajectories: What the engine sampled.
         scores: ``old``: (T,) log-probabilities by trajectory, when there is a correction.
         settings: Correction, cap and level.
@@ -103,12 +102,13 @@ def corrected(
     """
     sums = torch.zeros(3, dtype=torch.float64)
     if not settings.on:
-        return list(columns), sums
+        return list(credit), sums
     found = []
-    for column, trajectory, old in zip(columns, trajectories, scores["old"], strict=True):
+    for each, trajectory, old in zip(credit, trajectories, scores["old"], strict=True):
         lengths = [len(turn.action_ids) for turn in trajectory.turns]
-        weights, ratio, held = importance_weights(old, rollout_logprobs(trajectory), lengths, settings)
-        found.append(replace(column, old_logprobs=old, correction=weights))
+        rollout = torch.tensor(trajectory.action_logprobs)
+        weights, ratio, held = importance_weights(old, rollout, lengths, settings)
+        found.append(replace(each, old_logprobs=old, correction=weights))
         sums += torch.stack([ratio.double().sum(), held.double().sum(), torch.tensor(float(len(ratio))).double()])
     return found, sums
 

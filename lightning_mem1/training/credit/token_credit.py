@@ -21,7 +21,7 @@ class TokenCredit:
         returns: (N,) float32, what it should have expected; zeros without one.
         credited: (N,) True when the token's trajectory could be learnt from.
         old_logprobs: (N,) the old policy of the ratio, in nats; None for the rollout's own.
-        correction: (N,) weights against an engine that is off, see `mismatch`; None for none.
+        correction: (N,) weights against an engine that is off, see `importance`; None for none.
     """
 
     advantages: Tensor
@@ -32,6 +32,11 @@ class TokenCredit:
     old_logprobs: Tensor | None = None
     correction: Tensor | None = None
 
+    @property
+    def has_signal(self) -> bool:
+        """Whether any token has an advantage."""
+        return bool(self.advantages.any())
+
     @classmethod
     def unknown(cls, count: int) -> TokenCredit:
         """Of tokens that nothing is to be learnt from."""
@@ -41,6 +46,6 @@ class TokenCredit:
     @classmethod
     def cat(cls, parts: Sequence[TokenCredit]) -> TokenCredit:
         """One after the other."""
-        columns = {f.name: [getattr(part, f.name) for part in parts] for f in fields(cls)}
-        joined: dict[str, Any] = {k: None if column[0] is None else torch.cat(column) for k, column in columns.items()}
+        lists = {f.name: [getattr(part, f.name) for part in parts] for f in fields(cls)}
+        joined: dict[str, Any] = {name: None if of[0] is None else torch.cat(of) for name, of in lists.items()}
         return cls(**joined)
