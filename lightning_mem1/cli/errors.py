@@ -124,11 +124,6 @@ def explain_parsing(message: str, keys: Iterable[str], config: str | None, argv:
         outer = re.match(r'Parser key "([\w.]+)"', message)
         key = name if not outer or outer[1] == name or name.startswith(f"{outer[1]}.") else f"{outer[1]}.{name}"
         return f"wrong value for '{key}' in {where(key)}: expected {_type(expected)}, got {got.strip()!r}"
-    if union := re.search(r'Parser key "([\w.]+)":\s*Does not validate against any of the Union.*', message, re.DOTALL):
-        kinds = dict.fromkeys(re.findall(r"- Expected an? (.+?)\s*(?=\n|- |Given value|$)", union[0]))
-        got = union[0].rpartition("Given value: ")[2].strip()
-        expected = " or ".join(map(_type, kinds))
-        return f"wrong value for '{union[1]}' in {where(union[1])}: expected {expected}, got {got!r}"
     if found := re.search(r"Import path ([\w.]+) does not implement protocol (\w+)", message):
         return (
             f"class '{found[1]}' in {where(found[1])} is no {found[2]}: expected the methods of "
@@ -136,6 +131,11 @@ def explain_parsing(message: str, keys: Iterable[str], config: str | None, argv:
         )
     if found := re.search(r"Problem with given class_path '([^']+)':\s*\n\s*(.+)", message):
         return f"cannot use class '{found[1]}' in {where(found[1])}: {found[2].strip()}; mend class_path"
+    if union := re.search(r'Parser key "([\w.]+)":\s*Does not validate against any of the Union.*', message, re.DOTALL):
+        kinds = dict.fromkeys(re.findall(r"- Expected an? (.+?)\s*(?=\n|- |Given value|$)", union[0]))
+        got = union[0].rpartition("Given value: ")[2].strip()
+        expected = " or ".join(map(_type, kinds))
+        return f"wrong value for '{union[1]}' in {where(union[1])}: expected {expected}, got {got!r}"
     return f"cannot read the settings in {where('')}: {' '.join(message.split())[:300]}"
 
 
