@@ -63,7 +63,7 @@ def remarks(
 
     found = _turns(trajectories, module)
     silent = int(logged("train/zero_signal_groups"))
-    if module.algorithm.relative and silent > MAX_SILENT * num_groups:
+    if module.credit_assigner.algorithm.relative and silent > MAX_SILENT * num_groups:
         found.append(
             f"{silent} of {num_groups} groups have no signal (raise data.group_size or model.rollout.temperature, or "
             "take easier tasks)"

@@ -85,7 +85,8 @@ class CheckpointedModule(LightningModule):
         """
         check_arguments(cls, kwargs)
         checkpoint = checkpoint_state.read(checkpoint_path)
-        settings = {} if "hyper_parameters" in checkpoint else checkpoint_state.settings_of(checkpoint)
+        trained_with = checkpoint_state.settings_of(checkpoint)
+        settings = {} if "hyper_parameters" in checkpoint else trained_with
         before = checkpoint_state.rng_state()
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", "Found keys that are in the model state dict but not")  # the frozen base
@@ -93,6 +94,7 @@ class CheckpointedModule(LightningModule):
                 checkpoint_path, map_location, hparams_file, strict, weights_only, **{**settings, **kwargs}
             )
         checkpoint_state.set_rng_state([before], 0)
+        checkpoint_state.check_scale(trained_with, module.hparams)  # Lightning's copy has the new arguments already
         return module
 
 

@@ -25,7 +25,7 @@ from lightning_mem1.policy.sharding import is_sharded, shard
 from lightning_mem1.rollout.settings import RolloutSettings
 from lightning_mem1.training.checkpoint_state import base_fingerprint
 from lightning_mem1.training.checkpointed_module import CheckpointedModule
-from lightning_mem1.training.credit.algorithms import CreditSettings, find_algorithm
+from lightning_mem1.training.credit.algorithms import Algorithm, CreditSettings, find_algorithm
 from lightning_mem1.training.credit.assignment import CreditAssigner
 from lightning_mem1.training.credit.filters import (
     bad_input,
@@ -118,14 +118,12 @@ class Mem1Module(CheckpointedModule):
         super().__init__()
         settings = grouped({key: value for key, value in locals().items() if key not in ("self", "__class__")})
         settings["memory"] = memory_mode(memory)
-        self.algorithm = find_algorithm(algorithm)
-        check_settings(settings, self.algorithm)
-        plain_settings = {key: plain(value) for key, value in settings.items()} | {
-            "memory": settings["memory"].settings
-        }
-        self.save_hyperparameters(plain_settings, logger=False)
+        chosen = find_algorithm(algorithm)
+        check_settings(settings, chosen)
+        kept = {key: plain(value) for key, value in settings.items()} | {"memory": settings["memory"].settings}
+        self.save_hyperparameters(kept, logger=False)
         self.automatic_optimization = False
-        self.memory, self.lr = settings["memory"], lr
+        self.memory, self.algorithm, self.lr = settings["memory"], algorithm, lr
         self.contexts = Contexts(self.memory)  # of the trajectories at hand: derived once, for passes and callbacks
         self.optim: OptimSettings = settings["optim"]
         self.mismatch: MismatchSettings = settings["mismatch"]
@@ -133,11 +131,11 @@ class Mem1Module(CheckpointedModule):
         self.rollout_settings: RolloutSettings = settings["rollout"]
         self.seed = resolve_seed(seed)
         self.rl_step = 0
-        self.policy, self.critic = self._load(policy, settings)
+        self.policy, self.critic = self._load(policy, settings, chosen)
         self.encoder = self.rollout_settings.encoder(self.policy.tokenizer)
         self.ranks = Ranks(lambda: self.trainer, lambda: self.policy.device)
-        self.policy_loss = PolicyLoss.of(settings["loss"], self.algorithm, loss_unit, self.rollout_settings.temperature)
-        self.credit_assigner = self._credit_assigner(settings)
+        self.policy_loss = PolicyLoss.of(settings["loss"], chosen, loss_unit, self.rollout_settings.temperature)
+        self.credit_assigner = self._credit_assigner(settings, chosen)
         cuts = (max_tokens_per_microbatch, layout, self.contexts, self.credit_assigner.state_end)
         self.microbatches = Microbatches(*cuts, self._num_idle)
         trained = (self.policy, self.critic, self.policy_loss, self.microbatches, self.optim.max_grad_norm)
@@ -145,19 +143,19 @@ class Mem1Module(CheckpointedModule):
         self._engine: AnyEngine | None = None
         self._sampling_policy: SamplingPolicy | None = None
 
-    def _load(self, source: str, settings: Mapping[str, Any]) -> tuple[Policy, Critic | None]:
+    def _load(self, source: str, settings: Mapping[str, Any], algorithm: Algorithm) -> tuple[Policy, Critic | None]:
         compute = settings["compute"]
         with torch.random.fork_rng(devices=[]):  # the adapter's start depends on the seed, not on what ran before
             torch.manual_seed(self.seed)
             policy = Policy.load(source, lora=settings["lora"], **vars(compute))
-            if not self.algorithm.critic:
+            if not algorithm.critic:
                 return policy, None
             return policy, Critic(policy, settings["critic"], compute.gradient_checkpointing)
 
-    def _credit_assigner(self, settings: Mapping[str, Any]) -> CreditAssigner:
+    def _credit_assigner(self, settings: Mapping[str, Any], algorithm: Algorithm) -> CreditAssigner:
         loss: LossSettings = settings["loss"]
         return CreditAssigner(
-            algorithm=self.algorithm,
+            algorithm=algorithm,
             settings=settings["credit"],
             shaping=settings["shaping"],
             max_new_tokens=self.rollout_settings.max_new_tokens,
@@ -237,7 +235,8 @@ class Mem1Module(CheckpointedModule):
         credit = self.credit_assigner.assign(trajectories, scores)
         credit, ratios = corrected(credit, trajectories, scores, self.mismatch)
         signal = [each.has_signal for each in credit]
-        counted = counted_in_loss(trajectories, signal, self.algorithm.likelihood, self.algorithm.drops_no_signal)
+        algorithm = self.credit_assigner.algorithm
+        counted = counted_in_loss(trajectories, signal, algorithm.likelihood, algorithm.drops_no_signal)
         steps = self._learn([trajectories[i] for i in counted], [credit[i] for i in counted], rl_step)
         return {
             **step_numbers(steps, lambda: self.learner.measure(trajectories)),
@@ -291,7 +290,7 @@ class Mem1Module(CheckpointedModule):
     ) -> dict[str, float]:
         """Counts over all ranks."""
         counts = {
-            **({"kept_trajectories": num_counted} if self.algorithm.likelihood else {}),
+            **({"kept_trajectories": num_counted} if self.policy_loss.likelihood else {}),
             **bad_input(trajectories, self.rollout_settings.max_new_tokens),
             "zero_signal_groups": len({t.group for t in trajectories} - groups_with_signal(trajectories, signal)),
             "drift": sum(drift(t, self.contexts) for t in trajectories),

@@ -9,7 +9,8 @@ import pytest
 import torch
 import yaml
 
-from lightning_mem1.cli import errors
+from lightning_mem1.checks import MOVED
+from lightning_mem1.cli import errors, evaluate, export, play, serve
 from lightning_mem1.cli import fit as command
 
 pytestmark = pytest.mark.usefixtures("config")
@@ -103,6 +104,79 @@ def test_a_wrong_key_of_a_config_is_named_with_its_line(config, capsys, keys, va
     edit(config, *keys, value=value)
     line = next(n for n, text in enumerate(Path(config).read_text().splitlines(), 1) if keys[-1] in text)
     assert failure(capsys, config).startswith(message.format(config=config, line=line))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--model.beta", "0.1"], "model.beta is now model.loss.kl_coef: rename it in the command line"),
+        (["--model.optimizer=adamw_8bit"], "model.optimizer is now model.optim.name: rename it in the command line"),
+        (
+            ["--model.num_epochs=2", "--model.dtype", "bfloat16"],
+            "model.num_epochs is now model.optim.num_epochs, model.dtype is now model.compute.dtype: rename them "
+            "in the command line",
+        ),
+    ],
+)
+def test_an_option_of_an_earlier_version_is_answered_with_its_present_name(config, capsys, options, message):
+    assert failure(capsys, config, *options) == message
+
+
+def test_all_moved_keys_of_a_config_are_answered_at_once_with_their_present_names(config, capsys):
+    for name in MOVED:
+        edit(config, *name.split("."), value=None)
+    message = failure(capsys, config)
+    assert all(f"{name} is now {MOVED[name]}" in message for name in MOVED)
+    assert message.count("tiny.yaml', line") == len(MOVED)
+
+
+@pytest.mark.parametrize("main", [evaluate.main, play.main, export.main, serve.main])
+def test_every_command_answers_a_moved_key_with_its_present_name(config, capsys, main):
+    edit(config, "model", "epsilon_high", value=0.3)
+    edit(config, "model", "scale_rewards", value="none")
+    assert main([config]) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    start = (
+        "error: model.epsilon_high is now model.loss.clip_high, model.scale_rewards is now model.credit.scale: rename"
+    )
+    assert line.startswith(start) and line.count("tiny.yaml', line") == 2
+
+
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [
+        (
+            "--model.optim.name=sgd",
+            "wrong value for 'model.optim.name' in the command line: "
+            "expected one of 'adamw', 'adamw_8bit', 'paged_adamw', 'paged_adamw_8bit', got 'sgd'",
+        ),
+        (
+            "--model.loss.kl_estimator=k9",
+            "wrong value for 'model.loss.kl_estimator' in the command line: "
+            "expected one of 'k1', 'k2', 'k3' or null, got 'k9'",
+        ),
+        (
+            "--model.loss.clip=much",
+            "wrong value for 'model.loss.clip' in the command line: expected float or null, got 'much'",
+        ),
+        (
+            "--model.mismatch.correction=tsi",
+            "wrong value for 'model.mismatch.correction' in the command line: "
+            "expected one of 'none', 'tis', 'mis', got 'tsi'",
+        ),
+        (
+            "--model.compute.kernels=cutlass",
+            "wrong value for 'model.compute.kernels' in the command line: "
+            "expected one of 'torch', 'liger', got 'cutlass'",
+        ),
+        (
+            "--model.optim.warmup_step=3",
+            "unknown key 'model.optim.warmup_step' in the command line; did you mean 'model.optim.warmup_steps'?",
+        ),
+    ],
+)
+def test_a_wrong_value_of_a_group_says_what_was_expected_and_what_came(config, capsys, option, message):
+    assert failure(capsys, config, option) == message
 
 
 @pytest.mark.parametrize(

@@ -119,7 +119,9 @@ def test_the_sequences_of_flash_attention_see_what_the_mask_shows():
 
 
 def test_flash_attention_over_blocks_says_where_it_runs():
-    with pytest.raises(ValueError, match="model.attention varlen runs in 16 bits on a GPU, got torch.float32 on cpu"):
+    with pytest.raises(
+        ValueError, match="model.compute.attention varlen runs in 16 bits on a GPU, got torch.float32 on cpu"
+    ):
         attention_forward(
             torch.nn.Module(), *torch.zeros(3, 1, 2, 10, 8), None, tree=tree_table(BLOCKS), tree_kernel="varlen"
         )

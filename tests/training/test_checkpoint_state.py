@@ -1,30 +1,173 @@
-"""Settings of checkpoints from before memory was one value are read in today's words."""
+"""What a checkpoint says, and what is made again from it: modules, policies and runs, those of format 1 too."""
+
+import random
 
 import pytest
+import torch
 
-from lightning_mem1.context.modes.amem import Amem
-from lightning_mem1.context.settings import memory_mode
-from lightning_mem1.rollout.settings import RolloutSettings
-from lightning_mem1.training.checkpoint_state import plain, with_memory
+from lightning_mem1.callbacks import MetricsCallback, RLCheckpoint
+from lightning_mem1.engine.settings import EngineSettings
+from lightning_mem1.policy.critic import CriticSettings
+from lightning_mem1.training.loading import load_policy
+from lightning_mem1.training.module import Mem1Module
+from lightning_mem1.training.plain_settings import plain
+from lightning_mem1.training.settings import LossSettings, OptimSettings
+
+PLAYED = {"max_new_tokens": 6, "max_information_tokens": 40, "prompt": "brief"}
+SETTINGS = {  # of the runs here, as they are now
+    "lr": 0.02,
+    "optim": OptimSettings(num_minibatches=2, warmup_steps=3),
+    "loss": LossSettings(clip=0.1, kl_coef=0.05),
+    "critic": CriticSettings(r=2, lr=5e-3),
+}
+FIRST = {  # and as format 1 had them, flat
+    "memory": "mem1",
+    "window": 2,
+    "layout": "tree",
+    "lr": 0.02,
+    "weight_decay": 0.0,
+    "warmup_steps": 3,
+    "max_grad_norm": 1.0,
+    "lora": {"r": 4, "alpha": 8, "dropout": 0.0, "target_modules": "all-linear"},
+    "num_epochs": 1,
+    "num_minibatches": 2,
+    "max_tokens_per_microbatch": 16384,
+    "epsilon": 0.1,
+    "epsilon_high": None,
+    "beta": 0.05,
+    "kl_in": "loss",
+    "kl_estimator": None,
+    "entropy_coef": 0.0,
+    "loss_unit": "token",
+    "state_loss_weight": 1.0,
+    "scale_rewards": "std",
+    "credit": {"gamma": 1.0, "lam": 1.0, "unit": "token", "step_weight": 1.0, "keep": 1, "threshold": None},
+    "critic": {"r": 2, "alpha": 32.0, "dropout": 0.0, "target_modules": "all-linear", "policy": None, "lr": 5e-3}
+    | {"value_clip": 0.5, "warmup_steps": 0},
+    "shaping": {"overlong_buffer_tokens": 0, "overlong_penalty": 1.0, "state_budget_tokens": 0, "state_penalty": 0.0},
+    "mismatch": {"correction": "none", "cap": 2.0, "level": "token"},
+    "resample_rounds": 0,
+    "dtype": "float32",
+    "quantization": "none",
+    "optimizer": "adamw",
+    "attention": "auto",
+    "kernels": "torch",
+    "gradient_checkpointing": False,
+    "engine": {"num_slots": 8, "max_context_tokens": 160},
+    "rollout": PLAYED,
+    "seed": 0,
+}
+
+
+def into_format_1(content, policy, algorithm, own_base):
+    """A checkpoint as the first format had it: flat settings, the critic's weights among the policy's."""
+    del content["hyper_parameters"]
+    entry = content["lightning_mem1"]
+    assert entry.pop("format") == 2
+    critic = {**FIRST["critic"], "policy": policy if own_base else None}
+    entry["settings"] = {**FIRST, "policy": policy, "algorithm": algorithm, "critic": critic}
+    first = {"critic.head.": "policy.value_head.", "critic.own_base.": "policy.critic_model."}
+    content["state_dict"] = {
+        next((old + name.removeprefix(new) for new, old in first.items() if name.startswith(new)), name): weight
+        for name, weight in content["state_dict"].items()
+    }
+    if behind := content["callbacks"]["RolloutCallback"]["behind"]:
+        behind["weights"]["value_head.weight"] = torch.zeros(1, 32)
+        behind["weights"]["causal_lm.x.lora_A.critic.weight"] = torch.zeros(2, 32)
+    return content
+
+
+class Curve(MetricsCallback):
+    """Keeps the metrics of every rl_step."""
+
+    def __init__(self):
+        super().__init__()
+        self.history = []
+
+    def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
+        kept = ("train/", "rollout/reward")
+        self.history.append({k: float(v) for k, v in trainer.callback_metrics.items() if k.startswith(kept)})
+
+
+def same_weights(one, other):
+    ours, theirs = one.trained(), other.trained()
+    return ours.keys() == theirs.keys() and all(torch.equal(ours[name], theirs[name]) for name in ours)
+
+
+def trained(make_module, make_data, fit, folder, **settings):
+    """A module after one rl_step, and its checkpoint."""
+    module, checkpoint = make_module(**{**SETTINGS, **settings}), RLCheckpoint(str(folder))
+    fit(module, make_data(num_rl_steps=1, num_val_tasks=0), checkpoint, enable_checkpointing=True)
+    return module, checkpoint.last_path
+
+
+@pytest.mark.parametrize("algorithm", ["grpo", "ppo"])
+def test_a_module_is_made_again_from_its_checkpoint_alone(make_module, make_data, fit, tmp_path, algorithm):
+    module, path = trained(make_module, make_data, fit, tmp_path, algorithm=algorithm)
+    content = torch.load(path, weights_only=True)
+    assert content["hyper_parameters"]["loss"] == plain(LossSettings(clip=0.1, kl_coef=0.05))
+    assert content["hyper_parameters"] == module.hparams and "settings" not in content["lightning_mem1"]
+    torch.manual_seed(5)
+    random.seed(5)
+    before = (torch.get_rng_state(), random.getstate())
+    again = Mem1Module.load_from_checkpoint(path)
+    assert torch.equal(before[0], torch.get_rng_state()) and before[1] == random.getstate()
+    assert same_weights(again, module) and again.rl_step == 1
+    assert (again.critic is not None) == (algorithm == "ppo")
+    assert again.hparams == module.hparams and again.policy_loss == module.policy_loss
+
+
+def test_an_argument_given_to_load_wins_over_the_checkpoints(make_module, make_data, fit, tmp_path):
+    module, path = trained(make_module, make_data, fit, tmp_path)
+    again = Mem1Module.load_from_checkpoint(path, lr=0.5, loss={"entropy_coef": 0.1}, optim=OptimSettings(num_epochs=3))
+    assert (again.lr, again.optim) == (0.5, OptimSettings(num_epochs=3)) and same_weights(again, module)
+    assert (again.policy_loss.entropy_coef, again.policy_loss.clip) == (0.1, 0.2)  # a group replaces the whole group
+    with open(path, "rb") as file:
+        assert same_weights(Mem1Module.load_from_checkpoint(file, map_location="cpu"), module)
+    with pytest.raises(TypeError, match=r"model\.num_epochs is now model\.optim\.num_epochs"):
+        Mem1Module.load_from_checkpoint(path, num_epochs=3)
+    with pytest.raises(ValueError, match=r"another scale: expected model\.lora\.alpha 8, got 16"):
+        Mem1Module.load_from_checkpoint(path, lora={"r": 4, "alpha": 16})
+
+
+def test_a_checkpoint_of_a_later_version_or_of_another_program_is_refused(make_module, make_data, fit, tmp_path):
+    _, path = trained(make_module, make_data, fit, tmp_path)
+    content = torch.load(path, weights_only=True)
+    content["lightning_mem1"]["format"] = 3
+    torch.save(content, path)
+    with pytest.raises(ValueError, match="checkpoint of a later version: expected format 2 at most, got 3; install"):
+        Mem1Module.load_from_checkpoint(path)
+    del content["lightning_mem1"]
+    torch.save(content, path)
+    with pytest.raises(ValueError, match="not a checkpoint of lightning_mem1: expected an entry 'lightning_mem1'"):
+        Mem1Module.load_from_checkpoint(path)
 
 
 @pytest.mark.parametrize(
-    ("before", "after"),
-    [
-        ({"memory": "mem1", "window": 2}, {"mode": "mem1"}),
-        ({"memory": "summary", "window": 5}, {"mode": "summary"}),
-        ({"memory": "window", "window": 3}, {"mode": "window", "window": 3}),
-        ({"memory": "amem", "window": 4}, {"mode": "amem", "window": 4, "note_embedding": "some/folder"}),
-    ],
+    ("algorithm", "own_base", "one_step_off"),
+    [("grpo", False, False), ("raft", False, False), ("ppo", False, True), ("ppo", True, False)],
 )
-def test_a_word_beside_its_window_becomes_one_value(before, after):
-    rollout = {"wire": "qa", "note_embedding": "some/folder", "max_new_tokens": 64}
-    found = with_memory({"lr": 0.1, "rollout": rollout, **before})
-    assert found == {"lr": 0.1, "memory": after, "rollout": {"format": "qa", "max_new_tokens": 64}}
-    assert memory_mode(found["memory"]).settings.items() >= after.items()
-    assert rollout["wire"] == "qa"  # what was given is left as it is
+def test_a_run_resumed_from_a_checkpoint_of_format_1_equals_the_uninterrupted_one(
+    make_module, make_data, fit, tmp_path, tiny_folder, algorithm, own_base, one_step_off
+):
+    policy = str(tiny_folder)
+    critic = CriticSettings(policy=policy if own_base else None, r=2, lr=5e-3)
+    engine = EngineSettings(num_slots=8, max_context_tokens=160, one_step_off=one_step_off)
+    settings = {"algorithm": algorithm, "critic": critic, "engine": engine}
+    whole, module = Curve(), make_module(**{**SETTINGS, **settings})
+    fit(module, make_data(num_val_tasks=0), whole)
+    checkpoint = RLCheckpoint(str(tmp_path))
+    first = make_module(**{**SETTINGS, **settings})
+    fit(first, make_data(num_rl_steps=2, num_val_tasks=0), checkpoint, enable_checkpointing=True)
+    path = checkpoint.last_path
+    torch.save(into_format_1(torch.load(path, weights_only=True), policy, algorithm, own_base), path)
 
+    rest, resumed = Curve(), make_module(**{**SETTINGS, **settings})
+    fit(resumed, make_data(num_val_tasks=0), rest, ckpt_path=str(path))
+    assert rest.history == whole.history[2:] and same_weights(resumed, module)
 
-def test_settings_of_today_stay_as_they_are():
-    today = {"memory": Amem(3).settings, "rollout": plain(RolloutSettings(format="qa"))}
-    assert with_memory(today) == today
+    loaded = Mem1Module.load_from_checkpoint(path)
+    assert same_weights(loaded, first) and loaded.rl_step == 2
+    assert loaded.hparams == {**first.hparams, "engine": plain(EngineSettings(num_slots=8, max_context_tokens=160))}
+    played, ours = load_policy(str(path)).adapter_state(), first.policy.adapter_state()
+    assert played.keys() == ours.keys() and all(torch.equal(played[name], ours[name]) for name in ours)

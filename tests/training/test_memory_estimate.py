@@ -109,5 +109,5 @@ def test_a_line_is_printed_only_for_what_is_large_or_does_not_fit(tiny_folder):
     assert memory_line({**SETTINGS, "policy": "no/such-model"}, on_cpu=True) is None
 
 
-def test_the_sum_is_told_in_gib():
-    assert Estimate(GIB, GIB, GIB / 2, GIB / 2).told(8).startswith("needs about 3 GiB, you have 8: weights 1.0")
+def test_the_sum_is_reported_in_gib():
+    assert Estimate(GIB, GIB, GIB / 2, GIB / 2).line(8).startswith("needs about 3 GiB, you have 8: weights 1.0")
