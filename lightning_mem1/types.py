@@ -101,8 +101,8 @@ class TaskSource(Protocol):
 class Turn:
     """One policy call and the reply to it.
 
-    In a staged memory mode (`summary`) the call that writes the memory is a turn too, of kind ``memory``: it is
-    sampled, scored and trained like the others, and no environment replies.
+    In a staged memory mode (`summary`) a call that writes the memory is a turn too, of kind ``memory``. It is sampled,
+    scored and trained like the others; no environment replies.
 
     Attributes:
         action_ids: Ids the policy sampled, stop tokens included.

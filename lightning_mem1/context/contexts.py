@@ -47,8 +47,8 @@ class Context:
     @classmethod
     def of(cls, prompt: Sequence[int], runs: Runs) -> Context:
         """Leaves out runs that are empty."""
-        kept = [run for run in runs if len(run)]
-        return cls(prompt, kept, len(prompt) + sum(map(len, kept)))
+        filled = [run for run in runs if len(run)]
+        return cls(prompt, filled, len(prompt) + sum(map(len, filled)))
 
     @property
     def ids(self) -> list[int]:
@@ -130,7 +130,7 @@ def _parts(trajectory: Trajectory) -> list[Any]:
 
 
 def _same(one: Sequence[Any], other: Sequence[Any]) -> bool:
-    """The very same objects (small numbers are)."""
+    """Whether all are the very same objects; whole numbers are compared by their values."""
     return len(one) == len(other) and all(
         a is b or (isinstance(a, int) and a == b) for a, b in zip(one, other, strict=True)
     )

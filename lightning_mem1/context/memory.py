@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, ClassVar, Literal
 
+from lightning_mem1.context.encoder import ContextEncoder
 from lightning_mem1.types import Turn
 
 Runs = list[Sequence[int]]  # ids that stay, run after run
@@ -59,11 +60,11 @@ class MemoryMode(ABC):
         """
         return "memory" if self.staged and turns and turns[-1].kind == "act" else "act"
 
-    def annotator(self, decode: Decode) -> Callable[[Turn], None] | None:
+    def annotator(self, encoder: ContextEncoder) -> Callable[[Turn], None] | None:
         """What the rollout does to each act when its reply has come, to leave on the turn what later contexts need.
 
         Args:
-            decode: Ids -> text, the policy's.
+            encoder: Text to ids and back, the policy's; a mode has no other way to either.
         """
         return None
 

@@ -108,7 +108,7 @@ class _Rollout:
         self.engine, self.settings, self.memory = engine, settings, memory
         self.encoder = settings.encoder(tokenizer)
         self.memory_opening = self.encoder.memory_opening()
-        self.annotate = memory.annotator(self.encoder.decode)
+        self.annotate = memory.annotator(self.encoder)
         self.guard = self._guard()
         self.steps = EnvThreads(settings.env_threads, settings.env_passes) if settings.env_threads else None
 

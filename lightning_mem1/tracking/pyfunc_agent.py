@@ -54,7 +54,7 @@ class Agent:
         tags = dict(rollout.pop("tags"))
         self.rollout = greedy(RolloutSettings(**rollout, tags=Tags(**{**tags, "actions": tuple(tags["actions"])})))
         self.encoder = self.rollout.encoder(policy.tokenizer)
-        self.annotate = self.memory.annotator(self.encoder.decode)
+        self.annotate = self.memory.annotator(self.encoder)
 
     def predict(self, model_input: Any, params: Mapping[str, Any] | None = None) -> list[dict[str, Any]]:
         """Write one turn for each episode.

@@ -17,7 +17,8 @@ from functools import lru_cache
 from operator import mul
 from typing import ClassVar
 
-from lightning_mem1.context.memory import Decode, MemoryMode, Runs, check_window, whole
+from lightning_mem1.context.encoder import ContextEncoder
+from lightning_mem1.context.memory import MemoryMode, Runs, check_window, whole
 from lightning_mem1.context.sentence_encoder import Encoder
 from lightning_mem1.types import Turn
 
@@ -54,20 +55,21 @@ class Amem(MemoryMode):
             chosen = related(notes, query, self.window)
         return whole([*(turns[number] for number in chosen), turns[-1]])
 
-    def annotator(self, decode: Decode) -> Callable[[Turn], None] | None:
+    def annotator(self, encoder: ContextEncoder) -> Callable[[Turn], None] | None:
         """Leaves on a turn the embedding of what was written and replied; None without a sentence encoder."""
         if not self.note_embedding:
             return None
-        embed = _encoder(self.note_embedding)
+        embed = _sentence_encoder(self.note_embedding)
 
         def annotate(turn: Turn) -> None:
-            turn.embedding = tuple(map(float, embed([decode([*turn.ids, *turn.information_ids])])[0]))
+            note = encoder.decode([*turn.ids, *turn.information_ids])
+            turn.embedding = tuple(map(float, embed([note])[0]))
 
         return annotate
 
 
 @lru_cache(maxsize=1)
-def _encoder(model: str) -> Encoder:
+def _sentence_encoder(model: str) -> Encoder:
     return Encoder(model)
 
 
