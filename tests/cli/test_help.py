@@ -152,7 +152,6 @@ def test_a_reader_may_leave_before_the_end():
     command = [sys.executable, "-W", "ignore", "-m", "lightning_mem1", "fit", "--help", "all"]
     env = {**os.environ, "PYTHONPATH": str(root)}
     with subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
-        assert process.stdout.readline() == "usage: mem1 fit CONFIG [--KEY VALUE ...]\n"
-        process.stdout.close()
+        process.stdout.close()  # before a pager has read a line
         assert process.stderr.read() == ""
     assert process.returncode == 0
