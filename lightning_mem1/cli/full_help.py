@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import os
+import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import is_dataclass
 from typing import Any, get_args, get_type_hints
@@ -28,6 +30,14 @@ def asked(argv: Sequence[str]) -> str | None:
         if argument == f"--{part}.help" and part in PARTS and alone:
             return part
     return None
+
+
+def show(parser: ArgumentParser, what: str) -> None:
+    """Print the help, see `text`; whoever reads it, such as ``less``, may leave before the end."""
+    try:
+        print(text(parser, what), flush=True)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what Python writes at its end
 
 
 def text(parser: ArgumentParser, what: str) -> str:

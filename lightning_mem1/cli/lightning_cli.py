@@ -98,7 +98,7 @@ class CommandLine(LightningCLI):
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         """Parse, or show help; a mistake is named with the nearest right key."""
         if what := full_help.asked(args):
-            print(full_help.text(parser, what))
+            full_help.show(parser, what)
             raise SystemExit(0)
         try:
             super().parse_arguments(parser, args)

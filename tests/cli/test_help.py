@@ -1,6 +1,10 @@
 """Help: two screens that agree with the real parser, and the full list behind them."""
 
+import os
 import re
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 from jsonargparse import ArgumentParser
@@ -141,3 +145,13 @@ def test_the_full_list_of_a_warm_start(capsys):
     out = capsys.readouterr().out
     assert out.startswith("usage: mem1 warmstart CONFIG [--KEY VALUE ...]\n")
     assert all(f"--warmstart.{name}" in out for name in ("model.vocab_size", "data.shop.skill", "stages", "optim.lr"))
+
+
+def test_a_reader_may_leave_before_the_end():
+    root = Path(__file__).parents[2]
+    command = [sys.executable, "-W", "ignore", "-m", "lightning_mem1", "fit", "--help", "all"]
+    env = {**os.environ, "PYTHONPATH": str(root)}
+    with subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        process.stdout.close()  # before a pager has read a line
+        assert process.stderr.read() == ""
+    assert process.returncode == 0
