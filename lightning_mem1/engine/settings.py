@@ -92,3 +92,12 @@ def check_fits(request: GenerationRequest, max_context_tokens: int) -> None:
             f"turn does not fit the engine: expected 1..{max_context_tokens} tokens, context and new, "
             f"got {len(request.context_ids)} + {request.max_new_tokens}; raise model.engine.max_context_tokens"
         )
+
+
+def check_positions(max_context_tokens: int, positions: int | None) -> None:
+    """Raise ValueError for contexts longer than a policy has positions; None for no limit."""
+    if positions is not None and max_context_tokens > positions:
+        raise ValueError(
+            f"contexts do not fit the policy: expected at most {positions} tokens, the positions it has learnt, got "
+            f"{max_context_tokens}; lower model.engine.max_context_tokens"
+        )

@@ -62,8 +62,7 @@ def load_model(folder: str, dtype: str = "float32", quantization: str = "none") 
 
     Raises:
         ValueError: unknown dtype or quantisation, an adapter on a base that is to be quantised, weights that cannot be
-            read, a hub that cannot be reached, an adapter that is no LoRA or does not fit its base, or a model whose
-            layers use sliding windows (the segment table knows only full attention).
+            read, a hub that cannot be reached, or an adapter that is no LoRA or does not fit its base.
     """
     check_choice("dtype", dtype, DTYPES, "model.dtype")
     check_quantization(quantization)
@@ -85,17 +84,28 @@ def _load_base(folder: str, dtype: str, quantization: str) -> Any:
 
     try:
         config = AutoConfig.from_pretrained(folder)
-        _check_attention(config, folder)
-        return AutoModelForCausalLM.from_pretrained(
-            folder,
-            config=config,
-            dtype=getattr(torch, dtype),
-            attn_implementation=register(),
-            use_safetensors=True,
-            quantization_config=quantization_config(quantization, dtype),
-        )
+        given: dict[str, Any] = {
+            "config": config,
+            "dtype": getattr(torch, dtype),
+            "use_safetensors": True,
+            "quantization_config": quantization_config(quantization, dtype),
+        }
+        try:
+            return AutoModelForCausalLM.from_pretrained(folder, attn_implementation=register(), **given)
+        except KeyError:  # a model that chooses among classes of its own
+            return AutoModelForCausalLM.from_pretrained(folder, attn_implementation="eager", **given)
     except Exception as error:  # transformers, safetensors and the hub each raise their own kinds
         raise ValueError(_explain(folder, error)) from error
+
+
+def check_vocabulary(model: Any, tokenizer: Any, source: str) -> None:
+    """Raise ValueError where the tokenizer has ids that the model has no embedding for."""
+    rows, needed = model.get_input_embeddings().weight.shape[0], len(tokenizer)
+    if rows < needed:
+        raise ValueError(
+            f"the tokenizer of '{source}' does not fit its model: expected at least {needed} embeddings, one for each "
+            f"id, got {rows}; resize the model's embeddings, or set model.policy to a folder with its own tokenizer"
+        )
 
 
 def load_tokenizer(folder: str) -> Any:
@@ -157,11 +167,6 @@ def is_plain_tokenizer(folder: str) -> bool:
     file = Path(folder) / "tokenizer_config.json"
     kind = json.loads(file.read_text(encoding="utf-8")).get("tokenizer_class") if file.is_file() else None
     return kind in ("TokenizersBackend", "PreTrainedTokenizerFast")
-
-
-def _check_attention(config: Any, folder: str) -> None:
-    if "sliding_attention" in (getattr(config, "layer_types", None) or ()):
-        raise ValueError(f"'{folder}' uses sliding-window attention: expected full attention in every layer")
 
 
 def _explain(folder: str, error: Exception) -> str:

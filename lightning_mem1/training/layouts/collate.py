@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lightning_mem1.policy.attention import Block, TreeTable, tree_table
+from lightning_mem1.policy.tree_table import Block, TreeTable, tree_table
 from lightning_mem1.training.layouts.single_copy import Stitch, official, stitched
 from lightning_mem1.training.layouts.spans import StateEnd, check_layout
 from lightning_mem1.training.layouts.tree import Segment, rows, tree
