@@ -65,7 +65,8 @@ class EngineSettings:
         compile: Backend of torch.compile for the local engine's decode steps, such as inductor or cudagraphs; they then
             have fixed shapes, in which idle slots take part, and on a GPU are captured whatever compiles them. Empty
             for none, null for cudagraphs on a GPU and none on a CPU.
-        kind: local (in this process), server, or vllm (in this process, for one GPU).
+        kind: local (in this process), transformers (likewise, by its own generation: slower, and what local becomes
+            for a model whose layers it does not know), server, or vllm (in this process, for one GPU).
         server: Which servers, for kind server.
         vllm: For kind vllm.
         one_step_off: Collect the trajectories of the next rl_step while this one is updated, with the weights from
@@ -78,7 +79,7 @@ class EngineSettings:
     prefill_interval: int = 1
     merge_lora: bool | None = None
     compile: str | None = None
-    kind: Literal["local", "server", "vllm"] = "local"
+    kind: Literal["local", "transformers", "server", "vllm"] = "local"
     server: ServerSettings = field(default_factory=ServerSettings)
     vllm: VllmSettings = field(default_factory=VllmSettings)
     one_step_off: bool = False

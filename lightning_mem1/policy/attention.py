@@ -168,9 +168,9 @@ def _in_rows(
         )
     if scores.written_out:
         if mask is None:
-            places = torch.arange(query.shape[2], device=query.device)
-            mask = (places[:, None] >= places)[None, None]
-        return attend(query, key, value, mask, scores).transpose(1, 2)
+            places = torch.arange(key.shape[2], device=query.device)
+            mask = (places[-query.shape[2] :, None] >= places)[None, None]
+        return attend(query, key, value, mask, scores).transpose(1, 2).contiguous()
     from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
     return sdpa_attention_forward(module, query, key, value, mask, scaling=scores.scaling, **kwargs)[0]

@@ -49,12 +49,12 @@ def untouched(causal_lm: Any) -> Iterator[None]:
     before = causal_lm.config._attn_implementation
     try:
         if before != "eager":
-            causal_lm.set_attn_implementation("eager")
+            causal_lm.config._attn_implementation = "eager"
         with evaluating(causal_lm), carrying(None):
             yield
     finally:
         if causal_lm.config._attn_implementation != before:
-            causal_lm.set_attn_implementation(before)
+            causal_lm.config._attn_implementation = before
 
 
 def inspect_layers(causal_lm: Any, length: LengthRule | None, computing: Computing) -> Architecture:
@@ -118,7 +118,8 @@ def _run(causal_lm: Any, ids: Tensor, **kwargs: Any) -> _Seen:
     return _Seen(hidden[0].float(), layers)
 
 
-def _differs(found: Tensor, expected: Tensor, dtype: torch.dtype) -> bool:
+def differs(found: Tensor, expected: Tensor, dtype: torch.dtype) -> bool:
+    """Whether vectors (..., width) that a model of this dtype made are not what is expected but for rounding."""
     if found.shape != expected.shape:
         return True
     relative = (found - expected).norm(dim=-1) / expected.norm(dim=-1).clamp(min=1e-6)
@@ -132,7 +133,7 @@ def _check_head(causal_lm: Any, hidden: Tensor) -> None:
         logits = Head(causal_lm)(hidden.to(causal_lm.dtype))
     except Exception as error:  # whatever the model's forward does with what is not there
         raise ValueError(_headless(causal_lm, " ".join(str(error).split())[:120])) from error
-    if _differs(logits.float(), expected.float(), causal_lm.dtype):
+    if differs(logits.float(), expected.float(), causal_lm.dtype):
         raise ValueError(_headless(causal_lm, "other logits"))
 
 
@@ -202,7 +203,7 @@ class _Probe:
         self._calls.append(_Call(module, layer, "tokens_of_probe" in others, unknown))
         if mask is None:
             mask = torch.ones(query.shape[2], key.shape[2], dtype=torch.bool, device=query.device).tril()[None, None]
-        return attend(query, key, value, mask, scores).transpose(1, 2)
+        return attend(query, key, value, mask, scores).transpose(1, 2).contiguous()
 
     def result(self, causal_lm: Any, known: Architecture) -> Architecture:
         names = {id(module): name for name, module in causal_lm.named_modules()}
@@ -253,7 +254,7 @@ def _in_a_tree(causal_lm: Any, expected: Sequence[_Seen], found: Architecture, c
         return f"{_first(causal_lm)} does not run in a packed row: {' '.join(str(error).split())[:120]}"
     for part, (start, count) in enumerate(zip(starts, SEGMENTS, strict=True)):
         places = [*range(PROMPT), *range(start, start + count)]
-        if _differs(row.hidden[places], expected[part].hidden, causal_lm.dtype):
+        if differs(row.hidden[places], expected[part].hidden, causal_lm.dtype):
             return _first_difference(causal_lm, row, expected[part], places)
     return ""
 
@@ -263,7 +264,7 @@ def _first_difference(causal_lm: Any, row: _Seen, expected: _Seen, places: list[
     for name, hidden in expected.layers.items():
         if name not in row.layers or row.layers[name].shape[0] <= max(places):
             continue
-        if _differs(row.layers[name][places], hidden, causal_lm.dtype):
+        if differs(row.layers[name][places], hidden, causal_lm.dtype):
             return f"{name} ({type(layers[name]).__name__}) mixes tokens by itself"
     return f"{_first(causal_lm)} computes otherwise in a packed row"
 
@@ -274,18 +275,18 @@ def _with_own_attention(
     """Switch to the fastest attention of the model's own that gives what eager attention does."""
     for module in causal_lm.modules():
         module.__dict__.pop(LAYER, None)
-    if causal_lm.config._attn_implementation == NAME:
-        causal_lm.set_attn_implementation("eager")
-        if causal_lm._supports_sdpa:
-            causal_lm.set_attn_implementation("sdpa")
-            if not _equals(causal_lm, expected, computing, padded=False):
-                causal_lm.set_attn_implementation("eager")
-    if not _equals(causal_lm, expected, computing, padded=False):
+    usable: dict[str, bool] = {}  # by implementation: whether padded rows are right too
+    for name in ("sdpa", "eager") if getattr(causal_lm, "_supports_sdpa", False) else ("eager",):
+        causal_lm.config._attn_implementation = name
+        if _equals(causal_lm, expected, computing, padded=False):
+            usable[name] = _equals(causal_lm, expected, computing, padded=True)
+    if not usable:
         raise ValueError(
             f"{type(causal_lm).__name__} does not repeat what it computes: expected the same hidden states of the same "
             "tokens, got others; use another model.policy"
         )
-    return replace(found, padded=_equals(causal_lm, expected, computing, padded=True))
+    causal_lm.config._attn_implementation = max(usable, key=lambda name: usable[name])
+    return replace(found, padded=any(usable.values()))
 
 
 def _equals(causal_lm: Any, expected: Sequence[_Seen], computing: Computing, padded: bool) -> bool:
@@ -303,7 +304,7 @@ def _equals(causal_lm: Any, expected: Sequence[_Seen], computing: Computing, pad
                 found = [_run(causal_lm, row[None]).hidden for row in rows]
     except Exception:  # an attention that the model lacks, or a mask that it does not take
         return False
-    return not any(_differs(a, b.hidden, causal_lm.dtype) for a, b in zip(found, expected, strict=True))
+    return not any(differs(a, b.hidden, causal_lm.dtype) for a, b in zip(found, expected, strict=True))
 
 
 def _max_positions(causal_lm: Any) -> int | None:

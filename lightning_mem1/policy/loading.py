@@ -156,10 +156,38 @@ def _merged(model: Any, adapter: str, base: str) -> Any:
 
     try:
         # the base runs with this package's attention; peft only puts layers around its linear ones
-        return PeftModel.from_pretrained(model, adapter).merge_and_unload()
+        adapted = PeftModel.from_pretrained(model, adapter)
+        fill_adapter(adapted, "default", adapter)
+        return adapted.merge_and_unload()
     except Exception as error:  # peft, safetensors and torch each raise their own kinds
         reason = " ".join(str(error).split())[:200]
         raise ValueError(f"adapter '{adapter}' does not fit its base '{base}': {reason}") from error
+
+
+def fill_adapter(adapted: Any, name: str, folder: str) -> None:
+    """Put an adapter's weights where their names say, after peft has; it leaves out those it would rename.
+
+    Raises:
+        ValueError: weights that belong nowhere, or layers that get none.
+    """
+    from safetensors.torch import load_file
+
+    products = (".lora_A.", ".lora_B.")
+    stored = load_file(Path(folder) / ADAPTER_WEIGHTS).items()
+    weights = {_of_adapter(key, name): value for key, value in stored if any(part in key for part in products)}
+    places = {key: p for key, p in adapted.named_parameters() if any(f"{part}{name}." in key for part in products)}
+    if odd := sorted(weights.keys() ^ places.keys()):
+        place = "layer without weights" if odd[0] in places else "weights without a layer"
+        raise ValueError(f"expected weights for {len(places)} layers, got a {place}, {odd[0]}")
+    with torch.no_grad():
+        for key, parameter in places.items():
+            parameter.copy_(weights[key])
+
+
+def _of_adapter(key: str, name: str) -> str:
+    """``...lora_A.weight`` of a file is ``...lora_A.name.weight`` in a model."""
+    start, _, last = key.rpartition(".")
+    return f"{start}.{name}.{last}"
 
 
 def is_plain_tokenizer(folder: str) -> bool:

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from lightning_mem1.checks import check_choice
 from lightning_mem1.policy.architecture import Architecture
 from lightning_mem1.policy.attention import Pass, carrying
-from lightning_mem1.policy.backbone import Head, backbone
+from lightning_mem1.policy.backbone import Head, backbone, text_config
 from lightning_mem1.policy.inspection import inspect_layers
 from lightning_mem1.policy.kernels import use_kernels
 from lightning_mem1.policy.loading import check_vocabulary, load_model, load_tokenizer, name_of_base, resolve
@@ -146,10 +146,10 @@ class Policy(nn.Module):
 
     def recompute_activations(self, enable: bool) -> None:
         """Trade time for memory in the backward pass, or do not."""
-        if enable:
+        if enable and not hasattr(self.causal_lm, "_require_grads_hook"):
             self.causal_lm.enable_input_require_grads()
-        if enable or self.causal_lm.is_gradient_checkpointing:
-            recompute_activations(self.causal_lm, enable)
+        recompute_activations(self.causal_lm, enable)
+        self.train(self.training)
 
     def train(self, mode: bool = True) -> Policy:
         """Adapters train; the base stays what was sampled from, without dropout (see `policy.stillness`)."""
@@ -166,13 +166,12 @@ class Policy(nn.Module):
             ValueError: a model that can be neither scored nor played, with the layer that speaks against it.
         """
         if self._architecture is None:
-            self._architecture = inspect_layers(self.causal_lm, self._length, self.computing)
+            try:
+                self._architecture = inspect_layers(self.causal_lm, self._length, self.computing)
+            except AttributeError as error:  # of a model's code: torch would look for the property itself again
+                raise RuntimeError(f"'{self.source}' does not run: {error}") from error
             if self._architecture.own:
-                LOG.warning(
-                    "%s: so '%s' is scored by its own attention, one context a row, which is slower",
-                    self._architecture.own,
-                    self.source,
-                )
+                LOG.warning("%s: contexts are scored one a row, which is slower", self._architecture.own)
         return self._architecture
 
     @property
@@ -184,6 +183,17 @@ class Policy(nn.Module):
     def config(self) -> Any:
         """The transformers config of the base."""
         return self.causal_lm.config
+
+    @property
+    def vocab_size(self) -> int:
+        """Ids that the base reads."""
+        return int(text_config(self.causal_lm).vocab_size)
+
+    @property
+    def max_positions(self) -> int | None:
+        """Positions that the base declares; None for no limit."""
+        found: int | None = getattr(text_config(self.causal_lm), "max_position_embeddings", None)
+        return found
 
     def computing(self) -> AbstractContextManager[Any]:
         """Around a forward pass, in training as in a rollout: adapters compute in the base's dtype.
@@ -319,7 +329,7 @@ class Policy(nn.Module):
         if self.model is self.causal_lm:
             raise ValueError(f"no adapter to put '{name}' beside: expected one, got full training; set model.lora")
         with self._same_trained():
-            self.model.add_adapter(name, _lora_config(lora))
+            self.model.add_adapter(name, _lora_config(lora, self.causal_lm))
         _leave_inputs(self.model)
         for own, parameter in self.named_parameters():
             if f".{name}." in own:
@@ -394,7 +404,7 @@ class Policy(nn.Module):
 def _with_adapter(model: nn.Module, lora: LoraSettings) -> nn.Module:
     from peft import get_peft_model
 
-    adapted = get_peft_model(model, _lora_config(lora), adapter_name=ADAPTER)
+    adapted = get_peft_model(model, _lora_config(lora, model), adapter_name=ADAPTER)
     _leave_inputs(adapted)
     return adapted
 
@@ -406,7 +416,7 @@ def _leave_inputs(model: nn.Module) -> None:
             module.cast_input_dtype_enabled = False  # type: ignore[assignment]
 
 
-def _lora_config(lora: LoraSettings) -> Any:
+def _lora_config(lora: LoraSettings, model: nn.Module) -> Any:
     from peft import LoraConfig
 
     return LoraConfig(
@@ -414,5 +424,39 @@ def _lora_config(lora: LoraSettings) -> Any:
         lora_alpha=lora.alpha,
         lora_dropout=lora.dropout,
         target_modules=lora.target_modules,
+        exclude_modules=_not_adaptable(model) or None,
         task_type="CAUSAL_LM",
     )
+
+
+def _not_adaptable(model: nn.Module) -> list[str]:
+    """Linear layers that no adapter can be put on: routers that return more than a product, what peft refuses."""
+    linear = {name: module for name, module in model.named_modules() if isinstance(module, nn.Linear)}
+    kept_out = [name for name, module in linear.items() if _does_more(module) or _refused(model, name)]
+    last = {name.rpartition(".")[2] for name in kept_out}
+    alike = [name for name in linear if name.rpartition(".")[2] in last]
+    return sorted(last) if alike == kept_out else kept_out
+
+
+def _does_more(module: nn.Linear) -> bool:
+    """Whether a class of its own returns something else than a tensor, such as Llama 4's router of experts."""
+    if type(module).forward is nn.Linear.forward or not type(module).__module__.startswith("transformers.models."):
+        return False
+    with torch.no_grad():
+        return not isinstance(module(module.weight.new_zeros(1, module.in_features)), Tensor)
+
+
+def _refused(model: nn.Module, name: str) -> bool:
+    from peft import LoraConfig
+    from peft.tuners import tuners_utils
+
+    check = getattr(
+        tuners_utils, "_check_lora_target_modules_mamba", None
+    )  # refuses them after "all-linear" found them
+    if check is None:
+        return False
+    try:
+        check(LoraConfig(), model, name.rpartition(".")[2])
+    except ValueError:
+        return True
+    return False

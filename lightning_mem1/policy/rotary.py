@@ -81,6 +81,8 @@ class LengthRotary(nn.Module):
 
     def _at(self, regime: int, x: Tensor, positions: Tensor, *args: Any, **kwargs: Any) -> Any:
         """The embedding of positions (n,) in contexts of one regime: a last position stands for the length."""
+        if not regime:
+            positions = positions.clamp(max=self.rule.original - 1)  # what is beyond is padding
         last = torch.full_like(positions[:1], max(regime, 1) - 1)
         self.inner(x, torch.zeros_like(last)[None], *args, **kwargs)  # forgets the longest length it has seen
         found = self.inner(x, torch.cat([positions, last])[None], *args, **kwargs)
@@ -115,6 +117,18 @@ def adopt_rotary(causal_lm: nn.Module) -> LengthRule | None:
     for name, (module, rule) in found.items():
         setattr(causal_lm.get_submodule(_parent(name)), name.rpartition(".")[2], LengthRotary(module, rule))
     return next(iter(rules), None)
+
+
+@torch.no_grad()
+def forget_lengths(causal_lm: nn.Module) -> None:
+    """Let every embedding that scales with the longest length it has seen begin anew."""
+    for module in causal_lm.modules():
+        if isinstance(module, LengthRotary):
+            kinds: Any = module.inner.rope_type
+            weight = next(causal_lm.parameters())
+            for layer_type in kinds if isinstance(kinds, dict) else [None]:
+                given = {} if layer_type is None else {"layer_type": layer_type}
+                module.inner(weight, torch.zeros(1, 1, dtype=torch.long, device=weight.device), **given)
 
 
 def _parent(name: str) -> str:

@@ -108,7 +108,8 @@ def _weighted(query: Tensor, key: Tensor, value: Tensor, mask: Tensor, sinks: Te
     scores = (query @ key.transpose(2, 3) * scaling).float()
     if how.softcap is not None:
         scores = torch.tanh(scores / how.softcap) * how.softcap
-    scores = scores.masked_fill(~mask, -torch.inf) if mask.dtype == torch.bool else scores + mask
+    lowest = torch.finfo(scores.dtype).min  # not minus infinity: a padded query may see nothing
+    scores = scores.masked_fill(~mask, lowest) if mask.dtype == torch.bool else scores + mask
     if len(sinks):
         scores = torch.cat([scores, sinks.float()[:, None, None].expand(*scores.shape[:3], 1)], dim=3)
     weights = torch.softmax(scores, dim=-1)[..., : key.shape[2]]

@@ -48,7 +48,8 @@ def _dropouts(causal_lm: nn.Module) -> list[nn.Dropout]:
 def recompute_activations(causal_lm: Any, enable: bool) -> None:
     """Have layers compute their activations again in the backward pass, without dropout, or keep them."""
     if not enable:
-        causal_lm.gradient_checkpointing_disable()
+        if any(getattr(module, "gradient_checkpointing", False) for module in causal_lm.modules()):
+            causal_lm.gradient_checkpointing_disable()
         return
     causal_lm.gradient_checkpointing_enable({"use_reentrant": False})
     for module in causal_lm.modules():

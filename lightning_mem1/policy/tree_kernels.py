@@ -67,7 +67,7 @@ def flex_tree_attention(query: Tensor, key: Tensor, value: Tensor, table: TreeTa
     if scores.sinks is not None:
         out, total = out  # what a sink adds to the sum of weights, all outputs lose alike
         out = out * torch.sigmoid(total - scores.sinks[:, None])[..., None].to(out.dtype)
-    return out.transpose(1, 2)
+    return out.transpose(1, 2).contiguous()
 
 
 @cache

@@ -7,9 +7,9 @@ import torch
 
 from generation import request, run
 from lightning_mem1.engine.local.engine import EngineSettings, LocalEngine
-from lightning_mem1.engine.local.sampling import sample
 from lightning_mem1.engine.local.slots import SlotPool, Span, StepPlan
 from lightning_mem1.engine.local.static_decode import lengths
+from lightning_mem1.engine.sampling import sample
 from lightning_mem1.engine.scripted import ScriptedEngine
 from lightning_mem1.policy.policy import LoraSettings
 from lightning_mem1.policy.scores import Scores

@@ -19,10 +19,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lightning_mem1.engine.local.sampling import sample
 from lightning_mem1.engine.local.slots import SlotPool, Span, StepPlan
 from lightning_mem1.engine.local.static_decode import StaticDecode
+from lightning_mem1.engine.sampling import sample
 from lightning_mem1.engine.settings import EngineSettings, check_fits, check_positions
+from lightning_mem1.engine.stopping import StopRule
 from lightning_mem1.policy.attention import Pass, carrying
 from lightning_mem1.policy.backbone import Head, backbone
 from lightning_mem1.policy.merged import Merged
@@ -83,7 +84,7 @@ class LocalEngine:
         self.pool = SlotPool(
             known.layers, self.settings.num_slots, self.settings.max_context_tokens, weight.dtype, weight.device
         )
-        self._pieces: dict[int, str] = {}
+        self._stop = StopRule(policy.tokenizer)
         self._merged = Merged(policy.causal_lm) if self._merges() else None
         self._model: Any = None
         self._static: StaticDecode | None = None
@@ -213,24 +214,7 @@ class LocalEngine:
         """Add a sampled token; True when it ends the turn."""
         run.ids.append(token)
         run.logprobs.append(logprob)
-        return len(run.logprobs) >= run.request.max_new_tokens or self._stops(run, token)
-
-    def _stops(self, run: _Running, token: int) -> bool:
-        if token == self.policy.tokenizer.eos_token_id:
-            return True
-        stop = run.request.stop
-        if not any(s[-1] in self._piece(token) for s in stop):
-            return False
-        tail = self._decode(run.generated[-max(map(len, stop)) :])  # a token is at least one character or byte
-        return any(s in tail for s in stop)
-
-    def _piece(self, token: int) -> str:
-        if token not in self._pieces:
-            self._pieces[token] = self._decode([token])
-        return self._pieces[token]
-
-    def _decode(self, ids: list[int]) -> Any:
-        return self.policy.tokenizer.decode(ids, skip_special_tokens=False)
+        return self._stop.ends(run.request, run.generated)
 
     def _finish(self, run: _Running) -> Completion:
         self._running.remove(run)

@@ -203,7 +203,7 @@ class RemoteEngine:
             self.say(f"trouble {server.url}", f"server in trouble: {error}")
             raise
         try:
-            return read_reply(found, request, self.policy.config.vocab_size)
+            return read_reply(found, request, self.policy.vocab_size)
         except ValueError as error:
             self._count("nonsense")
             self.say(f"nonsense {server.url}", f"nonsense from {server.url}: {error}")

@@ -51,7 +51,7 @@ class EndpointHandler(JsonHandler):
 
     def _complete(self, body: Any) -> Any:
         policy = self.loop.engine.policy
-        asked = read_question(body, self._encode, policy.config.vocab_size)
+        asked = read_question(body, self._encode, policy.vocab_size)
         model = asked.model or self.name
         if model != self.name and model not in self.loop.adapters.names:
             raise Refused(404, f"The model `{model[:100]}` does not exist: expected {', '.join(self._names())}")
