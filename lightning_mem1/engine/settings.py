@@ -69,6 +69,8 @@ class EngineSettings:
             for a model whose layers it does not know), server, or vllm (in this process, for one GPU).
         server: Which servers, for kind server.
         vllm: For kind vllm.
+        self_check: Before training, have the engine play a few invented turns and compare its log-probabilities with
+            those of the layout and of plain transformers; where they differ the run ends.
         one_step_off: Collect the trajectories of the next rl_step while this one is updated, with the weights from
             before the update.
     """
@@ -82,6 +84,7 @@ class EngineSettings:
     kind: Literal["local", "transformers", "server", "vllm"] = "local"
     server: ServerSettings = field(default_factory=ServerSettings)
     vllm: VllmSettings = field(default_factory=VllmSettings)
+    self_check: bool = True
     one_step_off: bool = False
 
 

@@ -24,7 +24,7 @@ from lightning_mem1.policy.inspection import inspect_layers
 from lightning_mem1.policy.kernels import use_kernels
 from lightning_mem1.policy.loading import check_vocabulary, load_model, load_tokenizer, name_of_base, resolve
 from lightning_mem1.policy.logprobs import chunked_logprobs
-from lightning_mem1.policy.rotary import adopt_rotary
+from lightning_mem1.policy.rotary import LengthRule, adopt_rotary
 from lightning_mem1.policy.rows import Rows, rows_of
 from lightning_mem1.policy.scores import EVERYTHING
 from lightning_mem1.policy.stillness import let_train, recompute_activations, scoring
@@ -167,11 +167,16 @@ class Policy(nn.Module):
         """
         if self._architecture is None:
             try:
-                self._architecture = inspect_layers(self.causal_lm, self._length, self.computing)
+                self._architecture = self.inspect(self._length)
             except AttributeError as error:  # of a model's code: torch would look for the property itself again
                 raise RuntimeError(f"'{self.source}' does not run: {error}") from error
             if self._architecture.own:
                 LOG.warning("%s: contexts are scored one a row, which is slower", self._architecture.own)
+        return self._architecture
+
+    def inspect(self, length: LengthRule | None) -> Architecture:
+        """Find out about the base's layers anew, given how its rotary frequencies depend on the length."""
+        self._length, self._architecture = length, inspect_layers(self.causal_lm, length, self.computing)
         return self._architecture
 
     @property
@@ -286,7 +291,9 @@ class Policy(nn.Module):
             "set model.layout tree or rows"
         )
 
-    def _computes_in(self) -> torch.dtype:
+    @property
+    def computes_in(self) -> torch.dtype:
+        """The dtype of a forward pass."""
         device = self.device.type
         return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else self.causal_lm.dtype
 
@@ -295,7 +302,7 @@ class Policy(nn.Module):
             return {}
         kernel = self.tree_kernel
         if kernel == "auto":
-            kernel = "varlen" if self.device.type == "cuda" and self._computes_in() in SIXTEEN_BITS else "segments"
+            kernel = "varlen" if self.device.type == "cuda" and self.computes_in in SIXTEEN_BITS else "segments"
         return {"tree": table, "tree_kernel": kernel}
 
     @contextmanager
