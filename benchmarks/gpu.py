@@ -156,10 +156,7 @@ def train(policy: Policy, peak: dict[str, float], kernels: list[str]) -> Iterato
     policy.train()
     for attention, again in [*((each, True) for each in kernels), (kernels[-1], False)]:
         policy.tree_kernel = attention
-        if again:
-            policy.causal_lm.gradient_checkpointing_enable({"use_reentrant": False})
-        else:
-            policy.causal_lm.gradient_checkpointing_disable()
+        policy.recompute_activations(again)
         yield {"attention": attention, "checkpointing": again} | tried(_train, policy, peak)
 
 

@@ -110,7 +110,7 @@ def _gap_advice(module: Mem1Module) -> str:
         return f"layout {layout} does not score what was played: set model.layout tree"
     if module.engine_settings.kind != "local":
         return "serve the base and dtype of model.policy, or set model.mismatch.correction tis"
-    return "set model.dtype float32 or model.mismatch.correction tis"
+    return "set model.compute.dtype float32 or model.mismatch.correction tis"
 
 
 def _share(flags: Sequence[bool]) -> float:

@@ -18,12 +18,12 @@ SETTINGS: dict[str, tuple[Any, str]] = {  # dotted name: default without a confi
     "model.lr": (1e-3, "learning rate"),
     "model.lora.r": (16, "rank of the adapter; --model.lora null trains every weight"),
     "model.lora.target_modules": ("all-linear", "layers with an adapter"),
-    "model.beta": (0.0, "weight of the KL penalty against the base policy"),
+    "model.loss.kl_coef": (0.0, "weight of the KL penalty against the base policy"),
     "model.loss_unit": ("token", "what counts the same in the loss: token, turn or trajectory"),
     "model.layout": ("tree", "tree or rows (exact); stitched or official (inexact, for comparison)"),
-    "model.dtype": ("float32", "float32, bfloat16 or float16"),
-    "model.quantization": ("none", "nf4 for a base in 4 bits"),
-    "model.gradient_checkpointing": (False, "true takes less memory and more time"),
+    "model.compute.dtype": ("float32", "float32, bfloat16 or float16"),
+    "model.compute.quantization": ("none", "nf4 for a base in 4 bits"),
+    "model.compute.gradient_checkpointing": (False, "true takes less memory and more time"),
     "model.max_tokens_per_microbatch": (16384, "tokens per forward pass; lower it when memory runs out"),
     "model.rollout.temperature": (1.0, "of the sampling in training"),
     "model.rollout.max_new_tokens": (256, "most tokens of a turn"),
@@ -121,8 +121,8 @@ PAGES = {
         {
             "Training": (
                 "model.policy", "model.memory", "model.algorithm", "model.lr", "model.lora.r",
-                "model.lora.target_modules", "model.beta", "model.loss_unit", "model.layout", "model.dtype",
-                "model.quantization", "model.gradient_checkpointing", "model.max_tokens_per_microbatch",
+                "model.lora.target_modules", "model.loss.kl_coef", "model.loss_unit", "model.layout", "model.compute.dtype",
+                "model.compute.quantization", "model.compute.gradient_checkpointing", "model.max_tokens_per_microbatch",
             ),
             "Rollouts": ("model.rollout.temperature", "model.rollout.prompt", *ROLLOUT),
             "Tasks": (
@@ -220,7 +220,7 @@ PAGES = {
         {
             "Server": ("name", "host", "port", "allow_adapters"),
             "With CONFIG (with FOLDER: --dtype, --num_slots, --max_context_tokens)": (
-                "ckpt_path", "model.policy", "model.dtype", "model.engine.num_slots", "model.engine.max_context_tokens",
+                "ckpt_path", "model.policy", "model.compute.dtype", "model.engine.num_slots", "model.engine.max_context_tokens",
             ),
         },
         (

@@ -65,9 +65,12 @@ class EngineSettings:
         compile: Backend of torch.compile for the local engine's decode steps, such as inductor or cudagraphs; they then
             have fixed shapes, in which idle slots take part, and on a GPU are captured whatever compiles them. Empty
             for none, null for cudagraphs on a GPU and none on a CPU.
-        kind: local (in this process), server, or vllm (in this process, for one GPU).
+        kind: local (in this process), transformers (likewise, by its own generation: slower, and what local becomes
+            for a model whose layers it does not know), server, or vllm (in this process, for one GPU).
         server: Which servers, for kind server.
         vllm: For kind vllm.
+        self_check: Before training, have the engine play a few invented turns and compare its log-probabilities with
+            those of the layout and of plain transformers; where they differ the run ends.
         one_step_off: Collect the trajectories of the next rl_step while this one is updated, with the weights from
             before the update.
     """
@@ -78,9 +81,10 @@ class EngineSettings:
     prefill_interval: int = 1
     merge_lora: bool | None = None
     compile: str | None = None
-    kind: Literal["local", "server", "vllm"] = "local"
+    kind: Literal["local", "transformers", "server", "vllm"] = "local"
     server: ServerSettings = field(default_factory=ServerSettings)
     vllm: VllmSettings = field(default_factory=VllmSettings)
+    self_check: bool = True
     one_step_off: bool = False
 
 
@@ -91,4 +95,13 @@ def check_fits(request: GenerationRequest, max_context_tokens: int) -> None:
         raise ValueError(
             f"turn does not fit the engine: expected 1..{max_context_tokens} tokens, context and new, "
             f"got {len(request.context_ids)} + {request.max_new_tokens}; raise model.engine.max_context_tokens"
+        )
+
+
+def check_positions(max_context_tokens: int, positions: int | None) -> None:
+    """Raise ValueError for contexts longer than a policy has positions; None for no limit."""
+    if positions is not None and max_context_tokens > positions:
+        raise ValueError(
+            f"contexts do not fit the policy: expected at most {positions} tokens, the positions it has learnt, got "
+            f"{max_context_tokens}; lower model.engine.max_context_tokens"
         )

@@ -55,8 +55,7 @@ class Player:
         """An engine that fits the longest context that these tasks can come to, see `fitting`."""
         shown = [(task, self.observation(task)) for task in tasks]
         longest = longest_of(shown, self.module.encoder, self.settings.max_new_tokens, self.memory)
-        positions = getattr(self.module.policy.config, "max_position_embeddings", None)
-        return fitting(self.module.engine_settings, longest, positions)
+        return fitting(self.module.engine_settings, longest, self.module.policy.max_positions)
 
     def engine(self, settings: EngineSettings) -> AnyEngine:
         """The engine; the last one is kept while its settings stay."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from lightning_mem1.policy.loading import ADAPTER_CONFIG, ADAPTER_WEIGHTS
+from lightning_mem1.policy.loading import ADAPTER_CONFIG, ADAPTER_WEIGHTS, fill_adapter
 from lightning_mem1.policy.policy import Policy
 
 
@@ -53,6 +53,7 @@ class AdapterPool:
             config.inference_mode = True
             self._peft = PeftModel(self.policy.causal_lm, config, adapter_name=name)
         self._peft.load_adapter(folder, adapter_name=name)
+        fill_adapter(self._peft, name, folder)
         self._peft.eval()
 
     def _remove(self, name: str) -> None:

@@ -62,8 +62,7 @@ def load_model(folder: str, dtype: str = "float32", quantization: str = "none") 
 
     Raises:
         ValueError: unknown dtype or quantisation, an adapter on a base that is to be quantised, weights that cannot be
-            read, a hub that cannot be reached, an adapter that is no LoRA or does not fit its base, or a model whose
-            layers use sliding windows (the segment table knows only full attention).
+            read, a hub that cannot be reached, or an adapter that is no LoRA or does not fit its base.
     """
     check_choice("dtype", dtype, DTYPES, "model.compute.dtype")
     check_quantization(quantization)
@@ -85,17 +84,28 @@ def _load_base(folder: str, dtype: str, quantization: str) -> Any:
 
     try:
         config = AutoConfig.from_pretrained(folder)
-        _check_attention(config, folder)
-        return AutoModelForCausalLM.from_pretrained(
-            folder,
-            config=config,
-            dtype=getattr(torch, dtype),
-            attn_implementation=register(),
-            use_safetensors=True,
-            quantization_config=quantization_config(quantization, dtype),
-        )
+        given: dict[str, Any] = {
+            "config": config,
+            "dtype": getattr(torch, dtype),
+            "use_safetensors": True,
+            "quantization_config": quantization_config(quantization, dtype),
+        }
+        try:
+            return AutoModelForCausalLM.from_pretrained(folder, attn_implementation=register(), **given)
+        except KeyError:  # a model that chooses among classes of its own
+            return AutoModelForCausalLM.from_pretrained(folder, attn_implementation="eager", **given)
     except Exception as error:  # transformers, safetensors and the hub each raise their own kinds
         raise ValueError(_explain(folder, error)) from error
+
+
+def check_vocabulary(model: Any, tokenizer: Any, source: str) -> None:
+    """Raise ValueError where the tokenizer has ids that the model has no embedding for."""
+    rows, needed = model.get_input_embeddings().weight.shape[0], len(tokenizer)
+    if rows < needed:
+        raise ValueError(
+            f"the tokenizer of '{source}' does not fit its model: expected at least {needed} embeddings, one for each "
+            f"id, got {rows}; resize the model's embeddings, or set model.policy to a folder with its own tokenizer"
+        )
 
 
 def load_tokenizer(folder: str) -> Any:
@@ -146,10 +156,38 @@ def _merged(model: Any, adapter: str, base: str) -> Any:
 
     try:
         # the base runs with this package's attention; peft only puts layers around its linear ones
-        return PeftModel.from_pretrained(model, adapter).merge_and_unload()
+        adapted = PeftModel.from_pretrained(model, adapter)
+        fill_adapter(adapted, "default", adapter)
+        return adapted.merge_and_unload()
     except Exception as error:  # peft, safetensors and torch each raise their own kinds
         reason = " ".join(str(error).split())[:200]
         raise ValueError(f"adapter '{adapter}' does not fit its base '{base}': {reason}") from error
+
+
+def fill_adapter(adapted: Any, name: str, folder: str) -> None:
+    """Put an adapter's weights where their names say, after peft has; it leaves out those it would rename.
+
+    Raises:
+        ValueError: weights that belong nowhere, or layers that get none.
+    """
+    from safetensors.torch import load_file
+
+    products = (".lora_A.", ".lora_B.")
+    stored = load_file(Path(folder) / ADAPTER_WEIGHTS).items()
+    weights = {_of_adapter(key, name): value for key, value in stored if any(part in key for part in products)}
+    places = {key: p for key, p in adapted.named_parameters() if any(f"{part}{name}." in key for part in products)}
+    if odd := sorted(weights.keys() ^ places.keys()):
+        place = "layer without weights" if odd[0] in places else "weights without a layer"
+        raise ValueError(f"expected weights for {len(places)} layers, got a {place}, {odd[0]}")
+    with torch.no_grad():
+        for key, parameter in places.items():
+            parameter.copy_(weights[key])
+
+
+def _of_adapter(key: str, name: str) -> str:
+    """``...lora_A.weight`` of a file is ``...lora_A.name.weight`` in a model."""
+    start, _, last = key.rpartition(".")
+    return f"{start}.{name}.{last}"
 
 
 def is_plain_tokenizer(folder: str) -> bool:
@@ -157,11 +195,6 @@ def is_plain_tokenizer(folder: str) -> bool:
     file = Path(folder) / "tokenizer_config.json"
     kind = json.loads(file.read_text(encoding="utf-8")).get("tokenizer_class") if file.is_file() else None
     return kind in ("TokenizersBackend", "PreTrainedTokenizerFast")
-
-
-def _check_attention(config: Any, folder: str) -> None:
-    if "sliding_attention" in (getattr(config, "layer_types", None) or ()):
-        raise ValueError(f"'{folder}' uses sliding-window attention: expected full attention in every layer")
 
 
 def _explain(folder: str, error: Exception) -> str:

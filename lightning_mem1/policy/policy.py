@@ -6,6 +6,7 @@ loaded may be the bundled policy, a folder or a hub id.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
@@ -16,12 +17,22 @@ import torch
 from torch import Tensor, nn
 
 from lightning_mem1.checks import check_choice
-from lightning_mem1.policy.attention import SIXTEEN_BITS, TREE_KERNELS, TreeTable
+from lightning_mem1.policy.architecture import Architecture
+from lightning_mem1.policy.attention import Pass, carrying
+from lightning_mem1.policy.backbone import Head, backbone, text_config
+from lightning_mem1.policy.inspection import inspect_layers
 from lightning_mem1.policy.kernels import use_kernels
-from lightning_mem1.policy.loading import load_model, load_tokenizer, name_of_base, resolve
+from lightning_mem1.policy.loading import check_vocabulary, load_model, load_tokenizer, name_of_base, resolve
 from lightning_mem1.policy.logprobs import chunked_logprobs
+from lightning_mem1.policy.rotary import LengthRule, adopt_rotary
+from lightning_mem1.policy.rows import Rows, rows_of
+from lightning_mem1.policy.scores import EVERYTHING
+from lightning_mem1.policy.stillness import let_train, recompute_activations, scoring
+from lightning_mem1.policy.tree_kernels import SIXTEEN_BITS, TREE_KERNELS
+from lightning_mem1.policy.tree_table import TreeTable
 
 ADAPTER = "policy"
+LOG = logging.getLogger(__name__)
 
 
 class ScoredBatch(Protocol):
@@ -39,6 +50,10 @@ class ScoredBatch(Protocol):
     def predict_index(self) -> Tensor: ...
     @property
     def action_ids(self) -> Tensor: ...
+    @property
+    def trajectory_index(self) -> Tensor: ...
+    @property
+    def turn_index(self) -> Tensor: ...
 
 
 @dataclass
@@ -48,7 +63,7 @@ class LoraSettings:
     Args:
         r: Rank of the update.
         alpha: Scale; the update is multiplied by alpha / r.
-        dropout: Dropout on the adapter's input; keep 0 so that training scores what the rollout sampled.
+        dropout: Dropout on the adapter's input, in passes with a gradient; 0 so that these score what was sampled.
         target_modules: Module names, or "all-linear" for every linear layer but the head.
     """
 
@@ -84,6 +99,9 @@ class Policy(nn.Module):
         self.source = source
         self.fingerprint: str | None = None  # of the frozen base, see `snapshot`
         self.tree_kernel = tree_kernel
+        self._length = adopt_rotary(model)
+        self._architecture: Architecture | None = None
+        self._head: Head | None = None
         self.model: Any = _with_adapter(model, lora) if lora else model
 
     @classmethod
@@ -117,11 +135,46 @@ class Policy(nn.Module):
         folder = resolve(source)
         model = load_model(folder, dtype, quantization)
         use_kernels(model, kernels)
-        policy = cls(model, load_tokenizer(folder), lora, source=source, tree_kernel=attention)
-        if gradient_checkpointing:
-            model.gradient_checkpointing_enable({"use_reentrant": False})
-            model.enable_input_require_grads()
+        tokenizer = load_tokenizer(folder)
+        check_vocabulary(model, tokenizer, source)
+        policy = cls(model, tokenizer, lora, source=source, tree_kernel=attention)
+        policy.recompute_activations(gradient_checkpointing)
         return policy
+
+    def recompute_activations(self, enable: bool) -> None:
+        """Trade time for memory in the backward pass, or do not."""
+        if enable and not hasattr(self.causal_lm, "_require_grads_hook"):
+            self.causal_lm.enable_input_require_grads()
+        recompute_activations(self.causal_lm, enable)
+        self.train(self.training)
+
+    def train(self, mode: bool = True) -> Policy:
+        """Adapters train; the base stays what was sampled from, without dropout (see `policy.stillness`)."""
+        super().train(mode)
+        if mode:
+            let_train(self.causal_lm)
+        return self
+
+    @property
+    def architecture(self) -> Architecture:
+        """What is known of the base's layers; found out once, where the weights are at that time.
+
+        Raises:
+            ValueError: a model that can be neither scored nor played, with the layer that speaks against it.
+        """
+        if self._architecture is None:
+            try:
+                self._architecture = self.inspect(self._length)
+            except AttributeError as error:  # of a model's code: torch would look for the property itself again
+                raise RuntimeError(f"'{self.source}' does not run: {error}") from error
+            if self._architecture.own:
+                LOG.warning("%s: contexts are scored one a row, which is slower", self._architecture.own)
+        return self._architecture
+
+    def inspect(self, length: LengthRule | None) -> Architecture:
+        """Find out about the base's layers anew, given how its rotary frequencies depend on the length."""
+        self._length, self._architecture = length, inspect_layers(self.causal_lm, length, self.computing)
+        return self._architecture
 
     @property
     def device(self) -> torch.device:
@@ -132,6 +185,17 @@ class Policy(nn.Module):
     def config(self) -> Any:
         """The transformers config of the base."""
         return self.causal_lm.config
+
+    @property
+    def vocab_size(self) -> int:
+        """Ids that the base reads."""
+        return int(text_config(self.causal_lm).vocab_size)
+
+    @property
+    def max_positions(self) -> int | None:
+        """Positions that the base declares; None for no limit."""
+        found: int | None = getattr(text_config(self.causal_lm), "max_position_embeddings", None)
+        return found
 
     def computing(self) -> AbstractContextManager[Any]:
         """Around a forward pass, in training as in a rollout: adapters compute in the base's dtype.
@@ -144,16 +208,29 @@ class Policy(nn.Module):
             return nullcontext()
         return torch.autocast(self.device.type, dtype=dtype, cache_enabled=False)
 
-    def hidden(self, input_ids: Tensor, position_ids: Tensor, **kwargs: Any) -> Tensor:
-        """Last hidden states (B, L, width); `kwargs` reach the attention function."""
-        backbone = self.causal_lm.model
-        with self.computing():
-            return backbone(input_ids=input_ids, position_ids=position_ids, use_cache=False, **kwargs).last_hidden_state
+    def hidden(
+        self,
+        input_ids: Tensor,
+        position_ids: Tensor,
+        attention_mask: Tensor | None = None,
+        tree: TreeTable | None = None,
+        tree_kernel: str = "segments",
+    ) -> Tensor:
+        """Last hidden states (B, L, width) by this package's attention, see `attention_forward`."""
+        along = Pass(tree=tree, tree_kernel=tree_kernel)
+        handed = {"tree": tree, "tree_kernel": tree_kernel} if tree is not None and self.architecture.keywords else {}
+        return self._run(along, input_ids, position_ids=position_ids, attention_mask=attention_mask, **handed)
+
+    def _run(self, along: Pass, input_ids: Tensor, **kwargs: Any) -> Tensor:
+        with self.computing(), scoring(self.causal_lm), carrying(along):
+            return backbone(self.causal_lm)(input_ids=input_ids, use_cache=False, **kwargs).last_hidden_state
 
     def head(self, hidden: Tensor) -> Tensor:
-        """Logits (n, vocabulary) of hidden states (n, width)."""
+        """Logits (n, vocabulary) of hidden states (n, width), see `backbone.Head`."""
+        if self._head is None or self._head.source is not self.causal_lm:
+            self._head = Head(self.causal_lm)
         with self.computing():
-            return self.causal_lm.lm_head(hidden)
+            return self._head(hidden)
 
     def logprobs(self, batch: ScoredBatch, temperature: float = 1.0) -> tuple[Tensor, Tensor]:
         """Score every action token of a batch in the context it was sampled in.
@@ -169,6 +246,11 @@ class Policy(nn.Module):
 
     def predicting(self, batch: ScoredBatch) -> Tensor:
         """Hidden states (N, width) that predict the action tokens: each has seen its token's context and no more."""
+        known = self.architecture
+        rule = known.length if known.length and int(batch.position_ids.max()) >= known.length.original else None
+        self._check_layout(batch, rule is not None)
+        if known.own or rule:
+            return self._predicting_in_rows(rows_of(batch, rule))
         hidden = self.hidden(
             batch.input_ids,
             batch.position_ids,
@@ -177,7 +259,38 @@ class Policy(nn.Module):
         )
         return hidden.flatten(0, 1)[batch.predict_index]
 
-    def _computes_in(self) -> torch.dtype:
+    def _predicting_in_rows(self, rows: Rows) -> Tensor:
+        """The same, of contexts that are rows."""
+        along, mask = Pass(lengths=rows.lengths), rows.mask
+        if not self.architecture.own:
+            positions = torch.arange(mask.shape[1], device=mask.device).expand(mask.shape)
+            hidden = self._run(along, rows.input_ids, position_ids=positions, attention_mask=mask)
+        elif self.architecture.padded:
+            hidden = self._run(along, rows.input_ids, attention_mask=mask.long())
+        else:
+            alone = [self._run(Pass(lengths=lengths), ids)[0] for ids, lengths in rows]
+            hidden = torch.nn.utils.rnn.pad_sequence(alone, batch_first=True)
+        return hidden.flatten(0, 1)[rows.predict_index]
+
+    def _check_layout(self, batch: ScoredBatch, by_length: bool) -> None:
+        """Raise ValueError for a drawn mask where the model's layers see by rules of their own."""
+        if batch.attention_mask is None or batch.attention_mask.dim() == 2:
+            return
+        known = self.architecture
+        layer = next((layer for layer in known.layers if layer.rule != EVERYTHING), None)
+        if not known.own and layer is None and not by_length:
+            return
+        reason = known.own or "its rotary frequencies depend on the length of the context"
+        if layer is not None:
+            reason = f"attention layer {layer.number} does not see the whole context"
+        raise ValueError(
+            f"layouts stitched and official need full attention in every layer: '{self.source}' has others, {reason}; "
+            "set model.layout tree or rows"
+        )
+
+    @property
+    def computes_in(self) -> torch.dtype:
+        """The dtype of a forward pass."""
         device = self.device.type
         return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else self.causal_lm.dtype
 
@@ -186,7 +299,7 @@ class Policy(nn.Module):
             return {}
         kernel = self.tree_kernel
         if kernel == "auto":
-            kernel = "varlen" if self.device.type == "cuda" and self._computes_in() in SIXTEEN_BITS else "segments"
+            kernel = "varlen" if self.device.type == "cuda" and self.computes_in in SIXTEEN_BITS else "segments"
         return {"tree": table, "tree_kernel": kernel}
 
     @contextmanager
@@ -222,7 +335,7 @@ class Policy(nn.Module):
         if self.model is self.causal_lm:
             raise ValueError(f"no adapter to put '{name}' beside: expected one, got full training; set model.lora")
         with self._same_trained():
-            self.model.add_adapter(name, _lora_config(lora))
+            self.model.add_adapter(name, _lora_config(lora, self.causal_lm))
         _leave_inputs(self.model)
         for own, parameter in self.named_parameters():
             if f".{name}." in own:
@@ -284,6 +397,7 @@ class Policy(nn.Module):
         """Put the policy's adapter into the weights for good; a critic's goes. Nothing trains or refers any more."""
         if self.model is not self.causal_lm:
             self.causal_lm = self.model = self.model.merge_and_unload(adapter_names=[ADAPTER])
+            self._architecture = None
 
 
 def copies(weights: Mapping[str, nn.Parameter]) -> dict[str, Tensor]:
@@ -312,7 +426,7 @@ def put_back(weights: Mapping[str, nn.Parameter], state: Mapping[str, Tensor]) -
 def _with_adapter(model: nn.Module, lora: LoraSettings) -> nn.Module:
     from peft import get_peft_model
 
-    adapted = get_peft_model(model, _lora_config(lora), adapter_name=ADAPTER)
+    adapted = get_peft_model(model, _lora_config(lora, model), adapter_name=ADAPTER)
     _leave_inputs(adapted)
     return adapted
 
@@ -324,7 +438,7 @@ def _leave_inputs(model: nn.Module) -> None:
             module.cast_input_dtype_enabled = False  # type: ignore[assignment]
 
 
-def _lora_config(lora: LoraSettings) -> Any:
+def _lora_config(lora: LoraSettings, model: nn.Module) -> Any:
     from peft import LoraConfig
 
     return LoraConfig(
@@ -332,5 +446,39 @@ def _lora_config(lora: LoraSettings) -> Any:
         lora_alpha=lora.alpha,
         lora_dropout=lora.dropout,
         target_modules=lora.target_modules,
+        exclude_modules=_not_adaptable(model) or None,
         task_type="CAUSAL_LM",
     )
+
+
+def _not_adaptable(model: nn.Module) -> list[str]:
+    """Linear layers that no adapter can be put on: routers that return more than a product, what peft refuses."""
+    linear = {name: module for name, module in model.named_modules() if isinstance(module, nn.Linear)}
+    kept_out = [name for name, module in linear.items() if _does_more(module) or _refused(model, name)]
+    last = {name.rpartition(".")[2] for name in kept_out}
+    alike = [name for name in linear if name.rpartition(".")[2] in last]
+    return sorted(last) if alike == kept_out else kept_out
+
+
+def _does_more(module: nn.Linear) -> bool:
+    """Whether a class of its own returns something else than a tensor, such as Llama 4's router of experts."""
+    if type(module).forward is nn.Linear.forward or not type(module).__module__.startswith("transformers.models."):
+        return False
+    with torch.no_grad():
+        return not isinstance(module(module.weight.new_zeros(1, module.in_features)), Tensor)
+
+
+def _refused(model: nn.Module, name: str) -> bool:
+    from peft import LoraConfig
+    from peft.tuners import tuners_utils
+
+    check = getattr(
+        tuners_utils, "_check_lora_target_modules_mamba", None
+    )  # refuses them after "all-linear" found them
+    if check is None:
+        return False
+    try:
+        check(LoraConfig(), model, name.rpartition(".")[2])
+    except ValueError:
+        return True
+    return False

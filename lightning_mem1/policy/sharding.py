@@ -9,8 +9,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from torch import nn
-
+from lightning_mem1.policy.backbone import decoder_layers
 from lightning_mem1.policy.policy import Policy
 
 
@@ -29,7 +28,7 @@ def shard(policy: Policy, mesh: Any) -> None:
         )
     from torch.distributed.fsdp import fully_shard
 
-    for layer in policy.causal_lm.model.layers:
+    for layer in decoder_layers(policy.causal_lm).values():
         trained = {parameter for parameter in layer.parameters() if parameter.requires_grad}
         fully_shard(layer, mesh=mesh, reshard_after_forward=True, ignored_params=trained)
 
@@ -54,5 +53,4 @@ def release(policy: Policy) -> None:
 
 
 def _layers(policy: Policy) -> list[Any]:
-    layers: list[nn.Module] = list(policy.causal_lm.model.layers)
-    return [layer for layer in layers if hasattr(layer, "unshard")]
+    return [layer for layer in decoder_layers(policy.causal_lm).values() if hasattr(layer, "unshard")]

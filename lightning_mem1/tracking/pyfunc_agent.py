@@ -16,7 +16,8 @@ import torch
 from lightning_mem1.context.contexts import context_ids
 from lightning_mem1.context.settings import memory_mode
 from lightning_mem1.context.tags import Tags, parse_turn
-from lightning_mem1.engine.local.engine import EngineSettings, LocalEngine
+from lightning_mem1.engine.factory import local_engine
+from lightning_mem1.engine.settings import EngineSettings
 from lightning_mem1.policy.policy import ADAPTER, Policy
 from lightning_mem1.rollout.collect import turn_temperature
 from lightning_mem1.rollout.seeds import turn_seed
@@ -90,7 +91,7 @@ class Agent:
         prompt = self.encoder.prompt_ids(task, str(row.get("observation") or ""))
         turns = [self._turn(turn, max_turns - taken) for taken, turn in enumerate(told, start=1)]
         context = context_ids(prompt, turns, self.memory)
-        positions = getattr(self.policy.config, "max_position_embeddings", None)
+        positions = self.policy.max_positions
         if positions is not None and len(context) + self.rollout.max_new_tokens > positions:
             raise ValueError(
                 f"episode {number} is too long: expected a context of at most "
@@ -116,7 +117,7 @@ class Agent:
         if not requests:
             return []
         longest = max(len(request.context_ids) + request.max_new_tokens for request in requests)
-        engine = LocalEngine(self.policy, EngineSettings(min(NUM_SLOTS, len(requests)), longest))
+        engine = local_engine(self.policy, EngineSettings(min(NUM_SLOTS, len(requests)), longest))
         for request in requests:
             engine.submit(request)
         written: dict[int, str] = {}

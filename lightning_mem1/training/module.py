@@ -21,7 +21,7 @@ from lightning_mem1.engine.settings import EngineSettings
 from lightning_mem1.policy.critic import Critic, CriticSettings
 from lightning_mem1.policy.policy import LoraSettings, Policy
 from lightning_mem1.policy.sampling_copy import SamplingPolicy
-from lightning_mem1.policy.sharding import is_sharded, shard
+from lightning_mem1.policy.sharding import gather, is_sharded, release, shard
 from lightning_mem1.rollout.settings import RolloutSettings
 from lightning_mem1.training.checkpoint_state import base_fingerprint
 from lightning_mem1.training.checkpointed_module import CheckpointedModule
@@ -46,6 +46,7 @@ from lightning_mem1.training.optimizers import make_optimizer, warmed_up
 from lightning_mem1.training.plain_settings import plain
 from lightning_mem1.training.policy_loss import PolicyLoss
 from lightning_mem1.training.ranks import Ranks
+from lightning_mem1.training.self_check import self_check
 from lightning_mem1.training.settings import ComputeSettings, LossSettings, OptimSettings, check_settings, grouped
 from lightning_mem1.training.update_stats import step_numbers, value_numbers
 from lightning_mem1.types import StopReason, Trajectory
@@ -197,16 +198,21 @@ class Mem1Module(CheckpointedModule):
         """Share the frozen base out among ranks, where the strategy has made a mesh for that."""
         if self.device_mesh is not None and not is_sharded(self.policy):
             base_fingerprint(self.policy)  # while it is whole
+            self.policy.architecture  # noqa: B018  (likewise: it is found out by running the model)
             shard(self.policy, self.device_mesh["data_parallel"])
 
     def on_fit_start(self) -> None:
-        """Refuse a precision that only updates would have (they would not see what the rollout saw); begin to log."""
+        """Refuse what would not see what the rollout saw: a precision of updates alone, a model not scored as it is."""
         if self.trainer.precision != "32-true":
             raise ValueError(
                 "trainer.precision is not for rollouts, which would stay in the base's dtype: expected 32-true, got "
                 f"{self.trainer.precision}; leave it out and set model.compute.dtype, such as bfloat16"
             )
         send_own_values_only(self.trainer)
+        if self.engine_settings.self_check:
+            gather(self.policy)
+            self_check(self.policy, self.engine_settings, self.microbatches.layout)
+            release(self.policy)
 
     def training_step(self, batch: PlayedBatch, batch_idx: int) -> None:
         """One rl_step's update: trajectories -> contexts -> scores -> credit -> minibatches -> passes -> optimizer."""

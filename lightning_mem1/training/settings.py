@@ -220,7 +220,7 @@ def _check_sampling(settings: Mapping[str, Any]) -> None:
 
 def _check_engine(settings: Mapping[str, Any]) -> None:
     engine = settings["engine"]
-    check_choice("engine", engine.kind, ("local", "server", "vllm"), "model.engine.kind")
+    check_choice("engine", engine.kind, ("local", "transformers", "server", "vllm"), "model.engine.kind")
     if engine.kind == "vllm":
         check_installed()
     if not 0 < engine.vllm.gpu_memory_utilization <= 1:

@@ -7,11 +7,12 @@ import torch
 
 from generation import request, run
 from lightning_mem1.engine.local.engine import EngineSettings, LocalEngine
-from lightning_mem1.engine.local.sampling import sample
 from lightning_mem1.engine.local.slots import SlotPool, Span, StepPlan
 from lightning_mem1.engine.local.static_decode import lengths
+from lightning_mem1.engine.sampling import sample
 from lightning_mem1.engine.scripted import ScriptedEngine
 from lightning_mem1.policy.policy import LoraSettings
+from lightning_mem1.policy.scores import Scores
 from tiny import random_ids, tiny_policy, tiny_tokenizer
 
 POLICY = tiny_policy(LoraSettings(r=4))
@@ -142,17 +143,17 @@ def test_the_pool_has_a_fixed_size_that_is_told():
 @pytest.mark.parametrize("apart", [True, False])
 def test_every_way_to_attend_over_the_pool_sees_a_slots_own_keys_and_no_others(apart):
     torch.manual_seed(0)
-    pool = SlotPool(POLICY.config, 6, 16, torch.float32, torch.device("cpu"))
-    pool.keys.normal_()
-    pool.values.normal_()
+    pool = SlotPool(POLICY.architecture.layers, 6, 16, torch.float32, torch.device("cpu"))
+    for kept in (*pool.keys, *pool.values):
+        kept.normal_()
     decode = [Span(0, 3, 1), Span(1, 7, 1), Span(4, 5, 1)]  # slots 2, 3 and 5 are idle or start
     plan = StepPlan(pool, decode, [Span(2, 4, 5), Span(5, 0, 2)], apart)
     query, key, value = torch.randn(1, 4, 10, 8), torch.randn(1, 2, 10, 8), torch.randn(1, 2, 10, 8)
-    out = plan.attend(1, query, key, value, None)[0]
+    out = plan.attend(1, query, key, value, Scores())[0]
     places = [(0, 3), (1, 7), (4, 5), *((2, 4 + i) for i in range(5)), (5, 0), (5, 1)]
     for row, (slot, position) in enumerate(places):
         for head in range(4):
-            keys, values = (each[1, slot, head // 2, : position + 1] for each in (pool.keys, pool.values))
+            keys, values = (each[1][slot, head // 2, : position + 1] for each in (pool.keys, pool.values))
             weights = (keys @ query[0, head, row] / 8**0.5).softmax(0)
             torch.testing.assert_close(out[row, head], weights @ values, atol=1e-6, rtol=1e-5)
 

@@ -1,14 +1,10 @@
 import pytest
 import torch
 
-from lightning_mem1.policy.attention import (
-    Block,
-    attention_forward,
-    flex_tree_attention,
-    segment_attention,
-    tree_table,
-    visible_tiles,
-)
+from lightning_mem1.policy.attention import attention_forward
+from lightning_mem1.policy.scores import Scores
+from lightning_mem1.policy.tree_kernels import flex_tree_attention, segment_attention
+from lightning_mem1.policy.tree_table import Block, tree_table, visible_tiles
 
 # a prompt of two tokens, the segments of two turns, and a second prompt with its own segment
 BLOCKS = [Block(0, 2), Block(2, 3), Block(5, 2, 0), Block(7, 2, 0), Block(9, 1, 1)]
@@ -45,7 +41,7 @@ def test_the_table_draws_the_mask_of_the_tree():
 
 def test_segment_attention_equals_attention_under_the_drawn_mask_and_so_do_its_gradients():
     inputs = [t.requires_grad_() for t in qkv()]
-    ours = segment_attention(*inputs, tree_table(BLOCKS), None)
+    ours = segment_attention(*inputs, tree_table(BLOCKS), Scores())
     theirs = dense(*inputs)
     torch.testing.assert_close(ours, theirs, atol=1e-6, rtol=0)
     weights = torch.randn_like(ours)
@@ -67,7 +63,7 @@ def test_a_mask_of_ones_and_zeros_is_refused_because_it_would_hide_nothing():
 def test_flex_attention_follows_the_same_table():
     inputs = qkv()
     torch.testing.assert_close(
-        flex_tree_attention(*inputs, tree_table(BLOCKS), None), dense(*inputs), atol=1e-6, rtol=0
+        flex_tree_attention(*inputs, tree_table(BLOCKS), Scores()), dense(*inputs), atol=1e-6, rtol=0
     )
 
 
@@ -99,8 +95,8 @@ def test_flex_attention_equals_segment_attention_over_many_tiles():
     blocks = [Block(0, 150), Block(150, 90), *(Block(240 + 70 * n, 70, n % 2) for n in range(6))]
     query, key, value = torch.randn(1, 4, 660, 16), torch.randn(1, 2, 660, 16), torch.randn(1, 2, 660, 16)
     table = tree_table(blocks)
-    flex = flex_tree_attention(query, key, value, table, None)
-    torch.testing.assert_close(flex, segment_attention(query, key, value, table, None), atol=1e-5, rtol=0)
+    flex = flex_tree_attention(query, key, value, table, Scores())
+    torch.testing.assert_close(flex, segment_attention(query, key, value, table, Scores()), atol=1e-5, rtol=0)
 
 
 def test_the_sequences_of_flash_attention_see_what_the_mask_shows():

@@ -4,6 +4,9 @@ A turn that ends frees its slot at once, and the slot's next turn starts in the 
 are still decoding. Keys are reused as far as the new context begins with ids that a slot already holds: its own slot
 (the prompt, always, when an episode comes back to it) or another one, whose keys are copied. Episodes of a group begin
 alike and often go on alike, so one of them runs what they share and the others wait for it, one pass.
+
+Where rotary frequencies depend on the length of the context (`policy.rotary`), keys are reused among contexts whose
+frequencies are the same, and made again for a turn that grows into others.
 """
 
 from __future__ import annotations
@@ -16,10 +19,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lightning_mem1.engine.local.sampling import sample
 from lightning_mem1.engine.local.slots import SlotPool, Span, StepPlan
 from lightning_mem1.engine.local.static_decode import StaticDecode
-from lightning_mem1.engine.settings import EngineSettings, check_fits
+from lightning_mem1.engine.sampling import sample
+from lightning_mem1.engine.settings import EngineSettings, check_fits, check_positions
+from lightning_mem1.engine.stopping import StopRule
+from lightning_mem1.policy.attention import Pass, carrying
+from lightning_mem1.policy.backbone import Head, backbone
 from lightning_mem1.policy.merged import Merged
 from lightning_mem1.policy.policy import Policy
 from lightning_mem1.policy.sharding import is_sharded
@@ -44,17 +50,41 @@ class _Running:
         return self.ids[len(self.request.context_ids) :]
 
 
+@dataclass(frozen=True)
+class _Held:
+    """What a slot has keys for, by whose turn it was and the regime of their rotary frequencies."""
+
+    session: int | None
+    ids: list[int]
+    regime: int
+
+
+NOTHING = _Held(None, [], 0)
+
+
 class LocalEngine:
-    """Generates turns with a `Policy` in this process; satisfies `types.Engine`."""
+    """Generates turns with a `Policy` in this process; satisfies `types.Engine`.
+
+    Raises:
+        ValueError: a policy whose layers it does not know, or contexts longer than the policy has positions.
+    """
 
     def __init__(self, policy: Policy, settings: EngineSettings | None = None) -> None:
         self.policy = policy
         self.settings = settings or EngineSettings()
+        known = policy.architecture
+        if known.slots:
+            raise ValueError(
+                f"the local engine cannot play '{policy.source}': expected layers that attend over its "
+                f"slots, got others, {known.slots}; set model.engine.kind transformers"
+            )
+        check_positions(self.settings.max_context_tokens, known.max_positions)
+        self._length = known.length
         weight = next(policy.causal_lm.parameters())
         self.pool = SlotPool(
-            policy.config, self.settings.num_slots, self.settings.max_context_tokens, weight.dtype, weight.device
+            known.layers, self.settings.num_slots, self.settings.max_context_tokens, weight.dtype, weight.device
         )
-        self._pieces: dict[int, str] = {}
+        self._stop = StopRule(policy.tokenizer)
         self._merged = Merged(policy.causal_lm) if self._merges() else None
         self._model: Any = None
         self._static: StaticDecode | None = None
@@ -76,26 +106,29 @@ class LocalEngine:
         self._queue: deque[GenerationRequest] = deque()
         self._running: list[_Running] = []
         self._passes_since_start = 0
-        self._held: dict[int, tuple[int, list[int]]] = {}  # free slot -> (its last session, ids with keys)
+        self._held: dict[int, _Held] = {}  # by free slot
         self._free = list(range(self.settings.num_slots))
         if self._merged:
             self._merged.update()
         model: Any = self._merged.model if self._merged else self.policy.causal_lm
-        if self._backend and model is not self._model:
-            self._static = StaticDecode(self.pool, model, self._backend)
+        if model is not self._model:
+            self._static = StaticDecode(self.pool, model, self._backend) if self._backend else None
+            self._head = Head(model)
         self._model = model
 
     @property
     def _backend(self) -> str:
+        if self._length and (not self._length.two_sets or self.max_context_tokens > self._length.original):
+            return ""  # frequencies change from step to step
         if self.settings.compile is None:
-            return "cudagraphs" if self.pool.keys.is_cuda and not is_sharded(self.policy) else ""
+            return "cudagraphs" if self.pool.device.type == "cuda" and not is_sharded(self.policy) else ""
         return self.settings.compile
 
     def _merges(self) -> bool:
         if self.settings.merge_lora is False or is_sharded(self.policy):
             return False
         return (
-            bool(self.settings.merge_lora) or self.pool.keys.dtype == torch.float32
+            bool(self.settings.merge_lora) or self.pool.dtype == torch.float32
         )  # in fewer bits, what an adapter adds may be lost in rounding
 
     def submit(self, request: GenerationRequest) -> None:
@@ -113,6 +146,7 @@ class LocalEngine:
         starting = self._admit()
         if not self._running and not starting:
             return []
+        starting = self._outgrown() + starting
         self._running.sort(key=lambda run: run.slot)
         with self.policy.computing():
             logits = self._logits(starting)
@@ -128,6 +162,20 @@ class LocalEngine:
         ]
         return [self._finish(run) for run in finished]
 
+    def _outgrown(self) -> list[_Running]:
+        """Take the running turns whose keys have to be made again out of those that decode."""
+        grown = [run for run in self._running if self._regime(len(run.ids), run) != self._regime(run.cached, run)]
+        for run in grown:
+            self._running.remove(run)
+            run.cached = 0
+        return grown
+
+    def _regime(self, length: int, run: _Running | None = None) -> int:
+        """The regime of rotary frequencies; tokens of a turn keep theirs unless there are two sets."""
+        if self._length is None or (run is not None and not self._length.two_sets):
+            return 0
+        return self._length.regime(length)
+
     def _logits(self, starting: list[_Running]) -> Tensor:
         """Logits (turns, vocabulary) after the last token of the running turns, then of the starting ones."""
         decode = [Span(run.slot, run.cached, 1) for run in self._running]
@@ -141,14 +189,19 @@ class LocalEngine:
 
     def _packed(self, runs: list[_Running], plan: StepPlan) -> Tensor:
         """The same of turns that run in one row."""
-        device = self.pool.keys.device
+        device = self.pool.device
         tokens = [run.ids[run.cached :] for run in runs]
         ends = torch.tensor([len(t) for t in tokens], device=device).cumsum(0) - 1
         input_ids = torch.tensor([[token for new in tokens for token in new]], device=device)
-        hidden = self._model.model(
-            input_ids=input_ids, position_ids=plan.positions[None], use_cache=False, attention_mask=None, slots=plan
-        ).last_hidden_state
-        return self._model.lm_head(hidden[0, ends])
+        lengths = None
+        if self._length is not None:  # a token has the frequencies of the context as it is when its turn runs it
+            lengths = torch.tensor([[len(run.ids) for run in runs for _ in run.ids[run.cached :]]], device=device)
+        handed = {"slots": plan} if self.policy.architecture.keywords else {}
+        with carrying(Pass(slots=plan, lengths=lengths)):
+            hidden = backbone(self._model)(
+                input_ids=input_ids, position_ids=plan.positions[None], use_cache=False, attention_mask=None, **handed
+            ).last_hidden_state
+        return self._head(hidden[0, ends])
 
     def _sampling(self) -> tuple[Tensor, Tensor, Tensor]:
         requests = [run.request for run in self._running]
@@ -161,30 +214,22 @@ class LocalEngine:
         """Add a sampled token; True when it ends the turn."""
         run.ids.append(token)
         run.logprobs.append(logprob)
-        return len(run.logprobs) >= run.request.max_new_tokens or self._stops(run, token)
-
-    def _stops(self, run: _Running, token: int) -> bool:
-        if token == self.policy.tokenizer.eos_token_id:
-            return True
-        stop = run.request.stop
-        if not any(s[-1] in self._piece(token) for s in stop):
-            return False
-        tail = self._decode(run.generated[-max(map(len, stop)) :])  # a token is at least one character or byte
-        return any(s in tail for s in stop)
-
-    def _piece(self, token: int) -> str:
-        if token not in self._pieces:
-            self._pieces[token] = self._decode([token])
-        return self._pieces[token]
-
-    def _decode(self, ids: list[int]) -> Any:
-        return self.policy.tokenizer.decode(ids, skip_special_tokens=False)
+        return self._stop.ends(run.request, run.generated)
 
     def _finish(self, run: _Running) -> Completion:
         self._running.remove(run)
         self._free.append(run.slot)
-        self._held[run.slot] = (run.request.session, run.ids[: run.cached])
+        count, regime = self._reusable(run)
+        self._held[run.slot] = _Held(run.request.session, run.ids[:count], regime)
         return Completion(run.request.session, run.generated, run.logprobs)
+
+    def _reusable(self, run: _Running) -> tuple[int, int]:
+        """How many of a turn's keys a later one may use, those with the frequencies of its own length; their regime."""
+        regime = self._regime(run.cached)
+        if self._length is None or self._length.two_sets or not regime:
+            return run.cached, regime
+        # each key beyond the original length has frequencies of its own
+        return self._length.original if len(run.request.context_ids) <= self._length.original else 0, 0
 
     def _admit(self) -> list[_Running]:
         self._passes_since_start += 1
@@ -208,12 +253,14 @@ class LocalEngine:
     def _start(self, request: GenerationRequest, starting: list[_Running]) -> _Running | None:
         """Take a slot with all keys there are for the context; None when a turn that starts now will have more."""
         ids = list(request.context_ids)
-        own = [slot for slot in self._free if self._held.get(slot, (None,))[0] == request.session]
+        own = [slot for slot in self._free if self._held.get(slot, NOTHING).session == request.session]
         slot = own[0] if own else min(self._free)  # low slots first: the pool is attended as a view from slot 0
-        cached = _common_prefix(self._held.get(slot, (None, []))[1], ids)
+        held = self._held.get(slot, NOTHING)
+        cached = self._shared(held.ids, held.regime, ids)
         donor, shared = self._donor(ids)
         known = max(cached, shared if shared >= cached + WORTH_SHARING else 0)
-        if any(_common_prefix(run.ids, ids) >= known + WORTH_SHARING for run in starting):
+        coming = [self._shared(run.ids, self._regime(len(run.ids)), ids) for run in starting]
+        if max(coming, default=0) >= known + WORTH_SHARING:
             return None
         if known > cached:
             self.pool.copy(donor, slot, known)
@@ -224,9 +271,15 @@ class LocalEngine:
 
     def _donor(self, ids: list[int]) -> tuple[int, int]:
         """The slot that holds the longest beginning of `ids`, and how many tokens of it."""
-        found = [(slot, _common_prefix(held, ids)) for slot, (_, held) in self._held.items()]
-        found += [(run.slot, min(run.cached, _common_prefix(run.ids, ids))) for run in self._running]
+        found = [(slot, self._shared(held.ids, held.regime, ids)) for slot, held in self._held.items()]
+        for run in self._running:
+            count, regime = self._reusable(run)
+            found.append((run.slot, min(count, self._shared(run.ids, regime, ids))))
         return max(found, key=lambda each: each[1], default=(0, 0))
+
+    def _shared(self, held: list[int], regime: int, ids: list[int]) -> int:
+        """How many of the keys of `held` a context can use: its beginning, if the frequencies are the same."""
+        return _common_prefix(held, ids) if regime == self._regime(len(ids)) else 0
 
 
 def _common_prefix(a: list[int], b: list[int]) -> int:

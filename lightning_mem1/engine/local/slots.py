@@ -8,10 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from lightning_mem1.policy.attention import AttentionLayer
+from lightning_mem1.policy.scores import EVERYTHING, PositionRule, Scores, attend
 
 
 @dataclass(frozen=True)
@@ -27,20 +31,36 @@ class SlotPool:
     """Keys and values of every layer for `num_slots` contexts of at most `max_tokens` tokens.
 
     Args:
-        config: The model's transformers config.
+        layers: The model's layers that attend, see `policy.architecture`.
         num_slots: Contexts held at once.
         max_tokens: Longest context, generated tokens included.
+        dtype: Of the keys and values.
+        device: Where they are.
     """
 
     def __init__(
-        self, config: object, num_slots: int, max_tokens: int, dtype: torch.dtype, device: torch.device
+        self,
+        layers: Sequence[AttentionLayer],
+        num_slots: int,
+        max_tokens: int,
+        dtype: torch.dtype,
+        device: torch.device,
     ) -> None:
-        heads = int(getattr(config, "num_key_value_heads"))  # noqa: B009  (config is duck-typed)
-        width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads  # type: ignore[attr-defined]
-        layers = int(config.num_hidden_layers)  # type: ignore[attr-defined]
-        shape = (layers, num_slots, heads, max_tokens, int(width))
-        self.keys = torch.zeros(shape, dtype=dtype, device=device)
-        self.values = torch.zeros(shape, dtype=dtype, device=device)
+        self.num_slots, self.max_tokens, self.dtype, self.device = num_slots, max_tokens, dtype, device
+        self.rules = {layer.rule for layer in layers}
+        shapes = [
+            ((layer.num_key_heads, layer.key_width), (layer.num_key_heads, layer.value_width)) for layer in layers
+        ]
+        self._stacks: list[Tensor] = []  # layers of one shape together, so that a slot is copied in few calls
+        self.keys: list[Tensor] = [torch.empty(0)] * len(layers)  # by layer: (slots, heads, tokens, width)
+        self.values = list(self.keys)
+        for shape in dict.fromkeys(shapes):
+            alike = [number for number, each in enumerate(shapes) if each == shape]
+            for kept, (heads, width) in zip((self.keys, self.values), shape, strict=True):
+                stack = torch.zeros(len(alike), num_slots, heads, max_tokens, width, dtype=dtype, device=device)
+                self._stacks.append(stack)
+                for number, part in zip(alike, stack, strict=True):
+                    kept[number] = part
 
     def store(self, layer: int, slots: Tensor, positions: Tensor, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
         """Write keys and values (1, heads, T, dim) of T tokens of a layer.
@@ -59,13 +79,13 @@ class SlotPool:
 
     def copy(self, source: int, target: int, count: int) -> None:
         """Give slot `target` the first `count` tokens of slot `source`."""
-        for pool in (self.keys, self.values):
+        for pool in self._stacks:
             pool[:, target, :, :count] = pool[:, source, :, :count]
 
     @property
     def num_bytes(self) -> int:
         """Bytes that the pool holds, whatever the horizon."""
-        return 2 * self.keys.numel() * self.keys.element_size()
+        return sum(stack.numel() * stack.element_size() for stack in self._stacks)
 
 
 def store(
@@ -82,14 +102,15 @@ class _Run:
     """Slots first .. stop that decode in one attention call, over a view of the pool.
 
     `turns` is which decoding turns stand there, `rows` their places among these slots (None: one in each, in order),
-    `mask` (slots, 1, 1, reach) is added to the scores.
+    `last` (slots,) the positions of their new tokens.
     """
 
     first: int
     stop: int
     turns: slice
     rows: Tensor | None
-    mask: Tensor
+    last: Tensor
+    reach: int
 
 
 class StepPlan:
@@ -114,36 +135,58 @@ class StepPlan:
         self.pool = pool
         self.num_decode = len(decode)
         self.prefill = prefill
-        device = pool.keys.device
+        device = pool.device
+        self._masks: dict[Any, Tensor] = {}
         spans = [*decode, *prefill]
         self.slots = torch.tensor([s.slot for s in spans for _ in range(s.count)], device=device)
         self.positions = torch.tensor([s.start + i for s in spans for i in range(s.count)], device=device)
         self.apart = device.type == "cpu" if apart is None else apart
         ends = _ends_of_neighbours(decode) if self.apart else [len(decode)] if decode else []
         self.runs = [self._run(decode, slice(start, end)) for start, end in zip([0, *ends], ends, strict=False)]
-        if self.apart:
-            self.causal_masks = [self._later(span) for span in prefill]
-        else:
+        if not self.apart:
             self._plan_padded(prefill, device)
 
     def _run(self, decode: Sequence[Span], turns: slice) -> _Run:
         spans = decode[turns]
         first, stop = spans[0].slot, spans[-1].slot + 1
-        device = self.pool.keys.device
-        last = torch.zeros(stop - first, dtype=torch.long, device=device)
+        last = torch.zeros(stop - first, dtype=torch.long, device=self.pool.device)
         rows = self.slots[turns] - first
         last[rows] = self.positions[turns]
-        reach = torch.arange(max(span.start for span in spans) + 1, device=device)
-        mask = torch.zeros(len(last), len(reach), dtype=self.pool.keys.dtype, device=device)
-        mask.masked_fill_(reach > last[:, None], -torch.inf)
-        return _Run(first, stop, turns, None if len(spans) == len(last) else rows, mask[:, None, None])
+        reach = max(span.start for span in spans) + 1
+        return _Run(first, stop, turns, None if len(spans) == len(last) else rows, last, reach)
 
-    def _later(self, span: Span) -> Tensor:
-        """(count, start + count): minus infinity on the keys that come after a query."""
-        mask = torch.full(
-            (span.count, span.start + span.count), -torch.inf, dtype=self.pool.keys.dtype, device=self.pool.keys.device
-        )
-        return mask.triu_(span.start + 1)
+    def _decode_mask(self, run: _Run, rule: PositionRule) -> Tensor:
+        """(slots, 1, 1, reach): minus infinity on the keys that a new token does not see."""
+        if (rule, run.first) not in self._masks:
+            reach = torch.arange(run.reach, device=self.pool.device)
+            mask = torch.zeros(len(run.last), run.reach, dtype=self.pool.dtype, device=self.pool.device)
+            mask.masked_fill_(reach > run.last[:, None], -torch.inf)
+            if rule != EVERYTHING:
+                mask.masked_fill_(~rule.sees(run.last[:, None], reach), -torch.inf)
+            self._masks[rule, run.first] = mask[:, None, None]
+        return self._masks[rule, run.first]
+
+    def _span_mask(self, span: Span, rule: PositionRule) -> Tensor:
+        """(count, start + count): minus infinity on the keys that a query does not see, such as those after it."""
+        if (rule, span) not in self._masks:
+            end = span.start + span.count
+            mask = torch.full((span.count, end), -torch.inf, dtype=self.pool.dtype, device=self.pool.device)
+            mask.triu_(span.start + 1)
+            if rule != EVERYTHING:
+                places = torch.arange(end, device=self.pool.device)
+                mask.masked_fill_(~rule.sees(places[span.start :, None], places), -torch.inf)
+            self._masks[rule, span] = mask
+        return self._masks[rule, span]
+
+    def _padded_mask(self, rule: PositionRule) -> Tensor:
+        """(spans, 1, width, reach): True where a query sees a key."""
+        if rule not in self._masks:
+            reach = torch.arange(self.prefill_reach, device=self.pool.device)
+            mask = reach <= self.prefill_positions[..., None]
+            if rule != EVERYTHING:
+                mask &= rule.sees(self.prefill_positions[..., None], reach)
+            self._masks[rule] = mask[:, None]
+        return self._masks[rule]
 
     def _plan_padded(self, prefill: Sequence[Span], device: torch.device) -> None:
         if not prefill:
@@ -157,53 +200,75 @@ class StepPlan:
         self.prefill_places = valid.flatten().nonzero()[:, 0]  # found once: a mask would be waited for in every layer
         offsets = counts.cumsum(0) - counts + self.num_decode
         self.prefill_index = torch.where(valid, offsets + steps, self.num_decode)
-        self.prefill_reach = int((starts + counts).max())
-        reach = torch.arange(self.prefill_reach, device=device)
-        self.prefill_mask = (reach <= (starts + steps)[..., None])[:, None]
+        self.prefill_reach = max(span.start + span.count for span in prefill)
+        self.prefill_positions = starts + steps
 
-    def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor, scaling: float | None) -> Tensor:
+    def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor, scores: Scores) -> Tensor:
         """Store this pass's keys and values, attend, and return (1, T, heads, dim)."""
         keys, values = self.pool.store(layer, self.slots, self.positions, key, value)
         query = query[0].transpose(0, 1)  # (T, heads, dim)
-        parts = [self._decode(run, query[run.turns], keys, values, scaling) for run in self.runs]
+        parts = [self._decode(run, query[run.turns], keys, values, scores) for run in self.runs]
         if self.prefill:
-            attend = self._one_by_one if self.apart else self._padded
-            parts += attend(query, keys, values, scaling)
+            together = self._one_by_one if self.apart else self._padded
+            parts += together(query, keys, values, scores)
         return torch.cat(parts)[None]
 
-    def _decode(self, run: _Run, query: Tensor, keys: Tensor, values: Tensor, scaling: float | None) -> Tensor:
-        """Outputs (turns, heads, dim); the query heads that share a key head are queries of one attention."""
-        heads, width = query.shape[1:]
-        q = query.reshape(len(query), keys.shape[1], -1, width)
+    def _decode(self, run: _Run, query: Tensor, keys: Tensor, values: Tensor, scores: Scores) -> Tensor:
+        """Outputs (turns, heads, dim) of new tokens."""
+        rows = query
         if run.rows is not None:
-            q = q.new_zeros(run.stop - run.first, *q.shape[1:]).index_copy_(0, run.rows, q)
-        reach = run.mask.shape[-1]
-        k, v = keys[run.first : run.stop, :, :reach], values[run.first : run.stop, :, :reach]
-        out = F.scaled_dot_product_attention(q, k, v, attn_mask=run.mask, scale=scaling)
-        if run.rows is not None:
-            out = out[run.rows]
-        return out.reshape(-1, heads, width)
+            rows = query.new_zeros(run.stop - run.first, *query.shape[1:]).index_copy_(0, run.rows, query)
+        k, v = keys[run.first : run.stop, :, : run.reach], values[run.first : run.stop, :, : run.reach]
+        out = attend_once(rows, k, v, self._decode_mask(run, scores.rule), scores)
+        return out if run.rows is None else out[run.rows]
 
-    def _one_by_one(self, query: Tensor, keys: Tensor, values: Tensor, scaling: float | None) -> list[Tensor]:
+    def _one_by_one(self, query: Tensor, keys: Tensor, values: Tensor, scores: Scores) -> list[Tensor]:
         """Outputs (count, heads, dim) of every span of prefill."""
         outputs, place = [], self.num_decode
-        for span, mask in zip(self.prefill, self.causal_masks, strict=True):
+        for span in self.prefill:
             q = query[place : place + span.count].transpose(0, 1)[None]
             end = span.start + span.count
             k, v = keys[span.slot, None, :, :end], values[span.slot, None, :, :end]
-            out = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=scaling, enable_gqa=True)
+            mask = self._span_mask(span, scores.rule)
+            if scores.written_out:
+                out = attend(q, k, v, mask[None, None], scores)
+            else:
+                out = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=scores.scaling, enable_gqa=True)
             outputs.append(out[0].transpose(0, 1))
             place += span.count
         return outputs
 
-    def _padded(self, query: Tensor, keys: Tensor, values: Tensor, scaling: float | None) -> list[Tensor]:
+    def _padded(self, query: Tensor, keys: Tensor, values: Tensor, scores: Scores) -> list[Tensor]:
         """The output (tokens, heads, dim) of all spans of prefill, padded to the longest."""
-        shared = query.shape[1] // keys.shape[1]
         q = query[self.prefill_index].transpose(1, 2)
-        k = keys[self.prefill_slots, :, : self.prefill_reach].repeat_interleave(shared, dim=1)
-        v = values[self.prefill_slots, :, : self.prefill_reach].repeat_interleave(shared, dim=1)
-        out = F.scaled_dot_product_attention(q, k, v, attn_mask=self.prefill_mask, scale=scaling)
+        k, v = (each[self.prefill_slots, :, : self.prefill_reach] for each in (keys, values))
+        mask = self._padded_mask(scores.rule)
+        if scores.written_out:
+            out = attend(q, k, v, mask, scores)
+        else:
+            shared = query.shape[1] // keys.shape[1]
+            k, v = (each.repeat_interleave(shared, dim=1) for each in (k, v))
+            out = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=scores.scaling)
         return [out.transpose(1, 2).flatten(0, 1)[self.prefill_places]]
+
+
+def attend_once(query: Tensor, keys: Tensor, values: Tensor, mask: Tensor, scores: Scores) -> Tensor:
+    """Attention of one new token per slot.
+
+    Args:
+        query: (slots, heads, dim).
+        keys: (slots, heads_kv, reach, dim).
+        values: Likewise, of their own width.
+        mask: (slots, 1, 1, reach), added to the scores.
+        scores: Of the layer.
+
+    Returns:
+        (slots, heads, width of the values).
+    """
+    if scores.written_out:
+        return attend(query[:, :, None], keys, values, mask, scores)[:, :, 0]
+    q = query.unflatten(1, (keys.shape[1], -1))  # the heads that share a key head are queries of one attention
+    return F.scaled_dot_product_attention(q, keys, values, attn_mask=mask, scale=scores.scaling).flatten(1, 2)
 
 
 def _ends_of_neighbours(spans: Sequence[Span]) -> list[int]:

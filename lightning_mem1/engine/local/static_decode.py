@@ -10,14 +10,16 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from lightning_mem1.engine.local.slots import SlotPool, Span, store
+from lightning_mem1.engine.local.slots import SlotPool, Span, attend_once, store
+from lightning_mem1.policy.attention import Pass, carrying
+from lightning_mem1.policy.backbone import Head, backbone
+from lightning_mem1.policy.scores import EVERYTHING, Scores
 
 SHORTEST = 256  # tokens; looking back less far saves little
 MOST = 6  # lengths: torch.compile gives up on a function that it had to compile more often than eight times
-Forward = Callable[[Any, "_Step"], Tensor]  # model and step -> logits (slots, vocabulary)
+Forward = Callable[[Any, Head, "_Step"], Tensor]  # model, its head and step -> logits (slots, vocabulary)
 
 
 class StaticDecode:
@@ -32,9 +34,9 @@ class StaticDecode:
     """
 
     def __init__(self, pool: SlotPool, model: Any, backend: str) -> None:
-        self.pool, self.model = pool, model
-        self._steps = {reach: _Step(pool, reach) for reach in lengths(pool.keys.shape[3])}
-        captures = pool.keys.is_cuda
+        self.pool, self.model, self._head = pool, model, Head(model)
+        self._steps = {reach: _Step(pool, reach) for reach in lengths(pool.max_tokens)}
+        captures = pool.device.type == "cuda"
         forward: Forward = _forward
         if backend != "cudagraphs" or not captures:
             forward = torch.compile(_forward, backend=backend, dynamic=False)
@@ -45,7 +47,8 @@ class StaticDecode:
         reach = max(span.start for span in decode) + 1
         step = self._steps[min(length for length in self._steps if length >= reach)]
         step.set(decode, tokens)
-        logits = self._forward(self.model, step)
+        with carrying(Pass(slots=step)):
+            logits = self._forward(self.model, self._head, step)
         slots = [span.slot for span in decode]
         if slots == list(range(len(slots))):
             return logits[: len(slots)]
@@ -64,9 +67,9 @@ class _Captured:
         self._run = forward
         self._graphs: dict[int, tuple[torch.cuda.CUDAGraph, Tensor]] = {}
 
-    def __call__(self, model: Any, step: _Step) -> Tensor:
+    def __call__(self, model: Any, head: Head, step: _Step) -> Tensor:
         if step.reach not in self._graphs:
-            self._graphs[step.reach] = _captured(lambda: self._run(model, step))
+            self._graphs[step.reach] = _captured(lambda: self._run(model, head, step))
         graph, logits = self._graphs[step.reach]
         graph.replay()
         return logits
@@ -91,38 +94,42 @@ class _Step:
     """The buffers of steps that look back equally far; what the attention function gets as ``slots=``."""
 
     def __init__(self, pool: SlotPool, reach: int) -> None:
-        num_slots, device = pool.keys.shape[1], pool.keys.device
+        num_slots, device = pool.num_slots, pool.device
         self.pool, self.reach = pool, reach
         self.places = torch.arange(reach, device=device)
         self.slots = torch.arange(num_slots, device=device)
         self.inputs = torch.zeros(2, num_slots, dtype=torch.long, device=device)  # filled in one transfer
         self.input_ids, self.positions = self.inputs[:1], self.inputs[1]
-        self.mask = torch.zeros(num_slots, 1, 1, reach, dtype=pool.keys.dtype, device=device)
+        self.masks = {rule: torch.zeros(num_slots, 1, 1, reach, dtype=pool.dtype, device=device) for rule in pool.rules}
 
     def set(self, decode: Sequence[Span], tokens: Sequence[int]) -> None:
         """Fill the buffers; an idle slot writes to its last place, which no turn reaches, and reads its first."""
         ids = [0] * len(self.slots)
-        positions = [self.pool.keys.shape[3] - 1] * len(self.slots)
+        positions = [self.pool.max_tokens - 1] * len(self.slots)
         for span, token in zip(decode, tokens, strict=True):
             ids[span.slot], positions[span.slot] = token, span.start
         self.inputs.copy_(torch.tensor([ids, positions]), non_blocking=True)  # a GPU that is busy is not waited for
 
     def look_back(self) -> None:
-        """Set the mask from the positions; a part of the step, so that it is captured with it."""
-        last = torch.where(self.positions < self.reach, self.positions, 0)
-        self.mask.zero_().masked_fill_((self.places > last[:, None])[:, None, None], -torch.inf)
+        """Set the masks from the positions; a part of the step, so that it is captured with it."""
+        last = torch.where(self.positions < self.reach, self.positions, 0)[:, None]
+        for rule, mask in self.masks.items():
+            hidden = self.places > last
+            if rule != EVERYTHING:
+                hidden |= ~rule.sees(last, self.places)
+            mask.zero_().masked_fill_(hidden[:, None, None], -torch.inf)
 
-    def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor, scaling: float | None) -> Tensor:
+    def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor, scores: Scores) -> Tensor:
         """Store keys and values, attend, and return (1, slots, heads, dim)."""
-        pool = self.pool
-        return _attend(pool.keys, pool.values, layer, self.slots, self.positions, self.mask, query, key, value, scaling)
+        keys, values, mask = self.pool.keys[layer], self.pool.values[layer], self.masks[scores.rule]
+        more = (scores.scaling, scores.softcap, scores.sinks)
+        return _attend(keys, values, self.slots, self.positions, mask, query, key, value, *more)
 
 
 @torch.library.custom_op("lightning_mem1::attend", mutates_args=("keys", "values"))
 def _attend(
     keys: Tensor,
     values: Tensor,
-    layer: int,
     slots: Tensor,
     positions: Tensor,
     mask: Tensor,
@@ -130,32 +137,32 @@ def _attend(
     key: Tensor,
     value: Tensor,
     scaling: float | None,
+    softcap: float | None,
+    sinks: Tensor | None,
 ) -> Tensor:
     """One operator to torch.compile, which would otherwise copy the layer's keys and values for every token stored."""
-    own_keys, own_values = store(keys[layer], values[layer], slots, positions, key, value)
-    heads, width = query.shape[1], query.shape[3]
-    q = query[0].transpose(0, 1).reshape(len(slots), own_keys.shape[1], -1, width)
+    own_keys, own_values = store(keys, values, slots, positions, key, value)
     k, v = (pool[:, :, : mask.shape[-1]] for pool in (own_keys, own_values))
-    out = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=scaling)
-    return out.reshape(1, len(slots), heads, width)
+    scores = Scores(scaling, softcap=softcap, sinks=sinks)
+    return attend_once(query[0].transpose(0, 1), k, v, mask, scores)[None].contiguous()
 
 
 @_attend.register_fake
 def _(*args: Any) -> Tensor:
-    query = args[6]
-    return query.new_empty(1, query.shape[2], query.shape[1], query.shape[3])
+    query, value = args[5], args[7]
+    return query.new_empty(1, query.shape[2], query.shape[1], value.shape[3])
 
 
-def _forward(model: Any, step: _Step) -> Any:
+def _forward(model: Any, head: Head, step: _Step) -> Any:
     step.look_back()
-    hidden = model.model(
+    hidden = backbone(model)(
         input_ids=step.input_ids,
         position_ids=step.positions[None],
         use_cache=False,
         attention_mask=None,
         slots=step,
     ).last_hidden_state
-    return model.lm_head(hidden[0])
+    return head(hidden[0])
 
 
 def lengths(most: int) -> list[int]:

@@ -204,7 +204,7 @@ class RemoteEngine:
                 self.say(f"trouble {server.url}", f"server in trouble: {error}")
                 raise
         try:
-            reply = read_reply(found, request, self.policy.config.vocab_size)
+            reply = read_reply(found, request, self.policy.vocab_size)
             self._check_numbers(server, reply)
             return reply
         except ValueError as error:

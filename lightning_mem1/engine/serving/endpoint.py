@@ -57,7 +57,7 @@ class EndpointHandler(JsonHandler):
     def _complete(self, body: Any) -> Any:
         policy = self.loop.engine.policy
         longest = self.loop.engine.max_context_tokens
-        asked = read_question(body, self.text.encode, policy.config.vocab_size, longest)
+        asked = read_question(body, self.text.encode, policy.vocab_size, longest)
         model = asked.model or self.name
         if model != self.name and model not in self.loop.adapters.names:
             raise Refused(404, f"The model `{model[:100]}` does not exist: expected {', '.join(self._names())}")

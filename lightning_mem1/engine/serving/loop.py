@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from queue import Empty, SimpleQueue
 from typing import Any
 
-from lightning_mem1.engine.local.engine import LocalEngine
+from lightning_mem1.engine.factory import local_engine
 from lightning_mem1.engine.settings import EngineSettings
 from lightning_mem1.policy.adapter_pool import AdapterPool
 from lightning_mem1.policy.policy import Policy
@@ -40,7 +40,7 @@ class EngineLoop:
     """
 
     def __init__(self, policy: Policy, settings: EngineSettings) -> None:
-        self.engine = LocalEngine(policy, settings)
+        self.engine = local_engine(policy, settings)
         self.adapters = AdapterPool(policy)
         self._inbox: SimpleQueue[_Job] = SimpleQueue()
         self._waiting: deque[_Job] = deque()

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from lightning_mem1.context.contexts import Contexts, derived
 from lightning_mem1.context.settings import MemorySetting
-from lightning_mem1.policy.attention import Block, TreeTable, tree_table
+from lightning_mem1.policy.tree_table import Block, TreeTable, tree_table
 from lightning_mem1.training.layouts.single_copy import Stitch, official, stitched
 from lightning_mem1.training.layouts.spans import StateEnd, check_layout
 from lightning_mem1.training.layouts.tree import Segment, rows, tree
