@@ -121,8 +121,9 @@ PAGES = {
         {
             "Training": (
                 "model.policy", "model.memory", "model.algorithm", "model.lr", "model.lora.r",
-                "model.lora.target_modules", "model.loss.kl_coef", "model.loss_unit", "model.layout", "model.compute.dtype",
-                "model.compute.quantization", "model.compute.gradient_checkpointing", "model.max_tokens_per_microbatch",
+                "model.lora.target_modules", "model.loss.kl_coef", "model.loss_unit", "model.layout",
+                "model.compute.dtype", "model.compute.quantization", "model.compute.gradient_checkpointing",
+                "model.max_tokens_per_microbatch",
             ),
             "Rollouts": ("model.rollout.temperature", "model.rollout.prompt", *ROLLOUT),
             "Tasks": (
@@ -220,7 +221,8 @@ PAGES = {
         {
             "Server": ("name", "host", "port", "allow_adapters"),
             "With CONFIG (with FOLDER: --dtype, --num_slots, --max_context_tokens)": (
-                "ckpt_path", "model.policy", "model.compute.dtype", "model.engine.num_slots", "model.engine.max_context_tokens",
+                "ckpt_path", "model.policy", "model.compute.dtype", "model.engine.num_slots",
+                "model.engine.max_context_tokens",
             ),
         },
         (
