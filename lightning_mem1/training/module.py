@@ -66,7 +66,7 @@ class Mem1Module(CheckpointedModule):
         memory: Memory mode: mem1, full, window, none, summary or amem, see `memory`.
         window: Turns kept by memory mode "window", notes retrieved by "amem".
         layout: How trajectories are scored: tree or rows (equal numbers), stitched (the paper's single copy) or
-            official (that of its public code); the last two do not score what was sampled, see `layouts`.
+            official (that of its public code); the last two do not score what was sampled.
         algorithm: grpo, dr_grpo, rloo, reinforce_pp, dapo, gspo, gigpo, ppo or raft, see `algorithms`; or the dotted
             name of your own, such as my_file.my_algorithm.
         lr: Learning rate of AdamW.

@@ -8,7 +8,7 @@
     tree:  P | A0 I0 A1 | a1 I1 A2            a1 = copy of A1, not scored a second time
 
 In `tree` the prompt stands once, also for all trajectories of a group. Each segment sees the prompt and itself,
-causally, with positions that go on from the end of the prompt. A turn whose context continues the open segment is
+causally, with positions that continue from the end of the prompt. A turn whose context continues the open segment is
 appended to it (A1 above saw A0 I0, and full-history trajectories become a single segment); any other turn opens a
 new segment with a loss-free copy of its context.
 
