@@ -84,7 +84,7 @@ class Critic(nn.Module):
         """Values of the action tokens.
 
         Args:
-            batch: From `collator.collate`, on the policy's device.
+            batch: From `collate.collate`, on the policy's device.
 
         Returns:
             (N,) float32, whatever the base's dtype, in units of (shaped) reward, in the batch's order of action tokens.

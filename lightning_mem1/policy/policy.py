@@ -36,7 +36,7 @@ LOG = logging.getLogger(__name__)
 
 
 class ScoredBatch(Protocol):
-    """What `Policy.logprobs` reads of a `collator.Batch`."""
+    """What `Policy.logprobs` reads of a `collate.Batch`."""
 
     @property
     def input_ids(self) -> Tensor: ...
@@ -97,7 +97,7 @@ class Policy(nn.Module):
         self.causal_lm: Any = model
         self.tokenizer = tokenizer
         self.source = source
-        self.fingerprint: str | None = None  # of the frozen base, see `snapshot`
+        self.fingerprint: str | None = None  # of the frozen base, see `checkpoint_state`
         self.tree_kernel = tree_kernel
         self._length = adopt_rotary(model)
         self._architecture: Architecture | None = None
@@ -236,7 +236,7 @@ class Policy(nn.Module):
         """Score every action token of a batch in the context it was sampled in.
 
         Args:
-            batch: From `collator.collate`, on this policy's device.
+            batch: From `collate.collate`, on this policy's device.
             temperature: The sampling temperature.
 
         Returns:

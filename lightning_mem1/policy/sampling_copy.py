@@ -42,7 +42,7 @@ class SamplingPolicy:
         return self._version if self.apart else self._rl_step()
 
     def push(self) -> None:
-        """Take the trained weights as they are now; nobody may be generating."""
+        """Take the trained weights as they are now; nothing may be generating."""
         if self.apart:
             self.policy.load_adapter_state(self.trained.adapter_state())
             self._version = self._rl_step()

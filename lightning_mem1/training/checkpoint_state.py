@@ -156,7 +156,7 @@ def _renamed(settings: Mapping[str, Any]) -> dict[str, Any]:
     found = copy.deepcopy(dict(settings))
     for old, new in MOVED.items():
         *groups, name = old.removeprefix("model.").split(".")
-        if name in (place := _group(found, groups)):
+        if old.startswith("model.") and name in (place := _group(found, groups)):
             value = place.pop(name)
             *groups, name = new.removeprefix("model.").split(".")
             _group(found, groups)[name] = value

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import difflib
 import inspect
+import sys
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any, Self
 
 from lightning.pytorch import LightningModule
@@ -14,6 +15,8 @@ from torch import nn
 from lightning_mem1.checks import MOVED
 from lightning_mem1.policy.policy import Policy, copies, put_back
 from lightning_mem1.training import checkpoint_state
+
+NAMES_OF_CODE = ("algorithm",)  # settings that a dotted name in them makes code of
 
 
 class CheckpointedModule(LightningModule):
@@ -80,12 +83,15 @@ class CheckpointedModule(LightningModule):
             kwargs: Arguments in place of the checkpoint's. A group replaces the whole group.
 
         Raises:
-            ValueError: not a checkpoint of this package, or of another base.
+            ValueError: not a checkpoint of this package, or of another base; or it names a file of code that is not
+                imported, see `check_code`.
             TypeError: an argument that there is not.
         """
         check_arguments(cls, kwargs)
         checkpoint = checkpoint_state.read(checkpoint_path)
         trained_with = checkpoint_state.settings_of(checkpoint)
+        if hparams_file is None:
+            check_code({name: value for name, value in trained_with.items() if name not in kwargs})
         settings = {} if "hyper_parameters" in checkpoint else trained_with
         before = checkpoint_state.rng_state()
         with warnings.catch_warnings():
@@ -96,6 +102,18 @@ class CheckpointedModule(LightningModule):
         checkpoint_state.set_rng_state([before], 0)
         checkpoint_state.check_scale(trained_with, module.hparams)  # Lightning's copy has the new arguments already
         return module
+
+
+def check_code(settings: Mapping[str, Any]) -> None:
+    """Raise ValueError when settings out of a checkpoint name code that nobody has imported: it is not run unasked."""
+    for key in NAMES_OF_CODE:
+        name = str(settings.get(key, ""))
+        module = name.rpartition(".")[0]
+        if module and module not in sys.modules:
+            raise ValueError(
+                f"the checkpoint names code: expected {key} '{name}' to be imported already, got no module '{module}'; "
+                f"if you trust it, import {module} first, or pass {key}='{name}'"
+            )
 
 
 def check_arguments(kind: type[Any], given: Iterable[str]) -> None:

@@ -70,7 +70,7 @@ class Mem1Module(CheckpointedModule):
         memory: Memory mode: mem1, full, window, none, summary or amem, or the dotted name of your own; with settings of
             its own {mode: window, window: 3}, see `context.modes`.
         layout: How trajectories are scored: tree or rows (equal numbers), stitched (the paper's single copy) or
-            official (that of its public code); the last two do not score what was sampled, see `layouts`.
+            official (that of its public code); the last two do not score what was sampled.
         algorithm: grpo, dr_grpo, rloo, reinforce_pp, dapo, gspo, gigpo, ppo or raft, see `algorithms`; or the dotted
             name of your own, such as my_file.my_algorithm.
         lr: Learning rate of AdamW.

@@ -70,7 +70,7 @@ class UpdateStats:
             gap: (N,) difference of the log-probabilities of each action token, in nats.
             turn_index: (N,) the turn it belongs to.
             tokens: (N,) more about each: ``is_state``, ``entropy``, ``pull`` (see `losses`) and ``outside`` (the ratio
-                to the rollout lies outside the clip range); None when nobody asks.
+                to the rollout lies outside the clip range); None for none.
         """
         gap = gap.detach().float().cpu()
         turns = turn_index.cpu().clamp(max=MAX_TURNS_SHOWN - 1)

@@ -130,6 +130,26 @@ def test_an_argument_given_to_load_wins_over_the_checkpoints(make_module, make_d
         Mem1Module.load_from_checkpoint(path, lora={"r": 4, "alpha": 16})
 
 
+def test_code_that_a_checkpoint_names_is_imported_only_when_asked_for(
+    make_module, make_data, fit, tmp_path, monkeypatch
+):
+    _, path = trained(make_module, make_data, fit, tmp_path)
+    content = torch.load(path, weights_only=True)
+    content["hyper_parameters"]["algorithm"] = "strangers.code"
+    torch.save(content, path)
+    function = "def code(played, settings):\n    pass\n"
+    (tmp_path / "strangers.py").write_text(f"open('{tmp_path}/ran', 'w')\n{function}")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(
+        ValueError, match="the checkpoint names code: expected algorithm 'strangers.code' to be imported"
+    ):
+        Mem1Module.load_from_checkpoint(path)
+    assert not (tmp_path / "ran").exists()
+    assert Mem1Module.load_from_checkpoint(path, algorithm="grpo").algorithm == "grpo"
+    assert not (tmp_path / "ran").exists()
+    assert Mem1Module.load_from_checkpoint(path, algorithm="strangers.code").algorithm == "strangers.code"
+
+
 def test_a_checkpoint_of_a_later_version_or_of_another_program_is_refused(make_module, make_data, fit, tmp_path):
     _, path = trained(make_module, make_data, fit, tmp_path)
     content = torch.load(path, weights_only=True)

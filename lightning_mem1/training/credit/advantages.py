@@ -22,7 +22,7 @@ def group_relative(rewards: Tensor, groups: Tensor, scale: Scale = "std", eps: f
 
     ``scale="std"`` is GRPO (DeepSeekMath, arXiv 2402.03300, section 4.1.2) with the sample deviation (divisor n - 1);
     ``scale="none"`` is Dr. GRPO (arXiv 2503.20783), which does not divide, so that easy and hard tasks do not weigh
-    more than the rest. A trajectory alone in its group has nobody to be compared with and keeps its raw reward.
+    more than the rest. A trajectory alone in its group has no baseline and keeps its raw reward.
 
     ```
     rewards  1  0  0  |  2  2  |  5           groups  0  0  0  |  1  1  |  2
@@ -76,7 +76,7 @@ def step_relative(returns: Tensor, anchors: Sequence[Hashable], scale: Scale = "
 
     ```
     anchor    shop  shop  shop  page        return  1  0  0  7
-    "none"    2/3  -1/3  -1/3    0          a state that was visited once compares with nobody and gets 0
+    "none"    2/3  -1/3  -1/3    0          a state that was visited once has no baseline and gets 0
     ```
 
     Args:

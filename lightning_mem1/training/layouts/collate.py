@@ -30,7 +30,7 @@ class Batch:
 
     Attributes:
         input_ids: (B, L); B = 1 for `tree`.
-        position_ids: (B, L); each segment goes on from the end of its prompt, a single copy just goes on.
+        position_ids: (B, L); each segment continues from the end of its prompt, a single copy just continues.
         attention_mask: (B, L) True on tokens that are not padding (`rows`); (B, 1, L, L) True where a query sees a key
             (`stitched`, `official`); None for `tree`.
         tree: The segment table (`tree`), else None.
@@ -172,7 +172,7 @@ def _collate_stitches(trajectories: Sequence[Trajectory], lines: Sequence[Stitch
 
 
 def mask(line: Stitch) -> Tensor:
-    """(L, L) True where a token of a single copy (row) sees another (column); drawn in `layouts`."""
+    """(L, L) True where a token of a single copy (row) sees another (column); drawn in `single_copy`."""
     seen = torch.eye(len(line.ids), dtype=torch.bool)
     for run in line.runs:
         own = slice(run.start, run.start + run.length)

@@ -49,7 +49,7 @@ class Microbatches:
     def batches(
         self, trajectories: Sequence[Trajectory], chosen: Sequence[int], device: torch.device | str = "cpu"
     ) -> Iterator[tuple[list[int], Batch]]:
-        """The passes over the `chosen` trajectories, in order: whose they are (nobody's if idle), and their batch."""
+        """The passes over the `chosen` trajectories, in order: whose they are (none if idle), and their batch."""
         held = [trajectories[i] for i in chosen]
         parts = split_by_tokens(held, self.max_tokens, self.layout, self.memory)
         num_idle = self.num_idle(len(parts)) if self.num_idle else 0  # asked before the first pass: ranks meet in both
@@ -112,11 +112,11 @@ def split_by_tokens(
 
 
 def minibatches(groups: Sequence[int], count: int, seed: str) -> list[list[int]]:
-    """Split trajectories evenly into `count` split_by_tokens; groups stay together as far as the split allows.
+    """Split trajectories evenly into `count` minibatches; groups stay together as far as the split allows.
 
     Args:
         groups: The group of each trajectory.
-        count: Number of split_by_tokens; with more than one, groups are shuffled.
+        count: Number of minibatches; with more than one, groups are shuffled.
         seed: Of the shuffle.
 
     Returns:
