@@ -12,8 +12,11 @@ from mlflow.tracking import MlflowClient
 from lightning_mem1 import callbacks
 from lightning_mem1.callbacks import MetricsCallback, RLCheckpoint
 from lightning_mem1.cli import fit as command
+from lightning_mem1.engine.settings import EngineSettings
+from lightning_mem1.evaluation.measures import measures
+from lightning_mem1.rollout.settings import RolloutSettings
 from lightning_mem1.tracking.mlflow_logger import ResumableMLflowLogger
-from tiny_tasks import FirstStepIsLong
+from tiny_tasks import FirstStepIsLong, LongTasks
 
 # what a clock or the machine says differs from run to run
 MEASURED = ("seconds", "seconds_per_episode", "tokens_per_s", "process_gib")
@@ -93,6 +96,39 @@ def test_a_resumed_run_writes_the_rows_of_the_one_that_was_not_stopped(make_modu
     )
     assert {step for step, _ in whole} == {"0", "1", "2", "3"}
     assert {key: resumed[key] for key in whole} == whole
+
+
+class Played(Callback):
+    """Keeps the trajectories of the last rl_step."""
+
+    def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
+        self.trajectories = batch.trajectories
+
+
+def test_what_a_training_logs_is_the_mean_of_what_a_table_has_of_the_same_trajectories(make_module, make_data, fit):
+    rollout = RolloutSettings(wire="qa", max_new_tokens=6, max_information_tokens=40, prompt="brief")
+    module = make_module(rollout=rollout, engine=EngineSettings(num_slots=8, max_context_tokens=400))
+    keeper = Played()
+    trainer = fit(module, make_data(LongTasks(), num_rl_steps=1, num_val_tasks=0), MetricsCallback(), keeper)
+    found = [measures(t, module.crediting.decode, rollout.tags, "mem1") for t in keeper.trajectories]
+    keys = {
+        "rollout/reward": "reward",
+        "rollout/success": "success",
+        "rollout/turns": "turns",
+        "rollout/searches": "searches",
+        "rollout/exact_format": "exact_format",
+        "rollout/seconds_per_episode": "seconds",
+        "memory/peak_tokens_mean": "peak_tokens",
+        "memory/peak_tokens_without_prompt_mean": "peak_tokens_without_prompt",
+        "memory/dependency": "dependency",
+        "memory/internal_state_mean": "internal_state_tokens",
+    }
+    for key, name in keys.items():
+        mean = sum(each[name] for each in found) / len(found)
+        assert float(trainer.callback_metrics[key]) == pytest.approx(mean, rel=1e-6), key
+    invalid = 1 - sum(each["valid"] for each in found) / len(found)  # all of them have as many turns
+    assert float(trainer.callback_metrics["rollout/invalid_action_rate"]) == pytest.approx(invalid)
+    assert found[0]["turns"] == 4 and found[0]["dependency"] > 0
 
 
 def test_the_default_callbacks_are_one_of_each_in_the_order_they_need_and_own_ones_take_their_places():

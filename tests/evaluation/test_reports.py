@@ -10,7 +10,7 @@ from rich.console import Console
 from lightning_mem1.context.tags import QA_TAGS
 from lightning_mem1.evaluation.bootstrap import bootstrap
 from lightning_mem1.evaluation.ledger import Record
-from lightning_mem1.evaluation.measures import by_turn, measures
+from lightning_mem1.evaluation.measures import answers, by_turn, cost, group_deviations, measures, outcome
 from lightning_mem1.evaluation.published import PUBLISHED
 from lightning_mem1.evaluation.tables import Baseline, as_metrics, on_screen, remarks, row
 from lightning_mem1.evaluation.view import View
@@ -62,6 +62,28 @@ def test_the_measures_of_a_trajectory_are_those_worked_by_hand():
         "internal_state_tokens": pytest.approx((2 + 0 + 1) / 3),
         "seconds": 4.0,
     }
+
+
+def test_a_measure_is_the_numbers_that_are_averaged_one_of_a_trajectory_or_one_of_each_turn():
+    ended = outcome(played())
+    assert (ended["reward"], ended["turns"], ended["seconds"]) == ([1.0], [3.0], [4.0])
+    assert ended["valid"] == [1.0, 0.0, 1.0] and (ended["stop_done"], ended["stop_error"]) == ([1.0], [0.0])
+    found = answers(played(), decode, QA_TAGS, "mem1")
+    assert (found["em"], found["f1"], found["objectives"]) == ([1.0], [1.5], [2.0])
+    assert (found["answered"], found["searches"]) == ([0.0], [1.0])  # its environment did not say what was answered
+    assert found["exact_format"] == [1.0, 0.0, 1.0]
+    used = cost(played(), decode, QA_TAGS, "mem1")
+    assert used["context_tokens"] == [5.0, 18.0, 10.0] and used["peak_tokens"] == [20.0]
+    assert used["internal_state_tokens"] == [2.0, 0.0, 1.0] and used["internal_state_copy_rate"] == []
+
+
+def test_a_group_deviates_by_the_rewards_that_are_numbers():
+    def rewarded(group, reward):
+        return Trajectory(TASK, [9], [turn([6], [], reward=reward)], StopReason.DONE, group)
+
+    played = [rewarded(0, 0.0), rewarded(1, 3.0), rewarded(0, 1.0), rewarded(1, float("nan"))]
+    assert group_deviations(played) == [0.5, 0.0]
+    assert group_deviations([]) == []
 
 
 def test_the_full_history_peaks_higher_than_memory():
