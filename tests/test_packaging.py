@@ -17,7 +17,7 @@ import lightning_mem1
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "lightning_mem1"
 README = (ROOT / "README.md").read_text()
-COMMANDS = re.findall(r"^python3 -m venv .*$", README, re.MULTILINE)
+COMMANDS = [" ".join(block.split()) for block in re.findall(r"```sh\n(python3 -m venv .*?)```", README, re.DOTALL)]
 
 
 def setup_cfg() -> ConfigParser:
