@@ -26,7 +26,9 @@ def with_mode(argv: Sequence[str], config: str | None, key: str = "model.memory"
         return list(argv)
     before, after = argv[: given[0]], argv[given[0] :]
     found = _given(before, option) or _configured(config, key)
-    return [*before, f"{option}.mode={found}", *after] if isinstance(found, str) and found[0] != "{" else list(argv)
+    if not isinstance(found, str) or not found or found.startswith("{"):
+        return list(argv)
+    return [*before, f"{option}.mode={found}", *after]
 
 
 def _given(argv: Sequence[str], option: str) -> str | None:

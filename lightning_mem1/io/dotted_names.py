@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import difflib
 import importlib
+import os
 import traceback
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 MAX_REASON = 200  # characters of what somebody else's code says
+PACKAGE = f"{Path(__file__).parents[1]}{os.sep}"
 
 
 def imported(name: str, what: str, key: str) -> Any:
@@ -55,13 +58,13 @@ def reason(error: BaseException) -> str:
     if isinstance(error, SyntaxError):
         text, file, line = f"{type(error).__name__}: {error.msg}", error.filename, error.lineno
     else:
-        frames = [frame for frame in traceback.extract_tb(error.__traceback__) if not _is_machinery(frame.filename)]
+        frames = [frame for frame in traceback.extract_tb(error.__traceback__) if not _is_ours(frame.filename)]
         text = f"{type(error).__name__}: {error}"
         file, line = (frames[-1].filename, frames[-1].lineno) if frames else (None, None)
     said = " ".join(text.split())[:MAX_REASON]
     return f"{said} ('{file}', line {line})" if file else said
 
 
-def _is_machinery(file: str) -> bool:
-    """Whether a frame is that of the import system, or of this file."""
-    return file.startswith("<frozen ") or file in (__file__, importlib.__file__)
+def _is_ours(file: str) -> bool:
+    """Whether a frame is one of the import system or of this package, which only called what failed."""
+    return file.startswith(("<frozen ", PACKAGE)) or file == importlib.__file__

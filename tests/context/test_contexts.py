@@ -139,8 +139,13 @@ def test_a_mode_that_fails_is_named_with_its_line():
         def due(self, turns):
             return "act"
 
-    with pytest.raises(ValueError, match=r"OldDue' failed after 0 turns: TypeError: .*due\(\) takes 2 positional"):
+    with pytest.raises(
+        ValueError, match=r"OldDue' failed after 0 turns: TypeError: .*due\(\) takes 2 positional .*; fix"
+    ):
         next_kind([], OldDue())
+    with pytest.raises(ValueError, match=r"TypeError: .*, line \d+\); fix it") as caught:
+        context_ids([1], [], lambda turns: whole(3))
+    assert "test_contexts.py" in str(caught.value) and "memory.py" not in str(caught.value)  # the caller's own line
 
 
 @pytest.mark.parametrize(

@@ -143,7 +143,10 @@ def test_a_dotted_name_is_a_class_or_a_function_of_a_file_outside_of_the_package
             "memory mode 'pair' cannot be called: expected a function of one argument, the turns so far, got "
             "pair(turns, window); set model.memory",
         ),
-        ("my_file.Unfinished", "cannot make memory mode 'my_file.Unfinished': TypeError: Can't instantiate abstract c"),
+        (
+            "my_file.Unfinished",
+            "cannot make memory mode 'my_file.Unfinished': TypeError: Can't instantiate abstract class Unfinished with",
+        ),
         ("my_file.Picky", "cannot make memory mode 'my_file.Picky': KeyError: 'colour' ('{path}', line 35); set mode"),
     ],
 )

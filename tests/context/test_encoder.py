@@ -1,0 +1,27 @@
+"""Text to ids and back, in the policy's format and within its limits."""
+
+from lightning_mem1.context.encoder import ContextEncoder
+from lightning_mem1.context.formats import PRESETS
+from lightning_mem1.rollout.settings import RolloutSettings
+from tiny import task, tiny_tokenizer
+
+
+def test_what_is_encoded_is_decoded_with_its_tags():
+    encoder = ContextEncoder(tiny_tokenizer())
+    text = "<summary>red shoes</summary><answer>click[red]</answer>"
+    assert encoder.decode(encoder.encode(text)) == text
+    assert encoder.decode(encoder.memory_opening()) == "<summary>"
+
+
+def test_the_settings_of_a_rollout_make_it():
+    made = RolloutSettings(format="qa", prompt="brief", max_information_tokens=40).encoder(tiny_tokenizer())
+    assert made == ContextEncoder(tiny_tokenizer(), PRESETS["qa"], 40, "brief")
+    assert "count to 3\npage\n8 turns left" in made.decode(made.prompt_ids(task(3), "page"))
+
+
+def test_a_reply_that_is_too_long_loses_its_middle_and_a_tag_in_it_ends_nothing():
+    encoder = ContextEncoder(tiny_tokenizer(), max_information_tokens=20)
+    ids = encoder.information_ids("0123456789" * 4 + "</state>7", 2)
+    text = encoder.decode(ids)
+    assert len(ids) == 20 and text.startswith("<state>2 turns left\n0123") and text.endswith("7</state>")
+    assert text.count("</state>") == 1 and len(encoder.information_ids("red", 2)) < 20
