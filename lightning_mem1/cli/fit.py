@@ -70,7 +70,9 @@ def _say_where(trainer: Trainer, checkpoints: Sequence[Any]) -> None:
     for checkpoint in checkpoints:
         print(f"adapter {checkpoint.adapter_path}, checkpoint {checkpoint.last_path}")
     for logger in trainer.loggers:
-        if uri := getattr(logger, "_tracking_uri", None):
+        if not getattr(logger, "is_open", lambda: True)():
+            print("curves: not in MLflow yet; --ckpt_path last sends them, with a larger data.num_rl_steps or the same")
+        elif uri := getattr(logger, "_tracking_uri", None):
             print(f"curves and transcripts: mlflow ui --backend-store-uri {redacted(uri)}")
 
 

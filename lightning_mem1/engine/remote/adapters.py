@@ -123,8 +123,8 @@ class Adapters:
         if shown := self.probe.serves_base(ask, server.max_tokens):
             self._unload(server, name)
             raise Trouble(
-                f"{server.url} took the adapter '{name}' and still serves the base: {shown}; start it with LoRA enabled "
-                f"(vLLM: --enable-lora and {ALLOWED})"
+                f"{server.url} took the adapter '{name}' and still serves the base: {shown}; start it with LoRA "
+                f"enabled (vLLM: --enable-lora and {ALLOWED})"
             )
 
     def _drop(self, server: Server) -> None:

@@ -18,8 +18,8 @@ from urllib.parse import urlsplit
 
 from lightning_mem1.engine.protocol.client import MODELS
 from lightning_mem1.engine.settings import ServerSettings
-from lightning_mem1.io.redaction import HIDDEN
 from lightning_mem1.io.http_client import TROUBLES, StatusError, fetch, one_line, shown
+from lightning_mem1.io.redaction import HIDDEN
 
 MAX_REPLY_BYTES = 64 << 20
 MAX_SAID_BYTES = 4096
