@@ -84,7 +84,7 @@ def _load_base(folder: str, dtype: str, quantization: str) -> Any:
     from transformers import AutoConfig, AutoModelForCausalLM
 
     try:
-        config = AutoConfig.from_pretrained(folder)
+        config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
         _check_attention(config, folder)
         return AutoModelForCausalLM.from_pretrained(
             folder,
@@ -92,6 +92,7 @@ def _load_base(folder: str, dtype: str, quantization: str) -> Any:
             dtype=getattr(torch, dtype),
             attn_implementation=register(),
             use_safetensors=True,
+            trust_remote_code=False,  # left out, it would be asked for
             quantization_config=quantization_config(quantization, dtype),
         )
     except Exception as error:  # transformers, safetensors and the hub each raise their own kinds
@@ -106,7 +107,7 @@ def load_tokenizer(folder: str) -> Any:
     try:
         # AutoTokenizer goes by the model's type and would put Qwen2's own normaliser over a tokenizer made here
         kind = PreTrainedTokenizerFast if is_plain_tokenizer(folder) else AutoTokenizer
-        return kind.from_pretrained(folder)
+        return kind.from_pretrained(folder, trust_remote_code=False)
     except Exception as error:
         raise ValueError(_explain(folder, error)) from error
 
@@ -166,6 +167,11 @@ def _check_attention(config: Any, folder: str) -> None:
 
 def _explain(folder: str, error: Exception) -> str:
     reason = " ".join(str(error).split())[:200]
+    if "trust_remote_code" in str(error):
+        return (
+            f"policy '{folder}' needs code of its own: expected an architecture that transformers knows, got one whose "
+            "code is in its folder, which is never run; use another model"
+        )
     if Path(folder).exists():
         return (
             f"cannot load policy from '{folder}': expected a complete config, tokenizer and safetensors, got: {reason}"
