@@ -67,7 +67,7 @@ class Transformers(ScriptedEngine):
         tokenizer = Policy.load(policy_name).tokenizer
         super().__init__(tokenizer, [])
         self.model = AutoModelForCausalLM.from_pretrained(
-            resolve(policy_name), dtype=torch.float32, attn_implementation="sdpa"
+            resolve(policy_name), dtype=torch.float32, attn_implementation="sdpa", trust_remote_code=False
         )
         self.model.eval()
         ends = [tokenizer.eos_token_id, *(_single(tokenizer, f"</{name}>") for name in settings.tags.names)]

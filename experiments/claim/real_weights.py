@@ -85,11 +85,12 @@ class Run:
         from transformers import AutoModelForCausalLM, AutoTokenizer
 
         file = Path(self.options.gguf)
-        model = AutoModelForCausalLM.from_pretrained(str(file.parent), gguf_file=file.name, dtype=torch.float32)
+        where: dict[str, Any] = {"gguf_file": file.name, "trust_remote_code": False}
+        model = AutoModelForCausalLM.from_pretrained(str(file.parent), **where, dtype=torch.float32)
         model.hf_quantizer = None
         del model.config.quantization_config
         model.save_pretrained(self.start)
-        AutoTokenizer.from_pretrained(str(file.parent), gguf_file=file.name).save_pretrained(self.start)
+        AutoTokenizer.from_pretrained(str(file.parent), **where).save_pretrained(self.start)
         return {}
 
     def questions(self) -> dict[str, Any]:

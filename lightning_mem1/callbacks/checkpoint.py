@@ -27,6 +27,7 @@ from lightning_mem1.tracking.mlflow_logger import ResumableMLflowLogger
 from lightning_mem1.training.lightning_internals import count_last_batch_as_done, logged_in_this_step
 from lightning_mem1.training.module import Mem1Module
 
+CONFIG = "config.yaml"
 RUN = "mlflow"  # this package's second entry of a checkpoint: its run, and the numbers that wait for it
 
 
@@ -59,6 +60,8 @@ class RLCheckpoint(Checkpoint):
         self._warned = False
         self.folder = Path(folder or ".")
         self.sigterm = Sigterm()
+        self._kept: dict[Path, bytes] = {}  # files of the folder that no callback writes again
+        self._has_saved = False
 
     def setup(self, trainer: Trainer, pl_module: Mem1Module, stage: str) -> None:  # type: ignore[override]
         """Settle the folder, how files are written there, and what a SIGTERM does."""
@@ -71,8 +74,10 @@ class RLCheckpoint(Checkpoint):
             self.sigterm.listen(trainer)
 
     def on_train_start(self, trainer: Trainer, pl_module: Mem1Module) -> None:  # type: ignore[override]
-        """Send what waited in the checkpoint that the run goes on from."""
+        """Send what waited in the checkpoint that is resumed; note what the folder holds."""
         self._send(trainer)
+        config = self.folder / CONFIG
+        self._kept = {config: config.read_bytes()} if trainer.is_global_zero and config.is_file() else {}
 
     @property
     def last_path(self) -> Path:
@@ -152,6 +157,7 @@ class RLCheckpoint(Checkpoint):
         better = self.best is None or math.isnan(self.best) or float(score) > self.best
         if better or trainer.strategy.broadcast(not self.best_path.is_file()):
             self.best = float(score)
+            self._look_after_folder(trainer)
             trainer.save_checkpoint(self.best_path)
 
     def _say_what_can_be_monitored(self, trainer: Trainer) -> None:
@@ -166,8 +172,26 @@ class RLCheckpoint(Checkpoint):
             )
         self._warned = True
 
+    def _look_after_folder(self, trainer: Trainer) -> None:
+        """Say that the run's folder was deleted under it, and write what is still known of it."""
+        if not trainer.is_global_zero:
+            return
+        gone = [path for path in self._kept if not path.exists()]
+        if not gone and (self.last_path.parent.exists() or not self._has_saved):
+            return
+        print(
+            f"the run's folder '{self.folder}' was deleted while the run is under way: it is made again from here; its "
+            "transcripts and earlier checkpoints are lost",
+            file=sys.stderr,
+        )
+        for path in gone:
+            write_atomic(path, self._kept[path])
+        self._has_saved = False
+
     def _save_last(self, trainer: Trainer, module: Mem1Module) -> None:
+        self._look_after_folder(trainer)
         trainer.save_checkpoint(self.last_path)
+        self._has_saved = True
         if trainer.is_global_zero:
             kept = self.last_path.with_name(f"rl_step_{module.rl_step:06d}.ckpt")
             keep(self.last_path, kept, "rl_step_*.ckpt", self.num_kept)

@@ -58,13 +58,20 @@ def ended_by_sigterm() -> Iterator[None]:
         yield
         return
 
+    received = threading.Event()
+
     def leave(signum: int, _: Any) -> None:
         if signal.getsignal(signal.SIGTERM) is leave:  # else Lightning has put a handler of its own around this one
+            received.set()
             print("ended by SIGTERM outside of the training", file=sys.stderr)
             raise SIGTERMException
 
     before = signal.signal(signal.SIGTERM, leave)
     try:
         yield
+    except Exception as error:
+        if received.is_set():  # a parser has made an error of it
+            raise SIGTERMException from error
+        raise
     finally:
         signal.signal(signal.SIGTERM, before)

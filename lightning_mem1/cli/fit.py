@@ -126,7 +126,11 @@ def _say_where(trainer: Trainer, checkpoints: Sequence[Any]) -> None:
     for checkpoint in checkpoints:
         print(f"adapter {checkpoint.adapter_path}, checkpoint {checkpoint.last_path}")
     for logger in mlflow_runs(trainer):  # none with fast_dev_run, where Lightning puts another kind in their places
-        print(f"curves and transcripts: mlflow ui --backend-store-uri {redacted(str(tracking_uri(logger)))}")
+        if not getattr(logger, "is_open", lambda: True)():
+            print("curves: not in MLflow yet; --ckpt_path last sends them, with a larger data.num_rl_steps or the same")
+        else:
+            uri = redacted(str(tracking_uri(logger)))
+            print(f"curves and transcripts: mlflow ui --backend-store-uri {uri}")
 
 
 def _run_of(path: str) -> str | None:

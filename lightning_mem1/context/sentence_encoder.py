@@ -23,7 +23,9 @@ class Encoder:
             raise ImportError(
                 'dense embeddings need sentence-transformers: pip install "lightning-mem1[dense]"'
             ) from error
-        self._model = SentenceTransformer(model, device="cpu", model_kwargs={"use_safetensors": True})
+        self._model = SentenceTransformer(
+            model, device="cpu", model_kwargs={"use_safetensors": True}, trust_remote_code=False
+        )
 
     def __call__(self, texts: Sequence[str]) -> Any:
         """Return a float32 array of shape (texts, dimensions)."""

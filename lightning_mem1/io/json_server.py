@@ -1,7 +1,8 @@
 """A small JSON server: bounded bodies, one-line errors, nothing logged.
 
-A request has to come, and its reply to be taken, in time: a client that drips is left. A client that leaves is no
-error. It has no encryption: it is meant for this machine, or for a network that is trusted.
+A request has to come, and its reply to be taken, in time: a client that drips is dropped, and one that leaves is no
+error.
+It has no encryption: it is meant for this machine, or for a network that is trusted.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""What must not be logged, taken out: secrets by their names, by their shapes, and by their values wherever they stand.
+"""What must not be logged, taken out: secrets by their names, by their shapes, and by their values.
 
-Values are known from the environment and from settings (see `remember`). They are looked for as they are and as
+Values are known from the environment and from settings (see `remember`). They are looked for as they are, and as
 messages write them: quoted, escaped, in an address, on one line. The longest ones go first, so that a secret which
 begins another one does not leave the rest of it.
 """

@@ -83,11 +83,12 @@ def _load_base(folder: str, dtype: str, quantization: str) -> Any:
     from transformers import AutoConfig, AutoModelForCausalLM
 
     try:
-        config = AutoConfig.from_pretrained(folder)
+        config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
         given: dict[str, Any] = {
             "config": config,
             "dtype": getattr(torch, dtype),
             "use_safetensors": True,
+            "trust_remote_code": False,  # left out, it would be asked for
             "quantization_config": quantization_config(quantization, dtype),
         }
         try:
@@ -116,7 +117,7 @@ def load_tokenizer(folder: str) -> Any:
     try:
         # AutoTokenizer goes by the model's type and would put Qwen2's own normaliser over a tokenizer made here
         kind = PreTrainedTokenizerFast if is_plain_tokenizer(folder) else AutoTokenizer
-        return kind.from_pretrained(folder)
+        return kind.from_pretrained(folder, trust_remote_code=False)
     except Exception as error:
         raise ValueError(_explain(folder, error)) from error
 
@@ -199,6 +200,11 @@ def is_plain_tokenizer(folder: str) -> bool:
 
 def _explain(folder: str, error: Exception) -> str:
     reason = " ".join(str(error).split())[:200]
+    if "trust_remote_code" in str(error):
+        return (
+            f"policy '{folder}' needs code of its own: expected an architecture that transformers knows, got one whose "
+            "code is in its folder, which is never run; use another model"
+        )
     if Path(folder).exists():
         return (
             f"cannot load policy from '{folder}': expected a complete config, tokenizer and safetensors, got: {reason}"

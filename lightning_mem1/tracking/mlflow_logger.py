@@ -19,6 +19,7 @@ from lightning.pytorch.loggers.logger import rank_zero_experiment
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 from lightning_mem1.io.redaction import reason, redacted
+from lightning_mem1.io.uninterrupted import uninterrupted
 from lightning_mem1.tracking.store import StoreUnavailable, prepare
 
 MAX_METRICS_PER_CALL = 1000  # of MLflow
@@ -119,15 +120,17 @@ class ResumableMLflowLogger(MLFlowLogger):
                 print(f"MLflow has no run {self._run_id} (any more): the curves go on in a new one", file=sys.stderr)
                 self._run_id = None
             if self._run_id:
-                self._go_on(self._run_id)
+                with uninterrupted():
+                    self._mlflow_client.update_run(self._run_id, status="RUNNING")
+                    self._initialized = True
             else:
                 self._experiment_id = self._found_experiment()
                 tags = resolve_tags({"mlflow.runName": str(self._run_name)})
-                run = self._mlflow_client.create_run(experiment_id=self._experiment_id, tags=tags)
-                self._run_id = run.info.run_id
+                with uninterrupted():  # or nobody would end a run that is made
+                    run = self._mlflow_client.create_run(experiment_id=self._experiment_id, tags=tags)
+                    self._run_id, self._initialized = run.info.run_id, True
         except MlflowException as error:  # one is a ValueError too, in some versions
             raise StoreUnavailable(reason(error)) from error
-        self._initialized = True
 
     def _found_experiment(self) -> str:
         """The id of the experiment, made where there is none; another process may make it at the same time.
@@ -224,7 +227,8 @@ class ResumableMLflowLogger(MLFlowLogger):
             self._next_try = 0.0
             self.send()
         try:
-            super().finalize(status)
+            with uninterrupted():
+                super().finalize(status)
         except Exception as error:  # every store raises its own kinds
             self.complain("the end of the run", error)
 
@@ -256,9 +260,6 @@ class ResumableMLflowLogger(MLFlowLogger):
             raise
         self._params, self._experiment_id = dict(run.data.params), run.info.experiment_id
         return run.info.lifecycle_stage == "active"
-
-    def _go_on(self, run_id: str) -> None:
-        self._mlflow_client.update_run(run_id, status="RUNNING")
 
 
 class _Closed:

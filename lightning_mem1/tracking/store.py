@@ -196,7 +196,7 @@ def _look_at(uri: str, look_s: float) -> None:
     except StatusError:
         return
     except TROUBLES as error:
-        raise StoreUnavailable(f"no answer from {redacted(place)} within {look_s:.0f} s: {one_line(error)}") from error
+        raise StoreUnavailable(f"no answer from {redacted(place)} within {look_s:.0f} s: {one_line(error)}") from None
 
 
 def _connect(host: str, port: int | None) -> None:
@@ -206,4 +206,4 @@ def _connect(host: str, port: int | None) -> None:
     try:
         socket.create_connection((host, port), LOOK_S).close()
     except OSError as error:
-        raise StoreUnavailable(f"no connection to {host}:{port}: {one_line(error)}") from error
+        raise StoreUnavailable(f"no connection to {host}:{port}: {one_line(error)}") from None

@@ -111,7 +111,8 @@ def memory_line(settings: Mapping[str, Any], on_cpu: bool, num_shards: int = 1) 
     from lightning_mem1.policy.loading import resolve
 
     try:
-        found = estimate(Shape.of(AutoConfig.from_pretrained(resolve(settings["policy"]))), settings, num_shards)
+        config = AutoConfig.from_pretrained(resolve(settings["policy"]), trust_remote_code=False)
+        found = estimate(Shape.of(config), settings, num_shards)
     except Exception:  # whatever is wrong with the policy or a setting is said by those who need it
         return None
     available_gib = _available_bytes(on_cpu) / GIB

@@ -11,7 +11,7 @@ from typing import Any
 from lightning_mem1.engine.protocol.client import MAX_SEED, Decode, is_ids, short
 from lightning_mem1.types import Completion, GenerationRequest
 
-# one plain turn at a time, sampled by temperature and top_p alone: what each of these may be; the last has no effect
+# one plain turn at a time, sampled by temperature and top_p alone: what each of these may be, for no effect
 NEUTRAL: Mapping[str, tuple[Any, ...]] = {
     "n": (None, 1),
     "best_of": (None, 1),
