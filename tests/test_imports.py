@@ -2,6 +2,7 @@
 
 import ast
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -90,3 +91,27 @@ assert surroundings() == before, surroundings() ^ before
     command = [sys.executable, "-W", "ignore", "-c", script]
     done = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+
+
+def test_no_function_is_longer_than_forty_lines_and_none_takes_more_than_twenty_arguments():
+    long = []
+    for module, path in MODULES.items():
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+                body = node.body[1:] if ast.get_docstring(node) else node.body
+                lines = node.end_lineno - body[0].lineno + 1 if body else 0
+                given = [each.arg for each in (*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs)]
+                if lines > 40 or len([name for name in given if name not in ("self", "cls")]) > 20:
+                    long.append(f"{module}.{node.name}: {lines} lines, {len(given)} arguments")
+    assert long == []
+
+
+def test_what_is_private_to_lightning_is_touched_in_one_file():
+    owners = r"(?:trainer|logger|strategy|loop|connector|fit_loop|epoch_loop|_logger_connector|_signal_connector)"
+    private = re.compile(rf"\b{owners}\._[a-z]\w*|self\._(?:mlflow_client|run_id|tracking_uri|experiment_id)\b")
+    found = {
+        module
+        for module, path in MODULES.items()
+        if private.search("\n".join(line.split("#")[0] for line in path.read_text().splitlines()))
+    }
+    assert found == {"lightning_mem1.training.lightning_internals"}

@@ -14,13 +14,13 @@ from argparse import Namespace
 from collections.abc import Mapping
 from typing import Any
 
-from lightning.pytorch.loggers import MLFlowLogger
 from lightning.pytorch.loggers.logger import rank_zero_experiment
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 from lightning_mem1.io.redaction import reason, redacted
 from lightning_mem1.io.uninterrupted import uninterrupted
 from lightning_mem1.tracking.store import StoreUnavailable, prepare
+from lightning_mem1.training.lightning_internals import PlainMLFlowLogger
 
 MAX_METRICS_PER_CALL = 1000  # of MLflow
 MAX_PARAM_LENGTH = 250  # of Lightning's logger
@@ -36,7 +36,7 @@ class DeletedExperiment(ValueError):
 Point = tuple[str, float, int, int]  # key, value, milliseconds since 1970, step
 
 
-class ResumableMLflowLogger(MLFlowLogger):
+class ResumableMLflowLogger(PlainMLFlowLogger):
     """MLflow's run of a training, which may be resumed.
 
     The run is made with the first call that needs it. Metrics go to MLflow at once until `holds` is set. A setting that
@@ -56,7 +56,7 @@ class ResumableMLflowLogger(MLFlowLogger):
 
     def __init__(self, experiment_name: str, run_name: str, tracking_uri: str, run_id: str | None = None) -> None:
         super().__init__(experiment_name=experiment_name, run_name=run_name, tracking_uri=UNOPENED)
-        self._tracking_uri = tracking_uri
+        self.store_uri = tracking_uri
         self.holds = False
         self.outbox: list[Point] = []
         self._newest: dict[str, int] = {}  # step of each key's last point
@@ -65,7 +65,7 @@ class ResumableMLflowLogger(MLFlowLogger):
         self._waiting: dict[str, str] = {}  # parameters that the store did not take yet
         self._problem: Exception | None = None
         self._next_try = 0.0
-        self._run_id = run_id
+        self.current_run = run_id
         if run_id:
             self._take_up()
 
@@ -73,7 +73,7 @@ class ResumableMLflowLogger(MLFlowLogger):
     @rank_zero_experiment
     def experiment(self) -> Any:  # type: ignore[override]
         """MLflow's client; one whose calls all raise `StoreUnavailable` while the store cannot be used."""
-        return self._mlflow_client if self.is_open() else _Closed(self._problem)
+        return self.client if self.is_open() else _Closed(self._problem)
 
     @rank_zero_only
     def _take_up(self) -> None:
@@ -85,7 +85,7 @@ class ResumableMLflowLogger(MLFlowLogger):
         Raises:
             DeletedExperiment: only the user can say what should become of it.
         """
-        if self._initialized:
+        if self.has_begun:
             return True
         if time.monotonic() < self._next_try:
             return False
@@ -113,22 +113,24 @@ class ResumableMLflowLogger(MLFlowLogger):
 
         patient = self._problem is None
         try:
-            prepare(self._tracking_uri, lambda line: print(redacted(line), file=sys.stderr), patient)
-            mlflow.set_tracking_uri(self._tracking_uri)
-            self._mlflow_client = MlflowClient(self._tracking_uri)
-            if self._run_id and not self._is_active(self._run_id):
-                print(f"MLflow has no run {self._run_id} (any more): the curves go on in a new one", file=sys.stderr)
-                self._run_id = None
-            if self._run_id:
+            prepare(self.store_uri, lambda line: print(redacted(line), file=sys.stderr), patient)
+            mlflow.set_tracking_uri(self.store_uri)
+            self.client = MlflowClient(self.store_uri)
+            if self.current_run and not self._is_active(self.current_run):
+                print(
+                    f"MLflow has no run {self.current_run} (any more): the curves go on in a new one", file=sys.stderr
+                )
+                self.current_run = None
+            if self.current_run:
                 with uninterrupted():
-                    self._mlflow_client.update_run(self._run_id, status="RUNNING")
-                    self._initialized = True
+                    self.client.update_run(self.current_run, status="RUNNING")
+                    self.has_begun = True
             else:
-                self._experiment_id = self._found_experiment()
-                tags = resolve_tags({"mlflow.runName": str(self._run_name)})
+                self.current_experiment = self._found_experiment()
+                tags = resolve_tags({"mlflow.runName": str(self.run_title)})
                 with uninterrupted():  # or nobody would end a run that is made
-                    run = self._mlflow_client.create_run(experiment_id=self._experiment_id, tags=tags)
-                    self._run_id, self._initialized = run.info.run_id, True
+                    run = self.client.create_run(experiment_id=self.current_experiment, tags=tags)
+                    self.current_run, self.has_begun = run.info.run_id, True
         except MlflowException as error:  # one is a ValueError too, in some versions
             raise StoreUnavailable(reason(error)) from error
 
@@ -141,18 +143,18 @@ class ResumableMLflowLogger(MLFlowLogger):
         from mlflow.exceptions import MlflowException
 
         for left in reversed(range(TRIES)):
-            found = self._mlflow_client.get_experiment_by_name(self._experiment_name)
+            found = self.client.get_experiment_by_name(self.experiment_title)
             if found is not None and found.lifecycle_stage == "deleted":
                 raise DeletedExperiment(
-                    f"experiment was deleted in MLflow's store: expected an active one, got '{self._experiment_name}' "
-                    f"(id {found.experiment_id}) deleted at {redacted(self._tracking_uri)}; bring it back with "
-                    f"MLFLOW_TRACKING_URI={redacted(self._tracking_uri)} mlflow experiments restore --experiment-id "
+                    f"experiment was deleted in MLflow's store: expected an active one, got '{self.experiment_title}' "
+                    f"(id {found.experiment_id}) deleted at {redacted(self.store_uri)}; bring it back with "
+                    f"MLFLOW_TRACKING_URI={redacted(self.store_uri)} mlflow experiments restore --experiment-id "
                     f"{found.experiment_id}, or set --experiment to another name"
                 )
             if found is not None:
                 return str(found.experiment_id)
             try:
-                return str(self._mlflow_client.create_experiment(self._experiment_name))
+                return str(self.client.create_experiment(self.experiment_title))
             except MlflowException:
                 if not left:
                     raise
@@ -234,11 +236,11 @@ class ResumableMLflowLogger(MLFlowLogger):
 
     def state(self) -> dict[str, Any]:
         """What a checkpoint keeps: the run and what waits."""
-        return {"run_id": self._run_id, "outbox": [list(point) for point in self.outbox]}
+        return {"run_id": self.current_run, "outbox": [list(point) for point in self.outbox]}
 
     def restore(self, state: Mapping[str, Any]) -> None:
         """Take up what waited, if it is this run's."""
-        if state["run_id"] in (self._run_id, None):
+        if state["run_id"] in (self.current_run, None):
             self.outbox = [(str(key), float(value), int(ms), int(step)) for key, value, ms, step in state["outbox"]]
             self._newest = {key: step for key, _, _, step in self.outbox}
 
@@ -253,12 +255,12 @@ class ResumableMLflowLogger(MLFlowLogger):
         from mlflow.exceptions import MlflowException
 
         try:
-            run = self._mlflow_client.get_run(run_id)
+            run = self.client.get_run(run_id)
         except MlflowException as error:
             if error.error_code == "RESOURCE_DOES_NOT_EXIST":
                 return False
             raise
-        self._params, self._experiment_id = dict(run.data.params), run.info.experiment_id
+        self._params, self.current_experiment = dict(run.data.params), run.info.experiment_id
         return run.info.lifecycle_stage == "active"
 
 

@@ -97,16 +97,60 @@ def tracking_uri(logger: Logger) -> str | None:
     return uri if uri is None else str(uri)
 
 
-def mlflow_client(logger: MLFlowLogger) -> Any:
-    """The logger's MLflow client, before there is a run (`logger.experiment` would make one)."""
-    return logger._mlflow_client
+class PlainMLFlowLogger(MLFlowLogger):
+    """Lightning's logger for MLflow; what a subclass has to read and set is here by public names."""
 
+    @property
+    def store_uri(self) -> str:
+        """Address of the store."""
+        return str(self._tracking_uri)
 
-def run_id_so_far(logger: MLFlowLogger) -> str | None:
-    """The logger's run; None as long as it has none (`logger.run_id` would make one)."""
-    return logger._run_id
+    @store_uri.setter
+    def store_uri(self, uri: str) -> None:
+        self._tracking_uri = uri
 
+    @property
+    def client(self) -> Any:
+        """MLflow's client, before there is a run (`experiment` would make one)."""
+        return self._mlflow_client
 
-def take_run(logger: MLFlowLogger, run_id: str) -> None:
-    """Have the logger write to a run that exists."""
-    logger._run_id = run_id
+    @client.setter
+    def client(self, client: Any) -> None:
+        self._mlflow_client = client
+
+    @property
+    def current_run(self) -> str | None:
+        """The run; None as long as there is none (`run_id` would make one)."""
+        return self._run_id
+
+    @current_run.setter
+    def current_run(self, run_id: str | None) -> None:
+        self._run_id = run_id
+
+    @property
+    def current_experiment(self) -> str | None:
+        """The id of the experiment; None as long as it is not known."""
+        return self._experiment_id
+
+    @current_experiment.setter
+    def current_experiment(self, experiment_id: str | None) -> None:
+        self._experiment_id = experiment_id
+
+    @property
+    def experiment_title(self) -> str:
+        """Name of the experiment."""
+        return str(self._experiment_name)
+
+    @property
+    def run_title(self) -> str:
+        """Name of the run."""
+        return str(self._run_name)
+
+    @property
+    def has_begun(self) -> bool:
+        """Whether there is a run to write to."""
+        return self._initialized
+
+    @has_begun.setter
+    def has_begun(self, begun: bool) -> None:
+        self._initialized = begun

@@ -54,12 +54,36 @@ def episode(
     Raises:
         ValueError: there is not one advantage for each action token.
     """
-    turns, lengths, decode = trajectory.turns, [len(turn.action_ids) for turn in trajectory.turns], view.decode
-    if advantages is not None and len(advantages) != sum(lengths):
+    decode, num_ids = view.decode, sum(len(turn.action_ids) for turn in trajectory.turns)
+    if advantages is not None and len(advantages) != num_ids:
         raise ValueError(
-            f"advantages must align with trajectory '{trajectory.task.id}': expected {sum(lengths)} tokens, got "
+            f"advantages must align with trajectory '{trajectory.task.id}': expected {num_ids} tokens, got "
             f"{len(advantages)}"
         )
+    shown = _turns(trajectory, view, advantages)
+    return {
+        "row": printable(row),
+        "task": printable(trajectory.task.id),
+        "memory": view.contexts.memory.name,
+        "objectives": len(trajectory.task.objectives),
+        "prompt": shortened(decode(trajectory.prompt_ids)),
+        "reward": finite(trajectory.reward),
+        "success": finite(trajectory.success),
+        "stop": str(trajectory.stop_reason),
+        "error": shortened(trajectory.error),
+        "invalid": sum(not turn.valid for turn in trajectory.acts),
+        "group": trajectory.group,
+        "seed": str(trajectory.seed),  # 63 bits are more than a browser's numbers hold
+        "seconds": finite(trajectory.seconds),
+        "turns": shown,
+        "acts": len(trajectory.acts),
+        "turns_left_out": len(trajectory.turns) - len(shown),
+    }
+
+
+def _turns(trajectory: Trajectory, view: View, advantages: Sequence[float] | None) -> list[dict[str, Any]]:
+    """The first `MAX_TURNS` turns, see `episode`."""
+    turns, lengths, decode = trajectory.turns, [len(turn.action_ids) for turn in trajectory.turns], view.decode
     seen, everything = parts(trajectory, view.contexts), parts(trajectory, "full")
     spans = state_spans(replace(trajectory, turns=turns[:MAX_TURNS]), decode, view.tags.internal_state)
     states = [decode(turn.action_ids[a:b]).strip() for turn, (a, b) in zip(turns, spans, strict=False)]
@@ -81,24 +105,7 @@ def episode(
             }
         )
         before = states[number] if number in carried else before
-    return {
-        "row": printable(row),
-        "task": printable(trajectory.task.id),
-        "memory": view.contexts.memory.name,
-        "objectives": len(trajectory.task.objectives),
-        "prompt": shortened(decode(trajectory.prompt_ids)),
-        "reward": finite(trajectory.reward),
-        "success": finite(trajectory.success),
-        "stop": str(trajectory.stop_reason),
-        "error": shortened(trajectory.error),
-        "invalid": sum(not turn.valid for turn in trajectory.acts),
-        "group": trajectory.group,
-        "seed": str(trajectory.seed),  # 63 bits are more than a browser's numbers hold
-        "seconds": finite(trajectory.seconds),
-        "turns": shown,
-        "acts": len(trajectory.acts),
-        "turns_left_out": len(turns) - len(shown),
-    }
+    return shown
 
 
 def parts(trajectory: Trajectory, memory: MemorySetting | Contexts) -> list[list[list[Any]]]:
