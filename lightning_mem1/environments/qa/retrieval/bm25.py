@@ -17,6 +17,7 @@ import numpy as np
 
 from lightning_mem1.environments.qa.retrieval.index_folder import Lines, check_note, write_note
 from lightning_mem1.environments.qa.retrieval.passage import Passage
+from lightning_mem1.environments.qa.retrieval.words import words
 from lightning_mem1.io.atomic_files import atomic_folder
 
 MAX_QUERY_CHARS = 2000
@@ -73,12 +74,10 @@ class BM25:
         return [self._search(query, top_k) for query in queries]
 
     def _search(self, query: str, top_k: int) -> list[Passage]:
-        words = [
-            word for word in dict.fromkeys(_tokens([query[:MAX_QUERY_CHARS]])[0]) if word in self._index.vocab_dict
-        ]
-        if not words:
+        known = [word for word in dict.fromkeys(words(query[:MAX_QUERY_CHARS])) if word in self._index.vocab_dict]
+        if not known:
             return []
-        scores = self._index.get_scores(words)
+        scores = self._index.get_scores(known)
         hits = np.flatnonzero(scores > 0)  # few: choosing among all, zeros included, takes most of the time
         if len(hits) > top_k:
             hits = hits[np.argpartition(scores[hits], -top_k)[-top_k:]]
@@ -91,7 +90,7 @@ def code_version() -> str:
     """What the code makes of a few texts, as eight hex digits: another version may split and weigh words otherwise."""
     index = _build(PROBE, title_weight=2)
     weights = [np.round(index.get_scores([word]), 2).tolist() for word in sorted(index.vocab_dict) if word]
-    seen = [_tokens([passage.contents for passage in PROBE]), sorted(index.vocab_dict), weights]
+    seen = [[words(passage.contents) for passage in PROBE], sorted(index.vocab_dict), weights]
     return hashlib.blake2b(json.dumps(seen).encode(), digest_size=4).hexdigest()
 
 
@@ -110,17 +109,24 @@ def _bm25s() -> Any:
 
 
 def _build(passages: Sequence[Passage], title_weight: int) -> Any:
-    texts = [" ".join([p.title] * title_weight + [p.text]) for p in passages]
-    if not any(map(str.strip, texts)):
-        raise ValueError(f"nothing to index: expected passages with words, got {len(texts)} without")
+    numbers, found = _Numbers(), []
+    for passage in passages:
+        counted = words(passage.title, single=True) * title_weight + words(passage.text, single=True)
+        found.append(list(map(numbers.__getitem__, counted)))
+    if not numbers:
+        raise ValueError(f"nothing to index: expected passages with words, got {len(found)} without")
     bm25s = _bm25s()
     index = bm25s.BM25()
-    index.index(bm25s.tokenize(texts, stopwords="en", show_progress=False), show_progress=False)
+    index.index(bm25s.tokenization.Tokenized(ids=found, vocab=dict(numbers)), show_progress=False)
     return index
 
 
-def _tokens(texts: list[str]) -> list[list[str]]:
-    return list(_bm25s().tokenize(texts, stopwords="en", show_progress=False, return_ids=False))
+class _Numbers(dict[str, int]):
+    """Word -> number in the order of first sight."""
+
+    def __missing__(self, word: str) -> int:
+        self[word] = number = len(self)
+        return number
 
 
 def scored(passage: Passage, score: float) -> Passage:
