@@ -19,6 +19,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from lightning_mem1.policy.recurrent_rows import RowPlan, segment_rows
+
 NAME = "lightning_mem1"
 SIXTEEN_BITS = (torch.bfloat16, torch.float16)
 TILE = 128  # FlexAttention's tile of queries and keys
@@ -64,7 +66,7 @@ class Bucket:
 class TreeTable:
     """Which token of a packed row sees which, without ever writing it as a dense matrix.
 
-    What a kernel takes it as (`buckets`, `sequences`, `block_mask`) is made once for all layers, when it is asked for.
+    What a kernel takes it as (`buckets`, `sequences`, `state_rows`, `block_mask`) is made once for all layers, when it is asked for.
 
     Attributes:
         own: (T,) number of the block that each token belongs to.
@@ -104,6 +106,11 @@ class TreeTable:
         ends = [torch.tensor([0, *accumulate(lengths)], dtype=torch.int32) for lengths in (queries, keys)]
         index, ends_q, ends_k = (each.to(self.own.device) for each in (torch.cat(runs), *ends))
         return index, ends_q, ends_k, max(queries), max(keys)
+
+    @cached_property
+    def state_rows(self) -> RowPlan:
+        """For recurrent layers: the rows in which a packed row runs through them."""
+        return segment_rows(self.blocks, self.own.device)
 
     @cached_property
     def block_mask(self) -> Any:

@@ -20,6 +20,7 @@ from lightning_mem1.policy.attention import SIXTEEN_BITS, TREE_KERNELS, TreeTabl
 from lightning_mem1.policy.kernels import use_kernels
 from lightning_mem1.policy.loading import load_model, load_tokenizer, name_of_base, resolve
 from lightning_mem1.policy.logprobs import chunked_logprobs
+from lightning_mem1.policy.recurrent import adopt
 
 ADAPTER = "policy"
 
@@ -79,6 +80,7 @@ class Policy(nn.Module):
     ) -> None:
         super().__init__()
         check_choice("attention", tree_kernel, ("auto", *TREE_KERNELS), "model.attention")
+        adopt(model)
         self.causal_lm: Any = model
         self.tokenizer = tokenizer
         self.source = source
