@@ -22,6 +22,7 @@ from lightning_mem1.engine.local.static_decode import StaticDecode
 from lightning_mem1.engine.settings import EngineSettings, check_fits
 from lightning_mem1.policy.merged import Merged
 from lightning_mem1.policy.policy import Policy
+from lightning_mem1.policy.recurrent import recurrent_layers
 from lightning_mem1.policy.sharding import is_sharded
 from lightning_mem1.types import Completion, GenerationRequest
 
@@ -37,6 +38,7 @@ class _Running:
     ids: list[int]
     cached: int
     rng: random.Random
+    saves: int | None = None  # length at which recurrent layers save a state on the way
     logprobs: list[float] = field(default_factory=list)
 
     @property
@@ -54,6 +56,7 @@ class LocalEngine:
         self.pool = SlotPool(
             policy.config, self.settings.num_slots, self.settings.max_context_tokens, weight.dtype, weight.device
         )
+        self._recurrent = bool(recurrent_layers(policy.causal_lm))
         self._pieces: dict[int, str] = {}
         self._merged = Merged(policy.causal_lm) if self._merges() else None
         self._model: Any = None
@@ -78,6 +81,7 @@ class LocalEngine:
         self._passes_since_start = 0
         self._held: dict[int, tuple[int, list[int]]] = {}  # free slot -> (its last session, ids with keys)
         self._free = list(range(self.settings.num_slots))
+        self.pool.states.forget()
         if self._merged:
             self._merged.update()
         model: Any = self._merged.model if self._merged else self.policy.causal_lm
@@ -131,7 +135,7 @@ class LocalEngine:
     def _logits(self, starting: list[_Running]) -> Tensor:
         """Logits (turns, vocabulary) after the last token of the running turns, then of the starting ones."""
         decode = [Span(run.slot, run.cached, 1) for run in self._running]
-        prefill = [Span(run.slot, run.cached, len(run.ids) - run.cached) for run in starting]
+        prefill = [Span(run.slot, run.cached, len(run.ids) - run.cached, run.saves) for run in starting]
         if self._static is None or not decode:
             return self._packed([*self._running, *starting], StepPlan(self.pool, decode, prefill))
         logits = self._static.logits(decode, [run.ids[-1] for run in self._running])
@@ -210,23 +214,39 @@ class LocalEngine:
         ids = list(request.context_ids)
         own = [slot for slot in self._free if self._held.get(slot, (None,))[0] == request.session]
         slot = own[0] if own else min(self._free)  # low slots first: the pool is attended as a view from slot 0
-        cached = _common_prefix(self._held.get(slot, (None, []))[1], ids)
-        donor, shared = self._donor(ids)
+        held = self._held.get(slot, (None, []))[1]
+        cached = self._reach(slot, held, ids)
+        donor, shared, donated = self._donor(ids)
         known = max(cached, shared if shared >= cached + WORTH_SHARING else 0)
-        if any(_common_prefix(run.ids, ids) >= known + WORTH_SHARING for run in starting):
+        if any(self._reach(run.slot, run.ids, ids, running=True) >= known + WORTH_SHARING for run in starting):
             return None
         if known > cached:
             self.pool.copy(donor, slot, known)
+        saves = None
+        if self._recurrent:
+            source, whole = (donor, donated) if known > cached else (slot, held)
+            self.pool.states.begin(slot, source, known, len(whole))
+            stable = known if source != slot else _common_prefix(held, ids)
+            saves = self.pool.states.save_at(slot, ids, known, stable)
         self._free.remove(slot)
         self._held.pop(slot, None)
         cached = min(known, len(ids) - 1)  # the last token must run: it predicts the first new one
-        return _Running(request, slot, ids, cached, random.Random(request.seed))
+        return _Running(request, slot, ids, cached, random.Random(request.seed), saves)
 
-    def _donor(self, ids: list[int]) -> tuple[int, int]:
-        """The slot that holds the longest beginning of `ids`, and how many tokens of it."""
-        found = [(slot, _common_prefix(held, ids)) for slot, (_, held) in self._held.items()]
-        found += [(run.slot, min(run.cached, _common_prefix(run.ids, ids))) for run in self._running]
-        return max(found, key=lambda each: each[1], default=(0, 0))
+    def _reach(self, slot: int, held: list[int], ids: list[int], running: bool = False) -> int:
+        """How many tokens of a context can be taken from a slot that holds `held`."""
+        if self._recurrent:
+            return self.pool.states.reach(slot, held, ids, running)
+        return _common_prefix(held, ids)
+
+    def _donor(self, ids: list[int]) -> tuple[int, int, list[int]]:
+        """The slot that has the longest beginning of `ids`, how many tokens of it, and all the ids it holds."""
+        found = [(slot, self._reach(slot, held, ids), held) for slot, (_, held) in self._held.items()]
+        found += [
+            (run.slot, min(run.cached, self._reach(run.slot, run.ids, ids, running=True)), run.ids)
+            for run in self._running
+        ]
+        return max(found, key=lambda each: each[1], default=(0, 0, []))
 
 
 def _common_prefix(a: list[int], b: list[int]) -> int:

@@ -8,19 +8,24 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from lightning_mem1.engine.local.recurrent import PassStates, StatePool
+from lightning_mem1.policy.recurrent import Rows
+
 
 @dataclass(frozen=True)
 class Span:
-    """Tokens to run: positions start .. start + count of a slot."""
+    """Tokens to run: positions start .. start + count of a slot, whose state is saved at length `saves`."""
 
     slot: int
     start: int
     count: int
+    saves: int | None = None
 
 
 class SlotPool:
@@ -41,6 +46,7 @@ class SlotPool:
         shape = (layers, num_slots, heads, max_tokens, int(width))
         self.keys = torch.zeros(shape, dtype=dtype, device=device)
         self.values = torch.zeros(shape, dtype=dtype, device=device)
+        self.states = StatePool(num_slots, device)
 
     def store(self, layer: int, slots: Tensor, positions: Tensor, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
         """Write keys and values (1, heads, T, dim) of T tokens of a layer.
@@ -65,7 +71,7 @@ class SlotPool:
     @property
     def num_bytes(self) -> int:
         """Bytes that the pool holds, whatever the horizon."""
-        return 2 * self.keys.numel() * self.keys.element_size()
+        return 2 * self.keys.numel() * self.keys.element_size() + self.states.num_bytes
 
 
 def store(
@@ -112,7 +118,7 @@ class StepPlan:
         self, pool: SlotPool, decode: Sequence[Span], prefill: Sequence[Span], apart: bool | None = None
     ) -> None:
         self.pool = pool
-        self.num_decode = len(decode)
+        self.decode, self.num_decode = decode, len(decode)
         self.prefill = prefill
         device = pool.keys.device
         spans = [*decode, *prefill]
@@ -160,6 +166,14 @@ class StepPlan:
         self.prefill_reach = int((starts + counts).max())
         reach = torch.arange(self.prefill_reach, device=device)
         self.prefill_mask = (reach <= (starts + steps)[..., None])[:, None]
+
+    @cached_property
+    def _states(self) -> PassStates:
+        return PassStates(self.pool.states, self.decode, self.prefill)
+
+    def recur(self, layer: int, hidden: Tensor, rows: Rows) -> Tensor:
+        """Run this pass's tokens (1, T, width) through a recurrent layer, from and into the states of their slots."""
+        return self._states.recur(layer, hidden, rows)
 
     def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor, scaling: float | None) -> Tensor:
         """Store this pass's keys and values, attend, and return (1, T, heads, dim)."""

@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from lightning_mem1.engine.local.slots import SlotPool, Span, store
+from lightning_mem1.policy.recurrent import Rows
 
 SHORTEST = 256  # tokens; looking back less far saves little
 MOST = 6  # lengths: torch.compile gives up on a function that it had to compile more often than eight times
@@ -116,6 +117,10 @@ class _Step:
         """Store keys and values, attend, and return (1, slots, heads, dim)."""
         pool = self.pool
         return _attend(pool.keys, pool.values, layer, self.slots, self.positions, self.mask, query, key, value, scaling)
+
+    def recur(self, layer: int, hidden: Tensor, rows: Rows) -> Tensor:
+        """Run one token of every slot (1, slots, width) through a recurrent layer; idle slots keep their states."""
+        return self.pool.states.step(layer, hidden, rows, active=self.positions < self.pool.keys.shape[3] - 1)
 
 
 @torch.library.custom_op("lightning_mem1::attend", mutates_args=("keys", "values"))
