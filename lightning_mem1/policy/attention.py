@@ -66,7 +66,8 @@ class Bucket:
 class TreeTable:
     """Which token of a packed row sees which, without ever writing it as a dense matrix.
 
-    What a kernel takes it as (`buckets`, `sequences`, `state_rows`, `block_mask`) is made once for all layers, when it is asked for.
+    What a kernel takes it as (`buckets`, `sequences`, `state_rows`, `block_mask`) is made once for all layers, when it
+    is asked for.
 
     Attributes:
         own: (T,) number of the block that each token belongs to.

@@ -20,7 +20,7 @@ from lightning_mem1.policy.attention import SIXTEEN_BITS, TREE_KERNELS, TreeTabl
 from lightning_mem1.policy.kernels import use_kernels
 from lightning_mem1.policy.loading import load_model, load_tokenizer, name_of_base, resolve
 from lightning_mem1.policy.logprobs import chunked_logprobs
-from lightning_mem1.policy.recurrent import adopt
+from lightning_mem1.policy.recurrent import adopt, bypassed_linears
 
 ADAPTER = "policy"
 
@@ -225,7 +225,7 @@ class Policy(nn.Module):
         if self.model is self.causal_lm:
             raise ValueError(f"no adapter to put '{name}' beside: expected one, got full training; set model.lora")
         with self._same_trained():
-            self.model.add_adapter(name, _lora_config(lora))
+            self.model.add_adapter(name, _lora_config(lora, self.causal_lm))
         _leave_inputs(self.model)
         for own, parameter in self.named_parameters():
             if f".{name}." in own:
@@ -299,7 +299,7 @@ class Policy(nn.Module):
 def _with_adapter(model: nn.Module, lora: LoraSettings) -> nn.Module:
     from peft import get_peft_model
 
-    adapted = get_peft_model(model, _lora_config(lora), adapter_name=ADAPTER)
+    adapted = get_peft_model(model, _lora_config(lora, model), adapter_name=ADAPTER)
     _leave_inputs(adapted)
     return adapted
 
@@ -311,7 +311,7 @@ def _leave_inputs(model: nn.Module) -> None:
             module.cast_input_dtype_enabled = False  # type: ignore[assignment]
 
 
-def _lora_config(lora: LoraSettings) -> Any:
+def _lora_config(lora: LoraSettings, model: nn.Module) -> Any:
     from peft import LoraConfig
 
     return LoraConfig(
@@ -319,5 +319,6 @@ def _lora_config(lora: LoraSettings) -> Any:
         lora_alpha=lora.alpha,
         lora_dropout=lora.dropout,
         target_modules=lora.target_modules,
+        exclude_modules=bypassed_linears(model) or None,
         task_type="CAUSAL_LM",
     )

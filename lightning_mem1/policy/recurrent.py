@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from lightning_mem1.policy.recurrent_kernels import prepare, rows_from
+from lightning_mem1.policy.recurrent_kernels import NO_LIMIT, prepare, rows_from
 from lightning_mem1.policy.recurrent_rows import RowGroup, RowPlan
 
 CACHE_ARGUMENTS = ("cache_params", "past_key_values")
@@ -53,9 +53,7 @@ class LayerStates:
 
     record_past = False
 
-    def __init__(
-        self, conv: Mapping[int, Tensor] | None = None, recurrent: Mapping[int, Tensor] | None = None
-    ) -> None:
+    def __init__(self, conv: Mapping[int, Tensor] | None = None, recurrent: Mapping[int, Tensor] | None = None) -> None:
         self.conv_states = dict(conv or {})
         self.recurrent_states = dict(recurrent or {})
 
@@ -209,14 +207,16 @@ class RecurrentLayer(nn.Module):
     def forward(self, hidden_states: Tensor, *args: Any, **kwargs: Any) -> Any:
         """As the layer's own, along the segment table or the slots of the pass."""
         kwargs = {name: value for name, value in kwargs.items() if name not in HANDED}
+        tree, slots = self.tree, self.slots
+        self.tree = self.slots = None  # a copy of the layer would copy them too
 
         def rows(hidden: Tensor, states: LayerStates) -> Tensor:
             return self.in_states(hidden, states, **{**kwargs, "attention_mask": None})
 
-        if self.tree is not None:
-            return in_rows(hidden_states, self.tree.state_rows, rows, PromptStates())
-        if self.slots is not None:
-            return self.slots.recur(self.recurrent_number, hidden_states, rows)
+        if tree is not None:
+            return in_rows(hidden_states, tree.state_rows, rows, PromptStates())
+        if slots is not None:
+            return slots.recur(self.recurrent_number, hidden_states, rows)
         if not args and kwargs.get(self.cache_argument) is None:
             # without a cache, fused kernels would take weights past their adapters
             return self.in_states(hidden_states, LayerStates(), **kwargs)
@@ -224,26 +224,26 @@ class RecurrentLayer(nn.Module):
 
     def in_states(self, hidden: Tensor, states: LayerStates, **kwargs: Any) -> Tensor:
         """The layer's own forward on rows (n, S, width), from states and with its new states in the same object."""
-        with rows_from(states.get_recurrent_state(0)):
+        with rows_from(states.get_recurrent_state(0), getattr(self, "time_step_limit", NO_LIMIT)):
             out: Tensor = super().forward(hidden, **{**kwargs, self.cache_argument: states})  # type: ignore[misc]
         return out
 
     def __reduce_ex__(self, protocol: Any) -> Any:
         """Copies and pickles of a class that is made here."""
-        return _empty, (type(self).__mro__[2],), self.__dict__
+        return _empty, (type(self).__mro__[2],), {**self.__dict__, "tree": None, "slots": None}
 
 
 @cache
-def _adopted(layer: type) -> type:
+def _adopted(layer: Any) -> Any:
     """A class of transformers' layers with `RecurrentLayer` before it."""
-    arguments = inspect.signature(layer.forward).parameters  # type: ignore[attr-defined]
+    arguments = inspect.signature(layer.forward).parameters
     name = next(name for name in CACHE_ARGUMENTS if name in arguments)
     prepare(layer)
     values = {"cache_argument": name, "__module__": layer.__module__}
     return type(layer.__name__, (RecurrentLayer, layer), values)
 
 
-def _empty(layer: type) -> Any:
+def _empty(layer: Any) -> Any:
     kind = _adopted(layer)
     return kind.__new__(kind)
 
@@ -251,9 +251,10 @@ def _empty(layer: type) -> Any:
 def adopt(model: nn.Module) -> None:
     """Have a causal LM's recurrent layers run along segment tables and slots (safe to repeat)."""
     for parent in list(model.modules()):
-        found = [child for child in parent.children() if _has_interface(type(child))]
-        for child in found:
-            child.__class__ = _adopted(type(child))
+        kinds: list[tuple[nn.Module, Any]] = [(child, type(child)) for child in parent.children()]
+        found = [(child, kind) for child, kind in kinds if _has_interface(kind)]
+        for child, kind in found:
+            child.__class__ = _adopted(kind)
         if found:
             parent.register_forward_pre_hook(_hand_over, with_kwargs=True)
     for number, layer in enumerate(recurrent_layers(model)):
@@ -265,6 +266,14 @@ def _hand_over(parent: nn.Module, args: Any, kwargs: dict[str, Any]) -> None:
     for child in parent.children():
         if isinstance(child, RecurrentLayer):
             child.tree, child.slots = kwargs.get("tree"), kwargs.get("slots")
+
+
+def leave_uncompiled(model: nn.Module) -> None:
+    """Have torch.compile leave recurrent layers out: their numbers and slots make each another function to it."""
+    for layer in recurrent_layers(model):
+        kind: Any = type(layer)
+        if kind.forward is RecurrentLayer.forward:
+            kind.forward = torch.compiler.disable(RecurrentLayer.forward)
 
 
 def recurrent_layers(model: nn.Module) -> list[RecurrentLayer]:
@@ -281,7 +290,7 @@ def unknown_recurrent_layers(model: nn.Module) -> list[str]:
     found: dict[str, str] = {}
     tried: set[type] = set()
     for name, module in model.named_modules():
-        kind = type(module)
+        kind: Any = type(module)
         if kind in tried:
             continue
         tried.add(kind)
@@ -292,21 +301,58 @@ def unknown_recurrent_layers(model: nn.Module) -> list[str]:
     return list(found.values())
 
 
+def bypassed_linears(model: nn.Module) -> list[str]:
+    """Names of linear layers whose weights their recurrent layer reads itself: an adapter there would do nothing."""
+    names: list[str] = []
+    found: dict[type, set[str]] = {}
+    for name, module in model.named_modules():
+        if isinstance(module, RecurrentLayer):
+            if type(module) not in found:
+                found[type(module)] = _bypassed(module, model)
+            names += [f"{name}.{child}" for child in sorted(found[type(module)])]
+    return names
+
+
+@torch.no_grad()
+def _bypassed(layer: RecurrentLayer, model: Any) -> set[str]:
+    linear = {name: child for name, child in layer.named_modules() if isinstance(child, nn.Linear)}
+    called: set[str] = set()
+    hooks = [
+        child.register_forward_pre_hook(lambda module, args, name=name: called.add(name))
+        for name, child in linear.items()
+    ]
+    try:
+        layer.in_states(_tokens(3, layer, model), LayerStates())
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return linear.keys() - called
+
+
+def _tokens(count: int, layer: RecurrentLayer, model: Any) -> Tensor:
+    """(1, count, width) any hidden states."""
+    width = model.get_input_embeddings().weight.shape[1]
+    places = torch.arange(float(count * width), device=next(layer.parameters()).device)
+    return torch.sin(places).reshape(1, count, width).to(model.dtype)
+
+
 @cache
-def _has_interface(layer: type) -> bool:
+def _has_interface(layer: Any) -> bool:
     """Whether a layer takes its states from transformers' cache, and everything else from its input alone."""
     if issubclass(layer, RecurrentLayer):
         return False
-    arguments = dict(inspect.signature(layer.forward).parameters)  # type: ignore[attr-defined]
-    if not (_names(layer.forward) & INTERFACE and {"hidden_states", "attention_mask"} <= arguments.keys()):  # type: ignore[attr-defined]
+    arguments = dict(inspect.signature(layer.forward).parameters)
+    if not (_names(layer.forward) & INTERFACE and {"hidden_states", "attention_mask"} <= arguments.keys()):
         return False
-    needed = [name for name, each in arguments.items() if each.default is each.empty and each.kind < each.VAR_POSITIONAL]
+    needed = [
+        name for name, each in arguments.items() if each.default is each.empty and each.kind < each.VAR_POSITIONAL
+    ]
     hands_on = any(each.kind is each.VAR_KEYWORD for each in arguments.values())
     return needed == ["self", "hidden_states"] and hands_on and any(name in arguments for name in CACHE_ARGUMENTS)
 
 
 @cache
-def _keeps_state(kind: type) -> bool:
+def _keeps_state(kind: Any) -> bool:
     from transformers import PreTrainedModel
 
     if issubclass(kind, PreTrainedModel):
@@ -329,9 +375,7 @@ def _names(function: Any) -> set[str]:
 @torch.no_grad()
 def _continues(layer: RecurrentLayer, model: Any) -> bool:
     """Whether six tokens at once are the same as three, then three more, and as three, then one."""
-    weight = next(layer.parameters())
-    width = model.get_input_embeddings().weight.shape[1]
-    hidden = torch.sin(torch.arange(6.0 * width)).reshape(1, 6, width).to(weight.device, model.dtype)
+    hidden = _tokens(6, layer, model)
     states, more = LayerStates(), LayerStates()
     try:
         whole = layer.in_states(hidden, LayerStates())

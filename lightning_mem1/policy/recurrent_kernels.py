@@ -8,6 +8,8 @@ does nothing but inside `rows_from`, where:
   matrix product to 16 bits, chunk by chunk.
 - the selective scan (Mamba 1) starts from a state. transformers' layers drop it when they continue with more than one
   token, and the kernel takes none.
+- single steps of a Mamba 2 layer keep to the limits of its time step, as scans do. transformers' steps do not: a token
+  would have other log-probs when it is generated than when it is scored.
 - on a CPU chunks are short: less is padded, and less is lost. In chunks of 64, the gated delta rule of Qwen3-Next and
   Qwen3.5 takes differences of logarithms of decay so large that float32 leaves 2e-5 nats of error; 16 leave 7e-6.
 """
@@ -15,7 +17,7 @@ does nothing but inside `rows_from`, where:
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import wraps
@@ -26,19 +28,28 @@ import torch.nn.functional as F
 from torch import Tensor
 
 SCAN = "mamba_selective_scan"
+STEP = "mamba2_selective_state_update"
 CPU_CHUNKS = {"torch_chunk_gated_delta_rule": 16, "mamba2_chunk_scan": 32}  # tokens
-STEPS = ("mamba_selective_state_update", "mamba2_selective_state_update", "torch_recurrent_gated_delta_rule")
-_rows: ContextVar[tuple[Tensor | None] | None] = ContextVar("rows", default=None)
+OTHERS = (
+    "chunk_kimi_delta_attention",
+    "recurrent_kimi_delta_attention",
+    "mamba_selective_state_update",
+    "torch_recurrent_gated_delta_rule",
+)
+NO_LIMIT = (0.0, float("inf"))
+Limits = tuple[float, float]
+_rows: ContextVar[tuple[Tensor | None, Limits] | None] = ContextVar("rows", default=None)
 
 
 @contextmanager
-def rows_from(state: Tensor | None) -> Iterator[None]:
+def rows_from(state: Tensor | None, limits: Sequence[float] = NO_LIMIT) -> Iterator[None]:
     """Around a layer's forward in rows, in this thread.
 
     Args:
         state: Where selective scans start (rows, channels, width); None for zero.
+        limits: Shortest and longest time step of a Mamba 2 layer.
     """
-    token = _rows.set((state,))
+    token = _rows.set((state, (float(limits[0]), float(limits[1]))))
     try:
         yield
     finally:
@@ -48,7 +59,7 @@ def rows_from(state: Tensor | None) -> Iterator[None]:
 def prepare(layer: type) -> None:
     """Wrap the recurrences that a class of layers calls (safe to repeat)."""
     modeling = sys.modules[layer.__module__]
-    for name in (SCAN, *CPU_CHUNKS, *STEPS):
+    for name in (SCAN, STEP, *CPU_CHUNKS, *OTHERS):
         function = getattr(modeling, name, None)
         if function is not None and not hasattr(function, "as_it_was"):
             setattr(modeling, name, _wrapped(function, name))
@@ -57,18 +68,38 @@ def prepare(layer: type) -> None:
 def _wrapped(function: Callable[..., Any], name: str) -> Callable[..., Any]:
     @wraps(function)
     def wrapper(first: Tensor, *args: Any, **kwargs: Any) -> Any:
-        start = _rows.get()
-        if start is None:
+        now = _rows.get()
+        if now is None:
             return function(first, *args, **kwargs)
+        state, limits = now
         if name in CPU_CHUNKS and first.device.type == "cpu":
             kwargs["chunk_size"] = min(CPU_CHUNKS[name], kwargs.get("chunk_size", CPU_CHUNKS[name]))
         with torch.autocast(first.device.type, enabled=False):
-            if name == SCAN and start[0] is not None:
-                return _scan_from(start[0], function, first, *args, **kwargs)
+            if name == SCAN and state is not None:
+                return _scan_from(state, function, first, *args, **kwargs)
+            if name == STEP and limits != NO_LIMIT:
+                return _limited_step(limits, function, first, *args, **kwargs)
             return function(first, *args, **kwargs)
 
     wrapper.as_it_was = function  # type: ignore[attr-defined]
     return wrapper
+
+
+def _limited_step(
+    limits: Limits,
+    step: Callable[..., Any],
+    state: Tensor,
+    hidden_states: Tensor,
+    dt: Tensor,
+    *args: Any,
+    dt_bias: Tensor | None = None,
+    dt_softplus: bool = False,
+    **kwargs: Any,
+) -> Any:
+    """A step whose time is kept within limits; dt (rows, heads, width)."""
+    time = dt if dt_bias is None else dt + dt_bias.to(dt.dtype)
+    time = F.softplus(time) if dt_softplus else time
+    return step(state, hidden_states, time.clamp(*limits), *args, **kwargs)
 
 
 def _scan_from(

@@ -69,7 +69,9 @@ class RowPlan:
 def row_plan(groups: Sequence[RowGroup], device: torch.device | str) -> RowPlan:
     """The plan of groups that hold every token once."""
     flat = [group.index.flatten() for group in groups]
-    order = torch.cat([each if group.places is None else each[group.places] for group, each in zip(groups, flat)])
+    order = torch.cat(
+        [each if group.places is None else each[group.places] for group, each in zip(groups, flat, strict=True)]
+    )
     restore = torch.empty_like(order).scatter_(0, order, torch.arange(len(order)))
     return RowPlan([group.to(device) for group in groups], restore.to(device))
 
@@ -141,4 +143,3 @@ def _padded(rows: Sequence[Run], reads: Tensor) -> RowGroup:
         return RowGroup(index, reads)
     valid = steps < torch.tensor(lengths)[:, None]
     return RowGroup(index, reads, places=valid.flatten().nonzero()[:, 0])
-

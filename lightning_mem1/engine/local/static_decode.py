@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from lightning_mem1.engine.local.slots import SlotPool, Span, store
-from lightning_mem1.policy.recurrent import Rows
+from lightning_mem1.policy.recurrent import Rows, leave_uncompiled
 
 SHORTEST = 256  # tokens; looking back less far saves little
 MOST = 6  # lengths: torch.compile gives up on a function that it had to compile more often than eight times
@@ -38,6 +38,7 @@ class StaticDecode:
         captures = pool.keys.is_cuda
         forward: Forward = _forward
         if backend != "cudagraphs" or not captures:
+            leave_uncompiled(model)
             forward = torch.compile(_forward, backend=backend, dynamic=False)
         self._forward = _Captured(forward) if captures else forward
 
