@@ -24,6 +24,7 @@ from lightning_mem1.policy.inspection import inspect_layers
 from lightning_mem1.policy.kernels import use_kernels
 from lightning_mem1.policy.loading import check_vocabulary, load_model, load_tokenizer, name_of_base, resolve
 from lightning_mem1.policy.logprobs import chunked_logprobs
+from lightning_mem1.policy.recurrent import adopt, bypassed_linears
 from lightning_mem1.policy.rotary import LengthRule, adopt_rotary
 from lightning_mem1.policy.rows import Rows, rows_of
 from lightning_mem1.policy.scores import EVERYTHING
@@ -94,6 +95,7 @@ class Policy(nn.Module):
     ) -> None:
         super().__init__()
         check_choice("attention", tree_kernel, ("auto", *TREE_KERNELS), "model.compute.attention")
+        adopt(model)
         self.causal_lm: Any = model
         self.tokenizer = tokenizer
         self.source = source
@@ -446,7 +448,7 @@ def _lora_config(lora: LoraSettings, model: nn.Module) -> Any:
         lora_alpha=lora.alpha,
         lora_dropout=lora.dropout,
         target_modules=lora.target_modules,
-        exclude_modules=_not_adaptable(model) or None,
+        exclude_modules=[*_not_adaptable(model), *bypassed_linears(model)] or None,
         task_type="CAUSAL_LM",
     )
 

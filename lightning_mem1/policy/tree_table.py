@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from lightning_mem1.policy.recurrent_rows import RowPlan, segment_rows
 from lightning_mem1.policy.scores import EVERYTHING, PositionRule
 
 TILE = 128  # FlexAttention's tile of queries and keys
@@ -91,6 +92,11 @@ class TreeTable:
         """(T,) where each token's output stands in the concatenated bucket outputs."""
         order = torch.cat([bucket.query_index.flatten()[bucket.places] for bucket in self.buckets])
         return torch.empty_like(order).scatter_(0, order, torch.arange(len(order), device=order.device))
+
+    @cached_property
+    def state_rows(self) -> RowPlan:
+        """For recurrent layers: the rows in which a packed row runs through them."""
+        return segment_rows(self.blocks, self.own.device)
 
     @cached_property
     def sequences(self) -> tuple[Tensor, Tensor, Tensor, int, int]:

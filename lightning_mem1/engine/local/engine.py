@@ -28,6 +28,7 @@ from lightning_mem1.policy.attention import Pass, carrying
 from lightning_mem1.policy.backbone import Head, backbone
 from lightning_mem1.policy.merged import Merged
 from lightning_mem1.policy.policy import Policy
+from lightning_mem1.policy.recurrent import recurrent_layers
 from lightning_mem1.policy.sharding import is_sharded
 from lightning_mem1.types import Completion, GenerationRequest
 
@@ -43,6 +44,7 @@ class _Running:
     ids: list[int]
     cached: int
     rng: random.Random
+    saves: int | None = None  # length at which recurrent layers save a state on the way
     logprobs: list[float] = field(default_factory=list)
 
     @property
@@ -85,6 +87,7 @@ class LocalEngine:
             known.layers, self.settings.num_slots, self.settings.max_context_tokens, weight.dtype, weight.device
         )
         self._stop = StopRule(policy.tokenizer)
+        self._recurrent = bool(recurrent_layers(policy.causal_lm))
         self._merged = Merged(policy.causal_lm) if self._merges() else None
         self._model: Any = None
         self._static: StaticDecode | None = None
@@ -108,6 +111,7 @@ class LocalEngine:
         self._passes_since_start = 0
         self._held: dict[int, _Held] = {}  # by free slot
         self._free = list(range(self.settings.num_slots))
+        self.pool.states.forget()
         if self._merged:
             self._merged.update()
         model: Any = self._merged.model if self._merged else self.policy.causal_lm
@@ -179,7 +183,7 @@ class LocalEngine:
     def _logits(self, starting: list[_Running]) -> Tensor:
         """Logits (turns, vocabulary) after the last token of the running turns, then of the starting ones."""
         decode = [Span(run.slot, run.cached, 1) for run in self._running]
-        prefill = [Span(run.slot, run.cached, len(run.ids) - run.cached) for run in starting]
+        prefill = [Span(run.slot, run.cached, len(run.ids) - run.cached, run.saves) for run in starting]
         if self._static is None or not decode:
             return self._packed([*self._running, *starting], StepPlan(self.pool, decode, prefill))
         logits = self._static.logits(decode, [run.ids[-1] for run in self._running])
@@ -256,26 +260,39 @@ class LocalEngine:
         own = [slot for slot in self._free if self._held.get(slot, NOTHING).session == request.session]
         slot = own[0] if own else min(self._free)  # low slots first: the pool is attended as a view from slot 0
         held = self._held.get(slot, NOTHING)
-        cached = self._shared(held.ids, held.regime, ids)
-        donor, shared = self._donor(ids)
+        cached = self._reach(slot, held.ids, held.regime, ids)
+        donor, shared, donated = self._donor(ids)
         known = max(cached, shared if shared >= cached + WORTH_SHARING else 0)
-        coming = [self._shared(run.ids, self._regime(len(run.ids)), ids) for run in starting]
+        coming = [self._reach(run.slot, run.ids, self._regime(len(run.ids)), ids, running=True) for run in starting]
         if max(coming, default=0) >= known + WORTH_SHARING:
+            return None
             return None
         if known > cached:
             self.pool.copy(donor, slot, known)
+        saves = None
+        if self._recurrent:
+            source, whole = (donor, donated) if known > cached else (slot, held.ids)
+            self.pool.states.begin(slot, source, known, len(whole))
+            stable = known if source != slot else _common_prefix(held.ids, ids)
+            saves = self.pool.states.save_at(slot, ids, known, stable)
         self._free.remove(slot)
         self._held.pop(slot, None)
         cached = min(known, len(ids) - 1)  # the last token must run: it predicts the first new one
-        return _Running(request, slot, ids, cached, random.Random(request.seed))
+        return _Running(request, slot, ids, cached, random.Random(request.seed), saves)
 
-    def _donor(self, ids: list[int]) -> tuple[int, int]:
-        """The slot that holds the longest beginning of `ids`, and how many tokens of it."""
-        found = [(slot, self._shared(held.ids, held.regime, ids)) for slot, held in self._held.items()]
+    def _donor(self, ids: list[int]) -> tuple[int, int, list[int]]:
+        """The slot that has the longest beginning of `ids`, how many tokens of it, and all the ids it holds."""
+        found = [(slot, self._reach(slot, held.ids, held.regime, ids), held.ids) for slot, held in self._held.items()]
         for run in self._running:
             count, regime = self._reusable(run)
-            found.append((run.slot, min(count, self._shared(run.ids, regime, ids))))
-        return max(found, key=lambda each: each[1], default=(0, 0))
+            found.append((run.slot, min(count, self._reach(run.slot, run.ids, regime, ids, running=True)), run.ids))
+        return max(found, key=lambda each: each[1], default=(0, 0, []))
+
+    def _reach(self, slot: int, held: list[int], regime: int, ids: list[int], running: bool = False) -> int:
+        """How many tokens of a context can be taken from a slot that holds `held`."""
+        if self._recurrent:
+            return self.pool.states.reach(slot, held, ids, running) if regime == self._regime(len(ids)) else 0
+        return self._shared(held, regime, ids)
 
     def _shared(self, held: list[int], regime: int, ids: list[int]) -> int:
         """How many of the keys of `held` a context can use: its beginning, if the frequencies are the same."""

@@ -8,23 +8,27 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from lightning_mem1.engine.local.recurrent import PassStates, StatePool
 from lightning_mem1.policy.attention import AttentionLayer
+from lightning_mem1.policy.recurrent import Rows
 from lightning_mem1.policy.scores import EVERYTHING, PositionRule, Scores, attend
 
 
 @dataclass(frozen=True)
 class Span:
-    """Tokens to run: positions start .. start + count of a slot."""
+    """Tokens to run: positions start .. start + count of a slot, whose state is saved at length `saves`."""
 
     slot: int
     start: int
     count: int
+    saves: int | None = None
 
 
 class SlotPool:
@@ -61,6 +65,7 @@ class SlotPool:
                 self._stacks.append(stack)
                 for number, part in zip(alike, stack, strict=True):
                     kept[number] = part
+        self.states = StatePool(num_slots, device)
 
     def store(self, layer: int, slots: Tensor, positions: Tensor, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
         """Write keys and values (1, heads, T, dim) of T tokens of a layer.
@@ -85,7 +90,7 @@ class SlotPool:
     @property
     def num_bytes(self) -> int:
         """Bytes that the pool holds, whatever the horizon."""
-        return sum(stack.numel() * stack.element_size() for stack in self._stacks)
+        return sum(stack.numel() * stack.element_size() for stack in self._stacks) + self.states.num_bytes
 
 
 def store(
@@ -133,7 +138,7 @@ class StepPlan:
         self, pool: SlotPool, decode: Sequence[Span], prefill: Sequence[Span], apart: bool | None = None
     ) -> None:
         self.pool = pool
-        self.num_decode = len(decode)
+        self.decode, self.num_decode = decode, len(decode)
         self.prefill = prefill
         device = pool.device
         self._masks: dict[Any, Tensor] = {}
@@ -202,6 +207,14 @@ class StepPlan:
         self.prefill_index = torch.where(valid, offsets + steps, self.num_decode)
         self.prefill_reach = max(span.start + span.count for span in prefill)
         self.prefill_positions = starts + steps
+
+    @cached_property
+    def _states(self) -> PassStates:
+        return PassStates(self.pool.states, self.decode, self.prefill)
+
+    def recur(self, layer: int, hidden: Tensor, rows: Rows) -> Tensor:
+        """Run this pass's tokens (1, T, width) through a recurrent layer, from and into the states of their slots."""
+        return self._states.recur(layer, hidden, rows)
 
     def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor, scores: Scores) -> Tensor:
         """Store this pass's keys and values, attend, and return (1, T, heads, dim)."""

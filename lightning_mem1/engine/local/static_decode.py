@@ -15,6 +15,7 @@ from torch import Tensor
 from lightning_mem1.engine.local.slots import SlotPool, Span, attend_once, store
 from lightning_mem1.policy.attention import Pass, carrying
 from lightning_mem1.policy.backbone import Head, backbone
+from lightning_mem1.policy.recurrent import Rows, leave_uncompiled
 from lightning_mem1.policy.scores import EVERYTHING, Scores
 
 SHORTEST = 256  # tokens; looking back less far saves little
@@ -39,6 +40,7 @@ class StaticDecode:
         captures = pool.device.type == "cuda"
         forward: Forward = _forward
         if backend != "cudagraphs" or not captures:
+            leave_uncompiled(model)
             forward = torch.compile(_forward, backend=backend, dynamic=False)
         self._forward = _Captured(forward) if captures else forward
 
@@ -124,6 +126,10 @@ class _Step:
         keys, values, mask = self.pool.keys[layer], self.pool.values[layer], self.masks[scores.rule]
         more = (scores.scaling, scores.softcap, scores.sinks)
         return _attend(keys, values, self.slots, self.positions, mask, query, key, value, *more)
+
+    def recur(self, layer: int, hidden: Tensor, rows: Rows) -> Tensor:
+        """Run one token of every slot (1, slots, width) through a recurrent layer; idle slots keep their states."""
+        return self.pool.states.step(layer, hidden, rows, active=self.positions < self.pool.max_tokens - 1)
 
 
 @torch.library.custom_op("lightning_mem1::attend", mutates_args=("keys", "values"))
