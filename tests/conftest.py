@@ -39,7 +39,7 @@ def make_module(tiny_folder: Path) -> Callable[..., Any]:
             "policy": str(tiny_folder),
             "lr": 1e-2,
             "lora": LoraSettings(r=4, alpha=8),
-            "engine": EngineSettings(num_slots=8, max_context_tokens=160),
+            "engine": EngineSettings(num_slots=8, max_context_tokens=160, self_check=False),
             "rollout": RolloutSettings(max_new_tokens=6, max_information_tokens=40, prompt="brief"),
             "seed": 0,
         }

@@ -48,7 +48,7 @@ SETTINGS: dict[str, tuple[Any, str]] = {  # dotted name: default without a confi
     "seed_everything": (0, "seed of weights, tasks and sampling"),
     "ckpt_path": (None, "checkpoint: a file, or last"),
     "experiment": (None, "name of the run; null: the config's"),
-    "tracking_uri": ("sqlite:///mlflow.db", "MLflow's store"),
+    "tracking_uri": (None, "MLflow's store; null: MLFLOW_TRACKING_URI, else sqlite:///mlflow.db"),
     "objectives": (None, "questions per task, e.g. 1,2,4,8; null: as in the config"),
     "memory": (None, "memory modes, e.g. mem1,full; null: as in the config"),
     "tasks": (100, "tasks of each number of objectives"),

@@ -164,15 +164,15 @@ def test_a_class_that_is_no_data_module_and_a_name_without_a_module_are_told_wha
         ),
         (
             ["--data=QAData", "--data.num_passages", "300"],
-            "key 'data.num_passages' in the command line is now 'data.encyclopedia.num_passages'; rename it",
+            "data.num_passages is now data.encyclopedia.num_passages: rename it in the command line",
         ),
         (
             ["--data=QAData", "--data.world_seed", "1"],
-            "key 'data.world_seed' in the command line is now 'data.encyclopedia.seed'; rename it",
+            "data.world_seed is now data.encyclopedia.seed: rename it in the command line",
         ),
         (
             ["--data=WebShopData", "--data.split", "by_product"],
-            "key 'data.split' in the command line is now 'data.split_rule'; rename it",
+            "data.split is now data.split_rule: rename it in the command line",
         ),
         (
             ["--data.class_path=lightning_mem1.qa_data.QAData"],

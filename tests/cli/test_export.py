@@ -30,6 +30,7 @@ def trained(make_module, path=LAST, **overrides):
             torch.nn.init.normal_(parameter, std=0.1)
     module.rl_step, checkpoint = 7, {}
     module.on_save_checkpoint(checkpoint)
+    checkpoint["hyper_parameters"] = dict(module.hparams)  # as Lightning does
     Path(path).parent.mkdir(parents=True, exist_ok=True)
     torch.save(checkpoint, path)
     return logits(module.policy.model)
@@ -153,9 +154,13 @@ def test_a_checkpoint_from_before_memory_was_one_value_is_exported_with_the_same
     expected = trained(make_module, memory={"mode": "window", "window": 3})
     assert export.main(["--ckpt_path", LAST, "--output", "today"]) == 0
     checkpoint = torch.load(LAST, weights_only=True)
-    settings = checkpoint["lightning_mem1"]["settings"]
-    settings |= {"memory": "window", "window": 3}
-    settings["rollout"] |= {"wire": settings["rollout"].pop("format"), "note_embedding": ""}
+    today = checkpoint.pop("hyper_parameters")
+    flat = {name: today[name] for name in ("layout", "lr", "lora", "policy", "algorithm", "engine", "critic", "credit")}
+    rollout = {**today["rollout"], "wire": today["rollout"]["format"], "note_embedding": ""}
+    del rollout["format"]
+    flat |= {"memory": "window", "window": 3, "rollout": rollout, "dtype": "float32", "quantization": "none"}
+    del checkpoint["lightning_mem1"]["format"]
+    checkpoint["lightning_mem1"]["settings"] = flat
     torch.save(checkpoint, LAST)
     assert export.main(["--ckpt_path", LAST, "--output", "before"]) == 0
     assert Path("before/README.md").read_text() == Path("today/README.md").read_text()

@@ -9,9 +9,8 @@ import pytest
 import yaml
 from lightning.pytorch.loggers import MLFlowLogger
 
-from lightning_mem1.callbacks import RolloutCallback
+from lightning_mem1.callbacks import RolloutCallback, default_callbacks
 from lightning_mem1.cli import evaluate, fit, play
-from lightning_mem1.cli.fit import _callbacks
 from lightning_mem1.context.contexts import drift
 from lightning_mem1.context.settings import memory_mode
 from lightning_mem1.engine.local.engine import EngineSettings, LocalEngine
@@ -142,7 +141,9 @@ def test_an_rl_step_derives_the_context_of_each_turn_once(compact, make_module, 
     settings = {"num_epochs": 2, "num_minibatches": 2, "algorithm": "ppo", "beta": 0.1}
     module = make_module(memory=mode, engine=EngineSettings(8, 400), **settings)
     callbacks = [
-        each for each in _callbacks(AfterRollout()) if type(each).__name__ not in ("ModelCallback", "RLCheckpoint")
+        each
+        for each in default_callbacks(AfterRollout())
+        if type(each).__name__ not in ("ModelCallback", "RLCheckpoint")
     ]
     logger = MLFlowLogger("derived", tracking_uri=mlflow_uri)
     fit(module, make_data(LongTasks(), num_rl_steps=1, num_val_tasks=0), *callbacks, logger=logger)
