@@ -14,9 +14,9 @@ from lightning_mem1.engine.scripted import ScriptedEngine
 from lightning_mem1.rollout.collect import Episode, collect, turn_temperature
 from lightning_mem1.rollout.settings import RolloutSettings
 from lightning_mem1.tracking.pyfunc_agent import Agent
-from lightning_mem1.training.checkpoint_state import plain
 from lightning_mem1.training.layouts.collate import collate
 from lightning_mem1.training.layouts.single_copy import official, stitched
+from lightning_mem1.training.plain_settings import plain
 from lightning_mem1.types import StopReason, Trajectory, Turn
 from tiny import WordEnv, random_ids, random_trajectory, task, tiny_policy, tiny_tokenizer
 
