@@ -48,9 +48,18 @@ def _is_one_value(path: str) -> bool:
         try:
             value = json.loads(first)
         except NOT_JSON:
-            return first.lstrip().startswith(b"[") or first.strip() == b"{"
+            begins = first.lstrip().startswith(b"[") or first.strip() == b"{"
+            return begins and not _are_lines(_next_line(path, file), _next_line(path, file))
         many = isinstance(value, list) or (isinstance(value, dict) and _inside(value) is not None)
         return many and not _next_line(path, file)
+
+
+def _are_lines(second: bytes, third: bytes) -> bool:
+    """Whether JSON lines follow a first line that is none: a whole object that is not the only one of a list."""
+    try:
+        return isinstance(json.loads(second), dict) and third.lstrip()[:1] not in (b"]", b"}")
+    except NOT_JSON:
+        return False
 
 
 def _next_line(path: str, file: Any) -> bytes:
