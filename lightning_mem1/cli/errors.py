@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from lightning_mem1.cli.class_errors import explain_class
-from lightning_mem1.cli.parser_messages import key_at, type_name, wrong_value
+from lightning_mem1.cli.parser_messages import joined, key_at, type_name, wrong_value
 from lightning_mem1.io.redaction import redacted, root
 
 DEBUG = "LIGHTNING_MEM1_DEBUG"
@@ -125,11 +125,10 @@ def explain_parsing(message: str, keys: Iterable[str], config: str | None, argv:
             return f"key '{key}' in {where(key)} is now '{MOVED_DATA_KEYS[key]}'; rename it"
         nearest = did_you_mean(key, keys)
         return f"unknown key '{key}' in {where(key)}{nearest or '; --help lists the keys'}"
-    values = re.findall(r'Parser key "([\w.]+)":\s*\n\s*Expected an? (.+?)\. Got value: (.*)', message)
+    values = list(re.finditer(r'Parser key "([\w.]+)":\s*\n\s*Expected an? (.+?)\. Got value: (.*)', message))
     if values:
-        name, expected, got = values[-1]
-        outer = re.match(r'Parser key "([\w.]+)"', message)
-        key = name if not outer or outer[1] == name or name.startswith(f"{outer[1]}.") else f"{outer[1]}.{name}"
+        name, expected, got = values[-1].groups()
+        key = joined(key_at(message, values[-1].start()), name)
         return f"wrong value for '{key}' in {where(key)}: expected {type_name(expected)}, got {got.strip()!r}"
     if line := explain_class(message, where, DATA_CLASSES):
         return line
@@ -156,12 +155,11 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
 def _unknown_key(message: str) -> str | None:
     """The dotted key that no setting has, None when the message is about something else."""
     if found := re.search(r"Group '([\w.]+)' does not accept option '([\w.]+)'", message):
-        return f"{key_at(message, found.start())}.{found[1]}.{found[2]}".removeprefix(".")
+        return joined(key_at(message, found.start()), f"{found[1]}.{found[2]}")
     if found := re.search(r"unrecognized arguments: --([\w.]+)", message):
-        return f"{key_at(message, found.start())}.{found[1]}".removeprefix(".")
+        return joined(key_at(message, found.start()), found[1])
     if found := re.search(r"Option '([\w.]+)' is not accepted", message):
-        outer = re.match(r'Parser key "([\w.]+)"', message)
-        return f"{outer[1]}.{found[1]}" if outer else found[1]
+        return joined(key_at(message, found.start()), found[1])
     return None
 
 
