@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import difflib
 import importlib
-import importlib.util
 import inspect
 import re
 import traceback
@@ -107,7 +106,7 @@ def _no_name(module: ModuleType, name: str) -> str:
 
 
 def _similar_module(name: str) -> str:
-    """Modules beside the config's folder are the likeliest ones that somebody misspells."""
+    """Modules of this folder are the likeliest ones that somebody misspells."""
     return _nearest(name, [path.stem for path in Path().glob("*.py")])
 
 

@@ -69,10 +69,8 @@ def _pairs(row: Row) -> list[Pair] | str:
 
 
 def _is_unanswerable(row: Row) -> bool:
-    says = {
-        name: str(value).strip().lower() for name in ("answerable", "is_impossible") for value in [field(row, name)]
-    }
-    return says["answerable"] == "false" or says["is_impossible"] == "true"
+    answerable, impossible = (str(field(row, name)).strip().lower() for name in ("answerable", "is_impossible"))
+    return answerable in ("false", "0") or impossible in ("true", "1")  # as text in a table
 
 
 def _is_empty(value: Any) -> bool:
