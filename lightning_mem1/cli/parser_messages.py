@@ -13,7 +13,7 @@ _NESTED = re.compile(r"NestedArg\(key='([^']*)', val=(.*)\)")
 def key_at(message: str, place: int) -> str:
     """The dotted key that a place of a message is about; empty for none.
 
-    A class's own settings are named without what stands before them::
+    A class's own settings are named without the keys above them::
 
         Parser key "data":
             Parser key "web":        the key here is data.web
@@ -31,7 +31,7 @@ def key_at(message: str, place: int) -> str:
 
 
 def joined(key: str, name: str) -> str:
-    """A key inside another one (empty for none): some messages name it whole, some without what stands before it."""
+    """A key inside another one (empty for none): some messages name it with the keys above it, some without."""
     return name if not key or name == key or name.startswith(f"{key}.") else f"{key}.{name}"
 
 

@@ -91,7 +91,7 @@ def _asked_once(row: Row) -> str | None:
 def asked_in(prompt: Any) -> list[str]:
     """The questions in a prompt: a text, or a chat whose last message of the user holds them.
 
-    They stand behind ``Question:`` or ``Answer the following questions:``; a prompt without either is the question when
+    They follow ``Question:`` or ``Answer the following questions:``; a prompt without either is the question when
     it is one line and ends in a question mark.
     """
     text = _last_of_user(unwrapped(prompt))

@@ -12,7 +12,7 @@ from lightning_mem1.environments.qa.files.opened import BROKEN, cut_short, opene
 
 SEPARATORS = (",", "\t", ";", "|")
 MAX_CHARS = 1 << 24  # of one value
-MAX_LINES = 10_000  # of one row: more are a quote that nobody closed
+MAX_LINES = 10_000  # of one row: with more a quote was never closed
 
 
 def csv_rows(path: str, findings: Findings) -> Iterator[Mapping[str, Any]]:
@@ -57,7 +57,7 @@ def _count(path: str, findings: Findings, number: int, lines: range, reason: str
 
 
 def _header(path: str, text: Any) -> tuple[list[str], str]:
-    """Names of the columns, and what separates them: what stands in the header most often."""
+    """Names of the columns, and what separates them: the separator that the header holds most often."""
     try:
         line = text.readline()
     except BROKEN as error:

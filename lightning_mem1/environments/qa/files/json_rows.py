@@ -3,7 +3,7 @@
 ```
 {"question": ...}\\n{"question": ...}              lines
 [{"question": ...}, {"question": ...}]             a list
-{"version": "1", "data": [{"question": ...}]}      a list with something beside it
+{"version": "1", "data": [{"question": ...}]}      a list among other fields
 {"data": [{"paragraphs": [{"qas": [...]}]}]}       SQuAD's own files
 {"question": [...], "answer": [...]}               columns, also as pandas writes them: {"question": {"0": ...}}
 ```
@@ -55,7 +55,7 @@ def _is_one_value(path: str) -> bool:
 
 
 def _are_lines(second: bytes, third: bytes) -> bool:
-    """Whether JSON lines follow a first line that is none: a whole object that is not the only one of a list."""
+    """Whether JSON lines follow a first line that is none: a complete object that is not the only one of a list."""
     try:
         return isinstance(json.loads(second), dict) and third.lstrip()[:1] not in (b"]", b"}")
     except NOT_JSON:
