@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import difflib
 import importlib
-import importlib.util
 import inspect
 import re
 import traceback
@@ -16,6 +15,8 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from types import ModuleType
 from typing import Any, get_type_hints
+
+from lightning_mem1.cli.parser_messages import key_at
 
 MOVED = {  # class -> what a YAML names it now
     "lightning_mem1.qa_data.QAData": "QAData",
@@ -31,6 +32,7 @@ _GIVEN = re.compile(
 )
 _NOT_BASE = re.compile(r"Import path ([\w.]+) does not correspond to a subclass of (\w+)")
 _NOT_PROTOCOL = re.compile(r"Import path ?([\w.]*) does not implement protocol (\w+)")
+_NO_CLASS = re.compile(r"Expected an instantiatable class, but [\w.]*?(\w+) is a protocol")
 _NO_DOT = re.compile(r"Expected a dot import path string: (\S+)")
 
 
@@ -46,8 +48,13 @@ def explain_class(message: str, where: Callable[[str], str], known: Iterable[str
         The line; None when the message is about something else.
     """
     if found := _NO_DOT.search(message):
-        name = found[1].strip("'")
-        return f"unknown class '{name}' in {where(name)}: expected {_names(known)}{_nearest(name, known)}"
+        name, own = found[1].strip("'"), list(known) if key_at(message, found.start()) == "data" else []
+        return f"unknown class '{name}' in {where(name)}: expected {_names(own)}{_nearest(name, own)}"
+    if found := _NO_CLASS.search(message):
+        key = key_at(message, found.start())
+        return (
+            f"no class for '{key}' in {where(key)}: expected class_path with a {found[1]}, got init_args alone; set it"
+        )
     given = [next(filter(None, groups)) for groups in _GIVEN.findall(message)]
     for path in given:
         if path in MOVED:
@@ -99,7 +106,7 @@ def _no_name(module: ModuleType, name: str) -> str:
 
 
 def _similar_module(name: str) -> str:
-    """Modules beside the config's folder are the likeliest ones that somebody misspells."""
+    """Modules of this folder are the likeliest ones that somebody misspells."""
     return _nearest(name, [path.stem for path in Path().glob("*.py")])
 
 
@@ -109,7 +116,7 @@ def _nearest(name: str, known: Iterable[str]) -> str:
 
 
 def _names(known: Iterable[str]) -> str:
-    return f"{', '.join(known)}, or a dotted name such as mymodule.MyData"
+    return ", ".join([*known, "or a dotted name such as mymodule.MyData"]).removeprefix("or ")
 
 
 def _protocol_problem(path: str, protocol_name: str) -> str:

@@ -20,7 +20,7 @@ import yaml
 
 from lightning_mem1 import checks
 from lightning_mem1.cli.class_errors import explain_class
-from lightning_mem1.cli.parser_messages import key_at, type_name, wrong_value
+from lightning_mem1.cli.parser_messages import joined, key_at, type_name, wrong_value
 from lightning_mem1.io.redaction import redacted, remember, remember_arguments, root
 from lightning_mem1.io.terminal import printable
 
@@ -173,11 +173,10 @@ def explain_parsing(message: str, keys: Iterable[str], config: str | None, argv:
             return _moved(key, config, argv)
         nearest = did_you_mean(key, keys)
         return f"unknown key '{key}' in {where(key)}{nearest or '; --help lists the keys'}"
-    values = re.findall(r'Parser key "([\w.]+)":\s*\n\s*Expected an? (.+?)\. Got value: (.*)', message)
+    values = list(re.finditer(r'Parser key "([\w.]+)":\s*\n\s*Expected an? (.+?)\. Got value: (.*)', message))
     if values:
-        name, expected, got = values[-1]
-        outer = re.match(r'Parser key "([\w.]+)"', message)
-        key = name if not outer or outer[1] == name or name.startswith(f"{outer[1]}.") else f"{outer[1]}.{name}"
+        name, expected, got = values[-1].groups()
+        key = joined(key_at(message, values[-1].start()), name)
         return f"wrong value for '{key}' in {where(key)}: expected {type_name(expected)}, got {got.strip()!r}"
     if line := explain_class(message, where, DATA_CLASSES):
         return line
@@ -233,12 +232,11 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
 def _unknown_key(message: str) -> str | None:
     """The dotted key that no setting has, None when the message is about something else."""
     if found := re.search(r"Group '([\w.]+)' does not accept option '([\w.]+)'", message):
-        return f"{key_at(message, found.start())}.{found[1]}.{found[2].removeprefix(f'{found[1]}.')}".removeprefix(".")
+        return joined(key_at(message, found.start()), f"{found[1]}.{found[2]}")
     if found := re.search(r"unrecognized arguments: --([\w.]+)", message):
-        return f"{key_at(message, found.start())}.{found[1]}".removeprefix(".")
+        return joined(key_at(message, found.start()), found[1])
     if found := re.search(r"Option '([\w.]+)' is not accepted", message):
-        outer = re.match(r'Parser key "([\w.]+)"', message)
-        return f"{outer[1]}.{found[1].removeprefix(f'{outer[1]}.')}" if outer else found[1]
+        return joined(key_at(message, found.start()), found[1])
     return None
 
 

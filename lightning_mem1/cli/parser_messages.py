@@ -13,7 +13,7 @@ _NESTED = re.compile(r"NestedArg\(key='([^']*)', val=(.*)\)")
 def key_at(message: str, place: int) -> str:
     """The dotted key that a place of a message is about; empty for none.
 
-    A class's own settings are named without what stands before them::
+    A class's own settings are named without the keys above them::
 
         Parser key "data":
             Parser key "web":        the key here is data.web
@@ -26,12 +26,12 @@ def key_at(message: str, place: int) -> str:
     key = ""
     for depth, name in above:
         if depth < indent or depth == indent == 0:
-            key = _joined(key, name)
+            key = joined(key, name)
     return key
 
 
-def _joined(key: str, name: str) -> str:
-    """A key inside another one, which some messages name whole and some without what stands before it."""
+def joined(key: str, name: str) -> str:
+    """A key inside another one (empty for none): some messages name it with the keys above it, some without."""
     return name if not key or name == key or name.startswith(f"{key}.") else f"{key}.{name}"
 
 
@@ -41,7 +41,7 @@ def wrong_value(message: str) -> tuple[str, str, str] | None:
     ``num_rl_steps: xxx`` in class QAData -> ``("data.num_rl_steps", "int or null", "'xxx'")``.
     """
     if no_group := _NO_GROUP.search(message):
-        key = _joined(key_at(message, no_group.start()), no_group[1])
+        key = joined(key_at(message, no_group.start()), no_group[1])
         return key, "a group of settings, {key: value}", repr(no_group[2])
     unions = list(_SUBTYPES.finditer(message))
     if not unions:
@@ -52,7 +52,7 @@ def wrong_value(message: str) -> tuple[str, str, str] | None:
         return None
     key, value = key_at(message, deepest.start()), given[1].strip()
     if nested := _NESTED.fullmatch(value):
-        key, value = _joined(key, nested[1]), nested[2].strip("'")
+        key, value = joined(key, nested[1]), nested[2].strip("'")
     expected = list(dict.fromkeys(type_name(each) for each in _parts(deepest[2])))
     return key, " or ".join(filter(None, [", ".join(expected[:-1]), expected[-1]])), repr(value)
 
@@ -70,11 +70,15 @@ def _parts(types: str) -> list[str]:
 
 
 def type_name(text: str) -> str:
-    """``<class 'float'>`` -> float; ``typing.Literal['a', 'b']`` -> one of 'a', 'b'."""
+    """A type as a user knows it.
+
+    ``<class 'float'>`` -> float; ``<class 'a.Data'>`` -> class_path with a Data; ``typing.Literal['a']`` -> one of 'a'.
+    """
     if text == "<class 'NoneType'>":
         return "null"
     if found := re.fullmatch(r"<class '([\w.]+)'>", text):
-        return found[1].rpartition(".")[2]
+        module, _, name = found[1].rpartition(".")
+        return f"class_path with a {name}" if module else name
     if found := re.fullmatch(r"typing\.Literal\[(.+)\]", text):
         return f"one of {found[1]}"
     return text

@@ -22,8 +22,8 @@ class QAData(TaskDataModule):
     """Multi-objective questions, answered by searching.
 
     Args:
-        questions: Files of training questions (FlashRAG or HotpotQA-like ``.jsonl[.gz]``, ``.parquet`` of Search-R1 or
-            MEM1) or ``hub:<name>:<config>:<split>``; null for the generated encyclopedia.
+        questions: Training questions: ``.jsonl``, ``.json``, ``.csv``, ``.parquet`` or ``.arrow`` files, folders of
+            ``save_to_disk`` or ``hub:<name>:<config>:<split>``; null for the generated encyclopedia.
         val_questions: Files of validation questions; null parts a tenth of `questions` off.
         test_questions: The same for the test.
         corpus: File of passages (rows with title and text, or with contents); null for the paragraphs that come with
@@ -79,18 +79,9 @@ class QAData(TaskDataModule):
         check_least("data.top_k", top_k, 1)
         if turns_per_task is not None:
             check_least("data.turns_per_task", turns_per_task, 1)
-        if questions is None and (val_questions or test_questions or corpus):
-            raise ValueError(
-                "val_questions, test_questions and corpus belong to data.questions, got none: give it or drop them"
-            )
-        if questions is not None and not questions:
-            raise ValueError(
-                "data.questions is empty: expected at least 1 file, got none; null for the generated encyclopedia"
-            )
         check_choice("wording", wording, WORDINGS, "data.wording")
-        if questions is not None and wording != "question":
-            raise ValueError(f"data.wording belongs to the generated encyclopedia, got '{wording}'; drop it")
         check_retriever(retriever)
+        _check_questions(questions, bool(val_questions or test_questions or corpus), wording)
         self.questions, self.corpus = _paths(questions), corpus
         self.val_questions = None if val_questions is None else _paths(val_questions)
         self.test_questions = None if test_questions is None else _paths(test_questions)
@@ -137,6 +128,20 @@ class QAData(TaskDataModule):
         seed, size = self.encyclopedia.seed, self.encyclopedia.num_passages
         name = f"the encyclopedia of {size:,} passages and seed {seed}"
         return Corpus(name, lambda: Encyclopedia(seed, size).passages)
+
+
+def _check_questions(questions: str | Sequence[str] | None, more: bool, wording: str) -> None:
+    """Settings of files belong to files, those of the encyclopedia to it."""
+    if questions is None and more:
+        raise ValueError(
+            "val_questions, test_questions and corpus belong to data.questions, got none: give it or drop them"
+        )
+    if questions is not None and not questions:
+        raise ValueError(
+            "data.questions is empty: expected at least 1 file, got none; null for the generated encyclopedia"
+        )
+    if questions is not None and wording != "question":
+        raise ValueError(f"data.wording belongs to the generated encyclopedia, got '{wording}'; drop it")
 
 
 def _paths(given: str | Sequence[str] | None) -> list[str]:

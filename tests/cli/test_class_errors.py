@@ -206,6 +206,43 @@ def test_a_data_module_shows_its_own_settings_and_those_of_every_stream(mine, ca
     assert "--data.tasks_per_step" in (said := capsys.readouterr().out) and f"--data.{own}" in said
 
 
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [
+        (
+            "--data.init_args.source.class_path=Guess",
+            "unknown class 'Guess' in the command line: expected a dotted name such as mymodule.MyData",
+        ),
+        (
+            "--data.init_args.source={class_path: tiny_tasks.RankedTasks, init_args: {group_sise: 3}}",
+            "unknown key 'data.source.group_sise' in ",
+        ),
+        (
+            "--data.init_args.source={class_path: tiny_tasks.RankedTasks, init_args: {group_size: q}}",
+            "wrong value for 'data.source.group_size' in the command line: expected int, got 'q'",
+        ),
+        (
+            "--trainer.callbacks=my_source.Nothing",
+            "cannot import class 'my_source.Nothing' in the command line: module 'my_source' (",
+        ),
+        (
+            "--trainer.logger.class_path=my_open.X",
+            "cannot import class 'my_open.X' in the command line: SyntaxError in '",
+        ),
+    ],
+)
+def test_a_class_inside_of_another_or_of_the_trainer_is_named_with_its_key(mine, capsys, option, message):
+    assert failure(capsys, mine, option).startswith(message)
+
+
+def test_settings_of_a_source_without_its_class_are_named(mine, capsys):
+    Path(mine).write_text("data: {class_path: TaskDataModule, init_args: {source: {init_args: {x: 5}}}}\n")
+    assert failure(capsys, mine) == (
+        f"wrong value for 'data.source' in '{mine}', line 1: expected class_path with a TaskSource or null, got "
+        "\"{'init_args': {'x': 5}}\""
+    )
+
+
 def test_what_can_be_imported_has_no_problem():
     assert import_problem("lightning_mem1.data.qa.QAData") is None
 

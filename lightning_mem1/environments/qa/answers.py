@@ -25,7 +25,7 @@ _ALIASES = ("aliases", "answer_aliases")
 
 
 def accepted(value: Any) -> tuple[str, ...] | None:
-    """The accepted answers that a value stands for, the best first; none for a value that is empty.
+    """The accepted answers in a value, the best first; none in a value that is empty.
 
     Returns:
         None when the value is not understood.

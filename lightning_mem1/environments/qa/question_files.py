@@ -48,7 +48,7 @@ def read_questions(path: str, max_chars: int = MAX_CHARS) -> list[Question]:
 
 
 def _named_apart(questions: list[Question]) -> list[Question]:
-    """The questions with ids that nobody shares: a set may give one name to several."""
+    """The questions with unique ids: a set may give one id to several."""
     seen: set[str] = set()
     named = []
     for question in questions:

@@ -69,10 +69,8 @@ def _pairs(row: Row) -> list[Pair] | str:
 
 
 def _is_unanswerable(row: Row) -> bool:
-    says = {
-        name: str(value).strip().lower() for name in ("answerable", "is_impossible") for value in [field(row, name)]
-    }
-    return says["answerable"] == "false" or says["is_impossible"] == "true"
+    answerable, impossible = (str(field(row, name)).strip().lower() for name in ("answerable", "is_impossible"))
+    return answerable in ("false", "0") or impossible in ("true", "1")  # as text in a table
 
 
 def _is_empty(value: Any) -> bool:
@@ -93,7 +91,7 @@ def _asked_once(row: Row) -> str | None:
 def asked_in(prompt: Any) -> list[str]:
     """The questions in a prompt: a text, or a chat whose last message of the user holds them.
 
-    They stand behind ``Question:`` or ``Answer the following questions:``; a prompt without either is the question when
+    They follow ``Question:`` or ``Answer the following questions:``; a prompt without either is the question when
     it is one line and ends in a question mark.
     """
     text = _last_of_user(unwrapped(prompt))

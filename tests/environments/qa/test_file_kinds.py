@@ -261,6 +261,21 @@ def test_what_stands_beside_a_good_question_and_is_odd_costs_nothing(tmp_path, r
     assert not recwarn.list
 
 
+@pytest.mark.parametrize("bad", [b"[1, 2", b"{", b"[", b'{"question": "a?"', b"half"])
+def test_a_first_line_that_is_cut_costs_itself_alone(tmp_path, bad):
+    path = written(tmp_path / "x.jsonl", bad + b"\n" + LINES)
+    assert told(path)[1] == "kept 9 questions of 10 rows; not JSON 1 (row 1)"
+    one = written(tmp_path / "one.json", b"[\n" + LINES[: LINES.index(b"\n")] + b"\n]\n")
+    assert asked(one) == NINE[:1]
+
+
+def test_a_row_of_a_table_that_is_none_costs_its_lines_alone(tmp_path):
+    table = b'question,answer\na?,b\n"c"x?,d\ne?,f,g\nh?\n"i\n?",j\n'
+    kept, line = told(written(tmp_path / "x.csv", table))
+    assert kept == ["a?", "i ?"]
+    assert line == "kept 2 questions of 5 rows; not CSV 1 (row 2), not 2 columns 2 (first row 3)"
+
+
 def test_ids_that_several_questions_share_are_told_apart(tmp_path):
     rows = [{"id": "a", "question": f"who {n}?", "answer": "x"} for n in range(3)]
     path = written(tmp_path / "x.jsonl", "".join(json.dumps(row) + "\n" for row in rows).encode())

@@ -45,7 +45,7 @@ def test_an_index_of_another_corpus_is_refused_with_what_to_do(tmp_path):
     mine, yours = (Corpus.of_file(path).fingerprint() for path in (one, other))
     assert str(error.value) == (
         f"index '{folder}' is of another corpus: expected '{other}' ({yours}), got {mine} with 1 passages; delete "
-        f"'{folder}' and run again, which makes it anew, or set data.index to another folder"
+        f"'{folder}' and run again to rebuild it, or set data.index to another folder"
     )
 
 

@@ -12,7 +12,7 @@ from lightning_mem1.environments.qa.files.opened import BROKEN, cut_short, opene
 
 SEPARATORS = (",", "\t", ";", "|")
 MAX_CHARS = 1 << 24  # of one value
-MAX_LINES = 10_000  # of one row: more are a quote that nobody closed
+MAX_LINES = 10_000  # of one row: with more a quote was never closed
 
 
 def csv_rows(path: str, findings: Findings) -> Iterator[Mapping[str, Any]]:
@@ -33,27 +33,31 @@ def csv_rows(path: str, findings: Findings) -> Iterator[Mapping[str, Any]]:
             except BROKEN as error:
                 raise ValueError(cut_short(path, error, number - 1)) from error
             except csv.Error as error:
-                if "expected after" not in str(error):  # an open quote has swallowed the rows behind it
-                    raise ValueError(_open_quote(path, number, line + 2)) from error
-                for _ in range(max(1, reader.line_num - line)):
-                    findings.at(number)
-                    findings["not CSV"] += 1
+                _count(path, findings, number, range(line, reader.line_num), str(error))
                 continue
             if cells is None:
                 return
             if reader.line_num - line > MAX_LINES:
-                raise ValueError(_open_quote(path, number, line + 2))
-            if not any(cells):
-                continue
-            findings.at(number)
-            if len(cells) == len(header):
-                yield dict(zip(header, cells, strict=True))
-            else:
-                findings[f"not {len(header)} columns"] += 1
+                raise ValueError(_open_quote(path, number, line))
+            if any(cells):
+                findings.at(number)
+                if len(cells) == len(header):
+                    yield dict(zip(header, cells, strict=True))
+                else:
+                    findings[f"not {len(header)} columns"] += 1
+
+
+def _count(path: str, findings: Findings, number: int, lines: range, reason: str) -> None:
+    """Count the lines of a row that is none; an open quote has swallowed all rows behind it."""
+    if "unexpected end" in reason or "field larger" in reason:
+        raise ValueError(_open_quote(path, number, lines.start))
+    for _ in lines or [0]:
+        findings.at(number)
+        findings["not CSV"] += 1
 
 
 def _header(path: str, text: Any) -> tuple[list[str], str]:
-    """Names of the columns, and what separates them: what stands in the header most often."""
+    """Names of the columns, and what separates them: the separator that the header holds most often."""
     try:
         line = text.readline()
     except BROKEN as error:
@@ -63,5 +67,5 @@ def _header(path: str, text: Any) -> tuple[list[str], str]:
     return [name.strip() for name in names], separator
 
 
-def _open_quote(path: str, row: int, line: int) -> str:
-    return f"'{path}', row {row} (line {line}): a quote is opened and never closed; correct the file"
+def _open_quote(path: str, row: int, lines_before: int) -> str:
+    return f"'{path}', row {row} (line {lines_before + 2}): a quote is opened and never closed; correct the file"

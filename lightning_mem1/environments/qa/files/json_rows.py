@@ -3,7 +3,7 @@
 ```
 {"question": ...}\\n{"question": ...}              lines
 [{"question": ...}, {"question": ...}]             a list
-{"version": "1", "data": [{"question": ...}]}      a list with something beside it
+{"version": "1", "data": [{"question": ...}]}      a list among other fields
 {"data": [{"paragraphs": [{"qas": [...]}]}]}       SQuAD's own files
 {"question": [...], "answer": [...]}               columns, also as pandas writes them: {"question": {"0": ...}}
 ```
@@ -48,9 +48,18 @@ def _is_one_value(path: str) -> bool:
         try:
             value = json.loads(first)
         except NOT_JSON:
-            return first.lstrip().startswith(b"[") or first.strip() == b"{"
+            begins = first.lstrip().startswith(b"[") or first.strip() == b"{"
+            return begins and not _are_lines(_next_line(path, file), _next_line(path, file))
         many = isinstance(value, list) or (isinstance(value, dict) and _inside(value) is not None)
         return many and not _next_line(path, file)
+
+
+def _are_lines(second: bytes, third: bytes) -> bool:
+    """Whether JSON lines follow a first line that is none: a complete object that is not the only one of a list."""
+    try:
+        return isinstance(json.loads(second), dict) and third.lstrip()[:1] not in (b"]", b"}")
+    except NOT_JSON:
+        return False
 
 
 def _next_line(path: str, file: Any) -> bytes:

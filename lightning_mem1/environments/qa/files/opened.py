@@ -76,7 +76,7 @@ def _begins(path: str, file: BufferedIOBase) -> bytes:
 
 
 def everything(path: str, file: BufferedIOBase) -> bytes:
-    """All that is left of an opened file."""
+    """The remaining content of an opened file."""
     try:
         return file.read()
     except BROKEN as error:

@@ -31,7 +31,7 @@ def read_rows(path: str, findings: Findings) -> Iterator[Row]:
     Args:
         path: ``.jsonl``, ``.json``, ``.csv``, ``.tsv`` (each also ``.gz``, ``.bz2`` or ``.xz``), ``.parquet``,
             ``.arrow``, a folder, or ``hub:<name>[:<config>[:<split>]]``.
-        findings: Is told of each row that is read, and of those that are no rows.
+        findings: Counts the rows that are read, and those that are no rows.
 
     Raises:
         FileNotFoundError: no such file or folder.

@@ -23,12 +23,12 @@ TITLES = ("title", "wikipedia_title")
 
 
 class Corpus:
-    """Passages that an index is made of, and what tells them from others.
+    """Passages that an index is made of, and what identifies them.
 
     Args:
         name: What they are called in a message.
         read: Makes them.
-        paths: The files that they are read from; without any they are made each time, and told apart by themselves.
+        paths: The files that they are read from; without any the passages themselves are hashed.
     """
 
     def __init__(self, name: str, read: Callable[[], list[Passage]], paths: Sequence[str] = ()) -> None:

@@ -12,7 +12,7 @@ import numpy as np
 from lightning_mem1.environments.qa.retrieval.passage import Passage
 
 READY = "passages.json"  # written last: a folder without it is not an index
-REMEMBERED = "hashes.json"  # beside it, of large files of passages; see `Corpus.fingerprint`
+REMEMBERED = "hashes.json"  # in the same folder, of large files of passages; see `Corpus.fingerprint`
 FORMAT = 2
 
 
@@ -54,27 +54,27 @@ def check_note(folder: str | Path, kind: str, code: str, corpus: str | None = No
             f"no {kind} index: expected a folder with {READY}, got '{path}'; make it, see data.index"
         )
     note = _read(path)
-    anew = f"delete '{path}' and run again, which makes it anew, or set data.index to another folder"
+    rebuild = f"delete '{path}' and run again to rebuild it, or set data.index to another folder"
     if note.get("format") != FORMAT:
         raise ValueError(
             f"index '{path}' is of an earlier version, which did not note what it holds: expected format {FORMAT}, got "
-            f"{note.get('format')}; {anew}"
+            f"{note.get('format')}; {rebuild}"
         )
     if note["kind"] != kind:
-        raise ValueError(f"index '{path}' is of another retriever: expected {kind}, got {note['kind']}; {anew}")
+        raise ValueError(f"index '{path}' is of another retriever: expected {kind}, got {note['kind']}; {rebuild}")
     if note["code"] != code:
         raise ValueError(
             f"index '{path}' was made by a version that splits or weighs words otherwise: expected {code}, got "
-            f"{note['code']}; {anew}"
+            f"{note['code']}; {rebuild}"
         )
     if corpus is not None and note["corpus"] != corpus:
         raise ValueError(
             f"index '{path}' is of another corpus: expected {name} ({corpus}), got {note['corpus'] or 'unknown'} with "
-            f"{note['num_passages']:,} passages; {anew}"
+            f"{note['num_passages']:,} passages; {rebuild}"
         )
     for each, size in note["sizes"].items():
         if not (path / each).is_file() or (path / each).stat().st_size != size:
-            raise ValueError(f"index '{path}' is damaged: expected {size:,} bytes in {each}; {anew}")
+            raise ValueError(f"index '{path}' is damaged: expected {size:,} bytes in {each}; {rebuild}")
     return path
 
 

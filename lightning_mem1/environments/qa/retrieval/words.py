@@ -29,7 +29,7 @@ UNSPACED = (
 )
 MARKS_BELOW = 0x20000
 _UNSPACED = re.compile(f"[{UNSPACED}]")
-_JOINERS = re.compile("[\u00ad\u200c\u200d]")  # soft hyphens too: seen by nobody
+_JOINERS = re.compile("[\u00ad\u200c\u200d]")  # soft hyphens too: invisible
 # behind a word: a letter behind an apostrophe, what shows that "a" is an article, or the sign of C++, C# and A+
 _BEHIND = r"(?:['’][^\W\d_](?!\w)|(?<=\ba)[ \t]+(?=\S)|\+\+(?!\+)|[+#](?![\w+#]))?"
 _PLAIN = re.compile(rf"\w+{_BEHIND}", re.ASCII)
@@ -57,7 +57,7 @@ def words(text: str, single: bool = False) -> list[str]:
 
 
 def _parts(token: str, single: bool) -> Iterator[str]:
-    """The words that a piece of text stands for; none for an article or a line of underscores."""
+    """The words in a piece of text; none in an article or a line of underscores."""
     if _UNSPACED.match(token):
         if single and len(token) > 1:
             yield from token
