@@ -25,7 +25,7 @@ from lightning_mem1.policy.policy import Policy
 from lightning_mem1.policy.rotary import forget_lengths
 from lightning_mem1.types import Completion, GenerationRequest
 
-TRIED = (6, 5)  # tokens of a context and after it, on which a cache is tried
+TRIED = (72, 4)  # tokens of a context, fewer where fewer fit, and after it, on which a cache is tried
 
 
 @dataclass
@@ -135,13 +135,14 @@ class TransformersEngine:
         Raises:
             ValueError: they get none.
         """
-        ids = (torch.arange(2 * sum(TRIED)).view(2, -1) * 37 + 11) % len(self.policy.tokenizer)
+        context, after = min(TRIED[0], self.max_context_tokens - TRIED[1]), TRIED[1]
+        ids = (torch.arange(2 * (context + after)).view(2, -1) * 37 + 11) % len(self.policy.tokenizer)
         ids = ids.to(self.policy.device)
         logits: dict[bool, list[Tensor]] = {}
         for cached in (False, True):
             given = _Given(ids)
             try:
-                self._run(ids[:, : TRIED[0]], TRIED[1], given, cached)
+                self._run(ids[:, :context], after, given, cached)
             except Exception as error:  # a model's code may do anything with a cache
                 if not cached:
                     reason = " ".join(str(error).split())[:120]

@@ -29,3 +29,15 @@ class Architecture:
     padded: bool = True
     max_positions: int | None = None
     length: LengthRule | None = None
+
+    @property
+    def slower(self) -> str:
+        """What is slower than it could be and why, in a line; empty when nothing is."""
+        if self.own:
+            return (
+                f"{self.own}; so contexts are scored one a row, and model.engine.kind local plays by transformers' "
+                "generation, which is slower"
+            )
+        if self.slots:
+            return f"{self.slots}; so model.engine.kind local plays by transformers' generation, which is slower"
+        return ""

@@ -24,6 +24,7 @@ from lightning_mem1.policy.scores import PositionRule, Scores, attend
 from lightning_mem1.policy.tree_table import Block, tree_table
 
 PROMPT, SEGMENTS = 6, (5, 7)  # tokens of the row that is compared
+ROWS = (17, 150)  # tokens of the rows on which a model's own attention is tried
 TOLERANCES = {torch.float32: 1e-3, torch.float64: 1e-3}  # mean relative difference of hidden states
 ROUGH = 0.15  # in 16 bits, where routers of experts may choose differently for a token; other tokens give about 1
 HARMLESS = {"position_ids", "cache_position", "position_embeddings"}  # tensors that repeat what queries and keys hold
@@ -75,9 +76,9 @@ def inspect_layers(causal_lm: Any, length: LengthRule | None, computing: Computi
     found = known if causal_lm.config._attn_implementation != NAME else _probed(causal_lm, known, computing)
     if not found.layers:
         reason = found.own or f"{_first(causal_lm)} has attention of its own"
-        return _with_own_attention(causal_lm, replace(known, own=reason, slots=reason), expected, computing)
+        return _with_own_attention(causal_lm, replace(known, own=reason, slots=reason), computing)
     if difference := _in_a_tree(causal_lm, expected, found, computing):
-        return _with_own_attention(causal_lm, replace(known, own=difference, slots=difference), expected, computing)
+        return _with_own_attention(causal_lm, replace(known, own=difference, slots=difference), computing)
     return found
 
 
@@ -92,10 +93,15 @@ class _Seen:
 def _ids(causal_lm: Any, part: int | None = None) -> Tensor:
     """(1, T) the packed row, or the context of one of its segments; any tokens will do."""
     ends = [PROMPT, PROMPT + SEGMENTS[0], PROMPT + sum(SEGMENTS)]
-    vocabulary = causal_lm.get_input_embeddings().weight.shape[0]
-    ids = (torch.arange(ends[-1]) * 37 + 11) % vocabulary
+    ids = _tokens(causal_lm, ends[-1])
     kept = ids if part is None else torch.cat([ids[:PROMPT], ids[ends[part] : ends[part + 1]]])
-    return kept[None].to(causal_lm.device)
+    return kept[None]
+
+
+def _tokens(causal_lm: Any, count: int) -> Tensor:
+    """(count,) ids, no two of them alike where the vocabulary allows it."""
+    vocabulary = causal_lm.get_input_embeddings().weight.shape[0]
+    return ((torch.arange(count) * 37 + 11) % vocabulary).to(causal_lm.device)
 
 
 def _run(causal_lm: Any, ids: Tensor, **kwargs: Any) -> _Seen:
@@ -269,17 +275,18 @@ def _first_difference(causal_lm: Any, row: _Seen, expected: _Seen, places: list[
     return f"{_first(causal_lm)} computes otherwise in a packed row"
 
 
-def _with_own_attention(
-    causal_lm: Any, found: Architecture, expected: Sequence[_Seen], computing: Computing
-) -> Architecture:
+def _with_own_attention(causal_lm: Any, found: Architecture, computing: Computing) -> Architecture:
     """Switch to the fastest attention of the model's own that gives what eager attention does."""
     for module in causal_lm.modules():
         module.__dict__.pop(LAYER, None)
+    rows = [_tokens(causal_lm, min(count, found.max_positions or count)) for count in ROWS]
+    with untouched(causal_lm), computing():
+        expected = [_run(causal_lm, row[None]).hidden for row in rows]
     usable: dict[str, bool] = {}  # by implementation: whether padded rows are right too
     for name in ("sdpa", "eager") if getattr(causal_lm, "_supports_sdpa", False) else ("eager",):
         causal_lm.config._attn_implementation = name
-        if _equals(causal_lm, expected, computing, padded=False):
-            usable[name] = _equals(causal_lm, expected, computing, padded=True)
+        if _equals(causal_lm, rows, expected, computing, padded=False):
+            usable[name] = _equals(causal_lm, rows, expected, computing, padded=True)
     if not usable:
         raise ValueError(
             f"{type(causal_lm).__name__} does not repeat what it computes: expected the same hidden states of the same "
@@ -289,9 +296,8 @@ def _with_own_attention(
     return replace(found, padded=any(usable.values()))
 
 
-def _equals(causal_lm: Any, expected: Sequence[_Seen], computing: Computing, padded: bool) -> bool:
+def _equals(causal_lm: Any, rows: list[Tensor], expected: Sequence[Tensor], computing: Computing, padded: bool) -> bool:
     """Whether rows run by themselves, or padded to the longest, give what is expected."""
-    rows = [_ids(causal_lm, part)[0] for part in range(len(SEGMENTS))]
     try:
         with evaluating(causal_lm), computing():
             if padded:
@@ -304,7 +310,7 @@ def _equals(causal_lm: Any, expected: Sequence[_Seen], computing: Computing, pad
                 found = [_run(causal_lm, row[None]).hidden for row in rows]
     except Exception:  # an attention that the model lacks, or a mask that it does not take
         return False
-    return not any(differs(a, b.hidden, causal_lm.dtype) for a, b in zip(found, expected, strict=True))
+    return not any(differs(a, b, causal_lm.dtype) for a, b in zip(found, expected, strict=True))
 
 
 def _max_positions(causal_lm: Any) -> int | None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -169,13 +169,16 @@ class Policy(nn.Module):
                 self._architecture = self.inspect(self._length)
             except AttributeError as error:  # of a model's code: torch would look for the property itself again
                 raise RuntimeError(f"'{self.source}' does not run: {error}") from error
-            if self._architecture.own:
-                LOG.warning("%s: contexts are scored one a row, which is slower", self._architecture.own)
+            if line := self._architecture.slower:
+                LOG.warning("policy '%s': %s", self.source, line)
         return self._architecture
 
     def inspect(self, length: LengthRule | None) -> Architecture:
         """Find out about the base's layers anew, given how its rotary frequencies depend on the length."""
-        self._length, self._architecture = length, inspect_layers(self.causal_lm, length, self.computing)
+        known = self._architecture
+        if known is None or not known.own:
+            known = inspect_layers(self.causal_lm, length, self.computing)
+        self._length, self._architecture = length, replace(known, length=length)
         return self._architecture
 
     @property
@@ -466,8 +469,11 @@ def _does_more(module: nn.Linear) -> bool:
     """Whether a class of its own returns something else than a tensor, such as Llama 4's router of experts."""
     if type(module).forward is nn.Linear.forward or not type(module).__module__.startswith("transformers.models."):
         return False
-    with torch.no_grad():
-        return not isinstance(module(module.weight.new_zeros(1, module.in_features)), Tensor)
+    try:
+        with torch.no_grad():
+            return not isinstance(module(module.weight.new_zeros(1, module.in_features)), Tensor)
+    except RuntimeError:  # it wants another shape than a linear layer does
+        return True
 
 
 def _refused(model: nn.Module, name: str) -> bool:

@@ -13,7 +13,7 @@ from torch import Tensor
 from lightning_mem1.policy.backbone import text_config
 from lightning_mem1.policy.inspection import untouched
 from lightning_mem1.policy.policy import Policy
-from lightning_mem1.policy.rotary import LengthRotary, forget_lengths
+from lightning_mem1.policy.rotary import LengthRotary, forget_lengths, length_rule
 
 WINDOWS = ("sliding_window", "attention_chunk_size")  # in a config, what masks are drawn from
 
@@ -67,9 +67,9 @@ def shrunk(policy: Policy, window: int, length: int) -> Iterator[None]:
         setattr(owner, name, value)
 
     try:
-        _shrink_windows(model, window, change)
-        if known.length is not None:
-            _shrink_lengths(model, length, change)
+        if not known.own:
+            _shrink_windows(model, window, change)
+        _shrink_lengths(model, length, change)
         if changed:
             policy.inspect(replace(known.length, original=length) if known.length else None)
         yield
@@ -90,15 +90,14 @@ def _shrink_windows(model: Any, size: int, change: Callable[[Any, str, Any], Non
 
 def _shrink_lengths(model: Any, size: int, change: Callable[[Any, str, Any], None]) -> None:
     for module in model.modules():
-        if not isinstance(module, LengthRotary):
-            continue
-        inner: Any = module.inner
-        change(module, "rule", replace(module.rule, original=size))
-        change(inner, "original_max_seq_len", size)
-        change(inner, "max_seq_len_cached", size)
-        change(inner.config, "rope_parameters", _with_original(inner.config.rope_parameters, size))
-        if not module.rule.two_sets:  # what transformers scales by
-            change(inner.config, "max_position_embeddings", size)
+        if isinstance(module, LengthRotary):
+            change(module, "rule", replace(module.rule, original=size))
+        elif rule := length_rule(module):
+            change(module, "original_max_seq_len", size)
+            change(module, "max_seq_len_cached", size)
+            change(module.config, "rope_parameters", _with_original(module.config.rope_parameters, size))
+            if not rule.two_sets:  # what transformers scales by
+                change(module.config, "max_position_embeddings", size)
 
 
 def _with_original(parameters: Mapping[str, Any], size: int) -> dict[str, Any]:

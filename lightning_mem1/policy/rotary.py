@@ -101,12 +101,11 @@ def adopt_rotary(causal_lm: nn.Module) -> LengthRule | None:
         ValueError: embeddings that change at different lengths.
     """
     found: dict[str, tuple[nn.Module, LengthRule]] = {}
+    adopted = {id(module.inner) for module in causal_lm.modules() if isinstance(module, LengthRotary)}
     for name, module in causal_lm.named_modules():
         if isinstance(module, LengthRotary):
             found[name] = (module.inner, module.rule)
-        elif (rule := _rule(module)) is not None and not isinstance(
-            causal_lm.get_submodule(_parent(name)), LengthRotary
-        ):
+        elif id(module) not in adopted and (rule := length_rule(module)):
             found[name] = (module, rule)
     rules = {rule for _, rule in found.values()}
     if len(rules) > 1:
@@ -135,7 +134,8 @@ def _parent(name: str) -> str:
     return name.rpartition(".")[0]
 
 
-def _rule(module: Any) -> LengthRule | None:
+def length_rule(module: Any) -> LengthRule | None:
+    """How a rotary embedding of transformers depends on the length; None for one that does not, and other modules."""
     kinds = module.__dict__.get("rope_type")
     if kinds is None:
         return None
