@@ -315,18 +315,28 @@ def bypassed_linears(model: nn.Module) -> list[str]:
 
 @torch.no_grad()
 def _bypassed(layer: RecurrentLayer, model: Any) -> set[str]:
-    linear = {name: child for name, child in layer.named_modules() if isinstance(child, nn.Linear)}
+    linear = {
+        name.removesuffix(".base_layer"): child  # adapters that are there already are around it, or beside it
+        for name, child in layer.named_modules()
+        if isinstance(child, nn.Linear) and ".lora_" not in name
+    }
     called: set[str] = set()
     hooks = [
         child.register_forward_pre_hook(lambda module, args, name=name: called.add(name))
         for name, child in linear.items()
     ]
     try:
-        layer.in_states(_tokens(3, layer, model), LayerStates())
+        with _computing(model):
+            layer.in_states(_tokens(3, layer, model), LayerStates())
     finally:
         for hook in hooks:
             hook.remove()
     return linear.keys() - called
+
+
+def _computing(model: Any) -> torch.autocast:
+    """As `Policy.computing`: adapters of 16-bit weights are float32."""
+    return torch.autocast(model.device.type, model.dtype, enabled=model.dtype in SIXTEEN_BITS, cache_enabled=False)
 
 
 def _tokens(count: int, layer: RecurrentLayer, model: Any) -> Tensor:
@@ -347,8 +357,7 @@ def _has_interface(layer: Any) -> bool:
     needed = [
         name for name, each in arguments.items() if each.default is each.empty and each.kind < each.VAR_POSITIONAL
     ]
-    hands_on = any(each.kind is each.VAR_KEYWORD for each in arguments.values())
-    return needed == ["self", "hidden_states"] and hands_on and any(name in arguments for name in CACHE_ARGUMENTS)
+    return needed == ["self", "hidden_states"] and any(name in arguments for name in CACHE_ARGUMENTS)
 
 
 @cache
@@ -378,10 +387,11 @@ def _continues(layer: RecurrentLayer, model: Any) -> bool:
     hidden = _tokens(6, layer, model)
     states, more = LayerStates(), LayerStates()
     try:
-        whole = layer.in_states(hidden, LayerStates())
-        layer.in_states(hidden[:, :3], states)
-        single = layer.in_states(hidden[:, 3:4], states.map(torch.clone))
-        several = layer.in_states(hidden[:, 3:], more := states.map(torch.clone))
+        with _computing(model):
+            whole = layer.in_states(hidden, LayerStates())
+            layer.in_states(hidden[:, :3], states)
+            single = layer.in_states(hidden[:, 3:4], states.map(torch.clone))
+            several = layer.in_states(hidden[:, 3:], more := states.map(torch.clone))
     except (RuntimeError, TypeError, ValueError, AttributeError, KeyError, IndexError):
         return False
     limit = (0.05 if model.dtype in SIXTEEN_BITS else 1e-3) * float(whole.abs().max())
