@@ -20,7 +20,7 @@ from lightning_mem1.policy.attention import SIXTEEN_BITS, TREE_KERNELS, TreeTabl
 from lightning_mem1.policy.kernels import use_kernels
 from lightning_mem1.policy.loading import load_model, load_tokenizer, name_of_base, resolve
 from lightning_mem1.policy.logprobs import chunked_logprobs
-from lightning_mem1.policy.recurrent import adopt, bypassed_linears
+from lightning_mem1.policy.recurrent import adopt, along, bypassed_linears, check_no_drawn_mask, same_pass
 
 ADAPTER = "policy"
 
@@ -124,7 +124,7 @@ class Policy(nn.Module):
         use_kernels(model, kernels)
         policy = cls(model, load_tokenizer(folder), lora, source=source, tree_kernel=attention)
         if gradient_checkpointing:
-            model.gradient_checkpointing_enable({"use_reentrant": False})
+            model.gradient_checkpointing_enable({"use_reentrant": False, "context_fn": same_pass})
             model.enable_input_require_grads()
         return policy
 
@@ -152,7 +152,7 @@ class Policy(nn.Module):
     def hidden(self, input_ids: Tensor, position_ids: Tensor, **kwargs: Any) -> Tensor:
         """Last hidden states (B, L, width); `kwargs` reach the attention function."""
         backbone = self.causal_lm.model
-        with self.computing():
+        with self.computing(), along(kwargs.get("tree")):
             return backbone(input_ids=input_ids, position_ids=position_ids, use_cache=False, **kwargs).last_hidden_state
 
     def head(self, hidden: Tensor) -> Tensor:
@@ -174,6 +174,7 @@ class Policy(nn.Module):
 
     def predicting(self, batch: ScoredBatch) -> Tensor:
         """Hidden states (N, width) that predict the action tokens: each has seen its token's context and no more."""
+        check_no_drawn_mask(self.causal_lm, batch.attention_mask)
         hidden = self.hidden(
             batch.input_ids,
             batch.position_ids,

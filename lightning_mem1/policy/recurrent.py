@@ -14,7 +14,9 @@ Attention layers of the same model keep the packed row.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextvars import ContextVar
 from functools import cache
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -37,8 +39,25 @@ OTHER_STATES = {
     "conv1d_state",
     "rnn_state",
 }
-HANDED = ("tree", "slots", "tree_kernel")  # keywords of `model(...)` that are not the layer's own
 SIXTEEN_BITS = (torch.bfloat16, torch.float16)
+
+
+_along: ContextVar[tuple[Any, SlotStates | None]] = ContextVar("along", default=(None, None))
+
+
+@contextmanager
+def along(tree: Any = None, slots: SlotStates | None = None) -> Iterator[None]:
+    """Around a forward pass, for models that hand their keywords on to attention alone."""
+    token = _along.set((tree, slots))
+    try:
+        yield
+    finally:
+        _along.reset(token)
+
+
+def same_pass() -> tuple[AbstractContextManager[Any], AbstractContextManager[Any]]:
+    """For `torch.utils.checkpoint`: the second computing goes along what the first one does, in whatever thread."""
+    return nullcontext(), along(*_along.get())
 
 
 class LayerStates:
@@ -190,25 +209,28 @@ class RecurrentLayer(nn.Module):
 
     Attributes:
         recurrent_number: Which of the model's recurrent layers it is, counted from 0.
-        tree: The segment table (`attention.TreeTable`) of the pass, which its parent module hands over.
-        slots: The engine's slots of the pass, likewise.
         cache_argument: The name of its own argument for the cache.
     """
 
     recurrent_number: int
-    tree: Any
-    slots: SlotStates | None
     cache_argument: str
 
     if TYPE_CHECKING:
 
         def __call__(self, *args: Any, **kwargs: Any) -> Any: ...
 
-    def forward(self, hidden_states: Tensor, *args: Any, **kwargs: Any) -> Any:
-        """As the layer's own, along the segment table or the slots of the pass."""
-        kwargs = {name: value for name, value in kwargs.items() if name not in HANDED}
-        tree, slots = self.tree, self.slots
-        self.tree = self.slots = None  # a copy of the layer would copy them too
+    def forward(
+        self,
+        hidden_states: Tensor,
+        *args: Any,
+        tree: Any = None,
+        slots: SlotStates | None = None,
+        tree_kernel: str = "",
+        **kwargs: Any,
+    ) -> Any:
+        """As the layer's own, along a segment table (`attention.TreeTable`), an engine's slots, or what `along` says."""
+        if tree is None and slots is None:
+            tree, slots = _along.get()
 
         def rows(hidden: Tensor, states: LayerStates) -> Tensor:
             return self.in_states(hidden, states, **{**kwargs, "attention_mask": None})
@@ -230,7 +252,7 @@ class RecurrentLayer(nn.Module):
 
     def __reduce_ex__(self, protocol: Any) -> Any:
         """Copies and pickles of a class that is made here."""
-        return _empty, (type(self).__mro__[2],), {**self.__dict__, "tree": None, "slots": None}
+        return _empty, (type(self).__mro__[2],), self.__dict__
 
 
 @cache
@@ -250,22 +272,12 @@ def _empty(layer: Any) -> Any:
 
 def adopt(model: nn.Module) -> None:
     """Have a causal LM's recurrent layers run along segment tables and slots (safe to repeat)."""
-    for parent in list(model.modules()):
-        kinds: list[tuple[nn.Module, Any]] = [(child, type(child)) for child in parent.children()]
-        found = [(child, kind) for child, kind in kinds if _has_interface(kind)]
-        for child, kind in found:
-            child.__class__ = _adopted(kind)
-        if found:
-            parent.register_forward_pre_hook(_hand_over, with_kwargs=True)
+    for module in model.modules():
+        kind: Any = type(module)
+        if _has_interface(kind):
+            module.__class__ = _adopted(kind)
     for number, layer in enumerate(recurrent_layers(model)):
-        layer.recurrent_number, layer.tree, layer.slots = number, None, None
-
-
-def _hand_over(parent: nn.Module, args: Any, kwargs: dict[str, Any]) -> None:
-    """Give a module's recurrent children what its pass runs along: not every parent hands its keywords on."""
-    for child in parent.children():
-        if isinstance(child, RecurrentLayer):
-            child.tree, child.slots = kwargs.get("tree"), kwargs.get("slots")
+        layer.recurrent_number = number
 
 
 def leave_uncompiled(model: nn.Module) -> None:
@@ -279,6 +291,18 @@ def leave_uncompiled(model: nn.Module) -> None:
 def recurrent_layers(model: nn.Module) -> list[RecurrentLayer]:
     """The layers that `adopt` found, in order."""
     return [module for module in model.modules() if isinstance(module, RecurrentLayer)]
+
+
+def check_no_drawn_mask(model: nn.Module, mask: Tensor | None) -> None:
+    """Raise ValueError for a mask (B, 1, L, L) that hides tokens from attention and cannot from a state."""
+    if mask is None or mask.dim() == 2:
+        return
+    for name, module in model.named_modules():
+        if isinstance(module, RecurrentLayer):
+            raise ValueError(
+                f"layouts stitched and official need attention in every layer: {name} ({type(module).__name__}) keeps "
+                "a state, from which no mask hides a token; set model.layout tree or rows"
+            )
 
 
 def unknown_recurrent_layers(model: nn.Module) -> list[str]:

@@ -22,7 +22,7 @@ from lightning_mem1.engine.local.static_decode import StaticDecode
 from lightning_mem1.engine.settings import EngineSettings, check_fits
 from lightning_mem1.policy.merged import Merged
 from lightning_mem1.policy.policy import Policy
-from lightning_mem1.policy.recurrent import recurrent_layers
+from lightning_mem1.policy.recurrent import along, recurrent_layers
 from lightning_mem1.policy.sharding import is_sharded
 from lightning_mem1.types import Completion, GenerationRequest
 
@@ -149,9 +149,10 @@ class LocalEngine:
         tokens = [run.ids[run.cached :] for run in runs]
         ends = torch.tensor([len(t) for t in tokens], device=device).cumsum(0) - 1
         input_ids = torch.tensor([[token for new in tokens for token in new]], device=device)
-        hidden = self._model.model(
-            input_ids=input_ids, position_ids=plan.positions[None], use_cache=False, attention_mask=None, slots=plan
-        ).last_hidden_state
+        with along(slots=plan):
+            hidden = self._model.model(
+                input_ids=input_ids, position_ids=plan.positions[None], use_cache=False, attention_mask=None, slots=plan
+            ).last_hidden_state
         return self._model.lm_head(hidden[0, ends])
 
     def _sampling(self) -> tuple[Tensor, Tensor, Tensor]:

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from lightning_mem1.engine.local.slots import SlotPool, Span, store
-from lightning_mem1.policy.recurrent import Rows, leave_uncompiled
+from lightning_mem1.policy.recurrent import Rows, along, leave_uncompiled
 
 SHORTEST = 256  # tokens; looking back less far saves little
 MOST = 6  # lengths: torch.compile gives up on a function that it had to compile more often than eight times
@@ -47,7 +47,8 @@ class StaticDecode:
         reach = max(span.start for span in decode) + 1
         step = self._steps[min(length for length in self._steps if length >= reach)]
         step.set(decode, tokens)
-        logits = self._forward(self.model, step)
+        with along(slots=step):
+            logits = self._forward(self.model, step)
         slots = [span.slot for span in decode]
         if slots == list(range(len(slots))):
             return logits[: len(slots)]
