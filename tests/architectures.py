@@ -18,7 +18,7 @@ import torch
 import transformers as T
 from torch import Tensor
 
-from lightning_mem1.context.memory import contexts
+from lightning_mem1.context.contexts import contexts
 from lightning_mem1.engine.factory import make_engine
 from lightning_mem1.engine.settings import EngineSettings
 from lightning_mem1.policy.policy import LoraSettings, Policy

@@ -24,7 +24,7 @@ from lightning_mem1.policy.inspection import inspect_layers
 from lightning_mem1.policy.kernels import use_kernels
 from lightning_mem1.policy.loading import check_vocabulary, load_model, load_tokenizer, name_of_base, resolve
 from lightning_mem1.policy.logprobs import chunked_logprobs
-from lightning_mem1.policy.recurrent import adopt, bypassed_linears
+from lightning_mem1.policy.recurrent import adopt, bypassed_linears, check_no_drawn_mask
 from lightning_mem1.policy.rotary import LengthRule, adopt_rotary
 from lightning_mem1.policy.rows import Rows, rows_of
 from lightning_mem1.policy.scores import EVERYTHING
@@ -281,6 +281,7 @@ class Policy(nn.Module):
         """Raise ValueError for a drawn mask where the model's layers see by rules of their own."""
         if batch.attention_mask is None or batch.attention_mask.dim() == 2:
             return
+        check_no_drawn_mask(self.causal_lm, batch.attention_mask)
         known = self.architecture
         layer = next((layer for layer in known.layers if layer.rule != EVERYTHING), None)
         if not known.own and layer is None and not by_length:

@@ -38,7 +38,6 @@ OTHER_STATES = {
     "conv1d_state",
     "rnn_state",
 }
-HANDED = ("tree", "slots", "tree_kernel")  # keywords of `model(...)` that are not the layer's own
 SIXTEEN_BITS = (torch.bfloat16, torch.float16)
 
 
@@ -191,25 +190,26 @@ class RecurrentLayer(nn.Module):
 
     Attributes:
         recurrent_number: Which of the model's recurrent layers it is, counted from 0.
-        tree: The segment table (`attention.TreeTable`) of the pass, which its parent module hands over.
-        slots: The engine's slots of the pass, likewise.
         cache_argument: The name of its own argument for the cache.
     """
 
     recurrent_number: int
-    tree: Any
-    slots: SlotStates | None
     cache_argument: str
 
     if TYPE_CHECKING:
 
         def __call__(self, *args: Any, **kwargs: Any) -> Any: ...
 
-    def forward(self, hidden_states: Tensor, *args: Any, **kwargs: Any) -> Any:
-        """As the layer's own, along the segment table or the slots of the pass."""
-        kwargs = {name: value for name, value in kwargs.items() if name not in HANDED}
-        tree, slots = self.tree, self.slots
-        self.tree = self.slots = None  # a copy of the layer would copy them too
+    def forward(
+        self,
+        hidden_states: Tensor,
+        *args: Any,
+        tree: Any = None,
+        slots: SlotStates | None = None,
+        tree_kernel: str = "",
+        **kwargs: Any,
+    ) -> Any:
+        """As the layer's own, along a segment table (`TreeTable`) or an engine's slots, see `attention.Pass`."""
         if tree is None and slots is None and (along := carried()) is not None:  # not every model hands keywords on
             tree, slots = along.tree, along.slots  # type: ignore[assignment]
 
@@ -233,7 +233,7 @@ class RecurrentLayer(nn.Module):
 
     def __reduce_ex__(self, protocol: Any) -> Any:
         """Copies and pickles of a class that is made here."""
-        return _empty, (type(self).__mro__[2],), {**self.__dict__, "tree": None, "slots": None}
+        return _empty, (type(self).__mro__[2],), self.__dict__
 
 
 @cache
@@ -253,22 +253,12 @@ def _empty(layer: Any) -> Any:
 
 def adopt(model: nn.Module) -> None:
     """Have a causal LM's recurrent layers run along segment tables and slots (safe to repeat)."""
-    for parent in list(model.modules()):
-        kinds: list[tuple[nn.Module, Any]] = [(child, type(child)) for child in parent.children()]
-        found = [(child, kind) for child, kind in kinds if _has_interface(kind)]
-        for child, kind in found:
-            child.__class__ = _adopted(kind)
-        if found:
-            parent.register_forward_pre_hook(_hand_over, with_kwargs=True)
+    for module in model.modules():
+        kind: Any = type(module)
+        if _has_interface(kind):
+            module.__class__ = _adopted(kind)
     for number, layer in enumerate(recurrent_layers(model)):
-        layer.recurrent_number, layer.tree, layer.slots = number, None, None
-
-
-def _hand_over(parent: nn.Module, args: Any, kwargs: dict[str, Any]) -> None:
-    """Give a module's recurrent children what its pass runs along: not every parent hands its keywords on."""
-    for child in parent.children():
-        if isinstance(child, RecurrentLayer):
-            child.tree, child.slots = kwargs.get("tree"), kwargs.get("slots")
+        layer.recurrent_number = number
 
 
 def leave_uncompiled(model: nn.Module) -> None:
@@ -282,6 +272,18 @@ def leave_uncompiled(model: nn.Module) -> None:
 def recurrent_layers(model: nn.Module) -> list[RecurrentLayer]:
     """The layers that `adopt` found, in order."""
     return [module for module in model.modules() if isinstance(module, RecurrentLayer)]
+
+
+def check_no_drawn_mask(model: nn.Module, mask: Tensor | None) -> None:
+    """Raise ValueError for a mask (B, 1, L, L) that hides tokens from attention and cannot from a state."""
+    if mask is None or mask.dim() == 2:
+        return
+    for name, module in model.named_modules():
+        if isinstance(module, RecurrentLayer):
+            raise ValueError(
+                f"layouts stitched and official need attention in every layer: {name} ({type(module).__name__}) keeps "
+                "a state, from which no mask hides a token; set model.layout tree or rows"
+            )
 
 
 def unknown_recurrent_layers(model: nn.Module) -> list[str]:
@@ -318,18 +320,28 @@ def bypassed_linears(model: nn.Module) -> list[str]:
 
 @torch.no_grad()
 def _bypassed(layer: RecurrentLayer, model: Any) -> set[str]:
-    linear = {name: child for name, child in layer.named_modules() if isinstance(child, nn.Linear)}
+    linear = {
+        name.removesuffix(".base_layer"): child  # adapters that are there already are around it, or beside it
+        for name, child in layer.named_modules()
+        if isinstance(child, nn.Linear) and ".lora_" not in name
+    }
     called: set[str] = set()
     hooks = [
         child.register_forward_pre_hook(lambda module, args, name=name: called.add(name))
         for name, child in linear.items()
     ]
     try:
-        layer.in_states(_tokens(3, layer, model), LayerStates())
+        with _computing(model):
+            layer.in_states(_tokens(3, layer, model), LayerStates())
     finally:
         for hook in hooks:
             hook.remove()
     return linear.keys() - called
+
+
+def _computing(model: Any) -> torch.autocast:
+    """As `Policy.computing`: adapters of 16-bit weights are float32."""
+    return torch.autocast(model.device.type, model.dtype, enabled=model.dtype in SIXTEEN_BITS, cache_enabled=False)
 
 
 def _tokens(count: int, layer: RecurrentLayer, model: Any) -> Tensor:
@@ -350,8 +362,7 @@ def _has_interface(layer: Any) -> bool:
     needed = [
         name for name, each in arguments.items() if each.default is each.empty and each.kind < each.VAR_POSITIONAL
     ]
-    hands_on = any(each.kind is each.VAR_KEYWORD for each in arguments.values())
-    return needed == ["self", "hidden_states"] and hands_on and any(name in arguments for name in CACHE_ARGUMENTS)
+    return needed == ["self", "hidden_states"] and any(name in arguments for name in CACHE_ARGUMENTS)
 
 
 @cache
@@ -381,10 +392,11 @@ def _continues(layer: RecurrentLayer, model: Any) -> bool:
     hidden = _tokens(6, layer, model)
     states, more = LayerStates(), LayerStates()
     try:
-        whole = layer.in_states(hidden, LayerStates())
-        layer.in_states(hidden[:, :3], states)
-        single = layer.in_states(hidden[:, 3:4], states.map(torch.clone))
-        several = layer.in_states(hidden[:, 3:], more := states.map(torch.clone))
+        with _computing(model):
+            whole = layer.in_states(hidden, LayerStates())
+            layer.in_states(hidden[:, :3], states)
+            single = layer.in_states(hidden[:, 3:4], states.map(torch.clone))
+            several = layer.in_states(hidden[:, 3:], more := states.map(torch.clone))
     except (RuntimeError, TypeError, ValueError, AttributeError, KeyError, IndexError):
         return False
     limit = (0.05 if model.dtype in SIXTEEN_BITS else 1e-3) * float(whole.abs().max())
