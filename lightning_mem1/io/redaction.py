@@ -11,8 +11,9 @@ import json
 import os
 import re
 from collections.abc import Iterable, Iterator, Mapping
+from functools import lru_cache
 from typing import Any
-from urllib.parse import quote, quote_plus, unquote
+from urllib.parse import quote, unquote
 
 from lightning_mem1.io.terminal import printable
 
@@ -68,6 +69,7 @@ SHAPES = re.compile(  # of keys that services hand out
     re.DOTALL,
 )
 
+SPACES = r"(?:\s|\\[nrt]|\\x[0-9a-f]{2}|\\u[0-9a-f]{4}|%[0-9a-fA-F]{2}|\+)+"  # between two words of a secret
 _remembered: set[str] = set()
 
 
@@ -98,7 +100,8 @@ def remember(settings: Any) -> None:
     Args:
         settings: A dict, a list or a plain value, nested as in a config.
     """
-    _remembered.update(value for value in _secret_values(settings, False) if len(value) >= SHORTEST_SETTING)
+    found = (value.strip() for value in _secret_values(settings, False))
+    _remembered.update(value for value in found if len(value) >= SHORTEST_SETTING)
 
 
 def remember_arguments(arguments: Iterable[str]) -> None:
@@ -131,8 +134,8 @@ def redacted(text: str) -> str:
     >>> redacted("postgresql://me:pa55@host/db and https://host/x?token=abc&page=2")
     'postgresql://***@host/db and https://host/x?token=***&page=2'
     """
-    for value in sorted(_known(), key=len, reverse=True):
-        text = text.replace(value, HIDDEN)
+    if known := _known():
+        text = _any_of(known).sub(HIDDEN, text)
     text = SHAPES.sub(HIDDEN, text)
     text = AUTHORITY.sub(HIDDEN, text)
     text = SLASHED.sub(lambda found: found[0] if _is_host(found[0]) else HIDDEN, text)
@@ -162,26 +165,40 @@ def _pair(found: re.Match[str]) -> str:
     return found[0][:start] + found[0][start:].replace(value, HIDDEN)
 
 
-def _known() -> set[str]:
-    """Secret values, in every form in which a message may hold them."""
+def _known() -> frozenset[str]:
+    """Secret values; of one with several lines each long line too."""
     values = set(_remembered)
-    for name, value in os.environ.items():
+    for name, given in os.environ.items():
+        value = given.strip()
         if SECRET_VARIABLE.search(name) and len(value) >= SHORTEST_SECRET:
             values.add(value)
         elif "://" in value and (found := AUTHORITY.search(value)):
-            password = found[0].partition(":")[2]
-            values |= {each for each in (password, unquote(password)) if len(each) >= SHORTEST_SECRET}
-    return {form for value in values for form in _forms(value)}
+            password = unquote(found[0].partition(":")[2])
+            values |= {password} if len(password) >= SHORTEST_SECRET else set()
+    lines = {line.strip() for value in values for line in value.splitlines()}
+    return frozenset(values | {line for line in lines if len(line) >= 2 * SHORTEST_SECRET})
 
 
-def _forms(value: str) -> set[str]:
-    lines = {line.strip() for line in value.splitlines() if len(line.strip()) >= 2 * SHORTEST_SECRET}
-    quoted = {json.dumps(value)[1:-1], json.dumps(value, ensure_ascii=False)[1:-1], repr(value)[1:-1]}
-    quoted |= {value.replace("'", "''"), value.replace("'", "\\'"), value.replace('"', '\\"')}
-    joined = " ".join(value.split())
-    addressed = {quote(value, safe=""), quote(value), quote_plus(value)}
-    found = {value, *lines, *quoted, joined, *addressed, printable(value)}
-    return {form for form in found if len(form) >= min(len(value), SHORTEST_SETTING)}
+@lru_cache(maxsize=8)
+def _any_of(values: frozenset[str]) -> re.Pattern[str]:
+    """Any of some values, the longest that is there, in every form in which a message may hold it."""
+    return re.compile("|".join(_in_every_form(value) for value in sorted(values, key=len, reverse=True)))
+
+
+def _in_every_form(value: str) -> str:
+    """A value as a pattern: as it is, quoted, escaped, in an address, with its lines joined or parted anew."""
+    return "".join(
+        SPACES if part.isspace() else "".join(map(_sign, part)) for part in re.split(r"(\s+)", value) if part
+    )
+
+
+def _sign(sign: str) -> str:
+    encoded = quote(sign, safe="", errors="replace")
+    forms = {sign, json.dumps(sign)[1:-1], repr(sign)[1:-1], encoded, encoded.lower(), ascii(sign)[1:-1]}
+    forms |= {"''", "\\'"} if sign == "'" else {'\\"'} if sign == '"' else set()
+    if len(forms) == 1:
+        return re.escape(sign)
+    return f"(?:{'|'.join(map(re.escape, sorted(forms, key=len, reverse=True)))})"
 
 
 def root(error: BaseException) -> BaseException:

@@ -1,20 +1,26 @@
 """The web: Serper's protocol, recordings, and pages that may not be read."""
 
 import json
+import os
+import random
+from dataclasses import replace
+from importlib.util import find_spec
 
 import pytest
 
 from faulty import dead, drip, half, slow, whole
 from lightning_mem1.engine.scripted import ScriptedEngine
+from lightning_mem1.environments.qa.retrieval.page_text import plain_text, readable
 from lightning_mem1.environments.qa.retrieval.passage import Passage, RetrievalError
 from lightning_mem1.environments.qa.retrieval.web import KEY, Web, WebSettings, read_results
-from lightning_mem1.environments.qa.retrieval.web_page import Limits, is_public, plain_text, read_page
+from lightning_mem1.environments.qa.retrieval.web_page import Limits, is_public, read_page
 from lightning_mem1.environments.qa.web_env import WebEnv
 from lightning_mem1.rollout.collect import Episode, collect
 from lightning_mem1.rollout.settings import RolloutSettings
 from lightning_mem1.types import Objective, StopReason, Task
 from tiny import tiny_tokenizer
 
+NUM_PAGES = int(os.environ.get("LIGHTNING_MEM1_FUZZ", "200"))
 RESULT = {"title": "Ulm", "link": "http://example.com/ulm", "snippet": "A town.", "position": 1}
 GOOD = whole({"organic": [RESULT], "peopleAlsoAsk": []})
 TASK = Task("qa/0", "1 Where is Ulm?", (Objective("Where is Ulm?", ("Bavaria",)),), 3)
@@ -131,7 +137,12 @@ def test_pages_are_played_back_the_readable_ones_and_the_others(server, key, tmp
     "address",
     ["127.0.0.1", "10.1.2.3", "172.16.0.1", "192.168.1.1", "169.254.169.254", "0.0.0.0", "100.64.0.1", "224.0.0.1",
      "::1", "fe80::1", "fe80::1%eth0", "fc00::1", "::ffff:127.0.0.1", "::ffff:10.0.0.1", "64:ff9b::7f00:1",
-     "2002:7f00:1::", "255.255.255.255", "::"],
+     "2002:7f00:1::", "255.255.255.255", "::", "::7f00:1", "::127.0.0.1", "::808:808", "::ffff:8.8.8.8",
+     "::ffff:0:8.8.8.8", "fec0::1", "feff::1", "fd00::1", "ff02::1", "64:ff9b::808:808", "64:ff9b:1::808:808",
+     "2002:808:808::1", "192.88.99.1", "2001::1", "2001:0:4136:e378:8000:63bf:3fff:fdd2", "2001:db8::1", "3fff::1",
+     "2001:1::1", "2001:10::1", "2001:20::1", "100::1", "5f00::1", "2620:4f:8000::1", "192.0.0.9", "192.0.2.1",
+     "192.31.196.1", "192.52.193.1", "192.175.48.1", "198.18.0.1", "198.51.100.1", "203.0.113.1", "240.0.0.1",
+     "2606:2800:220:1:0:5efe:7f00:1", "2606:2800:220:1:200:5efe:a00:1", "4000::1"],
 )  # fmt: skip
 def test_addresses_that_are_not_public(address):
     assert not is_public(address)
@@ -139,6 +150,7 @@ def test_addresses_that_are_not_public(address):
 
 def test_addresses_that_are_public():
     assert is_public("93.184.216.34") and is_public("2606:2800:220:1:248:1893:25c8:1946")
+    assert is_public("8.8.8.8") and is_public("2a00:1450:4001:82f::200e")
 
 
 @pytest.mark.parametrize(
@@ -150,6 +162,10 @@ def test_addresses_that_are_public():
         ("http://2130706433/", "refused address 127.0.0.1"),
         ("http://0x7f.1/", "refused address 127.0.0.1"),
         ("http://169.254.169.254/latest/meta-data", "refused address 169.254.169.254"),
+        ("http://[::7f00:1]/", "refused address ::7f00:1|refused address ::127.0.0.1"),
+        ("http://[::ffff:127.0.0.1]/", "refused address ::ffff:127.0.0.1|refused address ::ffff:7f00:1"),
+        ("http://[fec0::1]/", "refused address fec0::1"),
+        ("http://192.88.99.1/", "refused address 192.88.99.1"),
         ("http://93.184.216.34:22/", "refused port 22"),
         ("http://u:p@93.184.216.34/", "without a password"),
         ("file:///etc/passwd", "address of http or https"),
@@ -197,10 +213,136 @@ def test_a_page_that_costs_too_much_or_is_none_is_not_read(server, reply, reason
         read_page(server.origin, Limits(0.3, max_bytes=1000, allowed=[own]))
 
 
-@pytest.mark.parametrize("kind", ["text/plain; charset=latin-1", "text/plain; charset=klingon", "text/plain"])
+@pytest.mark.parametrize(
+    "kind",
+    ["text/plain; charset=latin-1", "text/plain; charset=klingon", "text/plain", 'text/plain; charset="UTF-8"'],
+)
 def test_a_page_in_any_encoding_becomes_text(server, kind):
     server.replies = [whole("caf\xe9 in Ulm".encode("latin-1"), kind=kind)]
     assert "in Ulm" in read_page(server.origin, allowed(server))
+
+
+@pytest.mark.parametrize("name", ["punycode", "idna", "utf-7", "zlib", "unicode_escape", "rot13", "undefined", "hex"])
+def test_an_encoding_that_is_none_of_texts_is_read_as_utf_8(server, name):
+    server.replies = [whole("café +AGE- in Ulm", kind=f"text/plain; charset={name}")]
+    assert read_page(server.origin, allowed(server)) == "café +AGE- in Ulm"
+
+
+HOSTILE = {
+    "tags that never end": "<a ",
+    "comments that never end": "<!--",
+    "names that never end": "<x",
+    "open elements": "<div>",
+    "closed ones": "</p>",
+    "wrongly nested": "<b></i>",
+    "formatting around blocks": "<a><div>",
+    "lists": "<ul><li>",
+    "tables": "<table><a>",
+    "scripts": "<script><!--",
+    "entities": "&amp",
+    "brackets": "<",
+    "quotes": '<a b="',
+    "sections": "<![CDATA[",
+    "instructions": "<?",
+    "spaces": "< ",
+}
+
+
+@pytest.mark.parametrize("kind", HOSTILE)
+def test_a_page_made_to_be_slow_is_read_in_one_pass(kind):
+    """Anything that takes the square of its length would take hours for two megabytes."""
+    plain_text(HOSTILE[kind] * (2_000_000 // len(HOSTILE[kind])))
+
+
+def test_a_tag_with_more_attributes_than_anybody_writes_is_read_in_one_pass():
+    assert plain_text("<a " + " ".join(f"a{k}=1" for k in range(300_000)) + ">x</a>") == "x"
+
+
+def test_what_stands_deeper_than_any_page_nests_is_not_read():
+    assert plain_text("<div>" * 100 + "shallow" + "</div>" * 100) == "shallow"
+    assert plain_text("first" + "<div>" * 100_000 + "deep") == "first"
+
+
+@pytest.mark.parametrize(
+    "page", ["", " ", "<", "<!---->", "\x00", "<p>\x00a", "\ud800", "<?xml version='1.0'?><p>a", "&#0;&#x110000;"]
+)
+def test_pages_of_almost_nothing_have_a_text(page):
+    assert isinstance(plain_text(page), str)
+
+
+MARKUP = [
+    "<p>",
+    "</p>",
+    "<br>",
+    "<script>",
+    "</script>",
+    "<a href='",
+    "'>",
+    "<!--",
+    "-->",
+    "&lt;",
+    "&",
+    "<nav>",
+    "</nav>",
+]
+MARKUP += [
+    "<![CDATA[",
+    "]]>",
+    "<?php",
+    "?>",
+    "</",
+    "<",
+    ">",
+    "red",
+    " ",
+    "\x00",
+    "\ud800",
+    "é",
+    '"',
+    "<meta charset=utf-16>",
+]
+MARKUP += ["<svg>", "<math>", "<table><tr><td>", "<select>", "<template>", "<body a=1>", "<html>", "<head>", "</html>"]
+
+
+def test_a_page_of_any_pieces_has_a_text():
+    rng = random.Random(0)
+    for _ in range(NUM_PAGES):
+        text = plain_text("".join(rng.choices(MARKUP, k=rng.randint(0, 40))))
+        assert text == "\n".join(" ".join(line.split()) for line in text.splitlines() if line.strip())
+
+
+def test_a_page_of_any_kind_is_read_or_named(server):
+    rng, statuses = random.Random(0), [200, 200, 200, 204, 301, 304, 404, 500]
+    kinds = [
+        "text/html",
+        "text/html; charset=",
+        "TEXT/HTML;charset=utf-16",
+        "text/plain;;;=",
+        "image/png",
+        "",
+        "x" * 3000,
+    ]
+    for _ in range(NUM_PAGES // 4):
+        body = "".join(rng.choices(MARKUP, k=rng.randint(0, 40))).encode("utf-8", "replace")
+        headers = (
+            {"Location": rng.choice(["/again", "http://[", "//", "\x7f", "http://10.0.0.1/"])}
+            if rng.random() < 0.3
+            else {}
+        )
+        server.replies = [whole(body, status=rng.choice(statuses), kind=rng.choice(kinds), **headers)]
+        try:
+            assert isinstance(read_page(server.origin, replace(allowed(server), timeout_s=60.0)), str)
+        except RetrievalError as error:
+            assert str(error).startswith("page not read: ") and len(str(error)) < 300
+
+
+@pytest.mark.skipif(find_spec("trafilatura") is None, reason="trafilatura (extra web) is not installed")
+def test_the_main_part_of_a_page_is_found_in_a_process_of_its_own():
+    page = (
+        "<nav>menu</nav><article>" + "<p>Ulm lies on the Danube, and has been a town for long.</p>" * 5 + "</article>"
+    )
+    assert readable(page).startswith("Ulm lies on the Danube") and "menu" not in readable(page)
+    assert readable("<p>red</p>", until=0.0) == "red"
 
 
 def test_markup_scripts_and_menus_are_no_text():
