@@ -197,7 +197,7 @@ def test_an_old_config_is_answered_with_the_new_class(mine, capsys):
 def test_a_data_module_shows_its_own_settings_and_those_of_every_stream(mine, capsys, kind, own):
     assert fit.main([mine, f"--data={kind.__name__}", "--print_config"]) == 0
     shown = yaml.safe_load(capsys.readouterr().out)["data"]
-    assert shown["class_path"] == f"{kind.__module__}.{kind.__name__}"
+    assert shown["class_path"] == f"lightning_mem1.{kind.__name__}"
     assert {own, "tasks_per_step", "group_size", "num_rl_steps", "num_val_tasks", "val_batch_size", "seed"} <= set(
         shown["init_args"]
     )

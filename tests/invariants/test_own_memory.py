@@ -19,6 +19,7 @@ from lightning_mem1.rollout.collect import Episode, collect
 from lightning_mem1.rollout.settings import RolloutSettings
 from lightning_mem1.testing import check_memory
 from lightning_mem1.training.layouts.collate import collate
+from lightning_mem1.training.settings import LossSettings, OptimSettings
 from tiny import WordEnv, task, tiny_policy
 from tiny_tasks import LongTasks
 
@@ -138,7 +139,11 @@ def test_an_rl_step_derives_the_context_of_each_turn_once(compact, make_module, 
             asked.update(number for t in batch.trajectories for number in range(len(t.turns)))
             mode.asked.clear()
 
-    settings = {"num_epochs": 2, "num_minibatches": 2, "algorithm": "ppo", "beta": 0.1}
+    settings = {
+        "algorithm": "ppo",
+        "optim": OptimSettings(num_epochs=2, num_minibatches=2),
+        "loss": LossSettings(kl_coef=0.1),
+    }
     module = make_module(memory=mode, engine=EngineSettings(8, 400), **settings)
     callbacks = [
         each
