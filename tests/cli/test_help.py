@@ -105,7 +105,7 @@ def test_help_all_lists_every_setting_those_of_the_data_too(capsys, parsers):
     listed = set(re.findall(r"^  (?:-c CONFIG, )?--([\w.]+)", out, re.MULTILINE))
     keys = [key for key in known_keys(parsers["fit"]) if not key.endswith(("class_path", "__"))]
     assert len(keys) > 130 and [key for key in keys if key not in listed] == []
-    assert "Folder with the official files" in out and "Files of training questions" in out
+    assert "Folder with the official files" in out and "Training questions:" in out
 
 
 @pytest.mark.parametrize(
