@@ -171,6 +171,7 @@ FAMILIES: dict[str, Family] = {
             "num_kv_shared_layers": 2,
             "hidden_size_per_layer_input": 8,
             "laurel_rank": 4,
+            "initializer_range": 0.3,
             "altup_num_inputs": 2,
             "activation_sparsity_pattern": [0.0] * 4,
         },
@@ -181,7 +182,7 @@ FAMILIES: dict[str, Family] = {
         {
             "head_dim": 8,
             "global_head_dim": 16,
-            "initializer_range": 0.07,
+            "initializer_range": 0.5,
             "sliding_window": WINDOW,
             "layer_types": BOTH,
             "hidden_size_per_layer_input": 8,
@@ -201,7 +202,9 @@ FAMILIES: dict[str, Family] = {
         reference="prefixes",
     ),
     "Phi-MoE": Family(
-        "Phimoe", "experts chosen with noise in training", {"num_local_experts": 4, "sliding_window": None}
+        "Phimoe",
+        "experts chosen with noise in training",
+        {"num_local_experts": 4, "sliding_window": None, "input_jitter_noise": 0.3},
     ),
     "SmolLM3": Family("SmolLM3", "layers without rotary positions", {"no_rope_layers": [1, 0]}),
     "OLMo 2": Family("Olmo2", "norms after layers"),
@@ -299,9 +302,7 @@ FAMILIES: dict[str, Family] = {
         },
     ),
     "StableLM": Family("StableLm", "hands no keywords to its attention"),
-    "Nemotron": Family(
-        "Nemotron", "hands no keywords to its attention, norms that add 1", {"head_dim": 8, "initializer_range": 0.07}
-    ),
+    "Nemotron": Family("Nemotron", "hands no keywords to its attention", {"head_dim": 8, "initializer_range": 0.07}),
     "GPT-2": Family("GPT2", "learnt positions", {"resid_pdrop": 0.3, "embd_pdrop": 0.3}),
     "GPT-NeoX": Family("GPTNeoX", "attention beside the MLP"),
     "GPT-BigCode": Family("GPTBigCode", "one head of keys, learnt positions"),

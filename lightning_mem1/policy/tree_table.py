@@ -134,11 +134,17 @@ class TreeTable:
         indices = torch.tensor([[*row, *([0] * (width - len(row)))] for row in tiles], dtype=torch.int32)
         indices = torch.nn.functional.pad(indices, (0, len(tiles) - width))
         device, size = self.own.device, len(self.own)
+        positions = self.positions  # looked up here: a compiler cannot follow what is made at the first look
+
+        def sees(batch: Any, head: Any, query: Tensor, key: Tensor) -> Tensor:
+            seen = self.visible(query, key)
+            return seen if rule == EVERYTHING else seen & rule.sees(positions[query], positions[key])
+
         return BlockMask.from_kv_blocks(
             counts[None, None].to(device),
             indices[None, None].to(device),
             BLOCK_SIZE=TILE,
-            mask_mod=lambda batch, head, q, kv: self.visible(q, kv, rule),
+            mask_mod=sees,
             seq_lengths=(size, size),
         )
 

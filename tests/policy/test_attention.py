@@ -2,7 +2,8 @@ import pytest
 import torch
 
 from lightning_mem1.policy.attention import attention_forward
-from lightning_mem1.policy.scores import Scores
+from lightning_mem1.policy.scores import EVERYTHING, PositionRule, Scores
+from lightning_mem1.policy.scores import attend as written_out
 from lightning_mem1.policy.tree_kernels import flex_tree_attention, segment_attention
 from lightning_mem1.policy.tree_table import Block, tree_table, visible_tiles
 
@@ -70,6 +71,60 @@ def test_flex_attention_follows_the_same_table():
 def test_the_block_mask_is_built_once_for_all_layers():
     table = tree_table(BLOCKS)
     assert table.block_mask is table.block_mask
+
+
+RULES = [PositionRule(window=3), PositionRule(chunk=3), PositionRule(window=4, chunk=5), EVERYTHING]
+LONG = [Block(0, 7), Block(7, 4), Block(11, 6, 0), Block(17, 5, 0), Block(22, 3, 1), Block(25, 9, 1), Block(34, 2, 0)]
+
+
+def test_positions_go_on_from_the_end_of_the_prompt():
+    assert tree_table(BLOCKS).positions.tolist() == [0, 1, 0, 1, 2, 2, 3, 2, 3, 3]
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_a_rule_by_position_is_drawn_by_positions_in_the_context_not_by_places_in_the_row(rule):
+    table = tree_table(LONG)
+    places, positions = torch.arange(36), table.positions
+    expected = table.visible(places[:, None], places) & rule.sees(positions[:, None], positions)
+    assert torch.equal(table.visible(places[:, None], places, rule), expected)
+    for bucket in table.buckets_under(rule):
+        for queries, keys, mask in zip(bucket.query_index, bucket.key_index, bucket.mask[:, 0], strict=True):
+            for query, sees in zip(queries.tolist(), mask, strict=True):
+                if query in (bucket.query_index.flatten()[bucket.places]).tolist():
+                    assert sorted(keys[sees].tolist()) == expected[query].nonzero().flatten().tolist()
+
+
+@pytest.mark.parametrize("rule", RULES)
+@pytest.mark.parametrize("more", [{}, {"softcap": 2.0}, {"softcap": 1.5, "sinks": True}])
+def test_segments_under_a_rule_a_cap_and_sinks_equal_scores_written_out_for_the_whole_row(rule, more):
+    torch.manual_seed(2)
+    inputs = [torch.randn(1, heads, 36, width, requires_grad=True) for heads, width in ((4, 8), (2, 8), (2, 5))]
+    sinks = torch.randn(4, requires_grad=True) if "sinks" in more else None
+    scores = Scores(scaling=0.4, rule=rule, softcap=more.get("softcap"), sinks=sinks)
+    table, places = tree_table(LONG), torch.arange(36)
+    mask = table.visible(places[:, None], places, rule)[None, None]
+    trained = [*inputs, *([] if sinks is None else [sinks])]
+    results = []
+    for out in (segment_attention(*inputs, table, scores), written_out(*inputs, mask, scores).transpose(1, 2)):
+        results.append((out, *torch.autograd.grad((out * torch.sin(torch.arange(5))).sum(), trained)))
+    for a, b in zip(*results, strict=True):
+        torch.testing.assert_close(a, b, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("rule", RULES)
+@pytest.mark.parametrize("softcap", [None, 2.0])
+def test_flex_attention_follows_rules_and_caps(rule, softcap):
+    torch.manual_seed(3)
+    inputs = torch.randn(1, 4, 36, 16), torch.randn(1, 2, 36, 16), torch.randn(1, 2, 36, 16)
+    table, scores = tree_table(LONG), Scores(rule=rule, softcap=softcap)
+    torch.testing.assert_close(
+        flex_tree_attention(*inputs, table, scores), segment_attention(*inputs, table, scores), atol=1e-5, rtol=0
+    )
+
+
+def test_prompt_tokens_that_no_token_behind_them_sees_are_left_out():
+    (bucket,) = tree_table([Block(0, 100), Block(100, 10, 0)]).buckets_under(PositionRule(window=4))[1:]
+    assert bucket.key_index.tolist() == [[97, 98, 99, *range(100, 110)]]
 
 
 @pytest.mark.parametrize("turns", [4, 32])
