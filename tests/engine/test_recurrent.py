@@ -182,6 +182,16 @@ def test_spans_continue_their_slots_and_save_on_the_way(counts):
     ]
 
 
+def test_a_step_that_is_tried_changes_no_state():
+    pool = StatePool(2, torch.device("cpu"))
+    pool.write(0, torch.tensor([0, 1]), LayerStates({0: torch.tensor([[5.0], [3.0]])}))
+    active, tokens = torch.tensor([True, False]), torch.ones(1, 2, 1)
+    with pool.unchanged():
+        assert pool.step(0, tokens, counting, active)[0, :, 0].tolist() == [6.0, 4.0]
+    assert pool.step(0, tokens, counting, active)[0, :, 0].tolist() == [6.0, 4.0]
+    assert pool.read(0, torch.tensor([0, 1])).conv_states[0].tolist() == [[6.0], [3.0]]  # slot 1 is idle
+
+
 def test_a_slot_reaches_as_far_as_a_state_stands_for_the_same_ids():
     pool = StatePool(3, torch.device("cpu"))
     pool.write(0, torch.tensor([0, 3]), LayerStates({0: torch.tensor([[5.0], [3.0]])}))  # slot 0: current and saved
