@@ -7,7 +7,8 @@ from the saved one of another slot, and a turn that drops what came after the pr
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Protocol
 
 import torch
@@ -111,8 +112,17 @@ class StatePool:
     def clear(self, slots: Iterable[int]) -> None:
         """Current states of slots whose contexts start from nothing."""
         rows = list(slots)
+        index = torch.tensor(rows).to(self.device, non_blocking=True)
         for tensor in self._tensors() if rows else ():
-            tensor[rows] = 0
+            tensor.index_fill_(0, index, 0)
+
+    @contextmanager
+    def unchanged(self) -> Iterator[None]:
+        """Around steps that are tried: afterwards states are as before, in the same memory."""
+        before = [tensor.clone() for tensor in self._tensors()]
+        yield
+        for tensor, kept in zip(self._tensors(), before, strict=True):
+            tensor.copy_(kept)
 
     def store(self, layer: int) -> _LayerStore:
         """What `in_rows` reads and writes for a layer."""

@@ -61,8 +61,8 @@ class StaticDecode:
 class _Captured:
     """A forward pass of one model as CUDA graphs, one for each step: kernels start without a line of Python between.
 
-    A step may be run again at any time, because it writes the same keys to the same places. What comes back stands
-    until its next call.
+    A step may be run again at any time, because it writes the same keys to the same places; the states of recurrent
+    layers are put back. What comes back stands until its next call.
     """
 
     def __init__(self, forward: Forward) -> None:
@@ -71,7 +71,8 @@ class _Captured:
 
     def __call__(self, model: Any, head: Head, step: _Step) -> Tensor:
         if step.reach not in self._graphs:
-            self._graphs[step.reach] = _captured(lambda: self._run(model, head, step))
+            with step.pool.states.unchanged():
+                self._graphs[step.reach] = _captured(lambda: self._run(model, head, step))
         graph, logits = self._graphs[step.reach]
         graph.replay()
         return logits
