@@ -203,7 +203,7 @@ def _sign(sign: str) -> str:
 
 def root(error: BaseException) -> BaseException:
     """The error that the others were raised for."""
-    while (cause := error.__cause__ or error.__context__) is not None:
+    while (cause := error.__cause__ or (None if error.__suppress_context__ else error.__context__)) is not None:
         error = cause
     return error
 

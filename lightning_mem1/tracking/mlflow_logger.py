@@ -20,7 +20,7 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 from lightning_mem1.io.redaction import reason, redacted
 from lightning_mem1.io.uninterrupted import uninterrupted
-from lightning_mem1.tracking.store import StoreUnavailable, prepare
+from lightning_mem1.tracking.store import StoreUnavailable, prepare, use
 
 MAX_METRICS_PER_CALL = 1000  # of MLflow
 MAX_PARAM_LENGTH = 250  # of Lightning's logger
@@ -106,7 +106,6 @@ class ResumableMLflowLogger(MLFlowLogger):
             raise StoreUnavailable(reason(self._problem or StoreUnavailable("the store cannot be used")))
 
     def _open(self) -> None:
-        import mlflow
         from mlflow.exceptions import MlflowException
         from mlflow.tracking import MlflowClient
         from mlflow.tracking.context.registry import resolve_tags
@@ -114,7 +113,7 @@ class ResumableMLflowLogger(MLFlowLogger):
         patient = self._problem is None
         try:
             prepare(self._tracking_uri, lambda line: print(redacted(line), file=sys.stderr), patient)
-            mlflow.set_tracking_uri(self._tracking_uri)
+            use(self._tracking_uri)
             self._mlflow_client = MlflowClient(self._tracking_uri)
             if self._run_id and not self._is_active(self._run_id):
                 print(f"MLflow has no run {self._run_id} (any more): the curves go on in a new one", file=sys.stderr)
