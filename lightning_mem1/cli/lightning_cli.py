@@ -20,7 +20,7 @@ from lightning_mem1.cli import errors, startup
 from lightning_mem1.data.qa import QAData
 from lightning_mem1.data.task_data import TaskDataModule
 from lightning_mem1.data.webshop import WebShopData
-from lightning_mem1.io.redaction import remember
+from lightning_mem1.io.redaction import redacted_settings, remember
 from lightning_mem1.training.module import Mem1Module
 
 TRAINER_DEFAULTS: dict[str, Any] = {
@@ -117,8 +117,8 @@ class CommandLine(LightningCLI):
 
     @property
     def settings(self) -> dict[str, Any]:
-        """Every setting, dotted."""
-        return flat(self.config.as_dict())
+        """Every setting, dotted, without secrets."""
+        return flat(redacted_settings(self.config.as_dict()))
 
 
 def bundled_for(policy: str, data: Mapping[str, Any]) -> str:

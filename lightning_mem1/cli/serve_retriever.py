@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from lightning_mem1.environments.qa.retrieval.server import server
+from lightning_mem1.io.redaction import shown
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -24,7 +25,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         retriever = load(given.retriever, given.corpus, given.index, given.model)
         started = server(retriever, given.host, given.port)
     except (OSError, ValueError, ImportError) as error:
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        print(f"error: {shown(str(error))}", file=sys.stderr)
         return 1
     address = f"http://{given.host}:{started.server_port}"
     print(f"serving {len(retriever.passages):,} passages at {address}/retrieve and {address}/search", flush=True)

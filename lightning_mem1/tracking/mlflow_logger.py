@@ -52,6 +52,7 @@ class ResumableMLflowLogger(MLFlowLogger):
     Attributes:
         holds: Whether numbers wait for `send`.
         outbox: What waits, oldest first.
+        goes_on: What becomes of a run whose store cannot be used, for the message.
     """
 
     def __init__(self, experiment_name: str, run_name: str, tracking_uri: str, run_id: str | None = None) -> None:
@@ -60,6 +61,7 @@ class ResumableMLflowLogger(MLFlowLogger):
         self.holds = False
         self.outbox: list[Point] = []
         self._newest: dict[str, int] = {}  # step of each key's last point
+        self.goes_on = "the training goes on, numbers wait in the checkpoints"  # and are sent when it can take them
         self._failed = False
         self._params: dict[str, str] = {}  # of the attempts before
         self._waiting: dict[str, str] = {}  # parameters that the store did not take yet
@@ -244,8 +246,7 @@ class ResumableMLflowLogger(MLFlowLogger):
     def complain(self, what: str, error: Exception) -> None:
         """Say that the store did not take something; not again before it has taken numbers."""
         if not self._failed:
-            told = "the training goes on, numbers wait in the checkpoints"  # and are sent when it can take them
-            print(f"MLflow did not take {what} ({reason(error)}): {told}", file=sys.stderr)
+            print(f"MLflow did not take {what} ({reason(error)}): {self.goes_on}", file=sys.stderr)
         self._failed = True
 
     def _is_active(self, run_id: str) -> bool:

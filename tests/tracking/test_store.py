@@ -169,6 +169,7 @@ def test_a_deleted_experiment_is_named_with_what_to_do(config, folder, uri, made
         f"{uri}; bring it back with MLFLOW_TRACKING_URI={uri} mlflow experiments restore --experiment-id 1, or set "
         "--experiment to another name\n"
     )
+    assert not list(Path("runs").glob("*/*"))  # a run that never began leaves no folder
     client.restore_experiment("1")
     assert command.main([config, f"--tracking_uri={uri}", "--data.num_rl_steps=1"]) == 0
 
