@@ -33,8 +33,10 @@ from lightning_mem1.evaluation.report.page import page
 from lightning_mem1.evaluation.tables import Baseline, Row
 from lightning_mem1.evaluation.task_sets import TaskSet, task_sets
 from lightning_mem1.io.atomic_files import write_atomic
+from lightning_mem1.io.redaction import reason
 from lightning_mem1.tracking.artifacts import writes_mlflow
 from lightning_mem1.tracking.datasets import describe
+from lightning_mem1.tracking.mlflow_logger import DeletedExperiment, StoreUnavailable
 from lightning_mem1.training.module import Mem1Module
 from lightning_mem1.types import Trajectory
 
@@ -258,13 +260,24 @@ def _log(cli: Any, rows: list[Row], paths: list[Path]) -> None:
         return
     if given in (None, True):
         given = mlflow_logger(cli.experiment, cli.config.tracking_uri, "evaluate")
+        given.goes_on = "the results are in the output folder"
     for logger in given if isinstance(given, list | tuple) else [given]:
-        logger.log_hyperparams(cli.settings)
-        if writes_mlflow(logger):
-            describe(logger, cli.datamodule, {cli.config.split: "evaluation"})
-        for step, metrics in tables.as_metrics(rows, cli.config.split):
-            logger.log_metrics(metrics, step=step)
-        if keep := getattr(logger.experiment, "log_artifact", None):  # MLflow's client
-            for path in paths:
-                keep(logger.run_id, str(path), "evaluate")
-        logger.finalize("success")
+        try:
+            _log_to(logger, cli, rows, paths)
+        except DeletedExperiment:
+            raise
+        except Exception as error:  # every store raises its own kinds, and the results are on the disk
+            if not isinstance(error, StoreUnavailable):  # which has been said
+                print(f"the logger did not take the evaluation ({reason(error)})", file=sys.stderr)
+
+
+def _log_to(logger: Any, cli: Any, rows: list[Row], paths: list[Path]) -> None:
+    logger.log_hyperparams(cli.settings)
+    if writes_mlflow(logger):
+        describe(logger, cli.datamodule, {cli.config.split: "evaluation"})
+    for step, metrics in tables.as_metrics(rows, cli.config.split):
+        logger.log_metrics(metrics, step=step)
+    if keep := getattr(logger.experiment, "log_artifact", None):  # MLflow's client
+        for path in paths:
+            keep(logger.run_id, str(path), "evaluate")
+    logger.finalize("success")

@@ -24,7 +24,7 @@ from lightning_mem1.cli.memory_words import with_mode
 from lightning_mem1.data.qa import QAData
 from lightning_mem1.data.task_data import TaskDataModule
 from lightning_mem1.data.webshop import WebShopData
-from lightning_mem1.io.redaction import remember
+from lightning_mem1.io.redaction import redacted_settings, remember
 from lightning_mem1.training.module import Mem1Module
 from lightning_mem1.training.trainer import TRAINER_DEFAULTS
 
@@ -126,8 +126,8 @@ class CommandLine(LightningCLI):
 
     @property
     def settings(self) -> dict[str, Any]:
-        """Every setting, dotted."""
-        return flat(self.config.as_dict())
+        """Every setting, dotted, without secrets."""
+        return flat(redacted_settings(self.config.as_dict()))
 
 
 def bundled_for(policy: str, data: Mapping[str, Any]) -> str:

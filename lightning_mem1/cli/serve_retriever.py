@@ -10,6 +10,7 @@ from typing import Any
 from lightning_mem1.environments.qa.retrieval.corpus import Corpus
 from lightning_mem1.environments.qa.retrieval.factory import make_retriever
 from lightning_mem1.environments.qa.retrieval.server import server
+from lightning_mem1.io.redaction import shown
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -19,7 +20,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         retriever = load(given.retriever, given.corpus, given.index, given.model)
         started = server(retriever, given.host, given.port)
     except (OSError, ValueError, ImportError) as error:
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        print(f"error: {shown(str(error))}", file=sys.stderr)
         return 1
     address = f"http://{given.host}:{started.server_port}"
     print(f"serving {len(retriever.passages):,} passages at {address}/retrieve and {address}/search", flush=True)

@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from lightning_mem1.environments.webshop.generated.bulk import write_catalogue
 from lightning_mem1.environments.webshop.server import ShopServer
 from lightning_mem1.environments.webshop.shop import Shop
+from lightning_mem1.io.redaction import shown
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -32,7 +33,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         else:
             _serve(options)
     except (ValueError, OSError) as error:
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        print(f"error: {shown(str(error))}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("closed", file=sys.stderr)

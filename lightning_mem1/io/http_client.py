@@ -23,8 +23,7 @@ import urllib3
 from urllib3.connection import HTTPConnection
 
 from lightning_mem1.io.deadline import Allowance, BoundedSocket, BoundedTLSSocket, taken_over, with_tls
-from lightning_mem1.io.redaction import redacted
-from lightning_mem1.io.terminal import printable
+from lightning_mem1.io.redaction import redacted, shown
 
 # refused, reset, too slow, a status other than 200; no JSON or not to the point; broken HTTP; nested too deep
 TROUBLES = (OSError, ValueError, HTTPException, RecursionError)
@@ -236,9 +235,4 @@ def one_line(error: BaseException) -> str:
     """What went wrong, for a message: without secrets and control characters, bounded."""
     if isinstance(error, StatusError):
         return f"status {error.status}"
-    return f"{type(error).__name__}: {shown(str(error))}"
-
-
-def shown(text: str) -> str:
-    """A text from outside in a message: on one line, without secrets (before it is cut), bounded."""
-    return printable(" ".join(redacted(text).split()))[:MAX_SHOWN]
+    return f"{type(error).__name__}: {shown(str(error))[:MAX_SHOWN]}"

@@ -201,16 +201,25 @@ def _sign(sign: str) -> str:
     return f"(?:{'|'.join(map(re.escape, sorted(forms, key=len, reverse=True)))})"
 
 
+def shown(text: str) -> str:
+    """A text from outside in a message: on one line, without secrets and control characters.
+
+    >>> shown("at http://me:pa55@host,\\n\\x1b[2J")
+    'at http://***@host, \\\\x1b[2J'
+    """
+    return printable(" ".join(redacted(text).split()))
+
+
 def root(error: BaseException) -> BaseException:
     """The error that the others were raised for."""
-    while (cause := error.__cause__ or error.__context__) is not None:
+    while (cause := error.__cause__ or (None if error.__suppress_context__ else error.__context__)) is not None:
         error = cause
     return error
 
 
 def reason(error: BaseException) -> str:
     """The first words of what went wrong in the first place, in one line."""
-    return printable(" ".join(redacted(str(root(error))).split()))[:120]
+    return shown(str(root(error)))[:120]
 
 
 def redacted_settings(settings: Any, name: str = "") -> Any:

@@ -19,7 +19,7 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 from lightning_mem1.io.redaction import reason, redacted
 from lightning_mem1.io.uninterrupted import uninterrupted
-from lightning_mem1.tracking.store import StoreUnavailable, prepare
+from lightning_mem1.tracking.store import StoreUnavailable, prepare, use
 from lightning_mem1.training.lightning_internals import PlainMLFlowLogger
 
 MAX_METRICS_PER_CALL = 1000  # of MLflow
@@ -52,6 +52,7 @@ class ResumableMLflowLogger(PlainMLFlowLogger):
     Attributes:
         holds: Whether numbers wait for `send`.
         outbox: What waits, oldest first.
+        goes_on: What becomes of a run whose store cannot be used, for the message.
     """
 
     def __init__(self, experiment_name: str, run_name: str, tracking_uri: str, run_id: str | None = None) -> None:
@@ -60,6 +61,7 @@ class ResumableMLflowLogger(PlainMLFlowLogger):
         self.holds = False
         self.outbox: list[Point] = []
         self._newest: dict[str, int] = {}  # step of each key's last point
+        self.goes_on = "the training goes on, numbers wait in the checkpoints"  # and are sent when it can take them
         self._failed = False
         self._params: dict[str, str] = {}  # of the attempts before
         self._waiting: dict[str, str] = {}  # parameters that the store did not take yet
@@ -106,7 +108,6 @@ class ResumableMLflowLogger(PlainMLFlowLogger):
             raise StoreUnavailable(reason(self._problem or StoreUnavailable("the store cannot be used")))
 
     def _open(self) -> None:
-        import mlflow
         from mlflow.exceptions import MlflowException
         from mlflow.tracking import MlflowClient
         from mlflow.tracking.context.registry import resolve_tags
@@ -114,7 +115,7 @@ class ResumableMLflowLogger(PlainMLFlowLogger):
         patient = self._problem is None
         try:
             prepare(self.store_uri, lambda line: print(redacted(line), file=sys.stderr), patient)
-            mlflow.set_tracking_uri(self.store_uri)
+            use(self.store_uri)
             self.client = MlflowClient(self.store_uri)
             if self.current_run and not self._is_active(self.current_run):
                 print(
@@ -247,8 +248,7 @@ class ResumableMLflowLogger(PlainMLFlowLogger):
     def complain(self, what: str, error: Exception) -> None:
         """Say that the store did not take something; not again before it has taken numbers."""
         if not self._failed:
-            told = "the training goes on, numbers wait in the checkpoints"  # and are sent when it can take them
-            print(f"MLflow did not take {what} ({reason(error)}): {told}", file=sys.stderr)
+            print(f"MLflow did not take {what} ({reason(error)}): {self.goes_on}", file=sys.stderr)
         self._failed = True
 
     def _is_active(self, run_id: str) -> bool:

@@ -43,6 +43,18 @@ def tracking_uri(given: str | None) -> str:
     return given or os.environ.get(VARIABLE) or DEFAULT
 
 
+def use(uri: str) -> None:
+    """Let MLflow's own functions use a store; the environment stays as it is: it says what a later run is to use."""
+    import mlflow
+
+    before = os.environ.get(VARIABLE)
+    mlflow.set_tracking_uri(uri)
+    if before is None:
+        os.environ.pop(VARIABLE, None)
+    else:
+        os.environ[VARIABLE] = before
+
+
 def prepare(uri: str, tell: Tell, patient: bool = True) -> None:
     """See that a store can be used; makes a sqlite store that is not there.
 

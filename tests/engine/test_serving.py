@@ -3,9 +3,11 @@
 import json
 import os
 import re
+import socket
 import subprocess
 import sys
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -19,6 +21,7 @@ from lightning_mem1.engine.serving.endpoint import EndpointHandler
 from lightning_mem1.engine.serving.loop import EngineLoop
 from lightning_mem1.engine.serving.text import TextCodec
 from lightning_mem1.engine.settings import EngineSettings, ServerSettings
+from lightning_mem1.io.http_client import StatusError, fetch
 from lightning_mem1.io.json_server import server
 from lightning_mem1.training.credit.importance import MismatchSettings
 from tiny import tiny_policy, tiny_tokenizer
@@ -176,6 +179,63 @@ def test_a_folder_that_is_none_is_one_line():
     done = subprocess.run(command, env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True)
     assert done.returncode == 1
     assert done.stderr.splitlines()[-1].startswith("error: no such policy: expected 'bundled', a folder or a hub id")
+
+
+def asking(url, **body):
+    return json.loads(fetch(f"{url}{PATH}", {"max_tokens": 4, **body}, timeout_s=120.0, max_bytes=1 << 20))
+
+
+def test_prompts_of_megabytes_are_refused_and_64_clients_at_once_are_served_meanwhile(url):
+    """Read as a whole, such a prompt would keep every other client waiting for ten seconds."""
+
+    def refused(kind):
+        prompt = {"text": "a" * 4_000_000, "ids": [5] * 2_000_000, "fits the body": "a" * 900_000}[kind]
+        with pytest.raises(StatusError, match="status 400") as told:
+            asking(url, prompt=prompt)
+        return told.value.said.decode()
+
+    with ThreadPoolExecutor(70) as pool:
+        long = [pool.submit(refused, kind) for kind in ("text", "ids", "fits the body") * 2]
+        answers = list(pool.map(lambda number: asking(url, prompt="red shoes", seed=number), range(64)))
+        said = [each.result() for each in long]
+    assert all(len(answer["choices"]) == 1 for answer in answers)
+    assert all("expected a body of at most" in each for each in said[0:2] + said[3:5])
+    assert "prompt is too long: expected at most 256 tokens, got more in 900000 characters" in said[2]
+
+
+def test_a_client_that_drips_keeps_nobody_waiting_and_one_that_left_costs_no_word(url):
+    host, port = url.removeprefix("http://").split(":")
+    with socket.create_connection((host, int(port))) as dripping:
+        dripping.sendall(b"POST /v1/completions HTTP/1.1\r\nContent-Length: 500\r\n\r\n{")
+        assert asking(url, prompt="red")["choices"]
+        dripping.sendall(b" ")
+        assert asking(url, prompt="red")["choices"]
+
+
+def test_a_temperature_next_to_nothing_is_that_of_its_own_turn_alone(url):
+    with ThreadPoolExecutor(8) as pool:
+        temperatures = [1e-40, 5e-324, 1e-7, *[1.0] * 5]
+        asked = [{"prompt": "red shoes", "temperature": each, "seed": 3, "max_tokens": 8} for each in temperatures]
+        texts = [answer["choices"][0]["text"] for answer in pool.map(lambda body: asking(url, **body), asked)]
+    greedy = asking(url, prompt="red shoes", temperature=0.0, max_tokens=8)["choices"][0]["text"]
+    assert texts[:3] == [greedy] * 3 and len(set(texts[3:])) == 1
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [("top_k", 5), ("min_p", 0.1), ("repetition_penalty", 1.1), ("logit_bias", {"5": 1}), ("frequency_penalty", 0.5),
+     ("presence_penalty", -1), ("min_tokens", 3), ("ignore_eos", True), ("stop_token_ids", [5]), ("logprobs", 5),
+     ("tfs", 0.5), ("guided_json", {}), ("n", True)],
+)  # fmt: skip
+def test_a_parameter_that_would_be_ignored_is_refused_by_name(url, key, value):
+    with pytest.raises(StatusError, match="status 400") as told:
+        asking(url, prompt="red", **{key: value})
+    assert f"'{key}' is not supported: expected " in told.value.said.decode()
+
+
+def test_parameters_that_change_nothing_are_taken(url):
+    neutral = {"top_k": -1, "min_p": 0.0, "repetition_penalty": 1.0, "logit_bias": {}, "n": 1, "user": "me"}
+    assert asking(url, prompt="red", seed=1, **neutral)["choices"] == asking(url, prompt="red", seed=1)["choices"]
 
 
 class Untempered(EndpointHandler):

@@ -1,6 +1,9 @@
 """Secrets stay out of what is written, names cannot lead out of their folder, hostile files are refused."""
 
+import ast
+import json
 import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -119,6 +122,30 @@ def test_a_policy_folder_with_pickled_weights_only_is_refused(config, capsys, ti
     torch.save({"weight": torch.zeros(1)}, folder / "pytorch_model.bin")
     assert command.main([config, f"--model.policy={folder}", "--trainer.logger=false"]) == 1
     assert "safetensors" in capsys.readouterr().err
+
+
+def test_a_model_that_brings_code_of_its_own_is_refused_without_a_question(config, capsys, tiny_folder, tmp_path):
+    folder = tmp_path / "own"
+    shutil.copytree(tiny_folder, folder)
+    (folder / "own.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')\nclass Own: pass\n")
+    content = json.loads((folder / "config.json").read_text())
+    content |= {"model_type": "own", "auto_map": {"AutoConfig": "own.Own", "AutoModelForCausalLM": "own.Own"}}
+    (folder / "config.json").write_text(json.dumps(content))
+    assert command.main([config, f"--model.policy={folder}", "--trainer.logger=false"]) == 1
+    assert capsys.readouterr().err.endswith(
+        f"error: policy '{folder}' needs code of its own: expected an architecture that transformers knows, got one "
+        "whose code is in its folder, which is never run; use another model\n"
+    )
+    assert not (tmp_path / "ran").exists()
+
+
+def test_no_loader_of_a_model_may_ask_whether_to_run_its_code():
+    """Left out, `trust_remote_code` asks on the terminal."""
+    for path in (Path(__file__).parents[2] / "lightning_mem1").rglob("*.py"):
+        for call in ast.walk(ast.parse(path.read_text())):
+            name = ast.unparse(call.func) if isinstance(call, ast.Call) else ""
+            if name.startswith(("Auto", "kind.")) and name.endswith(".from_pretrained"):
+                assert "trust_remote_code=False" in ast.unparse(call), f"{path}: {ast.unparse(call)}"
 
 
 def test_a_page_of_spaces_behind_a_bracket_is_read_in_one_pass():

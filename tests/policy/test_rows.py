@@ -2,7 +2,7 @@ import random
 
 import torch
 
-from lightning_mem1.context.memory import contexts
+from lightning_mem1.context.contexts import contexts
 from lightning_mem1.policy.rotary import LengthRule
 from lightning_mem1.policy.rows import rows_of
 from lightning_mem1.training.layouts.collate import collate

@@ -18,8 +18,8 @@ from urllib.parse import urlsplit
 
 from lightning_mem1.engine.protocol.client import MODELS
 from lightning_mem1.engine.settings import ServerSettings
-from lightning_mem1.io.http_client import TROUBLES, StatusError, fetch, one_line, shown
-from lightning_mem1.io.redaction import HIDDEN
+from lightning_mem1.io.http_client import MAX_SHOWN, TROUBLES, StatusError, fetch, one_line
+from lightning_mem1.io.redaction import HIDDEN, shown
 
 MAX_REPLY_BYTES = 64 << 20
 MAX_SAID_BYTES = 4096
@@ -201,7 +201,7 @@ def _said(text: str) -> str:
         text = str(inner.get("message", inner) if isinstance(inner, dict) else inner)
     except (ValueError, RecursionError):
         pass
-    return f" ('{shown(text)}')" if text.strip() else ""
+    return f" ('{shown(text)[:MAX_SHOWN]}')" if text.strip() else ""
 
 
 def _without(message: str, key: str) -> str:

@@ -159,3 +159,17 @@ def test_real_questions_are_read_whole(name, number):
         warnings.simplefilter("ignore")
         kept = read_questions(str(path))
     assert len(kept) >= 0.97 * number and all(question.id.startswith(f"{name}:") for question in kept)
+
+
+def test_a_prompt_of_spaces_is_read_in_one_pass(tmp_path):
+    """Two ways to read a run of spaces would take the square of its length: minutes for this row."""
+    spaces = " " * 1_000_000
+    prompt = f"Question: who?{spaces}\nor what?{spaces}"
+    rows = [
+        {"prompt": [{"content": prompt}], "reward_model": {"ground_truth": {"target": ["Ada <" + spaces + "x"]}}},
+        {"prompt": [{"content": "Question:" + spaces}], "reward_model": {"ground_truth": {"target": ["Ada"]}}},
+    ]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        (question,) = read_questions(write(tmp_path / "spaces.jsonl", *rows))
+    assert (question.text, question.answers) == ("who? or what?", ("Ada < x",))

@@ -16,7 +16,8 @@ from urllib.parse import urljoin
 from lightning_mem1.environments.qa.retrieval.page_text import charset, readable
 from lightning_mem1.environments.qa.retrieval.page_text import plain_text as plain_text
 from lightning_mem1.environments.qa.retrieval.passage import RetrievalError
-from lightning_mem1.io.http_client import PORTS, TROUBLES, Reply, exchange, shown
+from lightning_mem1.io.http_client import MAX_SHOWN, PORTS, TROUBLES, Reply, exchange
+from lightning_mem1.io.redaction import shown
 
 REDIRECTS = (301, 302, 303, 307, 308)
 READABLE = ("text/html", "text/plain", "application/xhtml+xml")
@@ -65,7 +66,7 @@ def read_page(url: str, limits: Limits = Limits()) -> str:  # noqa: B008
                 return readable(content, until)[: limits.max_chars]
             url = urljoin(url, location)
     except TROUBLES as error:
-        reason = shown(str(error)) or type(error).__name__
+        reason = shown(str(error))[:MAX_SHOWN] or type(error).__name__
         raise RetrievalError(f"page not read: {reason}") from error
     raise RetrievalError(f"page not read: more than {limits.max_redirects} redirects")
 
