@@ -228,7 +228,7 @@ class RecurrentLayer(nn.Module):
         tree_kernel: str = "",
         **kwargs: Any,
     ) -> Any:
-        """As the layer's own, along a segment table (`attention.TreeTable`), an engine's slots, or what `along` says."""
+        """As the layer's own, along the segment table (`attention.TreeTable`) or the slots of the pass."""
         if tree is None and slots is None:
             tree, slots = _along.get()
 
