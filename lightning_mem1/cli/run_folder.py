@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -93,8 +94,12 @@ def _is_saved(config: str | None, folder: str) -> bool:
 def _hold(folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     lock = FileLock(folder / LOCK)
+
+    def tell(who: str) -> None:
+        print(f"{folder} was written by {who}: looking whether that still runs, for 2 minutes", file=sys.stderr)
+
     try:
-        lock.acquire()
+        lock.acquire(tell)
     except Locked as error:
         raise ValueError(
             f"run is under way: expected a folder that no run writes, got '{folder}' of {error}; wait for its end, or "

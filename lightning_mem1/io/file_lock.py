@@ -7,6 +7,7 @@ a holder is alive. A holder on another machine that shares the file system touch
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import socket
@@ -20,8 +21,9 @@ try:
 except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment]
 
-TOUCH_S = 20.0
-DEAD_S = 6 * TOUCH_S  # a holder on another machine that did not touch the file for so long is gone
+TOUCH_S = 15.0
+WATCH_S = 120.0  # a holder on another machine that does not touch the file for so long is gone; caches are slower
+OLD_S = 3600.0  # nor is anybody there whose file is older, however the clocks of two machines differ
 LOOK_S = 0.1
 
 _held: set[str] = set()  # of this process: the system's own locks do not keep two threads apart
@@ -44,8 +46,11 @@ class FileLock:
         self._handle: int | None = None
         self._ended = threading.Event()
 
-    def acquire(self) -> None:
-        """Take the lock; does not wait.
+    def acquire(self, tell: Callable[[str], None] = lambda who: None) -> None:
+        """Take the lock; waits only to see whether a holder on another machine is still there.
+
+        Args:
+            tell: Called with who that is.
 
         Raises:
             Locked: another one holds it.
@@ -54,8 +59,14 @@ class FileLock:
         with _guard:
             if key in _held:
                 raise Locked(f"process {os.getpid()} of this machine")
-            handle = self._opened()
             _held.add(key)
+        try:
+            handle = self._opened(tell)
+        except BaseException:
+            with _guard:
+                _held.discard(key)
+            raise
+        os.lseek(handle, 0, os.SEEK_SET)
         os.ftruncate(handle, 0)
         os.write(handle, json.dumps({"pid": os.getpid(), "host": socket.gethostname()}).encode())
         self._handle, self._key = handle, key
@@ -76,7 +87,7 @@ class FileLock:
             _held.discard(self._key)
         self._handle = None
 
-    def _opened(self) -> int:
+    def _opened(self, tell: Callable[[str], None]) -> int:
         """The locked file."""
         while True:
             handle = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o644)
@@ -85,12 +96,15 @@ class FileLock:
                 if not self._is_ours(handle):  # its holder removed it in between
                     os.close(handle)
                     continue
-                self._check_other_machine(handle)
+                _check_other_machine(handle, tell)
                 return handle
-            except OSError as error:
-                held = error if isinstance(error, Locked) else Locked(_holder(handle))
+            except BlockingIOError:
+                who = _holder(handle)
                 os.close(handle)
-                raise held from None
+                raise Locked(who) from None
+            except Locked:
+                os.close(handle)
+                raise
 
     def _is_ours(self, handle: int) -> bool:
         try:
@@ -98,17 +112,27 @@ class FileLock:
         except FileNotFoundError:
             return False
 
-    def _check_other_machine(self, handle: int) -> None:
-        """Some shared file systems lock for one machine alone: there the file itself has to say who is alive."""
-        holder = _content(handle)
-        age_s = time.time() - os.fstat(handle).st_mtime
-        if holder.get("host") not in (None, socket.gethostname()) and age_s < DEAD_S:
-            raise Locked(f"{_holder(handle)}; if it has ended, wait {DEAD_S:.0f} s")
-
     def _touch(self) -> None:
         while not self._ended.wait(TOUCH_S):
             with contextlib.suppress(OSError):
                 os.utime(self.path)
+
+
+def _check_other_machine(handle: int, tell: Callable[[str], None]) -> None:
+    """Some shared file systems lock for one machine alone: there the file itself has to say who is alive.
+
+    Raises:
+        Locked: its holder touches it.
+    """
+    since = os.fstat(handle).st_mtime
+    if _content(handle).get("host") in (None, socket.gethostname()) or time.time() - since > OLD_S:
+        return
+    tell(_holder(handle))
+    until = time.monotonic() + WATCH_S
+    while time.monotonic() < until:
+        if os.fstat(handle).st_mtime != since:
+            raise Locked(_holder(handle))
+        time.sleep(LOOK_S)
 
 
 @contextlib.contextmanager
@@ -136,17 +160,27 @@ def waiting_for(path: Path, tell: Callable[[str], None] = lambda who: None) -> I
 
 
 def _lock(handle: int) -> None:
-    if fcntl is not None:
-        fcntl.lockf(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    else:
-        import msvcrt
+    """Take the system's lock on a file; without one where the file system has none.
 
-        msvcrt.locking(handle, msvcrt.LK_NBLCK, 1)  # type: ignore[attr-defined]
+    Raises:
+        BlockingIOError: another process holds it.
+    """
+    try:
+        if fcntl is not None:
+            fcntl.lockf(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        else:
+            import msvcrt
+
+            msvcrt.locking(handle, msvcrt.LK_NBLCK, 1)  # type: ignore[attr-defined]
+    except OSError as error:
+        if error.errno in (errno.EACCES, errno.EAGAIN, errno.EDEADLK):
+            raise BlockingIOError(error.errno, "held by another process") from None
 
 
 def _content(handle: int) -> dict[str, object]:
     try:
-        found = json.loads(os.pread(handle, 1000, 0))
+        os.lseek(handle, 0, os.SEEK_SET)
+        found = json.loads(os.read(handle, 1000))
     except (ValueError, OSError):
         return {}
     return found if isinstance(found, dict) else {}

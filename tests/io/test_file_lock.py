@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from lightning_mem1.io.file_lock import DEAD_S, FileLock, Locked, waiting_for
+from lightning_mem1.io import file_lock
+from lightning_mem1.io.file_lock import FileLock, Locked, waiting_for
 
 ROOT = Path(__file__).parents[2]
 HOLDER = """
@@ -60,14 +61,29 @@ def test_a_holder_that_was_killed_holds_nothing_any_more(tmp_path, holder):
     lock.release()
 
 
-def test_a_holder_on_another_machine_is_believed_as_long_as_it_touches_the_file(tmp_path):
-    path = tmp_path / "run.lock"
+def test_a_holder_on_another_machine_is_there_as_long_as_it_touches_the_file(tmp_path, monkeypatch):
+    monkeypatch.setattr(file_lock, "WATCH_S", 1.0)
+    path, told = tmp_path / "run.lock", []
     path.write_text('{"pid": 7, "host": "elsewhere"}')
-    with pytest.raises(Locked, match="process 7 of elsewhere; if it has ended, wait 120 s"):
-        FileLock(path).acquire()
-    os.utime(path, (time.time() - DEAD_S - 1, time.time() - DEAD_S - 1))
+
+    def touch(who):
+        told.append(who)
+        os.utime(path, (1e9 + len(told), time.time() - len(told)))
+
+    with pytest.raises(Locked, match="process 7 of elsewhere"):
+        FileLock(path).acquire(touch)
+    assert told == ["process 7 of elsewhere"]
     lock = FileLock(path)
-    lock.acquire()
+    lock.acquire(told.append)  # nobody touches it any more
+    lock.release()
+    assert len(told) == 2
+
+
+def test_an_old_file_of_another_machine_is_nobodys(tmp_path):
+    (tmp_path / "run.lock").write_text('{"pid": 7, "host": "elsewhere"}')
+    os.utime(tmp_path / "run.lock", (time.time() - 7200, time.time() - 7200))
+    lock = FileLock(tmp_path / "run.lock")
+    lock.acquire(pytest.fail)
     lock.release()
 
 
