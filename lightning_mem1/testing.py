@@ -196,7 +196,7 @@ class _EnvChecker:
         self.expect(isinstance(result, StepResult), "step() to return a StepResult", type(result).__name__, "make one")
         self.expect(isinstance(result.information, str), "information as text", result.information, "make it a str")
         finite = isinstance(result.reward, Real) and math.isfinite(result.reward)
-        self.expect(finite, "a finite reward", result.reward, f"mend what step({action[:60]!r}) pays")
+        self.expect(finite, "a finite reward", result.reward, f"repair what step({action[:60]!r}) pays")
         for name in ("done", "valid"):
             value = getattr(result, name)
             self.expect(isinstance(value, bool), f"{name} to be True or False", value, "make it a bool")

@@ -171,7 +171,7 @@ class Tagged(Sound):
         (Peeking, "expected observe() to change nothing, got "),
         (Winking, "expected observe() to change nothing, got "),
         (Tuples, "expected step() to return a StepResult, got tuple; make one"),
-        (NotFinite, "expected a finite reward, got nan; mend what step('go[on]') pays"),
+        (NotFinite, "expected a finite reward, got nan; repair what step('go[on]') pays"),
         (Bytes, "expected information as text, got b'on'; make it a str"),
         (NumberDone, "expected done to be True or False, got 1; make it a bool"),
         (Raising, "expected step('') to raise nothing, got ValueError: not enough values to unpack"),

@@ -89,7 +89,7 @@ class Collector:
         module: Its settings and its engine; made here, in the thread that makes this.
         data: Its source makes the environments.
         on_turn: Called after each turn; what it raises ends the collection.
-        watch: Told how far the episodes are, after each turn and each end.
+        watch: Called with how far the episodes are, after each turn and each end.
     """
 
     def __init__(

@@ -112,7 +112,7 @@ class ProgressCallback(Callback):
         self.first_val = state_dict["first_val"]
 
     def _watch(self, trainer: Trainer, module: Mem1Module, shown: bool) -> None:
-        """Be told what is played and learnt from, or no longer."""
+        """Take in what is played and learned from, or that nothing is any more."""
 
         def show_rollout(progress: RolloutProgress) -> None:
             self._show_rollout(trainer, module, progress)

@@ -48,7 +48,7 @@ class RolloutCallback(Callback):
         validate_last: Validate after the last rl_step, if that was not just done.
 
     Attributes:
-        watch: Told after each turn how far the episodes are; one step off from another thread too.
+        watch: Called after each turn with how far the episodes are; one step off from another thread too.
     """
 
     def __init__(self, validate_first: bool = True, validate_last: bool = True) -> None:

@@ -109,9 +109,9 @@ def check_config(path: str, experiments: Sequence[str] = (), keys: Sequence[str]
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark
         where = f" at line {mark.line + 1}, column {mark.column + 1}" if mark else ""
-        raise ValueError(f"config is not YAML: {error.problem} in '{path}'{where}; mend the file") from error
+        raise ValueError(f"config is not YAML: {error.problem} in '{path}'{where}; repair the file") from error
     except (yaml.YAMLError, ValueError) as error:  # ValueError: not UTF-8, or a date that is none
-        raise ValueError(f"config is not YAML: '{path}' is no readable text file; mend the file") from error
+        raise ValueError(f"config is not YAML: '{path}' is no readable text file; repair the file") from error
     except RecursionError as error:
         raise ValueError(f"config is nested too deeply: expected a few levels, got hundreds in '{path}'") from error
     remember(content)
@@ -183,7 +183,7 @@ def explain_parsing(message: str, keys: Iterable[str], config: str | None, argv:
     if value := wrong_value(message):
         return f"wrong value for '{value[0]}' in {where(value[0])}: expected {value[1]}, got {value[2]}"
     if found := re.search(r"Problem with given class_path '([^']+)':\s*\n\s*(.+)", message):
-        return f"cannot use class '{found[1]}' in {where(found[1])}: {found[2].strip()}; mend class_path"
+        return f"cannot use class '{found[1]}' in {where(found[1])}: {found[2].strip()}; repair class_path"
     union = re.search(r'Parser key "([\w.]+)":\s*\n\s*Does not validate .*\n\s*Subtypes: \[(.+)\]\n', message)
     if union and (given := re.findall(r"Given value: (.*)", message)):
         types = [type_name(each).partition("[")[0] for each in re.split(r", (?![^\[]*\])", union[2])]

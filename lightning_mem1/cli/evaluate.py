@@ -1,7 +1,7 @@
 """``mem1 evaluate CONFIG [--ckpt_path PATH] [--objectives 1,2,4] [--memory mem1,full]``: measure.
 
 Every memory mode plays the same tasks at every number of objectives, greedily unless a temperature is given. Each
-finished trajectory is written down at once, so a run that was stopped goes on with the same command.
+finished trajectory is written down at once, so a run that was stopped resumes with the same command.
 """
 
 from __future__ import annotations

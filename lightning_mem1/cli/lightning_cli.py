@@ -206,7 +206,7 @@ def flat(settings: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 def checkpoint_path(
     given: str | None, root: str | None, experiment: str, otherwise: str = "leave --ckpt_path out"
 ) -> str | None:
-    """The checkpoint to go on from, checked: it must load, and without running anything in it.
+    """The checkpoint to resume from, checked: it must load, and without running anything in it.
 
     Args:
         given: A path, "last" for the newest one, None for none.

@@ -1,4 +1,4 @@
-"""What was played, one line per finished trajectory: a run that was stopped goes on where it was.
+"""What was played, one line per finished trajectory: a run that was stopped resumes where it was.
 
 A line is written in one piece as soon as its trajectory ends; a line that a kill cut short is dropped and its
 trajectory played again. A ledger belongs to one set of settings: others are refused, never mixed in.
@@ -72,7 +72,7 @@ class Ledger:
             for name in (LINES, SETTINGS, EPISODES):
                 (self.folder / name).unlink(missing_ok=True)
         self._check_settings()
-        mended(self.folder / EPISODES)
+        repaired(self.folder / EPISODES)
         self.records = {record.key: record for record in self._read()}
         write_atomic(self.folder / SETTINGS, (json.dumps(self.settings, indent=1) + "\n").encode())
 
@@ -88,7 +88,7 @@ class Ledger:
     def episodes(self) -> dict[Key, dict[str, Any]]:
         """What was kept for the page; the last word on a trajectory counts, a line that nobody can read does not."""
         found: dict[Key, dict[str, Any]] = {}
-        for line in mended(self.folder / EPISODES):
+        for line in repaired(self.folder / EPISODES):
             try:
                 entry = json.loads(line)
                 found[tuple(entry["key"])] = entry["episode"]
@@ -119,14 +119,14 @@ class Ledger:
 
     def _read(self) -> Iterator[Record]:
         path = self.folder / LINES
-        for number, line in enumerate(mended(path), start=1):
+        for number, line in enumerate(repaired(path), start=1):
             try:
                 entry = json.loads(line)
                 belongs = entry.pop("settings") == self.hash
                 record = Record(**entry)
             except (ValueError, TypeError, KeyError, AttributeError) as error:
                 raise ValueError(
-                    f"unreadable line {number} in '{path}': expected a trajectory that this package wrote; mend the "
+                    f"unreadable line {number} in '{path}': expected a trajectory that this package wrote; repair the "
                     "file, or give --fresh to begin anew"
                 ) from error
             if not belongs:
@@ -137,7 +137,7 @@ class Ledger:
             yield record
 
 
-def mended(path: Path) -> list[bytes]:
+def repaired(path: Path) -> list[bytes]:
     """The whole lines of a file, none when there is no file; a last line that a kill cut short is cut off."""
     content = path.read_bytes() if path.is_file() else b""
     whole = content[: content.rfind(b"\n") + 1]

@@ -143,15 +143,15 @@ def waiting_for(path: Path, tell: Callable[[str], None] = lambda who: None) -> I
         path: The lock's file.
         tell: Called once with who holds it, when it has to be waited for.
     """
-    lock, told = FileLock(path), False
+    lock, reported = FileLock(path), False
     while True:
         try:
             lock.acquire()
             break
         except Locked as error:
-            if not told:
+            if not reported:
                 tell(str(error))
-            told = True
+            reported = True
             time.sleep(LOOK_S)
     try:
         yield

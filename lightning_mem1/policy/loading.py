@@ -127,7 +127,7 @@ def _base_and_adapters(folder: str) -> tuple[str, list[str]]:
     adapters: list[str] = []
     while (Path(folder) / ADAPTER_CONFIG).is_file() and not (Path(folder) / "config.json").is_file():
         if folder in adapters:
-            raise ValueError(f"adapter '{folder}' is its own base: mend base_model_name_or_path of {ADAPTER_CONFIG}")
+            raise ValueError(f"adapter '{folder}' is its own base: repair base_model_name_or_path of {ADAPTER_CONFIG}")
         adapters.insert(0, folder)
         folder = _named_base(folder)
     return folder, adapters
@@ -148,7 +148,7 @@ def _named_base(folder: str) -> str:
     try:
         return resolve(base)
     except (FileNotFoundError, ValueError) as error:
-        raise ValueError(f"cannot load the base of adapter '{folder}': {error}, or mend '{file}'") from error
+        raise ValueError(f"cannot load the base of adapter '{folder}': {error}, or repair '{file}'") from error
 
 
 def _merged(model: Any, adapter: str, base: str) -> Any:

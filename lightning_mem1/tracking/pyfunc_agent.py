@@ -76,20 +76,20 @@ class Agent:
         rows = model_input.to_dict("records") if hasattr(model_input, "to_dict") else list(model_input)
         requests = [self._request(number, row) for number, row in enumerate(rows)]
         texts = self._write(requests)
-        told = []
+        reported = []
         for request, text in zip(requests, texts, strict=True):
             parsed = parse_turn(text, self.rollout.tags)
             shown = {"text": text, "internal_state": parsed.internal_state, "action": parsed.action}
-            told.append({**shown, "context_tokens": len(request.context_ids)})
-        return told
+            reported.append({**shown, "context_tokens": len(request.context_ids)})
+        return reported
 
     def _request(self, number: int, row: Mapping[str, Any]) -> GenerationRequest:
         if not isinstance(row, Mapping) or not isinstance(row.get("prompt"), str):
             raise ValueError(f"episode {number} has no prompt: expected a dict with 'prompt', got {row!r:.80}")
-        max_turns, told = int(row.get("max_turns") or MAX_TURNS), row.get("turns") or ()
+        max_turns, reported = int(row.get("max_turns") or MAX_TURNS), row.get("turns") or ()
         task = Task(str(number), row["prompt"], (), max_turns)
         prompt = self.encoder.prompt_ids(task, str(row.get("observation") or ""))
-        turns = [self._turn(turn, max_turns - taken) for taken, turn in enumerate(told, start=1)]
+        turns = [self._turn(turn, max_turns - taken) for taken, turn in enumerate(reported, start=1)]
         context = context_ids(prompt, turns, self.memory)
         positions = self.policy.max_positions
         if positions is not None and len(context) + self.rollout.max_new_tokens > positions:
@@ -102,13 +102,13 @@ class Agent:
         seed = turn_seed(0, len(turns))
         return GenerationRequest(number, context, self.rollout.max_new_tokens, stop, temperature, seed=seed)
 
-    def _turn(self, told: Mapping[str, str], turns_left: int) -> Turn:
-        information = told.get("information", "")
+    def _turn(self, reported: Mapping[str, str], turns_left: int) -> Turn:
+        information = reported.get("information", "")
         reply = self.encoder.information_ids(information, turns_left)
-        action = parse_turn(told["text"], self.rollout.tags).action
+        action = parse_turn(reported["text"], self.rollout.tags).action
         valid = action is not None
         retried = self.rollout.retries and not valid
-        turn = Turn(self.encoder.encode(told["text"]), [], reply, action, information, valid=valid, retried=retried)
+        turn = Turn(self.encoder.encode(reported["text"]), [], reply, action, information, valid=valid, retried=retried)
         if self.annotate and not retried:
             self.annotate(turn)
         return turn

@@ -172,13 +172,13 @@ def _wait_until_free(path: Path, tell: Tell, wait_s: float) -> None:
     Raises:
         StoreUnavailable: it is locked for too long.
     """
-    until, told = time.monotonic() + wait_s, False
+    until, reported = time.monotonic() + wait_s, False
     while problem := _lock_on(path):
         if time.monotonic() > until:
             raise StoreUnavailable(problem)
-        if not told:
+        if not reported:
             tell(f"MLflow's store '{path}' is locked by another process: waiting up to {wait_s:.0f} s")
-        told = True
+        reported = True
         time.sleep(PAUSE_S)
 
 

@@ -39,7 +39,7 @@ def send(
 ) -> None:
     """Write records (see `trace_record`) as finished traces of a run; their spans in one go.
 
-    Written again, by a run that was killed and goes on, they take the place of the first ones.
+    Written again, by a run that was killed and resumes, they take the place of the first ones.
 
     Args:
         records: One for each trace.
@@ -68,7 +68,7 @@ def _info(
 ) -> Any:
     from mlflow.entities import TraceInfo, TraceLocation, TraceState
 
-    told = {key: str(record[key]) for key in ("reward", "success", "stop_reason", "memory")}
+    reported = {key: str(record[key]) for key in ("reward", "success", "stop_reason", "memory")}
     return TraceInfo(
         trace_id=trace_id,
         trace_location=TraceLocation.from_experiment_id(experiment_id),
@@ -78,7 +78,7 @@ def _info(
         request_preview=shortened(record["prompt"], 500),
         response_preview=f"reward {record['reward']:.3g}, {record['stop_reason']}",
         trace_metadata={"mlflow.sourceRun": run_id, "mlflow.trace_schema.version": "3"},
-        tags={"mlflow.traceName": shortened(record["task"], MAX_TAG_CHARS // 2), **told, **tags},
+        tags={"mlflow.traceName": shortened(record["task"], MAX_TAG_CHARS // 2), **reported, **tags},
     )
 
 
@@ -96,11 +96,11 @@ def _spans(record: Mapping[str, Any], trace_id: str, now_ns: int) -> list[Any]:
     spans = [root]
     for place, turn in enumerate(record["turns"], 1):
         end = start + int(turn["seconds"] * 1e9)
-        told: dict[str, Any] = {"reward": finite(turn["reward"])}
-        told |= {key: shortened(turn[key] or "") for key in ("internal_state", "action", "information")}
+        reported: dict[str, Any] = {"reward": finite(turn["reward"])}
+        reported |= {key: shortened(turn[key] or "") for key in ("internal_state", "action", "information")}
         counts = {key: turn[key] for key in COUNTS}
         name, seen = f"turn {turn['turn']}", {"context": turn["context"]}
-        spans.append(_span(trace_id, root.span_id, place, name, (start, end), seen, told, counts))
+        spans.append(_span(trace_id, root.span_id, place, name, (start, end), seen, reported, counts))
         start = end
     return spans
 

@@ -58,10 +58,10 @@ def self_check(policy: Policy, settings: EngineSettings, layout: str = "tree") -
         with still(policy.causal_lm), torch.enable_grad():  # as in training, where activations may be computed again
             scored = policy.logprobs(batch)[0].detach().cpu()
         plain = torch.cat([_plain(policy, trajectory) for trajectory in played])
-        told = batch.rollout_logprobs.cpu()
+        sampled = batch.rollout_logprobs.cpu()
         known = policy.architecture
     rough = policy.computes_in in (torch.bfloat16, torch.float16)
-    gaps = Gaps(*(_gap(a, b, rough) for a, b in ((scored, told), (told, plain), (scored, plain))))
+    gaps = Gaps(*(_gap(a, b, rough) for a, b in ((scored, sampled), (sampled, plain), (scored, plain))))
     if not max(gaps.layout_engine, gaps.engine_plain, gaps.layout_plain) <= (ROUGH if rough else TOLERANCE):
         raise ValueError(_explain(policy, exact, gaps, ROUGH if rough else TOLERANCE, known.own or known.slots))
     return gaps

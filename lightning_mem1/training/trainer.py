@@ -1,4 +1,4 @@
-"""What an ordinary `lightning.Trainer` needs to be told to train by rl_steps."""
+"""What an ordinary `lightning.Trainer` needs in order to train by rl_steps."""
 
 from __future__ import annotations
 

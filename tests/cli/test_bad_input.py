@@ -247,7 +247,7 @@ def test_no_config_at_all_says_what_to_type(capsys):
 def test_a_config_that_is_not_yaml_is_named_with_line_and_column(config, capsys):
     Path(config).write_text("model:\n  lr: [1\ndata: 3\n")
     line = failure(capsys, config)
-    assert line.startswith("config is not YAML: ") and line.endswith("at line 3, column 5; mend the file")
+    assert line.startswith("config is not YAML: ") and line.endswith("at line 3, column 5; repair the file")
 
 
 def test_a_config_without_keys_is_refused(config, capsys):
@@ -281,7 +281,7 @@ def test_a_malformed_product_is_one_line(config, capsys, tmp_path):
     edit(config, "data", value={"class_path": "WebShopData"})
     assert failure(capsys, config, f"--data.catalogue={folder}") == (
         f"malformed product in {folder / 'items_shuffle.json'}, entry 0: expected name as a text, got None "
-        "(1 of 1 entries are malformed): mend the file or set data.skip_malformed true"
+        "(1 of 1 entries are malformed): repair the file or set data.skip_malformed true"
     )
 
 

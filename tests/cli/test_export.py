@@ -212,7 +212,7 @@ def test_a_checkpoint_of_another_base_is_refused(config, make_module, capsys, tm
     [
         ({"peft_type": "IA3"}, "cannot use adapter '.*out': expected LORA on a named base, got IA3"),
         ({"base_model_name_or_path": "./gone"}, "cannot load the base of adapter '.*out': no such policy"),
-        ({"base_model_name_or_path": "out"}, "adapter 'out' is its own base: mend base_model_name_or_path"),
+        ({"base_model_name_or_path": "out"}, "adapter 'out' is its own base: repair base_model_name_or_path"),
         ({"r": 3}, "adapter 'out' does not fit its base '.*': .*size mismatch"),
         (None, "corrupt adapter: expected JSON in 'out/adapter_config.json'"),
     ],

@@ -15,7 +15,7 @@ from lightning_mem1.types import StepResult
 class WebShopEnv:
     """Single-use environment of one shopping goal.
 
-    By default the shop is mended where the reference would mislead a user:
+    By default the shop is repaired where the reference would mislead a user:
 
     * Selected options are shown, because a policy that cannot see its own choice cannot learn to make one.
     * There is no page past the end and no button without effect, because such clicks only waste turns.

@@ -1,4 +1,4 @@
-"""Questions that cannot be asked or scored are left out and counted; some are mended without changing a score."""
+"""Questions that cannot be asked or scored are left out and counted; some are repaired without changing a score."""
 
 from collections import Counter
 
@@ -43,6 +43,6 @@ def test_an_answer_with_the_separator_or_a_tag_is_mended():
 
 @given(st.lists(st.sampled_from(["Tom", ";", " ", "</answer>", "< think >", "x<y", "<", "7"]), max_size=8).map("".join))
 def test_mending_changes_no_score_and_leaves_neither_separator_nor_tag(answer):
-    mended = writable(answer)
-    assert ";" not in mended and "<answer>" not in mended and "</answer>" not in mended
-    assert "".join(normalise(f"Tom {mended}")) == "".join(normalise(f"Tom {answer}"))
+    repaired = writable(answer)
+    assert ";" not in repaired and "<answer>" not in repaired and "</answer>" not in repaired
+    assert "".join(normalise(f"Tom {repaired}")) == "".join(normalise(f"Tom {answer}"))

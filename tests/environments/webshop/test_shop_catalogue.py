@@ -95,7 +95,7 @@ def test_a_malformed_product_is_an_error_that_says_where_and_what_to_do(bad: Any
         products_from([{**ITEM, "asin": "B000000002"}, bad, "text", ITEM], {}, where="somewhere")
     assert str(error.value) == (
         f"malformed product in somewhere, entry 1: {reason} (2 of 4 entries are malformed): "
-        "mend the file or set data.skip_malformed true"
+        "repair the file or set data.skip_malformed true"
     )
 
 

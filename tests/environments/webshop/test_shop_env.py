@@ -1,4 +1,4 @@
-"""The mended shop that agents play by default."""
+"""The repaired shop that agents play by default."""
 
 from __future__ import annotations
 

@@ -126,10 +126,10 @@ def test_what_is_reachable_is_all_by_value_and_less_in_the_reference(
     from lightning_mem1.environments.webshop.goals.reward import reachable
 
     shop = real_shops["synthetic"]
-    strict, mended = (
+    strict, repaired = (
         [reachable(goal, shop.by_asin[goal.asin], strict, shop.nouns) for goal in shop.goals]
         for strict in (True, False)
     )
-    assert set(mended) == {1.0}
+    assert set(repaired) == {1.0}
     assert sum(value < 1.0 for value in strict) == 458
     assert sum(value == 1.0 for value in strict[:500]) / 500 == 0.96

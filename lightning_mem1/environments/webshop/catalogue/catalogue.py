@@ -132,7 +132,7 @@ class Findings:
         if self.malformed and not skip_malformed:
             raise ValueError(
                 f"malformed product in {self.where}, {self.reason} ({self.malformed} of {self.num_items} entries are "
-                "malformed): mend the file or set data.skip_malformed true"
+                "malformed): repair the file or set data.skip_malformed true"
             )
         if not self.num_products:
             why = f" ({self.malformed} malformed; {self.reason})" if self.malformed else ""

@@ -1,4 +1,4 @@
-"""The shop in the form a small policy can read, with the reference's traps mended.
+"""The shop in the form a small policy can read, with the reference's traps repaired.
 
 What can be clicked stands in square brackets, in lower case. The last line of a page lists its actions.
 """
