@@ -27,6 +27,9 @@ from lightning_mem1.rollout.settings import RolloutSettings
 from lightning_mem1.training.layouts.collate import collate
 from lightning_mem1.types import Trajectory
 from tiny import WordEnv, task, tiny_tokenizer
+from tiny_recurrent import BASE as RECURRENT_BASE
+from tiny_recurrent import CONFIGS as RECURRENT
+from tiny_recurrent import limit
 
 MODES = ("mem1", "full", "summary")
 LAYOUTS = ("tree", "rows")
@@ -352,10 +355,33 @@ FAMILIES: dict[str, Family] = {
         packed=False,
     ),
 }
-# families whose layers keep a state (recurrence, convolution) are added here
-RECURRENT: dict[str, Family] = {}
-FAMILIES |= RECURRENT
+STATES = {  # what a layer of `tiny_recurrent` keeps: (its name here, what it has)
+    "qwen3_5": ("Qwen3.5", "gated delta rule in some layers"),
+    "qwen3_5_moe": ("Qwen3.5-MoE", "gated delta rule, experts"),
+    "qwen3_next": ("Qwen3-Next", "gated delta rule, experts"),
+    "olmo_hybrid": ("OLMo hybrid", "gated delta rule"),
+    "lfm2": ("LFM2", "short convolutions"),
+    "lfm2_moe": ("LFM2-MoE", "short convolutions, experts"),
+    "granite_hybrid": ("Granite hybrid", "Mamba 2"),
+    "granite_moe_hybrid": ("Granite hybrid, experts", "Mamba 2, experts"),
+    "bamba": ("Bamba", "Mamba 2"),
+    "falcon_h1": ("Falcon-H1", "Mamba 2 beside attention"),
+    "nemotron_h": ("Nemotron-H", "Mamba 2, experts"),
+    "jamba": ("Jamba", "Mamba, experts"),
+}
+FAMILIES |= {
+    name: Family(
+        RECURRENT[key][0].removesuffix("Config"),
+        about,
+        {**RECURRENT_BASE, "initializer_range": SHAPE["initializer_range"], **RECURRENT[key][1]},
+        tolerance=limit(key),
+    )
+    for key, (name, about) in STATES.items()
+}
+
 FAST = (
+    "Qwen3.5",
+    "LFM2",
     "Qwen2",
     "Llama, dynamic",
     "Llama 4",
