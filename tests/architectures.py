@@ -71,7 +71,8 @@ class Family:
         more: Arguments of the config, besides the shape.
         engine: Which engine plays it: local or transformers.
         packed: Whether `tree` runs as one packed row; otherwise its contexts are scored one a row.
-        reference: Log-probabilities' logits of a turn by plain transformers, see `whole` and others.
+        reference: Logits of a turn by plain transformers, see `whole` and others.
+        whole: Arguments of the config of a model of text and images, whose text part `more` and the shape describe.
         tolerance: Largest gap, in nats.
     """
 
@@ -81,6 +82,7 @@ class Family:
     engine: str = "local"
     packed: bool = True
     reference: str = "whole"
+    whole: dict[str, Any] | None = None
     tolerance: float = 1e-5
 
 
@@ -378,7 +380,32 @@ FAMILIES |= {
     )
     for key, (name, about) in STATES.items()
 }
-
+EYES = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
+QWEN_EYES = {"depth": 1, "hidden_size": 16, "intermediate_size": 16, "num_heads": 2, "out_hidden_size": 32}
+MROPE = scaled("default", mrope_section=[1, 1, 2])
+FAMILIES |= {  # of text and images; only text is read
+    "Gemma 3 with images": Family(
+        "Gemma3",
+        "sliding windows beside a tower for images",
+        {"head_dim": 8, "sliding_window": WINDOW, "layer_types": BOTH, "query_pre_attn_scalar": 8},
+        whole={"vision_config": {**EYES, "image_size": 28, "patch_size": 14}, "mm_tokens_per_image": 4},
+    ),
+    "Mistral 3 with images": Family(
+        "Mistral3",
+        "a tower for images",
+        {"model_type": "mistral", "sliding_window": WINDOW},
+        whole={"vision_config": {**EYES, "model_type": "pixtral", "head_dim": 8}},
+    ),
+    "Qwen2.5-VL": Family(
+        "Qwen2_5_VL", "positions of three dimensions, a tower for images", MROPE, whole={"vision_config": QWEN_EYES}
+    ),
+    "Qwen3-VL": Family(
+        "Qwen3VL",
+        "positions of three dimensions, a tower for images",
+        {**MROPE, "head_dim": 8},
+        whole={"vision_config": {**QWEN_EYES, "num_position_embeddings": 16, "deepstack_visual_indexes": [0]}},
+    ),
+}
 FAST = (
     "Qwen3.5",
     "LFM2",
@@ -428,7 +455,7 @@ def measure(name: str) -> Measured:
     family, found = FAMILIES[name], []
     with tempfile.TemporaryDirectory() as folder:
         save(family, folder)
-        plain = T.AutoModelForCausalLM.from_pretrained(folder, attn_implementation="eager").eval()
+        plain = model_class(config_of(family)).from_pretrained(folder, attn_implementation="eager").eval()
         for lora in (LoraSettings(r=2), None):
             policy = Policy.load(folder, lora=lora)
             stir(policy)
@@ -447,13 +474,24 @@ def measure(name: str) -> Measured:
 
 def config_of(family: Family) -> Any:
     kind = getattr(T, f"{family.config}Config")
-    return kind(vocab_size=len(tiny_tokenizer()) + 5, **copy.deepcopy({**SHAPE, **family.more}))
+    more = copy.deepcopy({"vocab_size": len(tiny_tokenizer()) + 5, **SHAPE, **family.more})
+    if family.whole is None:
+        return kind(**more)
+    return kind(text_config=more, **copy.deepcopy(family.whole), initializer_range=SHAPE["initializer_range"])
+
+
+def model_class(config: Any) -> Any:
+    return (
+        T.AutoModelForCausalLM
+        if type(config) in T.AutoModelForCausalLM._model_mapping
+        else T.AutoModelForImageTextToText
+    )
 
 
 def save(family: Family, folder: str) -> None:
     """Write a random model, norms and biases too, and its tokenizer."""
     torch.manual_seed(0)
-    model = T.AutoModelForCausalLM.from_config(config_of(family))
+    model = model_class(config_of(family)).from_config(config_of(family))
     with torch.no_grad():
         for parameter in model.parameters():
             if parameter.dim() == 1:
@@ -495,7 +533,7 @@ def _measured(policy: Policy, plain: Any, family: Family, mode: str) -> Measured
     ]
     return Measured(
         plain=float((told - expected).abs().max()),
-        layouts={layout: float((each - told).abs().max()) for layout, each in scored.items()},
+        layouts={layout: float((each.detach() - told).abs().max()) for layout, each in scored.items()},
         gradient=gradient_gap(policy, *scored.values()),
         engine=type(engine).__name__,
         packed=not policy.architecture.own,
@@ -513,7 +551,7 @@ def play(engine: Any, policy: Policy, mode: str) -> list[Trajectory]:
 
 
 def gradient_gap(policy: Policy, a: Tensor, b: Tensor) -> float:
-    """Largest difference of the gradients of two ways to score, in parts of the largest entry of each weight's."""
+    """Largest difference of the gradients of two ways to score, in parts of each weight's largest, if above 1."""
     weights = torch.sin(torch.arange(len(a)))  # unlike weights, so that no token's gradient can hide
     trained = [p for p in policy.parameters() if p.requires_grad]
     pairs = zip(

@@ -80,7 +80,7 @@ def load_model(folder: str, dtype: str = "float32", quantization: str = "none") 
 
 
 def _load_base(folder: str, dtype: str, quantization: str) -> Any:
-    from transformers import AutoConfig, AutoModelForCausalLM
+    from transformers import AutoConfig
 
     try:
         config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
@@ -92,11 +92,20 @@ def _load_base(folder: str, dtype: str, quantization: str) -> Any:
             "quantization_config": quantization_config(quantization, dtype),
         }
         try:
-            return AutoModelForCausalLM.from_pretrained(folder, attn_implementation=register(), **given)
+            return _model_class(config).from_pretrained(folder, attn_implementation=register(), **given)
         except KeyError:  # a model that chooses among classes of its own
-            return AutoModelForCausalLM.from_pretrained(folder, attn_implementation="eager", **given)
+            return _model_class(config).from_pretrained(folder, attn_implementation="eager", **given)
     except Exception as error:  # transformers, safetensors and the hub each raise their own kinds
         raise ValueError(_explain(folder, error)) from error
+
+
+def _model_class(config: Any) -> Any:
+    """A causal LM's; that of a model of text and images where there is no other, which then reads text alone."""
+    from transformers import AutoModelForCausalLM, AutoModelForImageTextToText
+
+    causal = hasattr(config, "auto_map") or type(config) in AutoModelForCausalLM._model_mapping
+    pictures = not causal and type(config) in AutoModelForImageTextToText._model_mapping
+    return AutoModelForImageTextToText if pictures else AutoModelForCausalLM
 
 
 def check_vocabulary(model: Any, tokenizer: Any, source: str) -> None:

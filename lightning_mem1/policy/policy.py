@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from lightning_mem1.checks import check_choice
 from lightning_mem1.policy.architecture import Architecture
 from lightning_mem1.policy.attention import Pass, carrying
-from lightning_mem1.policy.backbone import Head, backbone, text_config
+from lightning_mem1.policy.backbone import Head, backbone, backbone_name, text_config
 from lightning_mem1.policy.inspection import inspect_layers
 from lightning_mem1.policy.kernels import use_kernels
 from lightning_mem1.policy.loading import check_vocabulary, load_model, load_tokenizer, name_of_base, resolve
@@ -458,9 +458,21 @@ def _lora_config(lora: LoraSettings, model: nn.Module) -> Any:
 
 
 def _not_adaptable(model: nn.Module) -> list[str]:
-    """Linear layers that no adapter can be put on: routers that return more than a product, what peft refuses."""
+    """Linear layers that no adapter is put on.
+
+    Routers that return more than a product, what peft refuses, and what reads images and sound beside the language
+    model.
+    """
     linear = {name: module for name, module in model.named_modules() if isinstance(module, nn.Linear)}
-    kept_out = [name for name, module in linear.items() if _does_more(module) or _refused(model, name)]
+    path = backbone_name(model)
+    tower = path if hasattr(backbone(model), "language_model") else None
+    kept_out = [
+        name
+        for name, module in linear.items()
+        if (tower and name.startswith(f"{tower}.") and not name.startswith(f"{tower}.language_model."))
+        or _does_more(module)
+        or _refused(model, name)
+    ]
     last = {name.rpartition(".")[2] for name in kept_out}
     alike = [name for name in linear if name.rpartition(".")[2] in last]
     return sorted(last) if alike == kept_out else kept_out

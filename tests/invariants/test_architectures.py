@@ -4,6 +4,7 @@ Some families by default, one of each mechanism; all of them with ``LIGHTNING_ME
 """
 
 import os
+from pathlib import Path
 
 import pytest
 import torch
@@ -93,3 +94,14 @@ def test_a_pass_of_the_engine_is_what_a_pass_of_plain_transformers_is_for_every_
         start = len(request.context_ids) - 1
         expected = [float(logps[start + n, token]) for n, token in enumerate(turn.ids)]
         assert turn.logprobs == pytest.approx(expected, abs=1e-5)
+
+
+def test_the_page_on_models_has_a_row_of_every_family_within_its_tolerance():
+    page = (Path(__file__).parents[2] / "docs" / "models.md").read_text()
+    cells = [line.strip("| ").split(" | ") for line in page.splitlines() if line.startswith("| ")]
+    rows = {row[0]: row for row in cells if len(row) == 8 and row[0] in FAMILIES}
+    assert list(rows) == list(FAMILIES)
+    for name, (_, about, layouts, engine, *gaps, gradient) in rows.items():
+        family = FAMILIES[name]
+        assert (about, engine, "unpacked" in layouts) == (family.about, family.engine, not family.packed)
+        assert max(map(float, gaps)) <= family.tolerance and float(gradient) <= 1e-4

@@ -1,0 +1,82 @@
+"""How far rollout, `tree`, `rows` and plain transformers are apart on one policy, in nats of an action token.
+
+    python benchmarks/exactness.py --policy Qwen/Qwen3-0.6B
+
+Two episodes of the encyclopedia's questions in each memory mode, with a random adapter; plain transformers runs the
+same base with the adapter in its weights and eager attention, each context by itself.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+
+import torch
+
+from lightning_mem1.context.contexts import contexts
+from lightning_mem1.data.qa import QAData
+from lightning_mem1.engine.factory import make_engine
+from lightning_mem1.engine.settings import EngineSettings
+from lightning_mem1.policy.policy import LoraSettings, Policy
+from lightning_mem1.policy.reference import plain_logprobs
+from lightning_mem1.rollout.collect import Episode, collect
+from lightning_mem1.rollout.episodes import make_env
+from lightning_mem1.rollout.settings import RolloutSettings
+from lightning_mem1.training.layouts.collate import collate
+from lightning_mem1.types import Trajectory
+
+
+def played(policy: Policy, mode: str, new: int, turns: int) -> list[Trajectory]:
+    """Two episodes of one task."""
+    source = QAData(objectives=2, hops=[1], turns_per_task=turns).source
+    task = source.task("train", 0)
+    settings = RolloutSettings(prompt="brief", max_new_tokens=new, max_information_tokens=160)
+    engine = make_engine(policy.eval(), EngineSettings(num_slots=2, max_context_tokens=2048), lambda: 0, training=True)
+    with torch.no_grad():
+        episodes = [Episode(task, make_env(source, task), 0, sample) for sample in range(2)]
+        return collect(episodes, engine, policy.tokenizer, settings, mode)
+
+
+def gaps(policy: Policy, mode: str, new: int, turns: int) -> dict[str, float]:
+    """Largest gaps of a memory mode, and the mean of `tree`."""
+    trajectories = played(policy, mode, new, turns)
+    policy.train()
+    found: dict[str, float] = {}
+    for layout in ("rows", "tree"):
+        batch = collate(trajectories, layout, mode).to(policy.device)
+        rollout = batch.rollout_logprobs.cpu()
+        with torch.no_grad():
+            differences = (policy.logprobs(batch)[0].cpu() - rollout).abs()
+        found |= {layout: float(differences.max()), "mean": float(differences.mean())}
+    pairs = [pair for t in trajectories for pair in zip(contexts(t, mode), t.turns, strict=True)]
+    plain = torch.cat([plain_logprobs(policy, context, turn.action_ids) for context, turn in pairs])
+    longest = max(len(context) + len(turn.action_ids) for context, turn in pairs)
+    return {"plain": float((plain - rollout).abs().max()), **found, "tokens": len(plain), "longest": longest}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--policy", default="bundled", help="as model.policy")
+    parser.add_argument("--dtype", default="float32")
+    parser.add_argument("--double", action="store_true", help="compute in float64; log-probabilities stay float32")
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--new", type=int, default=32, help="tokens of a turn, at most")
+    parser.add_argument("--turns", type=int, default=3, help="turns for each question, at most")
+    options = parser.parse_args()
+    torch.manual_seed(0)
+    policy = Policy.load(options.policy, lora=LoraSettings(r=8), dtype=options.dtype).to(options.device)
+    for name, parameter in policy.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(parameter, std=0.01)
+    policy = policy.double() if options.double else policy
+    print("| memory | rollout - plain | `tree` - rollout | `rows` - rollout | mean of `tree` | tokens | longest | s |")
+    for mode in ("mem1", "full", "summary"):
+        started = time.perf_counter()
+        row = gaps(policy, mode, options.new, options.turns)
+        numbers = [f"{row[name]:.1e}" for name in ("plain", "tree", "rows", "mean")]
+        seconds = f"{time.perf_counter() - started:.0f}"
+        print("|", " | ".join([mode, *numbers, str(row["tokens"]), str(row["longest"]), seconds]), "|", flush=True)
+
+
+if __name__ == "__main__":
+    main()
