@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import importlib
 import os
+import sysconfig
 import traceback
 from pathlib import Path
 from types import ModuleType
@@ -12,6 +13,7 @@ from typing import Any
 
 MAX_REASON = 200  # characters of what somebody else's code says
 PACKAGE = f"{Path(__file__).parents[1]}{os.sep}"
+INSTALLED = tuple(f"{sysconfig.get_path(name)}{os.sep}" for name in ("stdlib", "purelib", "platlib"))
 
 
 def imported(name: str, what: str, key: str) -> Any:
@@ -60,6 +62,7 @@ def reason(error: BaseException) -> str:
     else:
         frames = [frame for frame in traceback.extract_tb(error.__traceback__) if not _is_ours(frame.filename)]
         text = f"{type(error).__name__}: {error}"
+        frames = [frame for frame in frames if not frame.filename.startswith(INSTALLED)] or frames  # theirs, if any
         file, line = (frames[-1].filename, frames[-1].lineno) if frames else (None, None)
     said = " ".join(text.split())[:MAX_REASON]
     return f"{said} ('{file}', line {line})" if file else said

@@ -68,7 +68,7 @@ def test_a_measure_is_the_numbers_that_are_averaged_one_of_a_trajectory_or_one_o
     ended = outcome(played())
     assert (ended["reward"], ended["turns"], ended["seconds"]) == ([1.0], [3.0], [4.0])
     assert ended["valid"] == [1.0, 0.0, 1.0] and (ended["stop_done"], ended["stop_error"]) == ([1.0], [0.0])
-    found = answers(played(), decode, QA_TAGS, "mem1")
+    found = answers(played(), View(decode, QA_TAGS, "mem1"))
     assert (found["em"], found["f1"], found["objectives"]) == ([1.0], [1.5], [2.0])
     assert (found["answered"], found["searches"]) == ([0.0], [1.0])  # its environment did not say what was answered
     assert found["exact_format"] == [1.0, 0.0, 1.0]

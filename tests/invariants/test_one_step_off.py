@@ -21,7 +21,7 @@ from tiny_tasks import InterruptedTasks, RankedEnv, RankedTasks
 
 SYNCHRONOUS = EngineSettings(num_slots=8, max_context_tokens=160)
 AHEAD = replace(SYNCHRONOUS, one_step_off=True)
-MEASURED = ("seconds", "tokens_per_s", "seconds_per_episode")  # by the clock
+MEASURED = ("seconds", "tokens_per_s", "seconds_per_episode", "process_gib")  # of the machine, not of the run
 
 
 class Diary(Callback):

@@ -6,6 +6,7 @@ from typing import get_args, get_type_hints
 import pytest
 
 from lightning_mem1.checks import MOVED
+from lightning_mem1.context.modes import MODES
 from lightning_mem1.engine.settings import EngineSettings, ServerSettings
 from lightning_mem1.policy.attention import TREE_KERNELS
 from lightning_mem1.policy.kernels import KERNELS
@@ -20,7 +21,7 @@ from lightning_mem1.training.settings import GROUPS, ComputeSettings, LossSettin
 def test_a_group_comes_back_from_its_plain_values_with_the_groups_inside_it():
     engine = EngineSettings(num_slots=3, server=ServerSettings(urls=["http://127.0.0.1:8000"], num_retries=0))
     assert from_plain(EngineSettings, plain(engine), "model.engine") == engine
-    rollout = RolloutSettings(wire="qa", max_new_tokens=9)
+    rollout = RolloutSettings(format="qa", max_new_tokens=9)
     again = plain(rollout)
     again["tags"]["actions"] = list(again["tags"]["actions"])  # as JSON and YAML have it
     assert from_plain(RolloutSettings, again, "model.rollout") == rollout
@@ -59,6 +60,7 @@ def test_the_choices_of_the_computation_are_those_of_what_reads_them():
 
 def test_every_moved_key_names_one_that_there_is_and_is_none_itself():
     known = {f"model.{group}.{field.name}" for group, kind in GROUPS.items() for field in fields(kind)}
+    known |= {f"model.memory.{field.name}" for mode in MODES.values() for field in fields(mode)}
     assert known >= set(MOVED.values()) and not known & MOVED.keys()
     assert MOVED["model.beta"] == "model.loss.kl_coef" and MOVED["model.optimizer"] == "model.optim.name"
 
