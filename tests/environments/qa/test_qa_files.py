@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from lightning_mem1.environments.qa.question_files import hashed_split, read_questions, split_questions
+from lightning_mem1.environments.qa.question_rows import asked_in
 from lightning_mem1.environments.qa.retrieval.corpus import passages_of, read_corpus
 from lightning_mem1.environments.qa.retrieval.passage import Passage
 
@@ -171,5 +172,6 @@ def test_a_prompt_of_spaces_is_read_in_one_pass(tmp_path):
     ]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        (question,) = read_questions(write(tmp_path / "spaces.jsonl", *rows))
-    assert (question.text, question.answers) == ("who? or what?", ("Ada < x",))
+        with pytest.raises(ValueError, match=r"no answer 1 \(row 1\), row not understood 1 \(row 2\)"):
+            read_questions(write(tmp_path / "spaces.jsonl", *rows))  # an answer of a million characters is none
+    assert asked_in(rows[0]["prompt"]) == [f"who?{spaces}\nor what?"] and asked_in(rows[1]["prompt"]) == []
