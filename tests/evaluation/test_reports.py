@@ -72,7 +72,7 @@ def test_a_measure_is_the_numbers_that_are_averaged_one_of_a_trajectory_or_one_o
     assert (found["em"], found["f1"], found["objectives"]) == ([1.0], [1.5], [2.0])
     assert (found["answered"], found["searches"]) == ([0.0], [1.0])  # its environment did not say what was answered
     assert found["exact_format"] == [1.0, 0.0, 1.0]
-    used = cost(played(), decode, QA_TAGS, "mem1")
+    used = cost(played(), View(decode, QA_TAGS, "mem1"))
     assert used["context_tokens"] == [5.0, 18.0, 10.0] and used["peak_tokens"] == [20.0]
     assert used["internal_state_tokens"] == [2.0, 0.0, 1.0] and used["internal_state_copy_rate"] == []
 
