@@ -1,5 +1,6 @@
 """`mem1` itself: what it answers, how fast it gets there (by what it imports), and the two other ways to call it."""
 
+import importlib.util
 import os
 import re
 import subprocess
@@ -105,3 +106,13 @@ def test_python_m_is_the_same_as_the_console_script(module, tmp_path):
         "error: no such config: expected a YAML file or the name of an experiment, got 'experiments/webshp.yaml'; "
         "did you mean 'webshop'?\n"
     )
+
+
+def test_the_installed_command_finds_a_file_of_the_working_folder_as_python_m_does(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [entry for entry in sys.path if entry and Path(entry) != tmp_path])
+    (tmp_path / "median_of_mine.py").write_text("def credit(played, settings):\n    return 1 / 0\n")
+    assert importlib.util.find_spec("median_of_mine") is None
+    assert main(["fit", "nowhere.yaml"]) == 1
+    assert "nowhere.yaml" in capsys.readouterr().err
+    assert importlib.util.find_spec("median_of_mine").origin == str(tmp_path / "median_of_mine.py")
