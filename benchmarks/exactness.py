@@ -8,10 +8,15 @@ same base with the adapter in its weights and eager attention, each context by i
 
 from __future__ import annotations
 
-import argparse
-import time
+import sys
+from pathlib import Path
+from typing import Any
 
 import torch
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+from baseline import Ratios, arguments, finish
 
 from lightning_mem1.context.contexts import contexts
 from lightning_mem1.data.qa import QAData
@@ -24,6 +29,8 @@ from lightning_mem1.rollout.episodes import make_env
 from lightning_mem1.rollout.settings import RolloutSettings
 from lightning_mem1.training.layouts.collate import collate
 from lightning_mem1.types import Trajectory
+
+TOLERANCE = 1.0  # of ratios of rounding errors
 
 
 def played(policy: Policy, mode: str, new: int, turns: int) -> list[Trajectory]:
@@ -54,8 +61,16 @@ def gaps(policy: Policy, mode: str, new: int, turns: int) -> dict[str, float]:
     return {"plain": float((plain - rollout).abs().max()), **found, "tokens": len(plain), "longest": longest}
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def ratios(found: dict[str, Any]) -> Ratios:
+    """How much further `tree` is from the rollout than plain transformers is, by memory mode."""
+    gap = found["gaps"]
+    return Ratios(
+        lower={f"tree over plain, {mode}": each["tree"] / max(each["plain"], 1e-9) for mode, each in gap.items()}
+    )
+
+
+def main() -> int:
+    parser = arguments(__doc__.split("\n\n")[0])
     parser.add_argument("--policy", default="bundled", help="as model.policy")
     parser.add_argument("--dtype", default="float32")
     parser.add_argument("--double", action="store_true", help="compute in float64; log-probabilities stay float32")
@@ -69,14 +84,14 @@ def main() -> None:
         if "lora_B" in name:
             torch.nn.init.normal_(parameter, std=0.01)
     policy = policy.double() if options.double else policy
-    print("| memory | rollout - plain | `tree` - rollout | `rows` - rollout | mean of `tree` | tokens | longest | s |")
+    print("| memory | rollout - plain | `tree` - rollout | `rows` - rollout | mean of `tree` | tokens | longest |")
+    found = {}
     for mode in ("mem1", "full", "summary"):
-        started = time.perf_counter()
-        row = gaps(policy, mode, options.new, options.turns)
+        row = found[mode] = gaps(policy, mode, options.new, options.turns)
         numbers = [f"{row[name]:.1e}" for name in ("plain", "tree", "rows", "mean")]
-        seconds = f"{time.perf_counter() - started:.0f}"
-        print("|", " | ".join([mode, *numbers, str(row["tokens"]), str(row["longest"]), seconds]), "|", flush=True)
+        print("|", " | ".join([mode, *numbers, str(row["tokens"]), str(row["longest"])]), "|", flush=True)
+    return finish({"policy": options.policy, "gaps": found}, ratios, options, TOLERANCE)
 
 
 if __name__ == "__main__":
-    main()
+    raise SystemExit(main())

@@ -357,29 +357,6 @@ FAMILIES: dict[str, Family] = {
         packed=False,
     ),
 }
-STATES = {  # what a layer of `tiny_recurrent` keeps: (its name here, what it has)
-    "qwen3_5": ("Qwen3.5", "gated delta rule in some layers"),
-    "qwen3_5_moe": ("Qwen3.5-MoE", "gated delta rule, experts"),
-    "qwen3_next": ("Qwen3-Next", "gated delta rule, experts"),
-    "olmo_hybrid": ("OLMo hybrid", "gated delta rule"),
-    "lfm2": ("LFM2", "short convolutions"),
-    "lfm2_moe": ("LFM2-MoE", "short convolutions, experts"),
-    "granite_hybrid": ("Granite hybrid", "Mamba 2"),
-    "granite_moe_hybrid": ("Granite hybrid, experts", "Mamba 2, experts"),
-    "bamba": ("Bamba", "Mamba 2"),
-    "falcon_h1": ("Falcon-H1", "Mamba 2 beside attention"),
-    "nemotron_h": ("Nemotron-H", "Mamba 2, experts"),
-    "jamba": ("Jamba", "Mamba, experts"),
-}
-FAMILIES |= {
-    name: Family(
-        RECURRENT[key][0].removesuffix("Config"),
-        about,
-        {**RECURRENT_BASE, "initializer_range": SHAPE["initializer_range"], **RECURRENT[key][1]},
-        tolerance=limit(key),
-    )
-    for key, (name, about) in STATES.items()
-}
 EYES = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
 QWEN_EYES = {"depth": 1, "hidden_size": 16, "intermediate_size": 16, "num_heads": 2, "out_hidden_size": 32}
 MROPE = scaled("default", mrope_section=[1, 1, 2])
@@ -405,6 +382,29 @@ FAMILIES |= {  # of text and images; only text is read
         {**MROPE, "head_dim": 8},
         whole={"vision_config": {**QWEN_EYES, "num_position_embeddings": 16, "deepstack_visual_indexes": [0]}},
     ),
+}
+STATES = {  # what a layer of `tiny_recurrent` keeps: (its name here, what it has)
+    "qwen3_5": ("Qwen3.5", "gated delta rule in some layers"),
+    "qwen3_5_moe": ("Qwen3.5-MoE", "gated delta rule, experts"),
+    "qwen3_next": ("Qwen3-Next", "gated delta rule, experts"),
+    "olmo_hybrid": ("OLMo hybrid", "gated delta rule"),
+    "lfm2": ("LFM2", "short convolutions"),
+    "lfm2_moe": ("LFM2-MoE", "short convolutions, experts"),
+    "granite_hybrid": ("Granite hybrid", "Mamba 2"),
+    "granite_moe_hybrid": ("Granite hybrid, experts", "Mamba 2, experts"),
+    "bamba": ("Bamba", "Mamba 2"),
+    "falcon_h1": ("Falcon-H1", "Mamba 2 beside attention"),
+    "nemotron_h": ("Nemotron-H", "Mamba 2, experts"),
+    "jamba": ("Jamba", "Mamba, experts"),
+}
+FAMILIES |= {
+    name: Family(
+        RECURRENT[key][0].removesuffix("Config"),
+        about,
+        {**RECURRENT_BASE, "initializer_range": SHAPE["initializer_range"], **RECURRENT[key][1]},
+        tolerance=limit(key),
+    )
+    for key, (name, about) in STATES.items()
 }
 FAST = (
     "Qwen3.5",
