@@ -145,7 +145,7 @@ def grouped(settings: Mapping[str, Any]) -> dict[str, Any]:
     """
     found = dict(settings)
     for name, kind in GROUPS.items():
-        if found[name] is not None:  # no adapter
+        if name != "lora" or found[name] is not None:  # full training has no adapter
             found[name] = from_plain(kind, found[name], f"model.{name}")
     return found
 
