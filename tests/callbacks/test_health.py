@@ -45,10 +45,10 @@ def test_groups_without_a_signal_are_named_where_groups_are_compared(make_module
     ("settings", "gap", "said"),
     [
         ({}, 1e-4, None),
-        ({}, 2e-4, "at most 0.0001 (set model.dtype float32 or model.mismatch.correction tis)"),
+        ({}, 2e-4, "at most 0.0001 (set model.compute.dtype float32 or model.mismatch.correction tis)"),
         ({"layout": "stitched"}, 7e-3, "(layout stitched does not score what was played: set model.layout tree)"),
-        ({"dtype": "bfloat16"}, 1e-2, None),
-        ({"dtype": "bfloat16"}, 0.2, "rollout gap 2.0e-01 nats, expected at most 0.05"),
+        ({"compute": {"dtype": "bfloat16"}}, 1e-2, None),
+        ({"compute": {"dtype": "bfloat16"}}, 0.2, "rollout gap 2.0e-01 nats, expected at most 0.05"),
     ],
 )
 def test_a_gap_beyond_what_rounding_explains_is_named(make_module, settings, gap, said):
