@@ -18,6 +18,7 @@ from typing import Any, get_type_hints
 
 from lightning_mem1.cli.parser_messages import key_at
 
+OLD_CALLBACKS = tuple(f"lightning_mem1.callbacks.{name}." for name in ("memory_usage", "reward", "answers"))
 MOVED = {  # class -> what a YAML names it now
     "lightning_mem1.qa_data.QAData": "QAData",
     "lightning_mem1.datamodule.WebShopData": "WebShopData",
@@ -59,6 +60,11 @@ def explain_class(message: str, where: Callable[[str], str], known: Iterable[str
     for path in given:
         if path in MOVED:
             return f"class '{path}' in {where(path)} has moved: expected '{MOVED[path]}'; set class_path to it"
+        if path.startswith(OLD_CALLBACKS):
+            return (
+                f"class '{path}' in {where(path)} is now part of lightning_mem1.callbacks.MetricsCallback, which is a "
+                "default callback; leave it out of trainer.callbacks"
+            )
         if reason := import_problem(path):
             return f"cannot import class '{path}' in {where(path)}: {reason}"
     if found := _NOT_PROTOCOL.search(message):

