@@ -14,6 +14,7 @@ from lightning_mem1.callbacks import MetricsCallback, RLCheckpoint
 from lightning_mem1.cli import fit as command
 from lightning_mem1.engine.settings import EngineSettings
 from lightning_mem1.evaluation.measures import measures
+from lightning_mem1.evaluation.view import View
 from lightning_mem1.rollout.settings import RolloutSettings
 from lightning_mem1.tracking.mlflow_logger import ResumableMLflowLogger
 from tiny_tasks import FirstStepIsLong, LongTasks
@@ -110,7 +111,8 @@ def test_what_a_training_logs_is_the_mean_of_what_a_table_has_of_the_same_trajec
     module = make_module(rollout=rollout, engine=EngineSettings(num_slots=8, max_context_tokens=400))
     keeper = Played()
     trainer = fit(module, make_data(LongTasks(), num_rl_steps=1, num_val_tasks=0), MetricsCallback(), keeper)
-    found = [measures(t, module.crediting.decode, rollout.tags, "mem1") for t in keeper.trajectories]
+    view = View(module.encoder.decode, rollout.tags, "mem1")
+    found = [measures(t, view) for t in keeper.trajectories]
     keys = {
         "rollout/reward": "reward",
         "rollout/success": "success",
