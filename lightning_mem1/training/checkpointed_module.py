@@ -16,7 +16,7 @@ from lightning_mem1.checks import MOVED
 from lightning_mem1.policy.policy import Policy, copies, put_back
 from lightning_mem1.training import checkpoint_state
 
-NAMES_OF_CODE = ("algorithm",)  # settings that a dotted name in them makes code of
+NAMES_OF_CODE = ("algorithm", "memory")  # settings that a dotted name in them makes code of
 
 
 class CheckpointedModule(LightningModule):
@@ -107,7 +107,8 @@ class CheckpointedModule(LightningModule):
 def check_code(settings: Mapping[str, Any]) -> None:
     """Raise ValueError when settings out of a checkpoint name code that nobody has imported: it is not run unasked."""
     for key in NAMES_OF_CODE:
-        name = str(settings.get(key, ""))
+        given = settings.get(key, "")
+        name = str(given.get("mode", "") if isinstance(given, Mapping) else given)
         module = name.rpartition(".")[0]
         if module and module not in sys.modules:
             raise ValueError(

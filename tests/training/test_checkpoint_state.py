@@ -7,6 +7,7 @@ import torch
 
 from first_format import into_format_1
 from lightning_mem1.callbacks import MetricsCallback, RLCheckpoint
+from lightning_mem1.context.settings import memory_mode
 from lightning_mem1.engine.settings import EngineSettings
 from lightning_mem1.policy.critic import CriticSettings
 from lightning_mem1.training.loading import load_policy
@@ -73,6 +74,23 @@ def test_an_argument_given_to_load_wins_over_the_checkpoints(make_module, make_d
         Mem1Module.load_from_checkpoint(path, num_epochs=3)
     with pytest.raises(ValueError, match=r"another scale: expected model\.lora\.alpha 8, got 16"):
         Mem1Module.load_from_checkpoint(path, lora={"r": 4, "alpha": 16})
+
+
+@pytest.mark.parametrize("memory", ["a_mode_of_theirs.rule", {"mode": "a_mode_of_theirs.rule", "size": 3}])
+def test_a_memory_mode_that_a_checkpoint_names_is_imported_only_when_asked_for(
+    make_module, make_data, fit, tmp_path, monkeypatch, memory
+):
+    _, path = trained(make_module, make_data, fit, tmp_path)
+    content = torch.load(path, weights_only=True)
+    content["hyper_parameters"]["memory"] = memory
+    torch.save(content, path)
+    (tmp_path / "a_mode_of_theirs.py").write_text(f"open('{tmp_path}/ran', 'w')\nrule = list\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    expected = "the checkpoint names code: expected memory 'a_mode_of_theirs.rule' to be imported already"
+    with pytest.raises(ValueError, match=expected):
+        Mem1Module.load_from_checkpoint(path)
+    assert Mem1Module.load_from_checkpoint(path, memory="full").memory == memory_mode("full")
+    assert not (tmp_path / "ran").exists()
 
 
 def test_code_that_a_checkpoint_names_is_imported_only_when_asked_for(
