@@ -118,14 +118,22 @@ def remember_arguments(arguments: Iterable[str]) -> None:
 
 
 def _secret_values(settings: Any, secret: bool) -> Iterator[str]:
-    if isinstance(settings, Mapping):
-        for key, value in settings.items():
-            yield from _secret_values(value, secret or is_secret(str(key)))
-    elif isinstance(settings, list | tuple):
-        for value in settings:
-            yield from _secret_values(value, secret)
-    elif secret and isinstance(settings, str):
-        yield settings
+    """Secret texts; a list that holds itself, as an alias of YAML can write it, is read once."""
+    seen: set[tuple[int, bool]] = set()
+    waiting = [(settings, secret)]
+    while waiting:
+        value, secret = waiting.pop()
+        if isinstance(value, str):
+            if secret:
+                yield value
+            continue
+        if (id(value), secret) in seen:
+            continue
+        seen.add((id(value), secret))
+        if isinstance(value, Mapping):
+            waiting += [(inner, secret or is_secret(str(key))) for key, inner in value.items()]
+        elif isinstance(value, list | tuple):
+            waiting += [(inner, secret) for inner in value]
 
 
 def redacted(text: str) -> str:

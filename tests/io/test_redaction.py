@@ -126,6 +126,13 @@ def test_the_values_of_secret_settings_are_known_wherever_they_are_said_afterwar
     assert redacted(said) == "*** *** short plain1 *** *** plain2"
 
 
+def test_settings_that_hold_themselves_are_read_once():
+    settings = {"api_key": "abcdefgh12345678", "list": []}
+    settings["list"].append(settings)
+    remember(settings)
+    assert redacted("abcdefgh12345678 is gone") == "*** is gone"
+
+
 def test_no_secret_survives_whatever_it_is_made_of_and_whatever_is_around_it(monkeypatch):
     rng = random.Random(0)
     signs = "abcXYZ019-_.~+/=%&?:@#!$'\"\\ \n\té€😀"
