@@ -20,6 +20,7 @@ import yaml
 
 from lightning_mem1 import checks
 from lightning_mem1.cli.class_errors import explain_class
+from lightning_mem1.cli.foreign_keys import foreign_key
 from lightning_mem1.cli.parser_messages import joined, key_at, type_name, wrong_value
 from lightning_mem1.io.redaction import redacted, remember, remember_arguments, root
 from lightning_mem1.io.terminal import printable
@@ -130,7 +131,8 @@ def check_config(path: str, experiments: Sequence[str] = (), keys: Sequence[str]
 def _check_keys(found: Sequence[str], keys: Sequence[str], path: str) -> None:
     unknown = [key for key in found if key.partition(".")[0] not in keys] if keys else []
     if unknown:
-        nearest = did_you_mean(unknown[0], keys) or f"; expected some of {', '.join(keys)}"
+        nearest = foreign_key(unknown[0], keys) or did_you_mean(unknown[0], keys)
+        nearest = nearest or f"; expected some of {', '.join(keys)}"
         raise ValueError(f"unknown key '{unknown[0]}' in {_where(unknown[0], path, ())}{nearest}")
 
 
@@ -171,7 +173,8 @@ def explain_parsing(message: str, keys: Iterable[str], config: str | None, argv:
     if key := _unknown_key(message):
         if key in MOVED:
             return _moved(key, config, argv)
-        nearest = did_you_mean(key, keys)
+        keys = list(keys)
+        nearest = foreign_key(key, keys) or did_you_mean(key, keys)
         return f"unknown key '{key}' in {where(key)}{nearest or '; --help lists the keys'}"
     values = list(re.finditer(r'Parser key "([\w.]+)":\s*\n\s*Expected an? (.+?)\. Got value: (.*)', message))
     if values:

@@ -21,6 +21,7 @@ from lightning_mem1.callbacks import RLCheckpoint, default_callbacks
 from lightning_mem1.callbacks.checkpoint import RUN
 from lightning_mem1.callbacks.sigterm import ended_by_sigterm
 from lightning_mem1.cli import commands, errors, run_folder, startup
+from lightning_mem1.cli.foreign_keys import check_trainer
 from lightning_mem1.cli.lightning_cli import CommandLine, flat, mlflow_logger
 from lightning_mem1.io.atomic_files import write_atomic
 from lightning_mem1.io.redaction import redacted, redacted_settings
@@ -68,6 +69,7 @@ class TrainingCommandLine(CommandLine):
         """Say how much memory it will take, before anything large is loaded."""
         super().before_instantiate_classes()
         trainer = self.config.trainer
+        check_trainer(trainer)
         line = memory_line(self.config.model.as_dict(), trainer.accelerator == "cpu", num_shards(trainer))
         if line and startup.is_first_rank():
             print(line, flush=True)
