@@ -124,13 +124,7 @@ def save(policy: Policy, folder: Path, merged: bool) -> Path:
     if merged:
         policy.merge()
     policy.save(folder)
-    inner = folder / "policy"  # peft gives each named adapter a folder of its own; the tokenizer lies above it
-    if not inner.is_dir():
-        return folder
-    for file in folder.iterdir():
-        if file.is_file():
-            shutil.move(file, inner / file.name)
-    return inner
+    return folder
 
 
 def card(entry: Mapping[str, Any], policy: Policy, whole: bool) -> str:

@@ -145,5 +145,5 @@ def _load_pyfunc(path: str) -> Agent:
     """What MLflow calls to load a model whose ``loader_module`` is this file; nothing in it is pickled."""
     settings = json.loads((Path(path) / SETTINGS).read_text(encoding="utf-8"))
     weights = Path(path) / WEIGHTS
-    inner = weights / ADAPTER  # peft gives each named adapter a folder of its own
+    inner = weights / ADAPTER  # where earlier versions put the adapter
     return Agent(Policy.load(str(inner if inner.is_dir() else weights), dtype=settings["dtype"]), settings)
