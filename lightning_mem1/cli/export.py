@@ -10,20 +10,20 @@ from __future__ import annotations
 import argparse
 import shutil
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 from lightning.pytorch.cli import LightningArgumentParser
 
+from lightning_mem1.callbacks.card import report_of
 from lightning_mem1.cli import commands, startup
 from lightning_mem1.cli.alone import free_folder
 from lightning_mem1.cli.lightning_cli import CommandLine, checkpoint_path, no_progress_bars
-from lightning_mem1.policy.loading import BUNDLED_POLICIES, is_plain_tokenizer, name_of_base, resolve
 from lightning_mem1.policy.policy import Policy
 from lightning_mem1.training.checkpoint_state import entry_of, settings_of
 from lightning_mem1.training.loading import load_policy
+from lightning_mem1.training.model_card import card
 
 WRITTEN = (  # what an export may consist of, and what --force takes away
     "README.md",
@@ -37,7 +37,6 @@ WRITTEN = (  # what an export may consist of, and what --force takes away
     "tokenizer_config.json",
     "chat_template.jinja",
 )
-SHOWN = ("layout", "lr")  # settings in the card, next to the algorithm and the memory mode with its own
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -101,7 +100,7 @@ def _write(policy: Policy, path: str, output: Path, merged: bool) -> None:
     output.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=output.parent, prefix=f".{output.name}.") as beside:
         made = save(policy, Path(beside), merged)
-        (made / "README.md").write_text(card(entry, policy, whole), encoding="utf-8")
+        (made / "README.md").write_text(card(entry, policy, whole, report_of(checkpoint)), encoding="utf-8")
         for pattern in WRITTEN:
             for old in output.glob(pattern):
                 old.unlink()
@@ -125,74 +124,3 @@ def save(policy: Policy, folder: Path, merged: bool) -> Path:
         policy.merge()
     policy.save(folder)
     return folder
-
-
-def card(entry: Mapping[str, Any], policy: Policy, whole: bool) -> str:
-    """The README.md of an export.
-
-    Args:
-        entry: This package's entry of the checkpoint, with the module's settings.
-        policy: What was written.
-        whole: Whether it is a whole model.
-    """
-    settings, base = entry["settings"], name_of_base(policy.source)
-    rows: dict[str, Any] = {
-        "base": f"{base} ({entry['base']})",
-        "rl_step": entry["rl_step"],
-        "algorithm": settings["algorithm"],
-        "memory": settings["memory"]["mode"],
-        **{key: value for key, value in settings["memory"].items() if key != "mode"},
-        **{key: settings[key] for key in SHOWN},
-        "dtype": settings["compute"]["dtype"],
-    }
-    if settings["lora"]:
-        rows["LoRA"] = f"r {settings['lora']['r']}, alpha {settings['lora']['alpha']:g}"
-    rollout = settings["rollout"]
-    rows |= {
-        key: rollout[key] for key in ("format", "prompt", "max_new_tokens", "max_information_tokens", "temperature")
-    }
-    tags = rollout["tags"]
-    rows["tags"] = ", ".join(f"{key} <{tags[key]}>" for key in ("internal_state", "action", "information"))
-    if tags["actions"]:
-        rows["tags"] += ", actions " + " ".join(f"<{name}>" for name in tags["actions"])
-    table = "\n".join(f"| {key} | {_cell(value)} |" for key, value in rows.items())
-    told_base = BUNDLED_BASE.format(base) if base in BUNDLED_POLICIES else repr(base)
-    library = "transformers" if whole else "peft"
-    return CARD.format(
-        front=f"library_name: {library}\npipeline_tag: text-generation\ntags:\n- lightning_mem1",
-        what="whole model: the base with the adapter merged into its weights" if whole else "LoRA adapter",
-        table=table,
-        use=USE_WHOLE if whole else USE_ADAPTER.format(base=told_base),
-        tokenizer=PLAIN_TOKENIZER if is_plain_tokenizer(resolve(policy.source)) else "",
-    )
-
-
-def _cell(value: Any) -> str:
-    return str(value).replace("|", "\\|").replace("\n", " ")
-
-
-CARD = """---
-{front}
----
-# MEM1 policy
-
-A {what}, trained by lightning_mem1. It writes its memory anew each turn, and is to be played in the memory mode and
-the format it was trained in:
-
-| | |
-| --- | --- |
-{table}
-
-{use}{tokenizer}
-In lightning_mem1: `--model.policy FOLDER`, with the settings of the table.
-"""
-USE_WHOLE = """In transformers: `AutoModelForCausalLM.from_pretrained(FOLDER)`; in vLLM (not tried):
-`vllm serve FOLDER`.
-"""
-USE_ADAPTER = """In peft: `PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(BASE), FOLDER)`; in vLLM (not
-tried): `vllm serve BASE --enable-lora --lora-modules mem1=FOLDER`; where BASE is {base}.
-"""
-BUNDLED_BASE = "`lightning_mem1.policy.loading.BUNDLED_POLICIES['{}']`, which comes with the package"
-PLAIN_TOKENIZER = """The tokenizer is `PreTrainedTokenizerFast.from_pretrained(FOLDER)`: `AutoTokenizer`, and so
-vLLM, goes by the model's type and would split text otherwise. Give vLLM ids in place of text.
-"""

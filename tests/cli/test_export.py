@@ -148,12 +148,16 @@ def test_an_adapter_on_the_bundled_policy_is_found_by_peft_here_and_by_this_pack
     assert loaded.tokenizer.encode("Red SHOES") == Policy.load(str(BUNDLED)).tokenizer.encode("Red SHOES")
 
 
-def test_the_card_tells_base_settings_and_rl_step(config, make_module, tiny_folder):
+def test_the_card_states_base_settings_and_rl_step(config, make_module, tiny_folder):
     trained(make_module, memory={"mode": "window", "window": 3})
     assert export.main(["--ckpt_path", LAST, "--output", "out"]) == 0
     text = Path("out/README.md").read_text()
     front = yaml.safe_load(text.split("---")[1])
-    assert front == {"library_name": "peft", "pipeline_tag": "text-generation", "tags": ["lightning_mem1"]}
+    assert front == {
+        "library_name": "peft",
+        "pipeline_tag": "text-generation",
+        "tags": ["lightning_mem1", "reinforcement-learning", "agent"],
+    }
     rows = dict(
         line.strip("| ").split(" | ") for line in text.splitlines() if line.startswith("| ") and " | " in line[2:]
     )
