@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable
 from pathlib import Path
 
 TAGS = ("lightning_mem1", "reinforcement-learning", "agent")
@@ -13,8 +13,7 @@ def front_matter(
     licence: str | None,
     base: str | None = None,
     relation: str = "finetune",
-    task: str | None = None,
-    metrics: Mapping[str, float] | None = None,
+    results: Iterable[tuple[str, str, float]] = (),
     name: str = "policy",
 ) -> str:
     """The YAML between two lines of ``---``.
@@ -24,13 +23,21 @@ def front_matter(
         licence: A name that the hub knows, such as mit; None to state none.
         base: The base model on the hub; None where it is none of the hub's.
         relation: What it is to its base: finetune or adapter.
-        task: What `metrics` were measured on; None for unknown tasks.
-        metrics: Results by name; none for no results.
+        results: What was measured: (tasks, metric, value).
         name: Of the model, for its results.
     """
     from huggingface_hub import EvalResult, ModelCardData
 
-    measured = {"dataset_type": task or "tasks", "dataset_name": f"validation tasks of {task or 'the training'}"}
+    measured = [
+        EvalResult(
+            task_type="text-generation",
+            dataset_type=tasks,
+            dataset_name=f"validation tasks of {tasks}",
+            metric_type=metric,
+            metric_value=round(value, 4),
+        )
+        for tasks, metric, value in results
+    ]
     data = ModelCardData(
         base_model=base,
         base_model_relation=relation if base else None,
@@ -38,12 +45,8 @@ def front_matter(
         license=licence,
         pipeline_tag="text-generation",
         tags=list(TAGS),
-        model_name=name if metrics else None,
-        eval_results=[
-            EvalResult(task_type="text-generation", metric_type=kind, metric_value=round(value, 4), **measured)
-            for kind, value in (metrics or {}).items()
-        ]
-        or None,
+        model_name=name if measured else None,
+        eval_results=measured or None,
     )
     return f"---\n{data.to_yaml()}\n---"
 

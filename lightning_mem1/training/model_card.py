@@ -32,8 +32,7 @@ def card(entry: Mapping[str, Any], policy: Policy, whole: bool, report: Mapping[
         licence=licence,
         base=None if base in BUNDLED_POLICIES or Path(base).exists() else base,
         relation="finetune" if whole else "adapter",
-        task=report.get("data", {}).get("source"),
-        metrics=_metrics(report),
+        results=[((report.get("data") or {}).get("source", "tasks"), *each) for each in _metrics(report).items()],
         name="mem1-policy" if name == HERE else name.rpartition("/")[2],
     )
     rows = _made_of(entry, base, settings) | _trained_on(report, settings) | _played_with(settings)
