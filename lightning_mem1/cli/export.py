@@ -1,4 +1,4 @@
-"""``mem1 export CONFIG|--ckpt_path PATH --output DIR [--merged]``: a checkpoint as a folder.
+"""``mem1 export CONFIG|--ckpt_path PATH --output DIR [--merged] [--push_to_hub ORG/NAME]``: a checkpoint as a folder.
 
 The trained adapter in peft's format, or with ``--merged`` a whole model with its tokenizer: in the formats that
 transformers, peft and vLLM read (vLLM was not run), and ``model.policy`` too; beside it a README.md that says what it
@@ -12,18 +12,20 @@ import shutil
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from lightning.pytorch.cli import LightningArgumentParser
 
 from lightning_mem1.callbacks.card import report_of
-from lightning_mem1.cli import commands, startup
+from lightning_mem1.cli import commands, hub, startup
 from lightning_mem1.cli.alone import free_folder
 from lightning_mem1.cli.lightning_cli import CommandLine, checkpoint_path, no_progress_bars
+from lightning_mem1.policy.loading import resolve
 from lightning_mem1.policy.policy import Policy
 from lightning_mem1.training.checkpoint_state import entry_of, settings_of
 from lightning_mem1.training.loading import load_policy
-from lightning_mem1.training.model_card import card
+from lightning_mem1.training.model_card import HERE, card
 
 WRITTEN = (  # what an export may consist of, and what --force takes away
     "README.md",
@@ -53,7 +55,7 @@ def run(given: startup.Opened) -> int:
         if cli is None:
             return 0
         path, output = cli.resume_path, Path(cli.config.output).expanduser()
-        _write(load_policy(path, cli.config.model.policy), path, output, cli.config.merged)
+        _export(load_policy(path, cli.config.model.policy), path, output, cli.config)
     return 0
 
 
@@ -62,7 +64,7 @@ def _export_alone(given: argparse.Namespace) -> int:
     no_progress_bars()
     path = checkpoint_path(given.ckpt_path, None, "")
     assert path is not None
-    _write(load_policy(path), path, free_folder(given.output, given.force), given.merged)
+    _export(load_policy(path), path, free_folder(given.output, given.force), given)
     return 0
 
 
@@ -81,10 +83,12 @@ class ExportingCommandLine(CommandLine):
         add("--output", type=str | None, default=None, help="The folder to write.")
         add("--merged", action="store_true", help="Write the whole model, the adapter in its weights.")
         add("--force", action="store_true", help="Write into a folder that is not empty, over an earlier export.")
+        hub.add_hub_options(add)
 
     def before_instantiate_classes(self) -> None:
         """Check the folder, before seconds are spent on loading."""
         free_folder(self.config.output, self.config.force)
+        hub.check_push(self.config)
         self.config.ckpt_path = self.config.ckpt_path or "last"
         super().before_instantiate_classes()
 
@@ -92,15 +96,26 @@ class ExportingCommandLine(CommandLine):
         """Nothing: the checkpoint's own settings count, and the scale of an adapter is one of them."""
 
 
-def _write(policy: Policy, path: str, output: Path, merged: bool) -> None:
-    """Write beside the folder and then move, so that whatever fails leaves no half of an export."""
+def _export(policy: Policy, path: str, output: Path, given: Any) -> None:
+    """Write the folder, and push it where that is asked for."""
+    whole = given.merged or policy.model is policy.causal_lm
+    if given.push_to_hub:
+        hub.check_base(resolve(policy.source), whole)
+    _write(policy, path, output, given.merged, given.push_to_hub or HERE)
+    if given.push_to_hub:
+        print(f"pushing {output} to {given.push_to_hub} ...", flush=True)
+        print(f"pushed to {hub.push(output, WRITTEN, given, given.force)}")
+
+
+def _write(policy: Policy, path: str, output: Path, merged: bool, name: str) -> None:
+    """Write into a temporary folder and then move, so that a failure leaves no half of an export."""
     checkpoint = torch.load(path, map_location="cpu", weights_only=True)
     entry = {**entry_of(checkpoint), "settings": settings_of(checkpoint)}
     whole = merged or policy.model is policy.causal_lm
     output.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=output.parent, prefix=f".{output.name}.") as beside:
         made = save(policy, Path(beside), merged)
-        (made / "README.md").write_text(card(entry, policy, whole, report_of(checkpoint)), encoding="utf-8")
+        (made / "README.md").write_text(card(entry, policy, whole, report_of(checkpoint), name), encoding="utf-8")
         for pattern in WRITTEN:
             for old in output.glob(pattern):
                 old.unlink()
