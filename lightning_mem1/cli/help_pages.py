@@ -63,7 +63,7 @@ SETTINGS: dict[str, tuple[Any, str]] = {  # dotted name: default without a confi
     "human": (False, "type the turns yourself"),
     "merged": (False, "write the whole model, not the adapter alone"),
     "force": (False, "write over an earlier export, or commit to an existing repository"),
-    "push_to_hub": (None, "also push to ORG/NAME on the hub; the token is HF_TOKEN of the environment"),
+    "push_to_hub": (None, "also push to ORG/NAME; the token is HF_TOKEN"),
     "private": (False, "make that repository private"),
     "commit_message": ("Upload policy with lightning_mem1", "message of the commit"),
     "name": (None, "name of the served model; null: as the policy or the config"),
