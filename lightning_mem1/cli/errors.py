@@ -137,7 +137,7 @@ def _check_keys(found: Sequence[str], keys: Sequence[str], path: str) -> None:
 
 
 def _nearest_config(path: str, experiments: Sequence[str]) -> str:
-    """What to do when there is no such file: the nearest one beside it, else the nearest experiment."""
+    """What to do when there is no such file: the nearest one in its folder, else the nearest experiment."""
     folder = Path(path).parent
     files = sorted(str(p) for p in folder.glob("*.yaml")) if folder.is_dir() else []
     name = path.removeprefix("experiments/").removesuffix(".yaml")
@@ -270,7 +270,7 @@ def _options(argv: Sequence[str]) -> list[tuple[str, str]]:
 
 
 def _speaks_of(name: str, value: str, key: str) -> bool:
-    """Whether an option sets the key, holds it in a group that it sets as a whole, or has it (a class) as its value."""
+    """Whether an option sets the key, holds it in a group that it sets, or has it (a class) as its value."""
     if not key:
         return False
     inside = key.removeprefix(f"{name}.") if key.startswith(f"{name}.") else key

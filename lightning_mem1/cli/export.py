@@ -1,7 +1,7 @@
 """``mem1 export CONFIG|--ckpt_path PATH --output DIR [--merged] [--push_to_hub ORG/NAME]``: a checkpoint as a folder.
 
 The trained adapter in peft's format, or with ``--merged`` a whole model with its tokenizer: in the formats that
-transformers, peft and vLLM read (vLLM was not run), and ``model.policy`` too; beside it a README.md that says what it
+transformers, peft and vLLM read (vLLM was not run), and ``model.policy`` too, with a README.md that says what it
 is. A CONFIG finds its own last checkpoint and says where the base is; all other settings are the checkpoint's.
 """
 

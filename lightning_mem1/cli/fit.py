@@ -42,7 +42,7 @@ def run(given: startup.Opened) -> int:
 
 
 class SaveConfig(SaveConfigCallback):
-    """Writes config.yaml beside the checkpoints and logs every setting as a parameter."""
+    """Writes config.yaml next to the checkpoints and logs every setting as a parameter."""
 
     def save_config(self, trainer: Any, pl_module: Any, stage: str) -> None:
         """Write and log; secrets are taken out."""
@@ -61,7 +61,7 @@ class TrainingCommandLine(CommandLine):
     """Makes a trainer with this package's callbacks, its logger and a folder of its own."""
 
     command = "fit"
-    about = "Train a constant-memory policy by reinforcement learning."
+    about = "Train a policy by RL."
     saves_config = SaveConfig
     run_id: str | None = None  # of the MLflow run that is resumed
 

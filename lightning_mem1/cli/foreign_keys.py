@@ -11,7 +11,7 @@ from typing import Any
 from lightning_mem1.cli.help_pages import SETTINGS
 
 # A key here, with a value where the other tool's name stands for one: the names elsewhere. verl's have as much of their
-# path as tells them apart.
+# path as distinguishes them.
 _NAMES = {
     "model.policy": "model_name_or_path model_name model_id pretrain pretrain_model actor_rollout_ref.model.path "
     "base_model model.path model.partial_pretrain",

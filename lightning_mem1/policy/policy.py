@@ -176,7 +176,7 @@ class Policy(nn.Module):
         return self._architecture
 
     def inspect(self, length: LengthRule | None) -> Architecture:
-        """Find out about the base's layers anew, given how its rotary frequencies depend on the length."""
+        """Inspect the base's layers again, given how its rotary frequencies depend on the length."""
         known = self._architecture
         if known is None or not known.own:
             known = inspect_layers(self.causal_lm, length, self.computing)
@@ -335,13 +335,15 @@ class Policy(nn.Module):
             self._switch(before)
 
     def add_adapter(self, name: str, lora: LoraSettings) -> None:
-        """Put another adapter on the base. It trains beside those that are there, and is off outside `adapter(name)`.
+        """Put another adapter on the base. It trains next to those that are there, and is off outside `adapter(name)`.
 
         Raises:
             ValueError: full training, which would move the base under it.
         """
         if self.model is self.causal_lm:
-            raise ValueError(f"no adapter to put '{name}' beside: expected one, got full training; set model.lora")
+            raise ValueError(
+                f"cannot add adapter '{name}': expected a policy with an adapter, got full training; set model.lora"
+            )
         with self._same_trained():
             self.model.add_adapter(name, _lora_config(lora, self.causal_lm))
         _leave_inputs(self.model)
@@ -465,7 +467,7 @@ def _lora_config(lora: LoraSettings, model: nn.Module) -> Any:
 def _not_adaptable(model: nn.Module) -> list[str]:
     """Linear layers that no adapter is put on.
 
-    Routers that return more than a product, what peft refuses, and what reads images and sound beside the language
+    Routers that return more than a product, what peft refuses, and what reads images and sound next to the language
     model.
     """
     linear = {name: module for name, module in model.named_modules() if isinstance(module, nn.Linear)}

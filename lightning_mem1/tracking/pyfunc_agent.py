@@ -1,6 +1,6 @@
 """A trained policy as something that acts: an episode so far in, its next turn out. What MLflow loads a model as.
 
-Texts come in, so what is given back to it of earlier turns is tokenised anew: the next turn is the one of a rollout as
+Texts come in, so what is given back to it of earlier turns is tokenised again: the next turn is the one of a rollout as
 long as the tokenizer reads its own texts back as they were (`collect` works on ids and knows no such condition).
 """
 

@@ -14,7 +14,7 @@ from lightning_mem1.warmstart.settings import WarmStart
 
 
 def write_card(config: WarmStart, numbers: dict[str, float], command: str) -> None:
-    """Write the model card beside the weights."""
+    """Write the model card next to the weights."""
     steps = sum(stage.steps for stage in config.stages)
     worlds = -(-steps // config.data.steps_per_world)
     least = config.data.min_reward
@@ -100,7 +100,7 @@ def _results(numbers: Mapping[str, float]) -> list[tuple[str, str, float]]:
 
 
 def made_before(folder: str | None) -> list[tuple[str, str]]:
-    """How the policy that a warm start goes on from was made, as its card tells: (name, what is told)."""
+    """How the policy that a warm start continues from was made: (name, value) rows of its card."""
     card = Path(folder, "README.md") if folder else None
     if card is None or not card.is_file():
         return []

@@ -135,7 +135,7 @@ def test_other_settings_are_refused_unless_begun_anew(config, counted, capsys):
     changed = [*arguments, "--model.rollout.max_new_tokens=5"]
     assert failure(capsys, *changed) == (
         "'out' holds trajectories of other settings: expected model.rollout.max_new_tokens 6, got 5; set --output to "
-        "another folder, or give --fresh to begin anew"
+        "another folder, or give --fresh to start again"
     )
     assert evaluate.main([*changed, "--fresh", QUIET]) == 0
     # training settings, a further memory mode and fewer tasks change no trajectory

@@ -204,7 +204,10 @@ def test_a_folder_that_holds_something_is_only_written_by_force(config, make_mod
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["tiny.yaml", "--output=out"], "no checkpoint to go on from: expected one under 'runs/tiny', got none; train"),
+        (
+            ["tiny.yaml", "--output=out"],
+            "no checkpoint to resume from: expected one under 'runs/tiny', got none; train",
+        ),
         (["tiny.yaml"], "no output: expected a folder to write, got none; set --output"),
         (["--output=out"], "no checkpoint: expected CONFIG, or --ckpt_path with a file, got neither"),
         (["--ckpt_path=last", "--output=out"], "no checkpoint: expected CONFIG, or --ckpt_path with a file, got last"),
