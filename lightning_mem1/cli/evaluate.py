@@ -126,8 +126,8 @@ def _evaluate(cli: Any) -> int:
         rows = [each for mode in cli.modes for each in _play(module, found, mode, ledger, config)]
     except KeyboardInterrupt:
         print(
-            f"interrupted: {len(ledger.records)} finished trajectories are kept in '{folder}'; the same command goes "
-            "on from there",
+            f"interrupted: {len(ledger.records)} finished trajectories are kept in '{folder}'; the same command "
+            "continues from there",
             file=sys.stderr,
         )
         return errors.INTERRUPTED

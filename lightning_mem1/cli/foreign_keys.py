@@ -22,6 +22,8 @@ _NAMES = {
     "model.optim.max_grad_norm": "max_grad_norm gradient_clip_val gradient_clipping grad_clip max_norm clip_grad",
     "model.optim.warmup_steps": "warmup_steps lr_warmup_steps num_warmup_steps warmup_ratio lr_warmup_ratio "
     "lr_warmup_steps_ratio",
+    "model.optim.schedule": "lr_scheduler_type lr_scheduler lr_schedule scheduler lr_decay_style warmup_style",
+    "model.optim.schedule_args": "lr_scheduler_kwargs min_lr_ratio min_lr",
     "model.optim.num_epochs": "num_iterations ppo_epochs num_ppo_epochs actor.ppo_epochs",
     "model.optim.num_minibatches": "num_mini_batches ppo_mini_batch_size steps_per_generation "
     "mini_batch_size train_batch_size",

@@ -96,7 +96,7 @@ def _hold(folder: Path) -> None:
     lock = FileLock(folder / LOCK)
 
     def report(who: str) -> None:
-        print(f"{folder} was written by {who}: looking whether that still runs, for 2 minutes", file=sys.stderr)
+        print(f"{folder} was written by {who}: checking for 2 minutes whether it still runs", file=sys.stderr)
 
     try:
         lock.acquire(report)

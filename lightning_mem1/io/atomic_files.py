@@ -41,7 +41,7 @@ def write_atomic(path: Path, content: bytes | memoryview) -> None:
         size_mib = len(content) / 2**20
         raise OSError(
             f"cannot write '{path}': expected room for {size_mib:.1f} MiB, got '{error.strerror or error}'; "
-            "what was written before is whole: make room and resume from there"
+            "earlier files are complete: free some space and resume from there"
         ) from error
 
 

@@ -100,7 +100,7 @@ def test_an_interrupted_run_goes_on_and_ends_as_if_it_never_stopped(config, coun
     counted.interrupted_after = 8
     assert evaluate.main([config, *options, "--output=parts"]) == 130
     assert capsys.readouterr().err == (
-        "interrupted: 8 finished trajectories are kept in 'parts'; the same command goes on from there\n"
+        "interrupted: 8 finished trajectories are kept in 'parts'; the same command continues from there\n"
     )
     assert not Path("parts/results.json").exists()
     counted.interrupted_after = None
