@@ -129,6 +129,8 @@ class Mem1Module(CheckpointedModule):
         self.contexts = Contexts(self.memory)  # of the trajectories at hand: derived once, for passes and callbacks
         self.optim: OptimSettings = settings["optim"]
         self.mismatch: MismatchSettings = settings["mismatch"]
+        self.lora: LoraSettings | None = settings["lora"]
+        self.compute: ComputeSettings = settings["compute"]
         self.engine_settings: EngineSettings = settings["engine"]
         self.rollout_settings: RolloutSettings = settings["rollout"]
         self.seed = resolve_seed(seed)
