@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import warnings
 from multiprocessing.connection import Connection
 
 import cloudpickle
@@ -30,6 +31,7 @@ def _serve(end: Connection, number: int) -> None:
 
     from lightning_mem1.rollout.workers.worker import Worker
 
+    warnings.simplefilter("ignore", FutureWarning)  # of libraries; the process that trains shows its own
     logging.disable_progress_bar()
     logging.set_verbosity_error()
     pickled = end.recv_bytes()
