@@ -157,14 +157,14 @@ class RolloutCallback(Callback):
 
     def _plays(self, trainer: Trainer, module: Mem1Module) -> bool:
         """Whether this rank plays: with workers the first one does so for all."""
-        return trainer.is_global_zero or not module.rollout_settings.workers.on
+        return not module.rollout_settings.workers.on or trainer.is_global_zero
 
     def _collected(self, trainer: Trainer, module: Mem1Module, batch: TaskBatch) -> RolloutResult:
         """What was played for a batch of this rank."""
-        collected = self._ahead.take()
+        collected, data = self._ahead.take(), datamodule(trainer)
         shared = module.rollout_settings.workers.on and trainer.world_size > 1
         if collected is None and self._plays(trainer, module):
-            whole = datamodule(trainer).train_batch(batch.rl_step, whole=True) if shared else batch
+            whole = data.train_batch(batch.rl_step, whole=True) if shared else batch
             assert whole is not None
             collected = self._collect(self._collector(trainer, module), whole)
         if shared:
