@@ -2,7 +2,7 @@
 
     python experiments/claim/figure.py
 
-``results.csv`` holds the numbers of log.md: means over three seeds and 95% intervals over 40 test tasks. At 32 questions
+``results.csv`` holds the numbers of log.md: means over three seeds, 95% intervals over 40 test tasks. At 32 questions
 `mem1` and `full` were played from their first start alone: these points are hollow, and without an interval where none
 was kept.
 """
