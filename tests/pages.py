@@ -36,7 +36,8 @@ def blocks(page: Path, language: str) -> list[Block]:
 def commands(page: Path) -> list[list[str]]:
     """The words of each command in the shell blocks; lines that end in a backslash are joined."""
     text = "\n".join(block.text for block in blocks(page, "sh")).replace("\\\n", " ")
-    return [shlex.split(line, comments=True) for line in text.splitlines() if shlex.split(line, comments=True)]
+    lines = (shlex.split(line, comments=True) for line in text.splitlines())
+    return [words for words in lines if words]
 
 
 def prose(page: Path) -> str:
