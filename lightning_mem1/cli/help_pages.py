@@ -42,7 +42,7 @@ SETTINGS: dict[str, tuple[Any, str]] = {  # dotted name: default without a confi
     "data.num_val_tasks": (100, "tasks of a validation"),
     "trainer.accelerator": ("auto", "auto, cpu or cuda"),
     "trainer.devices": (1, "processes, one per GPU"),
-    "trainer.strategy": ("auto", "ddp with several devices; see docs/scaling.md"),
+    "trainer.strategy": ("auto", "ddp with several devices; see docs/how-to/several_gpus.md"),
     "trainer.val_check_interval": (10, "rl_steps between validations"),
     "trainer.logger": (None, "null: MLflow; false: none; or a class of Lightning"),
     "seed_everything": (0, "seed of weights, tasks and sampling"),
