@@ -26,7 +26,7 @@ class TaskBatch:
     Attributes:
         rl_step: Number of the rl_step, from 1; in validation the number of rl_steps done.
         tasks: The tasks to play.
-        positions: Where each task stands in the list of all ranks: its group number and part of its seeds.
+        positions: The place of each task in the list of all ranks: its group number and part of its seeds.
         trajectories: What was played, filled by `RolloutCallback`; the episodes of a task stand together.
     """
 
@@ -40,7 +40,7 @@ class TaskBatch:
 class TaskStream(IterableDataset):
     """Batches of the rl_steps after those done, up to `last`; endless when `last` is None.
 
-    `done` is asked each time the stream starts, so that a second epoch goes on where the first one ended.
+    `done` is asked each time the stream starts, so that a second epoch continues where the first one ended.
     """
 
     def __init__(
@@ -71,7 +71,7 @@ class TaskStream(IterableDataset):
         return TaskBatch(rl_step, [self._task(rl_step, indices[p], p) for p in positions], positions)
 
     def _task(self, rl_step: int, index: int, position: int) -> Task:
-        """A source with a curriculum has `task_at`, which is told the rl_step and the place in the batch as well."""
+        """A source with a curriculum has `task_at`, which gets the rl_step and the place in the batch as well."""
         task_at = getattr(self.source, "task_at", None)
         return task_at(rl_step, index, position) if task_at else self.source.task("train", index)
 
@@ -235,7 +235,7 @@ class TaskDataModule(LightningDataModule):
         return {"done_rl_steps": self.rl_steps_done()}
 
     def load_state_dict(self, state_dict: dict[str, int]) -> None:
-        """Go on after the rl_steps that are done."""
+        """Continue after the rl_steps that are done."""
         self._done_rl_steps = int(state_dict["done_rl_steps"])
 
     @property

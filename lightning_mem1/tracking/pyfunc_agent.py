@@ -1,6 +1,6 @@
 """A trained policy as something that acts: an episode so far in, its next turn out. What MLflow loads a model as.
 
-Texts come in, so what is given back to it of earlier turns is tokenised anew: the next turn is the one of a rollout as
+Texts come in, so what is given back to it of earlier turns is tokenised again: the next turn is the one of a rollout as
 long as the tokenizer reads its own texts back as they were (`collect` works on ids and knows no such condition).
 """
 
@@ -143,5 +143,5 @@ def _load_pyfunc(path: str) -> Agent:
     """What MLflow calls to load a model whose ``loader_module`` is this file; nothing in it is pickled."""
     settings = json.loads((Path(path) / SETTINGS).read_text(encoding="utf-8"))
     weights = Path(path) / WEIGHTS
-    inner = weights / ADAPTER  # peft gives each named adapter a folder of its own
+    inner = weights / ADAPTER  # where earlier versions put the adapter
     return Agent(Policy.load(str(inner if inner.is_dir() else weights), dtype=settings["dtype"]), settings)
