@@ -116,9 +116,9 @@ class Turn:
         info: The environment's `StepResult.info`.
         context_hash: Hash of the context ids that the engine was given for this turn; None when nobody kept it.
         kind: ``act`` for a turn that the environment replies to, ``memory`` for one that writes the memory.
-        opening_ids: Ids that were put before the turn to say what is wanted (the opening tag of a memory, or what a chat
-            template begins a reply with); they end its own context, stand before its action in later ones, and were
-            not sampled.
+        opening_ids: Ids that were put before the turn to say what is wanted (the opening tag of a memory, or what a
+            chat template begins a reply with); they end its own context, stand before its action in later ones, and
+            were not sampled.
         embedding: Unit vector of the turn and its reply by a sentence encoder, where memory mode `amem` was given one.
         retried: Whether it was malformed and is retried (`rollout.malformed: retry`): no later context holds it.
     """

@@ -1,4 +1,4 @@
-"""Small tokenizers of the kinds that people have, each with the tokens that its family adds and a chat template or none."""
+"""Small tokenizers of the kinds that people have, with the tokens that a family adds and a chat template or none."""
 
 from __future__ import annotations
 
@@ -22,7 +22,8 @@ CHATML = PLAIN + HEADER
 WITH_BOS = "{{ bos_token }}" + CHATML
 OPENS_THINK = CHATML + "{% if add_generation_prompt %}{{ '<think>\\n' }}{% endif %}"  # R1 distills, Qwen3-2507-Thinking
 QWEN3 = (  # turned off, an empty block is put before the reply; blocks of earlier replies are taken out
-    "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{{ m['content'].split('</think>')[-1] }}<|im_end|>\n{% endfor %}"
+    "{% for m in messages %}<|im_start|>{{ m['role'] }}\n"
+    "{{ m['content'].split('</think>')[-1] }}<|im_end|>\n{% endfor %}"
     + HEADER
     + "{% if add_generation_prompt and enable_thinking is defined and not enable_thinking %}"
     "{{ '<think>\\n\\n</think>\\n\\n' }}{% endif %}"
@@ -65,7 +66,7 @@ SENTENCE_PIECE = decoders.Sequence(
 
 
 def sentence_piece(legacy: bool = True) -> Tokenizer:
-    """BPE over pieces with byte fallback, as Llama 2's (a normaliser puts the space) or as in later files (Metaspace)."""
+    """BPE over pieces with byte fallback: Llama 2's, whose normaliser puts the space, or a later one with Metaspace."""
     pieces = ["<unk>", "<s>", "</s>", *BYTES, "\u2581", *"abcdehilnoprstuwy[]<>/?,|."]
     merges = [("<", "/"), ("r", "e"), ("re", "d"), ("\u2581", "red"), (">", "<"), ("\u2581", "s")]
     vocab = {piece: number for number, piece in enumerate([*pieces, *(a + b for a, b in merges)])}
@@ -80,7 +81,17 @@ def sentence_piece(legacy: bool = True) -> Tokenizer:
 
 def unigram() -> Tokenizer:
     """Unigram, whose vocabulary holds its control tokens as pieces like any other, behind an NFKC normaliser."""
-    pieces = ["<unk>", "<s>", "</s>", "[MASK]", *BYTES, "\u2581", *"abcdehilnoprstuwy[]<>/?,|.\u2039", "red", "\u2581shoes"]
+    pieces = [
+        "<unk>",
+        "<s>",
+        "</s>",
+        "[MASK]",
+        *BYTES,
+        "\u2581",
+        *"abcdehilnoprstuwy[]<>/?,|.\u2039",
+        "red",
+        "\u2581shoes",
+    ]
     tokenizer = Tokenizer(models.Unigram([(each, -1.0) for each in pieces], unk_id=0, byte_fallback=True))
     tokenizer.normalizer = normalizers.NFKC()
     tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="always")
@@ -108,7 +119,11 @@ def lower_case() -> Tokenizer:
 
 INST = [token("[INST]", special=True), token("[/INST]", special=True)]
 TAGS = [token(f"<{slash}{name}>") for name in ("think", "search", "answer", "summary", "state") for slash in ("", "/")]
-BARS = [token("<\uff5cUser\uff5c>"), token("<\uff5cend\u2581of\u2581sentence\uff5c>", special=True), token("<end_of_turn>")]
+BARS = [
+    token("<\uff5cUser\uff5c>"),
+    token("<\uff5cend\u2581of\u2581sentence\uff5c>", special=True),
+    token("<end_of_turn>"),
+]
 LLAMA = dict(bos_token="<s>", eos_token="</s>", unk_token="<unk>", pad_token="</s>")
 GEMMA = dict(bos_token="<bos>", eos_token="<eos>", pad_token="<pad>")
 

@@ -1,4 +1,4 @@
-"""How a prompt begins and ends: what a tokenizer puts before a text, and what its chat template puts around a message."""
+"""How a prompt begins and ends: what a tokenizer puts before a text, what its chat template puts around a message."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ class ChatTemplate:
         )
 
     def _ways(self, message: str) -> Iterator[tuple[Any, bool]]:
-        """Contents: a text, a list of parts, and both with a word in place of a message that a template would change."""
+        """Contents: a text, a list of parts, and both with a word in place of a message that would be changed."""
         for text in (message, STAND_IN):
             yield text, text is STAND_IN
             yield [{"type": "text", "text": text}], text is STAND_IN

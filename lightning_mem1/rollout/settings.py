@@ -79,9 +79,7 @@ class RolloutSettings:
     def encoder(self, tokenizer: Any) -> ContextEncoder:
         """What turns text into the ids of contexts, and back; `tokenizer` is the policy's."""
         chosen = prompt_format(self.format, self.tags, self.instructions)
-        return ContextEncoder(
-            tokenizer, chosen, self.max_information_tokens, self.prompt, self.chat_template_kwargs
-        )
+        return ContextEncoder(tokenizer, chosen, self.max_information_tokens, self.prompt, self.chat_template_kwargs)
 
 
 def greedy(settings: RolloutSettings) -> RolloutSettings:
