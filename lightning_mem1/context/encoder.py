@@ -30,7 +30,7 @@ class ContextEncoder:
         template: What the tokenizer's chat template is given besides the message.
 
     Raises:
-        ValueError: a chat template that cannot be used, see `ChatTemplate`.
+        ValueError: a chat template that cannot be used, see `ChatTemplate`, or actions that the tokenizer cannot write.
     """
 
     tokenizer: Any
@@ -40,7 +40,13 @@ class ContextEncoder:
     template: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        _ = self._chat  # a template that cannot be used is named before anything is played
+        _ = self._chat  # what cannot be used is named before anything is played
+        for text in self.format.tags.stop:
+            if text not in (written := self.decode(self.encode(text))):
+                raise ValueError(
+                    f"the policy's tokenizer cannot write {text}: expected it as it is, got {written!r}; set "
+                    "model.rollout.tags or format to others"
+                )
 
     @cached_property
     def _chat(self) -> ChatTemplate:
