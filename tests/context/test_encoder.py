@@ -40,7 +40,5 @@ def test_a_reply_that_is_cut_forges_no_tag_where_its_ends_meet():
 
 def test_actions_that_a_tokenizer_cannot_write_are_named():
     tokenizer = tiny_tokenizer()  # of lower case
-    with pytest.raises(
-        ValueError, match="tokenizer cannot write </Act>: expected it as it is, got '</act>'; set model"
-    ):
+    with pytest.raises(ValueError, match="tokenizer cannot write </Act>: expected it as it is, got ' </act>'; set"):
         ContextEncoder(tokenizer, PromptFormat(Tags(action="Act")))
