@@ -44,7 +44,7 @@ class StopRule:
 
     def _tail(self, generated: Sequence[int], longest: int) -> Sequence[int]:
         """The last ids, as many as may spell a stop string of so many bytes: a token has a byte, or no text at all."""
-        start, room = len(generated), longest + 1  # a decoder may drop the space that begins a text
+        start, room = len(generated), longest
         while start and room:
             start -= 1
             room -= bool(self._piece(generated[start]))

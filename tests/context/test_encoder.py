@@ -1,5 +1,7 @@
 """Text to ids and back, in the policy's format and within its limits."""
 
+from itertools import product
+
 import pytest
 
 from lightning_mem1.context.encoder import ContextEncoder
@@ -32,8 +34,8 @@ def test_a_reply_that_is_too_long_loses_its_middle_and_a_tag_in_it_ends_nothing(
 
 def test_a_reply_that_is_cut_forges_no_tag_where_its_ends_meet():
     encoder = ContextEncoder(tiny_tokenizer(), max_information_tokens=32)
-    for length in range(40):
-        reply = "x" * 12 + "</sta" * 20 + "0" * length + "te>" * 20
+    for before, after in product(range(6), range(6)):
+        reply = "x" * before + "</sta" * 20 + "te>" * 20 + "0" * after
         text = encoder.decode(encoder.information_ids(reply, 2))
         assert text.count("</state>") == 1 and text.endswith("</state>")
 

@@ -73,6 +73,17 @@ def test_a_character_in_byte_tokens_ends_the_turn_with_its_last_byte():
     assert StopRule(tokenizer).length(asked(("多",)), ids) == 4
 
 
+def test_ids_without_text_and_a_space_that_begins_a_text_hide_no_stop_string():
+    tokenizer = of_kind("bytes")
+    ids = [
+        each for letter in "red</answer>blue" for each in (*tokenizer.encode(letter), len(tokenizer), len(tokenizer))
+    ]
+    assert StopRule(tokenizer).length(asked(), ids) == 3 * len("red</answer>") - 2
+    tokenizer = of_kind("llama 2")
+    ids = tokenizer.convert_tokens_to_ids(["r", "\u2581", "a", "b"])
+    assert StopRule(tokenizer).length(asked((" a",)), ids) == 3
+
+
 def test_every_end_of_turn_ends_it_and_so_does_one_that_the_request_names():
     tokenizer = of_kind("bytes")
     rule = StopRule(tokenizer, [258, 259])
@@ -89,16 +100,14 @@ def listed(policy, ids):
 
 
 def test_engines_end_turns_at_every_id_of_the_generation_config():
-    contexts = [[5, 6, 7], [8, 9]]
-    free = turns(
-        LocalEngine(tiny_policy(), EngineSettings(2, 64)), [request(n, c, n=24) for n, c in enumerate(contexts)]
-    )
-    ends = [free[0].ids[6], free[1].ids[9]]
+    requests = [request(0, [5, 6, 7], n=24), request(1, [8, 9], n=24)]
+    free = turns(LocalEngine(tiny_policy(), EngineSettings(2, 64)), requests)
+    ends = [next(each for each in done.ids[6:] if each) for done in free]
     policy = listed(tiny_policy(), ends)
     assert policy.end_ids == {0, *ends} and listed(tiny_policy(), None).end_ids == {0}
     assert listed(tiny_policy(), 7).end_ids == {0, 7}
     for engine in (LocalEngine(policy, EngineSettings(2, 64)), TransformersEngine(policy, EngineSettings(2, 64))):
-        for before, after in zip(free, turns(engine, asked), strict=True):
+        for before, after in zip(free, turns(engine, requests), strict=True):
             end = min(n for n, each in enumerate(before.ids, 1) if each in policy.end_ids)
             assert after.ids == before.ids[:end] and end < 24
 
