@@ -199,6 +199,13 @@ class Policy(nn.Module):
         return int(text_config(self.causal_lm).vocab_size)
 
     @property
+    def end_ids(self) -> frozenset[int]:
+        """Ids that end a turn: the tokenizer's end of text, and all that the model's generation config names."""
+        named = getattr(getattr(self.causal_lm, "generation_config", None), "eos_token_id", None)
+        listed = named if isinstance(named, list | tuple) else [named]
+        return frozenset({self.tokenizer.eos_token_id, *listed} - {None})
+
+    @property
     def max_positions(self) -> int | None:
         """Positions that the base declares; None for no limit."""
         found: int | None = getattr(text_config(self.causal_lm), "max_position_embeddings", None)

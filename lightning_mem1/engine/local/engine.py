@@ -86,7 +86,7 @@ class LocalEngine:
         self.pool = SlotPool(
             known.layers, self.settings.num_slots, self.settings.max_context_tokens, weight.dtype, weight.device
         )
-        self._stop = StopRule(policy.tokenizer)
+        self._stop = StopRule(policy.tokenizer, policy.end_ids)
         self._recurrent = bool(recurrent_layers(policy.causal_lm))
         self._merged = Merged(policy.causal_lm) if self._merges() else None
         self._model: Any = None
