@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import shutil
+import sys
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -18,8 +19,9 @@ import torch
 from lightning.pytorch.cli import LightningArgumentParser
 
 from lightning_mem1.cli import commands, startup
-from lightning_mem1.cli.alone import free_folder
+from lightning_mem1.cli.alone import check_dtype, free_folder
 from lightning_mem1.cli.lightning_cli import CommandLine, checkpoint_path, no_progress_bars
+from lightning_mem1.policy.adapter_files import MAX_LOST, lost_line
 from lightning_mem1.policy.loading import BUNDLED_POLICIES, is_plain_tokenizer, name_of_base, resolve
 from lightning_mem1.policy.policy import Policy
 from lightning_mem1.training.checkpoint_state import entry_of, settings_of
@@ -54,7 +56,7 @@ def run(given: startup.Opened) -> int:
         if cli is None:
             return 0
         path, output = cli.resume_path, Path(cli.config.output).expanduser()
-        _write(load_policy(path, cli.config.model.policy), path, output, cli.config.merged)
+        _write(load_policy(path, cli.config.model.policy), path, output, cli.config.merged, cli.config.dtype)
     return 0
 
 
@@ -63,7 +65,7 @@ def _export_alone(given: argparse.Namespace) -> int:
     no_progress_bars()
     path = checkpoint_path(given.ckpt_path, None, "")
     assert path is not None
-    _write(load_policy(path), path, free_folder(given.output, given.force), given.merged)
+    _write(load_policy(path), path, free_folder(given.output, given.force), given.merged, given.dtype)
     return 0
 
 
@@ -81,11 +83,13 @@ class ExportingCommandLine(CommandLine):
         add = parser.add_argument
         add("--output", type=str | None, default=None, help="The folder to write.")
         add("--merged", action="store_true", help="Write the whole model, the adapter in its weights.")
+        add("--dtype", type=str | None, default=None, help="Of merged weights, e.g. float32; null: as it was trained.")
         add("--force", action="store_true", help="Write into a folder that is not empty, over an earlier export.")
 
     def before_instantiate_classes(self) -> None:
         """Check the folder, before seconds are spent on loading."""
         free_folder(self.config.output, self.config.force)
+        check_dtype(self.config.dtype, self.config.merged)
         self.config.ckpt_path = self.config.ckpt_path or "last"
         super().before_instantiate_classes()
 
@@ -93,14 +97,14 @@ class ExportingCommandLine(CommandLine):
         """Nothing: the checkpoint's own settings count, and the scale of an adapter is one of them."""
 
 
-def _write(policy: Policy, path: str, output: Path, merged: bool) -> None:
+def _write(policy: Policy, path: str, output: Path, merged: bool, dtype: str | None) -> None:
     """Write beside the folder and then move, so that whatever fails leaves no half of an export."""
     checkpoint = torch.load(path, map_location="cpu", weights_only=True)
     entry = {**entry_of(checkpoint), "settings": settings_of(checkpoint)}
     whole = merged or policy.model is policy.causal_lm
     output.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=output.parent, prefix=f".{output.name}.") as beside:
-        made = save(policy, Path(beside), merged)
+        made = save(policy, Path(beside), merged, dtype)
         (made / "README.md").write_text(card(entry, policy, whole), encoding="utf-8")
         for pattern in WRITTEN:
             for old in output.glob(pattern):
@@ -111,18 +115,26 @@ def _write(policy: Policy, path: str, output: Path, merged: bool) -> None:
     print(f"wrote the {kind} of {path} (rl_step {entry['rl_step']}) to {output}")
 
 
-def save(policy: Policy, folder: Path, merged: bool) -> Path:
+def save(policy: Policy, folder: Path, merged: bool, dtype: str | None = None) -> Path:
     """Write the adapter, or the whole model where `merged` or where there is none; returns the folder of the files.
 
     A policy that is saved merged is used up: it has no adapter afterwards.
+
+    Args:
+        policy: What is written.
+        folder: Where.
+        merged: Whether the adapter goes into the weights. That is done in float32; a line says when rounding to `dtype`
+            loses some of what the adapter adds.
+        dtype: Of merged weights; None for the base's.
+
+    Raises:
+        ValueError: a base in 4 bits, or an adapter on weights that two modules share, cannot be merged.
     """
-    if merged and getattr(policy.causal_lm, "is_quantized", False):
-        raise ValueError(
-            "cannot merge into a base in 4 bits: expected whole weights, got model.compute.quantization nf4; leave "
-            "--merged out, and put the adapter on the base as it was published"
-        )
     if merged:
-        policy.merge()
+        if dtype:
+            policy.causal_lm.to(getattr(torch, dtype))
+        if (lost := policy.merge()) > MAX_LOST:
+            print(lost_line("the adapter", lost, policy.causal_lm.dtype, "--dtype float32 keeps it"), file=sys.stderr)
     policy.save(folder)
     inner = folder / "policy"  # peft gives each named adapter a folder of its own; the tokenizer lies above it
     if not inner.is_dir():
@@ -149,7 +161,7 @@ def card(entry: Mapping[str, Any], policy: Policy, whole: bool) -> str:
         "memory": settings["memory"]["mode"],
         **{key: value for key, value in settings["memory"].items() if key != "mode"},
         **{key: settings[key] for key in SHOWN},
-        "dtype": settings["compute"]["dtype"],
+        "dtype": str(policy.causal_lm.dtype).removeprefix("torch.") if whole else settings["compute"]["dtype"],
     }
     if settings["lora"]:
         rows["LoRA"] = f"r {settings['lora']['r']}, alpha {settings['lora']['alpha']:g}"

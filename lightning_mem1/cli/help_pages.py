@@ -62,6 +62,7 @@ SETTINGS: dict[str, tuple[Any, str]] = {  # dotted name: default without a confi
     "max_lines": (12, "lines shown of each reply"),
     "human": (False, "type the turns yourself"),
     "merged": (False, "write the whole model, not the adapter alone"),
+    "dtype": (None, "of merged weights, e.g. float32; null: as it was trained"),
     "force": (False, "write over an earlier export"),
     "name": (None, "name of the served model; null: as the policy or the config"),
     "host": ("127.0.0.1", "address to listen on"),
@@ -181,7 +182,7 @@ PAGES = {
             CONFIG,
             "It names the run whose last checkpoint is written.",
         ),
-        {"Export": ("ckpt_path", "output", "merged", "force"), "Run": ("experiment", "model.policy")},
+        {"Export": ("ckpt_path", "output", "merged", "dtype", "force"), "Run": ("experiment", "model.policy")},
         (
             "mem1 export webshop --output exported",
             "mem1 export webshop --output exported --merged",

@@ -5,12 +5,11 @@ from typing import get_args, get_type_hints
 
 import pytest
 
-from lightning_mem1.checks import MOVED
+from lightning_mem1.checks import DTYPES, MOVED
 from lightning_mem1.context.modes import MODES
 from lightning_mem1.engine.settings import EngineSettings, ServerSettings
 from lightning_mem1.policy.attention import TREE_KERNELS
 from lightning_mem1.policy.kernels import KERNELS
-from lightning_mem1.policy.loading import DTYPES
 from lightning_mem1.policy.quantization import QUANTIZATIONS
 from lightning_mem1.rollout.settings import RolloutSettings
 from lightning_mem1.training.module import Mem1Module
