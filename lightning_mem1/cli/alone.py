@@ -8,6 +8,7 @@ from typing import Any
 
 from lightning_mem1.checks import DTYPES, check_choice
 from lightning_mem1.cli import experiments
+from lightning_mem1.cli.weights import WORDS
 from lightning_mem1.engine.settings import EngineSettings
 
 ASKS_FOR_A_CONFIG = ("--config", "-c", "--print_config")
@@ -28,7 +29,7 @@ def export(argv: list[str]) -> argparse.Namespace | None:
     for name in ("--merged", "--force"):
         parser.add_argument(name, action="store_true")
     given = _parsed(parser, argv, ": expected --ckpt_path, --output, --merged, --dtype or --force without a CONFIG")
-    if given.ckpt_path in (None, "last"):
+    if given.ckpt_path in (None, *WORDS):
         raise ValueError(
             f"no checkpoint: expected CONFIG, or --ckpt_path with a file, got {given.ckpt_path or 'neither'}; e.g. "
             "mem1 export experiments/webshop.yaml --output DIR"

@@ -21,6 +21,7 @@ from lightning.pytorch.cli import LightningArgumentParser
 from lightning_mem1.cli import commands, startup
 from lightning_mem1.cli.alone import check_dtype, free_folder
 from lightning_mem1.cli.lightning_cli import CommandLine, checkpoint_path, no_progress_bars
+from lightning_mem1.cli.weights import LAST, NONE, TRAIN_FIRST, Asked
 from lightning_mem1.policy.adapter_files import MAX_LOST, lost_line
 from lightning_mem1.policy.loading import BUNDLED_POLICIES, is_plain_tokenizer, name_of_base, resolve
 from lightning_mem1.policy.policy import Policy
@@ -63,7 +64,7 @@ def run(given: startup.Opened) -> int:
 def _export_alone(given: argparse.Namespace) -> int:
     """Export a checkpoint without a config: it says which base and settings it belongs to."""
     no_progress_bars()
-    path = checkpoint_path(given.ckpt_path, None, "")
+    path = checkpoint_path(Asked(given.ckpt_path, None, ""))
     assert path is not None
     _write(load_policy(path), path, free_folder(given.output, given.force), given.merged, given.dtype)
     return 0
@@ -74,12 +75,12 @@ class ExportingCommandLine(CommandLine):
 
     command = "export"
     about = "Write the adapter or the merged weights of a checkpoint as a folder."
-    without_checkpoint = "train first (mem1 fit), or set --ckpt_path to a file"
+    without_checkpoint = TRAIN_FIRST
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Add the folder."""
         super().add_arguments_to_parser(parser)
-        parser.set_defaults({"ckpt_path": "last"})
+        parser.set_defaults({"ckpt_path": LAST})
         add = parser.add_argument
         add("--output", type=str | None, default=None, help="The folder to write.")
         add("--merged", action="store_true", help="Write the whole model, the adapter in its weights.")
@@ -90,7 +91,9 @@ class ExportingCommandLine(CommandLine):
         """Check the folder, before seconds are spent on loading."""
         free_folder(self.config.output, self.config.force)
         check_dtype(self.config.dtype, self.config.merged)
-        self.config.ckpt_path = self.config.ckpt_path or "last"
+        self.config.ckpt_path = self.config.ckpt_path or LAST
+        if self.config.ckpt_path == NONE:
+            raise ValueError("nothing to export: expected --ckpt_path last, best or a file, got none; leave it out")
         super().before_instantiate_classes()
 
     def instantiate_classes(self) -> None:

@@ -77,6 +77,7 @@ class ServingCommandLine(CommandLine):
 
     command = "serve"
     about = "Serve the policy of a config over OpenAI's completions protocol."
+    plays = True
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Add where the server listens."""
