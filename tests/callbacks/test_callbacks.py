@@ -306,6 +306,7 @@ def test_progress_prints_a_line_per_rl_step_and_the_way_from_first_to_last(make_
     fit(make_module(), make_data(num_rl_steps=2), Scores(), ProgressCallback())
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].startswith("grpo, memory mem1, 2 tasks x 3 episodes per rl_step")
+    assert lines[0].endswith("; in the loss every token counts the same, in its paper every trajectory")
     assert lines[1].startswith("val     0  reward 0.300")
     assert lines[2].startswith("step    1/2  reward 0.500  success 0.33  peak")
     assert "tokens/s" in lines[2] and "ETA" in lines[2]

@@ -339,14 +339,29 @@ def test_bad_rewards_and_empty_trajectories_are_counted_and_never_reach_the_weig
 
 
 def test_a_group_of_one_keeps_its_raw_reward_and_is_counted(make_module, make_data, fit):
-    record = Recorder()
-    fit(make_module(), make_data(num_rl_steps=1, num_val_tasks=0, group_size=1, tasks_per_step=3), record)
+    record, module = Recorder(), make_module(algorithm="reinforce_pp")
+    fit(module, make_data(num_rl_steps=1, num_val_tasks=0, group_size=1, tasks_per_step=3), record)
     assert record.history[0]["train/lone_groups"] == 3
 
 
-def test_dropped_groups_do_not_count_in_the_loss_of_dapo(make_module, make_data, fit):
+@pytest.mark.parametrize("algorithm", ["grpo", "rloo", "dapo", "gigpo", "raft"])
+def test_groups_of_one_are_refused_where_groups_are_compared(make_module, make_data, fit, algorithm):
+    message = f"nothing to compare: expected data.group_size 2 or more, since {algorithm} compares the episodes"
+    with pytest.raises(ValueError, match=message):
+        fit(make_module(algorithm=algorithm), make_data(num_rl_steps=1, group_size=1))
+
+
+def test_a_reward_that_is_imitated_from_a_threshold_on_needs_no_group(make_module, make_data, fit):
+    module = make_module(algorithm="raft", credit={"threshold": 0.0, "keep": None})
+    fit(module, make_data(num_rl_steps=1, num_val_tasks=0, group_size=1))
+    assert module.rl_step == 1
+
+
+@pytest.mark.parametrize("settings", [{"loss": {"drop_silent": True}}, {"algorithm": "dapo"}])
+def test_groups_without_a_signal_dilute_the_loss_unless_they_are_dropped(make_module, make_data, fit, settings):
+    """All turns are six tokens and all episodes two turns long, so that every unit counts the same."""
     norms = []
-    for algorithm in ("grpo", "dapo"):
+    for given in ({}, settings):
 
         def silence(trajectories):
             for t in trajectories:
@@ -354,7 +369,7 @@ def test_dropped_groups_do_not_count_in_the_loss_of_dapo(make_module, make_data,
                     t.turns[-1].reward = 0.5 - sum(turn.reward for turn in t.turns[:-1])
 
         record = Recorder(silence)
-        module = make_module(algorithm=algorithm, loss_unit="trajectory")
+        module = make_module(loss_unit="trajectory", **given)
         fit(module, make_data(num_rl_steps=1, num_val_tasks=0), record)
         assert record.history[0]["train/zero_signal_groups"] == 1
         norms.append(record.history[0]["train/grad_norm"])
