@@ -114,10 +114,17 @@ def test_outcomes_count_every_trajectory_and_every_turn():
     numbers = outcome_numbers([won, lost, broken])
     assert numbers["reward"] == [1.0, 0.0, 0.0]
     assert numbers["success"] == [1.0, 0.0, 0.0]
-    assert numbers["group_std"] == [0.5, 0.0]
+    assert numbers["group_std"] == [0.5]  # who failed is compared with nobody
     assert numbers["invalid_action_rate"] == [1.0, 0.0, 0.0]
     assert numbers["turns"] == [2.0, 1.0, 0.0]
     assert numbers["stop_error"] == [0.0, 0.0, 1.0]
+
+
+def test_an_environment_that_fails_once_is_no_reward_of_0_in_its_group():
+    stops = [StopReason.DONE] * 3 + [StopReason.ERROR]
+    played = [Trajectory(task(0), [1], [Turn([2], [0.0], reward=1.0)], stop) for stop in stops]
+    played[3].turns[0].reward = 0.0
+    assert outcome_numbers(played)["group_std"] == [0.0]
 
 
 def test_a_reward_that_is_no_number_is_told_and_its_group_still_has_a_deviation():

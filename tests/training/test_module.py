@@ -14,6 +14,7 @@ from lightning_mem1.training.credit.token_credit import TokenCredit
 from lightning_mem1.training.module import Mem1Module
 from lightning_mem1.training.settings import ComputeSettings, LossSettings, OptimSettings
 from lightning_mem1.types import StopReason, Trajectory, Turn
+from tiny import task
 from tiny_tasks import BrokenTasks, LongTasks, RankedTasks
 
 SHARED = ("train/", "rollout/reward", "rollout/success", "memory/peak", "memory/internal")
@@ -285,8 +286,6 @@ def test_a_broken_episode_is_counted_and_teaches_nothing(make_module, make_data,
 
 
 def test_advantages_leave_broken_episodes_out_of_the_comparison(make_module):
-    from tiny import task
-
     module = make_module(credit=CreditSettings(scale="none"))
     played = [
         trajectory(task(0), 1.0, group=0),
@@ -297,6 +296,24 @@ def test_advantages_leave_broken_episodes_out_of_the_comparison(make_module):
     ]
     credit = TokenCredit.cat(module.credit_assigner.assign(played, {}))
     assert credit.advantages.tolist() == [0.5, -0.5, 0.0, 0.0, 0.0]
+
+
+@pytest.mark.parametrize(
+    ("algorithm", "expected"),
+    [
+        ("dr_grpo", [1 / 3, 1 / 3, -2 / 3, 0.0]),  # mean 2/3 of three; as a reward of 0 it would be 1/2 of four
+        ("rloo", [1 / 2, 1 / 2, -1.0, 0.0]),
+        ("grpo", [0.577349, 0.577349, -1.154699, 0.0]),  # deviation 0.577350
+        ("raft", [1.0, 0.0, 0.0, 0.0]),
+    ],
+)
+def test_an_environment_that_fails_in_one_of_four_episodes_is_no_reward_of_0(make_module, algorithm, expected):
+    stops = [StopReason.DONE] * 3 + [StopReason.ERROR]
+    played = [
+        trajectory(task(0), reward, 0, stop=stop) for reward, stop in zip((1.0, 1.0, 0.0, 0.0), stops, strict=True)
+    ]
+    credit = TokenCredit.cat(make_module(algorithm=algorithm).credit_assigner.assign(played, {}))
+    assert credit.advantages.tolist() == pytest.approx(expected, abs=1e-5)
 
 
 @pytest.mark.parametrize("layout", ["tree", "rows"])
