@@ -6,6 +6,7 @@ no distributed sampler: ranks share the global list of an rl_step among themselv
 
 from __future__ import annotations
 
+import copy
 import random
 from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
@@ -151,6 +152,14 @@ class TaskDataModule(LightningDataModule):
             "data.class_path WebShopData"
         )
 
+    def source_maker(self) -> Callable[[], TaskSource]:
+        """What makes the source in another process: it holds the settings, or a source that was given as it is."""
+        alone = copy.copy(self)
+        alone.trainer = None
+        if type(self).make_source is not TaskDataModule.make_source:
+            alone._source = None
+        return lambda: alone.source
+
     def files(self) -> list[str]:
         """Files and folders that the tasks come from, so that a run can keep their hashes; subclasses name theirs."""
         return []
@@ -175,20 +184,20 @@ class TaskDataModule(LightningDataModule):
         """One batch per rl_step, beginning after the rl_steps that are done."""
         return DataLoader(self._stream(), batch_size=None, generator=_own_generator())
 
-    def train_batch(self, rl_step: int) -> TaskBatch | None:
-        """The tasks of an rl_step on this rank, as the loader will give them; None after the last one."""
+    def train_batch(self, rl_step: int, whole: bool = False) -> TaskBatch | None:
+        """The tasks of an rl_step, as the loader will give them on this rank or of all ranks; None after the last."""
         beyond = self.num_rl_steps is not None and rl_step > self.num_rl_steps
-        return None if beyond else self._stream().batch(rl_step)
+        return None if beyond else self._stream(whole).batch(rl_step)
 
-    def _stream(self) -> TaskStream:
+    def _stream(self, whole: bool = False) -> TaskStream:
         return TaskStream(
             self.source,
             self.tasks_per_step,
             self.seed,
             self.rl_steps_done,
             self.num_rl_steps,
-            self._rank,
-            self._world,
+            0 if whole else self._rank,
+            1 if whole else self._world,
         )
 
     def val_dataloader(self) -> DataLoader:
