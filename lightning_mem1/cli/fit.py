@@ -23,6 +23,7 @@ from lightning_mem1.callbacks.sigterm import ended_by_sigterm
 from lightning_mem1.cli import commands, errors, run_folder, startup
 from lightning_mem1.cli.foreign_keys import check_trainer
 from lightning_mem1.cli.lightning_cli import CommandLine, flat, mlflow_logger
+from lightning_mem1.cli.weights import LAST
 from lightning_mem1.io.atomic_files import write_atomic
 from lightning_mem1.io.redaction import redacted, redacted_settings
 from lightning_mem1.training.memory_estimate import memory_line
@@ -86,7 +87,7 @@ class TrainingCommandLine(CommandLine):
         return super().instantiate_trainer(**kwargs)
 
     def _settle_folder(self, given: Namespace) -> None:
-        last, root = self.config.ckpt_path == "last", given.default_root_dir
+        last, root = self.config.ckpt_path == LAST, given.default_root_dir
         self.run_id = _run_of(self.resume_path) if last and self.resume_path else None
         if not self.config.experiment:  # a saved config names its experiment, and is called config
             self.experiment = run_folder.experiment_of(self.config_path, root) or self.experiment
