@@ -131,12 +131,13 @@ def _protocol_problem(path: str, protocol_name: str) -> str:
 
     module, _, name = path.rpartition(".")
     kind, protocol = getattr(importlib.import_module(module), name), getattr(types, protocol_name, None)
-    methods = inspect.getmembers(protocol, inspect.isfunction) if protocol else []
+    members = inspect.getmembers(protocol, inspect.isfunction) if protocol else []
+    methods = [(name, wanted) for name, wanted in members if not name.startswith("_")]
     for differs in (_arguments_differ, _results_differ):  # what is surely wrong before what only may be
         for method, wanted in methods:
             own = getattr(kind, method, None)
             reason = "is missing" if own is None else differs(own, wanted) if inspect.isfunction(own) else None
-            if reason and not method.startswith("_"):
+            if reason:
                 return f"method '{method}' {reason}; expected {method}{_signature(wanted)}"
     return f"expected the methods of lightning_mem1.types.{protocol_name} with the same arguments and annotations"
 

@@ -173,11 +173,14 @@ def explain_parsing(message: str, keys: Iterable[str], config: str | None, argv:
             return _moved(key, config, argv)
         nearest = did_you_mean(key, keys)
         return f"unknown key '{key}' in {where(key)}{nearest or '; --help lists the keys'}"
+    if found := re.search(r"argument --([\w.]+): expected (one|at least one) argument", message):
+        return f"no value for '{found[1]}' in the command line: expected one, got none; write --{found[1]}=VALUE"
     values = list(re.finditer(r'Parser key "([\w.]+)":\s*\n\s*Expected an? (.+?)\. Got value: (.*)', message))
     if values:
         name, expected, got = values[-1].groups()
         key = joined(key_at(message, values[-1].start()), name)
-        return f"wrong value for '{key}' in {where(key)}: expected {type_name(expected)}, got {got.strip()!r}"
+        shown = "null" if got.strip() == "None" else repr(got.strip())
+        return f"wrong value for '{key}' in {where(key)}: expected {type_name(expected)}, got {shown}"
     if line := explain_class(message, where, DATA_CLASSES):
         return line
     if value := wrong_value(message):
@@ -193,7 +196,7 @@ def explain_parsing(message: str, keys: Iterable[str], config: str | None, argv:
 
 def _moved(key: str, config: str | None, argv: Sequence[str]) -> str:
     """The present names of all keys of earlier versions that the config or the command line has."""
-    found = [name for name, _ in _options(argv) if name in MOVED]
+    found = [name for name, _ in options(argv) if name in MOVED]
     found += [name for name in _keys_of(config) if name in MOVED]
     named = ", ".join(f"{name} is now {MOVED[name]}" for name in dict.fromkeys([key, *found]))
     places = " and ".join(dict.fromkeys(_where(name, config, argv) for name in dict.fromkeys([key, *found])))
@@ -243,7 +246,7 @@ def _unknown_key(message: str) -> str | None:
 def _where(key: str, config: str | None, argv: Sequence[str]) -> str:
     """The command line when an option speaks of the key, else the config's line where the key's last part stands."""
     last = key.rpartition(".")[2]
-    spoken_of = any(_speaks_of(name, value, key) for name, value in _options(argv))
+    spoken_of = any(_speaks_of(name, value, key) for name, value in options(argv))
     if config is None or not Path(config).is_file() or spoken_of:
         return "the command line"
     lines = Path(config).read_text(encoding="utf-8").splitlines()
@@ -254,7 +257,7 @@ def _where(key: str, config: str | None, argv: Sequence[str]) -> str:
     return f"'{config}'"
 
 
-def _options(argv: Sequence[str]) -> list[tuple[str, str]]:
+def options(argv: Sequence[str]) -> list[tuple[str, str]]:
     """``["--a.init_args.b=1", "--c", "2"]`` -> ``[("a.b", "1"), ("c", "2")]``."""
     pairs: list[tuple[str, str]] = []
     for argument in argv:

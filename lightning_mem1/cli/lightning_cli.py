@@ -16,17 +16,19 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from lightning.pytorch import Trainer
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 from transformers.utils import logging as transformers_logging
 
-from lightning_mem1.cli import errors, full_help, startup
+from lightning_mem1.checks import SEED, check_number, check_numbers
+from lightning_mem1.cli import base_60, errors, full_help, startup
 from lightning_mem1.cli.memory_words import with_mode
 from lightning_mem1.data.qa import QAData
 from lightning_mem1.data.task_data import TaskDataModule
 from lightning_mem1.data.webshop import WebShopData
 from lightning_mem1.io.redaction import redacted_settings, remember
 from lightning_mem1.training.module import Mem1Module
-from lightning_mem1.training.trainer import TRAINER_DEFAULTS
+from lightning_mem1.training.trainer import TRAINER_DEFAULTS, TRAINER_RANGES
 
 
 class CommandLine(LightningCLI):
@@ -103,9 +105,14 @@ class CommandLine(LightningCLI):
         try:
             super().parse_arguments(parser, args)
         except argparse.ArgumentError as error:
+            base_60.check({}, self.config_path, ())
             known = known_keys(parser)
             raise ValueError(errors.explain_parsing(str(error), known, self.config_path, args)) from error
         remember(self.config.as_dict())
+        base_60.check(dotted(self.config.as_dict()), self.config_path, errors.options(args))
+        if not isinstance(seed := self.config.seed_everything, bool):
+            check_number("seed_everything", seed, SEED)
+        check_numbers("trainer", Trainer, self.config.trainer.as_dict(), TRAINER_RANGES)
 
     def before_instantiate_classes(self) -> None:
         """Settle what depends on the machine and on other settings."""
@@ -201,6 +208,11 @@ def flat(settings: dict[str, Any], prefix: str = "") -> dict[str, Any]:
         else:
             result[f"{prefix}{key}"] = value
     return result
+
+
+def dotted(settings: dict[str, Any]) -> dict[str, Any]:
+    """Every setting by its dotted name, without ``init_args``."""
+    return {key.replace(".init_args", ""): value for key, value in flat(settings).items()}
 
 
 def checkpoint_path(

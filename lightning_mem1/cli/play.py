@@ -51,8 +51,9 @@ class WatchingCommandLine(PlayingCommandLine):
         add("--human", action="store_true", help="Type the turns yourself.")
 
     def before_instantiate_classes(self) -> None:
-        """Check the temperature."""
-        check_least("--temperature", self.config.temperature, 0)
+        """Check the numbers."""
+        for name in ("temperature", "index", "max_lines"):
+            check_least(f"--{name}", self.config[name], 0)
         super().before_instantiate_classes()
 
 

@@ -9,13 +9,13 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from lightning.pytorch import LightningDataModule
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
-from lightning_mem1.checks import check_least, resolve_seed
+from lightning_mem1.checks import SEED, Range, Ranges, check_numbers, resolve_seed
 from lightning_mem1.types import Task, TaskSource, Trajectory
 
 
@@ -116,6 +116,14 @@ class TaskDataModule(LightningDataModule):
         ValueError: a number is too small, or the source holds no task.
     """
 
+    ranges: ClassVar[Ranges] = {
+        "tasks_per_step": Range(1, 10**6),
+        "group_size": Range(1, 10**6),
+        "num_rl_steps": Range(1),
+        "val_batch_size": Range(1),
+        "seed": SEED,
+    }
+
     def __init__(
         self,
         source: TaskSource | None = None,
@@ -126,12 +134,10 @@ class TaskDataModule(LightningDataModule):
         val_batch_size: int = 128,
         seed: int | None = None,
     ) -> None:
+        check_numbers("data", TaskDataModule, locals())
         super().__init__()
         self.tasks_per_step, self.group_size = tasks_per_step, group_size
         self.num_rl_steps, self.num_val_tasks, self.val_batch_size = num_rl_steps, num_val_tasks, val_batch_size
-        for name in ("tasks_per_step", "group_size", "num_rl_steps", "val_batch_size"):
-            check_least(f"data.{name}", getattr(self, name), 1)
-        check_least("data.num_val_tasks", num_val_tasks, 0)
         self.seed = resolve_seed(seed)
         self._source = source
         self._done_rl_steps = 0
