@@ -24,6 +24,7 @@ from lightning_mem1.cli import commands, errors, run_folder, startup
 from lightning_mem1.cli.lightning_cli import CommandLine, flat, mlflow_logger
 from lightning_mem1.io.atomic_files import write_atomic
 from lightning_mem1.io.redaction import redacted, redacted_settings
+from lightning_mem1.training.checkpoint_shape import check_resumable
 from lightning_mem1.training.memory_estimate import memory_line
 from lightning_mem1.training.strategy import num_shards
 
@@ -65,8 +66,10 @@ class TrainingCommandLine(CommandLine):
     run_id: str | None = None  # of the MLflow run that is resumed
 
     def before_instantiate_classes(self) -> None:
-        """Say how much memory it will take, before anything large is loaded."""
+        """Check what is resumed, and say how much memory it will take, before anything large is loaded."""
         super().before_instantiate_classes()
+        if self.resume_path:
+            check_resumable(torch.load(self.resume_path, map_location="cpu", weights_only=True), self.resume_path)
         trainer = self.config.trainer
         line = memory_line(self.config.model.as_dict(), trainer.accelerator == "cpu", num_shards(trainer))
         if line and startup.is_first_rank():

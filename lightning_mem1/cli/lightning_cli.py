@@ -27,6 +27,7 @@ from lightning_mem1.data.qa import QAData
 from lightning_mem1.data.task_data import TaskDataModule
 from lightning_mem1.data.webshop import WebShopData
 from lightning_mem1.io.redaction import redacted_settings, remember
+from lightning_mem1.training.checkpoint_shape import check_shape
 from lightning_mem1.training.module import Mem1Module
 from lightning_mem1.training.trainer import TRAINER_DEFAULTS, TRAINER_RANGES
 
@@ -255,6 +256,7 @@ def _check_checkpoint(path: Path) -> None:
         ) from error
     if not isinstance(content, dict) or "lightning_mem1" not in content:
         raise ValueError(f"not a checkpoint of lightning_mem1: '{path}'; set --ckpt_path to a file that it wrote")
+    check_shape(content, str(path))
 
 
 def mlflow_logger(experiment: str, tracking_uri: str | None, run_name: str, run_id: str | None = None) -> Any:

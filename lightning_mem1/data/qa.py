@@ -11,7 +11,7 @@ from lightning_mem1.environments.qa.composition import Preset
 from lightning_mem1.environments.qa.encyclopedia.questions import WORDINGS, Wording
 from lightning_mem1.environments.qa.encyclopedia.world import Encyclopedia, EncyclopediaSettings
 from lightning_mem1.environments.qa.retrieval.corpus import Corpus
-from lightning_mem1.environments.qa.retrieval.factory import DENSE_MODEL, check_retriever, make_retriever
+from lightning_mem1.environments.qa.retrieval.factory import DENSE_MODEL, check_passages, check_retriever, make_retriever
 from lightning_mem1.environments.qa.retrieval.passage import Retriever, Style
 from lightning_mem1.environments.qa.retrieval.web import WebSettings
 from lightning_mem1.environments.qa.scoring import RewardKind, Variant
@@ -87,6 +87,7 @@ class QAData(TaskDataModule):
         super().__init__(source=None, **stream)
         check_choice("wording", wording, WORDINGS, "data.wording")
         check_retriever(retriever)
+        check_passages(retriever, corpus, index)
         _check_questions(questions, bool(val_questions or test_questions or corpus), wording)
         self.questions, self.corpus = _paths(questions), corpus
         self.val_questions = None if val_questions is None else _paths(val_questions)

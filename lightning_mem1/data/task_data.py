@@ -232,8 +232,14 @@ class TaskDataModule(LightningDataModule):
         return {"done_rl_steps": self.rl_steps_done()}
 
     def load_state_dict(self, state_dict: dict[str, int]) -> None:
-        """Go on after the rl_steps that are done."""
-        self._done_rl_steps = int(state_dict["done_rl_steps"])
+        """Go on after the rl_steps that are done; raises ValueError for a state that does not say how many."""
+        done = state_dict.get("done_rl_steps") if isinstance(state_dict, dict) else None
+        if not isinstance(done, int) or done < 0:
+            raise ValueError(
+                f"incomplete checkpoint: expected done_rl_steps of the data to be a whole number from 0, got {done!r:.60}; "
+                "set --ckpt_path to another one"
+            )
+        self._done_rl_steps = done
 
     @property
     def _rank(self) -> int:
