@@ -11,6 +11,7 @@ import math
 import os
 import re
 import sys
+import traceback
 import unicodedata
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -21,6 +22,7 @@ import yaml
 from lightning_mem1 import checks
 from lightning_mem1.cli.class_errors import explain_class
 from lightning_mem1.cli.parser_messages import joined, key_at, type_name, wrong_value
+from lightning_mem1.io import own_code
 from lightning_mem1.io.redaction import redacted, remember, remember_arguments, root
 from lightning_mem1.io.terminal import printable
 
@@ -53,8 +55,8 @@ def run(command: Callable[[list[str]], int], argv: Sequence[str] | None = None) 
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return INTERRUPTED
-    except Exception as error:
-        if debug:
+    except own_code.RAISED as error:
+        if debug or (isinstance(error, SystemExit) and not own_code.raised_by_user(error)):
             raise
         print(f"error: {printable(redacted(one_line(error)))}", file=sys.stderr)
         return 1
@@ -79,13 +81,29 @@ def _controls(character: str) -> bool:
 
 
 def one_line(error: BaseException) -> str:
-    """The message of an error in one line; errors that are nobody's mistake say their kind and how to see more."""
-    message = " ".join(str(error).split())
-    if message.startswith("Does not validate against"):  # jsonargparse around the reason
-        message = " ".join(str(root(error)).split())
+    """The message of an error in one line.
+
+    Errors that are nobody's mistake say their kind and how to see more; those of the user's own files, where they are.
+    """
+    message = own_code.message(error)
+    if message.startswith("Does not validate against") or _is_wrapped(error):  # jsonargparse around the reason
+        error = root(error)
+        message = own_code.message(error)
+    if isinstance(error, SystemExit):
+        return f"a file ended the program instead of being used: {own_code.told(error)}; take sys.exit out of it"
+    if own_code.raised_by_user(error):
+        return f"{own_code.told(error)}; correct that file"
     if isinstance(error, ValueError | OSError) and message:
         return message
     return f"{type(error).__name__}: {message or 'no message'} (--debug shows where)"
+
+
+def _is_wrapped(error: BaseException) -> bool:
+    """Whether jsonargparse says in words of its own that somebody's class could not be made."""
+    frames = traceback.extract_tb(error.__traceback__)
+    return (
+        bool(frames) and f"{os.sep}jsonargparse{os.sep}" in frames[-1].filename and own_code.raised_by_user(root(error))
+    )
 
 
 def check_config(path: str, experiments: Sequence[str] = (), keys: Sequence[str] = ()) -> None:

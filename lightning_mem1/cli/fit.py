@@ -23,6 +23,7 @@ from lightning_mem1.callbacks.sigterm import ended_by_sigterm
 from lightning_mem1.cli import commands, errors, run_folder, startup
 from lightning_mem1.cli.lightning_cli import CommandLine, flat, mlflow_logger
 from lightning_mem1.io.atomic_files import write_atomic
+from lightning_mem1.io.own_code import raised_by_user
 from lightning_mem1.io.redaction import redacted, redacted_settings
 from lightning_mem1.training.checkpoint_shape import check_resumable
 from lightning_mem1.training.memory_estimate import memory_line
@@ -101,6 +102,8 @@ def _train(cli: TrainingCommandLine) -> int:
     try:
         cli.trainer.fit(cli.model, datamodule=cli.datamodule, ckpt_path=cli.resume_path, weights_only=True)
     except SystemExit as left:  # how Lightning leaves after Ctrl-C, and after SIGTERM at the end of an rl_step
+        if raised_by_user(left):
+            raise
         if cli.trainer.is_global_zero:
             print(_say_what_is_kept(getattr(cli.model, "rl_step", 0), checkpoints), file=sys.stderr)
         return 0 if isinstance(left, SIGTERMException) else errors.INTERRUPTED

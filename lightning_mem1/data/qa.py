@@ -11,7 +11,12 @@ from lightning_mem1.environments.qa.composition import Preset
 from lightning_mem1.environments.qa.encyclopedia.questions import WORDINGS, Wording
 from lightning_mem1.environments.qa.encyclopedia.world import Encyclopedia, EncyclopediaSettings
 from lightning_mem1.environments.qa.retrieval.corpus import Corpus
-from lightning_mem1.environments.qa.retrieval.factory import DENSE_MODEL, check_passages, check_retriever, make_retriever
+from lightning_mem1.environments.qa.retrieval.factory import (
+    DENSE_MODEL,
+    check_passages,
+    check_retriever,
+    make_retriever,
+)
 from lightning_mem1.environments.qa.retrieval.passage import Retriever, Style
 from lightning_mem1.environments.qa.retrieval.web import WebSettings
 from lightning_mem1.environments.qa.scoring import RewardKind, Variant

@@ -16,6 +16,7 @@ from lightning.pytorch import LightningDataModule
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
 from lightning_mem1.checks import SEED, Range, Ranges, check_numbers, resolve_seed
+from lightning_mem1.data.source_checks import checked_task, split_size
 from lightning_mem1.types import Task, TaskSource, Trajectory
 
 
@@ -65,14 +66,15 @@ class TaskStream(IterableDataset):
 
     def batch(self, rl_step: int) -> TaskBatch:
         """The tasks of an rl_step (from 1) on this rank."""
-        indices = train_indices(self.seed, rl_step, self.tasks_per_step, self.source.size("train"))
+        indices = train_indices(self.seed, rl_step, self.tasks_per_step, split_size(self.source, "train"))
         positions = range(self.rank, len(indices), self.world)
         return TaskBatch(rl_step, [self._task(rl_step, indices[p], p) for p in positions], positions)
 
     def _task(self, rl_step: int, index: int, position: int) -> Task:
         """A source with a curriculum has `task_at`, which is told the rl_step and the place in the batch as well."""
         task_at = getattr(self.source, "task_at", None)
-        return task_at(rl_step, index, position) if task_at else self.source.task("train", index)
+        made = task_at(rl_step, index, position) if task_at else self.source.task("train", index)
+        return checked_task(self.source, made)
 
 
 def train_indices(seed: int, rl_step: int, tasks_per_step: int, size: int) -> list[int]:
@@ -165,7 +167,7 @@ class TaskDataModule(LightningDataModule):
         """Build the source and check that it has tasks for every rank."""
         for split in ("train", "val"):
             wanted = split == "train" or self.num_val_tasks
-            if wanted and self.source.size(split) < 1:  # type: ignore[arg-type]
+            if wanted and split_size(self.source, split) < 1:  # type: ignore[arg-type]
                 raise ValueError(
                     f"no {split} tasks: expected at least 1 from {type(self.source).__name__}, got 0; give it more data"
                 )
@@ -201,15 +203,17 @@ class TaskDataModule(LightningDataModule):
         """The fixed validation tasks of this rank."""
         positions = range(self._rank, len(self.val_indices), self._world)
         chunks = [positions[i : i + self.val_batch_size] for i in range(0, len(positions), self.val_batch_size)]
-        batches = [
-            TaskBatch(0, [self.source.task("val", self.val_indices[p]) for p in chunk], chunk) for chunk in chunks
-        ]
+        indices = self.val_indices
+        batches = [TaskBatch(0, [self._val_task(indices[p]) for p in chunk], chunk) for chunk in chunks]
         return DataLoader(batches, batch_size=None, generator=_own_generator())  # type: ignore[arg-type]
+
+    def _val_task(self, index: int) -> Task:
+        return checked_task(self.source, self.source.task("val", index))
 
     @property
     def val_indices(self) -> list[int]:
         """Indices of the validation tasks, over all ranks."""
-        return spread_indices(self.num_val_tasks, self.source.size("val")) if self.num_val_tasks else []
+        return spread_indices(self.num_val_tasks, split_size(self.source, "val")) if self.num_val_tasks else []
 
     def baselines(self) -> dict[str, float]:
         """Mean rewards of the source's own baselines on the validation tasks, e.g. rule and oracle; {} without any."""
@@ -236,8 +240,8 @@ class TaskDataModule(LightningDataModule):
         done = state_dict.get("done_rl_steps") if isinstance(state_dict, dict) else None
         if not isinstance(done, int) or done < 0:
             raise ValueError(
-                f"incomplete checkpoint: expected done_rl_steps of the data to be a whole number from 0, got {done!r:.60}; "
-                "set --ckpt_path to another one"
+                "incomplete checkpoint: expected done_rl_steps of the data to be a whole number from 0, got "
+                f"{done!r:.60}; set --ckpt_path to another one"
             )
         self._done_rl_steps = done
 

@@ -47,8 +47,8 @@ def check_sampled(logprobs: Iterable[float]) -> None:
     """Raise ValueError for log-probs that are nan, once they are on the CPU: looking at logits would wait for a GPU."""
     if any(map(math.isnan, logprobs)):
         raise ValueError(
-            "the policy's probabilities are no numbers: expected finite logits, got nan; its weights are broken, or its "
-            "activations overflow: take an earlier checkpoint and a lower model.lr, or another model.compute.dtype"
+            "the policy's probabilities are no numbers: expected finite logits, got nan; its weights are broken, or "
+            "its activations overflow: take an earlier checkpoint and a lower model.lr, or another model.compute.dtype"
         )
 
 

@@ -21,11 +21,12 @@ def check_weights(weights: Mapping[str, nn.Parameter], rl_step: int) -> None:
     if not known or float(torch.nn.utils.get_total_norm(known, torch.inf)) <= MOST:
         return
     broken = [name for name, weight in weights.items() if not _largest(weight.detach()) <= MOST]
+    more = f" and {len(broken) - 1} more" if broken[1:] else ""
+    lr = "model.critic.lr" if broken[0].startswith("critic.") else "model.lr"
     raise ValueError(
-        f"the update of rl_step {rl_step} broke the weights: expected finite ones, got {_largest(weights[broken[0]]):g} "
-        f"in '{broken[0]}'{f' and {len(broken) - 1} more' if broken[1:] else ''} of {len(weights)}; checkpoints are from "
-        f"before it: lower {'model.critic.lr' if broken[0].startswith('critic.') else 'model.lr'} and resume with "
-        "--ckpt_path last, or start again"
+        f"the update of rl_step {rl_step} broke the weights: expected finite ones, got "
+        f"{_largest(weights[broken[0]]):g} in '{broken[0]}'{more} of {len(weights)}; checkpoints are from before it: lower "
+        f"{lr} and resume with --ckpt_path last, or start again"
     )
 
 

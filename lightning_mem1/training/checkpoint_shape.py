@@ -22,7 +22,7 @@ RESUMED = (
 
 
 def check_shape(checkpoint: Mapping[str, Any], path: str = "") -> None:
-    """Raise ValueError where a checkpoint lacks what its weights need, or holds something else there; names the path."""
+    """Raise ValueError where a checkpoint lacks what its weights need or holds something else; names its path."""
     old = entry_of(checkpoint).get("format", 1) == 1
     settings = f"{ENTRY}.settings" if old else "hyper_parameters"
     for key, part in {**_OF_WEIGHTS, settings: _GROUP}.items():

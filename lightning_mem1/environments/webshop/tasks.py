@@ -114,6 +114,9 @@ class ShopTasks:
 
     def env(self, task: Task) -> Env:
         """Return a fresh shop visit for a task of this source."""
+        return self._visit(task)
+
+    def _visit(self, task: Task) -> WebShopEnv:
         goal = self.shop.goals[task.data["goal"]]
         return WebShopEnv(self.shop, goal, strict=self.strict, results_per_page=self.results_per_page)
 
@@ -126,7 +129,7 @@ class ShopTasks:
         shoppers = {"rule": rule_baseline, "oracle": oracle}
         tasks = [self.task(split, index) for index in indices]
         scores = {
-            name: sum(shop(self.env(t), self.max_turns).reward for t in tasks) / max(1, len(tasks))
+            name: sum(shop(self._visit(t), self.max_turns).reward for t in tasks) / max(1, len(tasks))
             for name, shop in shoppers.items()
         }
         return {**scores, "reachable": sum(map(self.reachable, tasks)) / max(1, len(tasks))}
