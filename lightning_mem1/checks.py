@@ -152,7 +152,7 @@ def _check(key: str, value: Any, types: frozenset[Any], allowed: Range) -> None:
     elif isinstance(value, list | tuple) and types & {list, tuple, Sequence}:
         for number, each in enumerate(value):
             _check(f"{key}[{number}]", each, types, allowed)
-    elif types & {int, float} and not isinstance(value, tuple(types - {int, float})):
+    elif types & {int, float} and not isinstance(value, tuple(types - {int, float, Sequence})):
         check_number(key, value, allowed)
         if float not in types and not isinstance(value, Integral):
             raise ValueError(f"wrong value for '{key}': expected a whole number, got {_shown(value)}; set {key}")

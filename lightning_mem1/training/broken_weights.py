@@ -25,8 +25,8 @@ def check_weights(weights: Mapping[str, nn.Parameter], rl_step: int) -> None:
     lr = "model.critic.lr" if broken[0].startswith("critic.") else "model.lr"
     raise ValueError(
         f"the update of rl_step {rl_step} broke the weights: expected finite ones, got "
-        f"{_largest(weights[broken[0]]):g} in '{broken[0]}'{more} of {len(weights)}; checkpoints are from before it: lower "
-        f"{lr} and resume with --ckpt_path last, or start again"
+        f"{_largest(weights[broken[0]]):g} in '{broken[0]}'{more} of {len(weights)}; checkpoints are from before it: "
+        f"lower {lr} and resume with --ckpt_path last, or start again"
     )
 
 

@@ -137,6 +137,7 @@ class QADemonstrations:
     }
 
     def __post_init__(self) -> None:
+        check_numbers("warmstart.data.qa", QADemonstrations, vars(self))
         check_choice("notation", self.notation, NOTATIONS, "warmstart.data.qa.notation")
         check_choice("wording", self.wording, WORDINGS, "warmstart.data.qa.wording")
         if self.carried and (self.notation not in NUMBERED or self.largest_first == 1):
