@@ -116,8 +116,9 @@ class Turn:
         info: The environment's `StepResult.info`.
         context_hash: Hash of the context ids that the engine was given for this turn; None when nobody kept it.
         kind: ``act`` for a turn that the environment replies to, ``memory`` for one that writes the memory.
-        opening_ids: Ids that were put before the turn to say what is wanted (the opening tag of a memory); they end its
-            own context, stand before its action in later ones, and were not sampled.
+        opening_ids: Ids that were put before the turn to say what is wanted (the opening tag of a memory, or what a
+            chat template begins a reply with); they end its own context, stand before its action in later ones, and
+            were not sampled.
         embedding: Unit vector of the turn and its reply by a sentence encoder, where memory mode `amem` was given one.
         retried: Whether it was malformed and is retried (`rollout.malformed: retry`): no later context holds it.
     """
@@ -199,6 +200,7 @@ class GenerationRequest:
         context_ids: What the policy sees.
         max_new_tokens: Upper limit of the turn.
         stop: Strings that end the turn; the token that completes one is kept and scored.
+        stop_ids: Ids that end the turn besides the policy's own ends of text; they are kept and scored as well.
         temperature: Sampling temperature; 0 means greedy.
         top_p: Nucleus cut of the sampling distribution, 1.0 for none.
         seed: Seed of this turn's sampling; equal seeds and contexts give equal turns, whatever the batch.
@@ -211,6 +213,7 @@ class GenerationRequest:
     temperature: float = 1.0
     top_p: float = 1.0
     seed: int = 0
+    stop_ids: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
