@@ -66,7 +66,7 @@ class ControlTokens:
 
 
 def _is_marker(content: str) -> bool:
-    """Whether an added token is more than a word, spaces, or one character: those stand in ordinary text."""
+    """Whether an added token is more than a word, spaces, or one character: those are in ordinary text."""
     plain = all(each.isalnum() or each.isspace() or each == SPACE for each in content)
     return len(content) > 1 and not plain
 

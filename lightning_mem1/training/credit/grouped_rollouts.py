@@ -13,7 +13,7 @@ from lightning_mem1.training.credit.advantages import penalised
 from lightning_mem1.types import StopReason, Trajectory
 
 Anchor = Literal["context", "state"]
-CUT_OFF = (StopReason.MAX_TURNS, StopReason.CONTEXT)  # the episode might have gone on
+CUT_OFF = (StopReason.MAX_TURNS, StopReason.CONTEXT)  # the episode might have continued
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class GroupedRollouts:
         anchors: What each turn was taken in, by trajectory: turns with equal ones can be compared, see `of`.
         penalties: (T,) by trajectory: what each token costs (the KL in the reward); None for nothing.
         values: (T,) by trajectory: what the critic expects before each token; None without a critic.
-        cut_off: By trajectory: whether it ended by turns or context, where it might have gone on; None for no.
+        cut_off: By trajectory: whether it ended by turns or context, where it might have continued; None for no.
     """
 
     groups: Tensor
