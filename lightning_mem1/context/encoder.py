@@ -37,29 +37,31 @@ class ContextEncoder:
         """Ids -> text, tags and special tokens included."""
         return str(self.tokenizer.decode(ids, skip_special_tokens=False))
 
-    def prompt_ids(self, task: Task, observation: str, staged: bool = False) -> list[int]:
+    def prompt_ids(self, task: Task, observation: str, staged: bool = False, about: str = "") -> list[int]:
         """Ids of the prompt that every context of a task begins with.
 
         Args:
             task: What is asked.
             observation: What its environment shows first.
             staged: Whether calls of their own write the memory: a prompt that explains the format says so.
+            about: What a memory mode says of itself in such a prompt, see `MemoryMode.about`.
         """
-        message = self.format.prompt(task.prompt, observation, task.max_turns, self.style, staged)
+        message = self.format.prompt(task.prompt, observation, task.max_turns, self.style, staged, about)
         if not self.tokenizer.chat_template:
             return self.encode(message + "\n")
         chat = [{"role": "user", "content": message}]
         return self.encode(self.tokenizer.apply_chat_template(chat, add_generation_prompt=True, tokenize=False))
 
-    def information_ids(self, information: str, turns_left: int) -> list[int]:
+    def information_ids(self, information: str, turns_left: int, before: Sequence[int] = ()) -> list[int]:
         """Ids of a reply as later contexts hold it; one that is too long loses its middle, never its closing tag.
 
         Args:
             information: What the environment said; tags in it are made harmless.
             turns_left: How many turns the agent still has, for the hint.
+            before: Ids that come first inside of it, as they are: a turn's number, turns that are quoted.
         """
         head, tail = map(self.encode, self.format.information_ends(turns_left))
-        body = self.encode(escape_tags(information, self.format.tags))
+        body = [*before, *self.encode(escape_tags(information, self.format.tags))]
         room = max(0, self.max_information_tokens - len(head) - len(tail))
         if len(body) > room:
             kept = int(room * KEPT_TAIL)
@@ -69,3 +71,7 @@ class ContextEncoder:
     def memory_opening(self) -> list[int]:
         """Ids that are put before a memory that is to be written."""
         return self.encode(self.format.tags.state_opening)
+
+    def note_ids(self, note: str) -> list[int]:
+        """Ids of a reply that holds nothing but a note; none for an empty one."""
+        return self.encode(self.format.block(note, 0)) if note else []

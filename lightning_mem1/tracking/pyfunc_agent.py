@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from lightning_mem1.context.contexts import context_ids
+from lightning_mem1.context.contexts import asked, context_ids
 from lightning_mem1.context.settings import memory_mode
 from lightning_mem1.context.tags import Tags, parse_turn
 from lightning_mem1.engine.factory import local_engine
@@ -40,16 +40,16 @@ class Agent:
         settings: ``memory`` and ``rollout`` of the module that it was trained by, as plain values.
 
     Raises:
-        ValueError: a memory mode that writes its memory in a turn of its own, which one call per turn cannot.
+        ValueError: a memory mode with turns or actions for the memory, which one call per turn cannot answer.
     """
 
     def __init__(self, policy: Policy, settings: Mapping[str, Any]) -> None:
         known = with_memory(settings)
         self.policy, self.memory = policy.eval(), memory_mode(known["memory"])
-        if self.memory.staged:
+        if self.memory.staged or self.memory.actions:
             raise ValueError(
-                f"an agent writes one turn per call: expected a memory mode without turns for the memory, got "
-                f"'{self.memory}'; play it with `collect`, or by the command `play`"
+                f"an agent writes one turn per call: expected a memory mode without turns or actions for the memory, "
+                f"got '{self.memory}'; play it with `collect`, or by the command `play`"
             )
         rollout = known["rollout"]
         tags = dict(rollout.pop("tags"))
@@ -88,8 +88,11 @@ class Agent:
             raise ValueError(f"episode {number} has no prompt: expected a dict with 'prompt', got {row!r:.80}")
         max_turns, reported = int(row.get("max_turns") or MAX_TURNS), row.get("turns") or ()
         task = Task(str(number), row["prompt"], (), max_turns)
-        prompt = self.encoder.prompt_ids(task, str(row.get("observation") or ""))
-        turns = [self._turn(turn, max_turns - taken) for taken, turn in enumerate(reported, start=1)]
+        about = self.memory.about(self.encoder.format.tags)
+        prompt = self.encoder.prompt_ids(task, str(row.get("observation") or ""), about=about)
+        turns: list[Turn] = []
+        for turn in reported:
+            turns.append(self._turn(turn, turns, max_turns - len(turns) - 1))
         context = context_ids(prompt, turns, self.memory)
         positions = self.policy.max_positions
         if positions is not None and len(context) + self.rollout.max_new_tokens > positions:
@@ -102,14 +105,16 @@ class Agent:
         seed = turn_seed(0, len(turns))
         return GenerationRequest(number, context, self.rollout.max_new_tokens, stop, temperature, seed=seed)
 
-    def _turn(self, reported: Mapping[str, str], turns_left: int) -> Turn:
-        information = reported.get("information", "")
-        reply = self.encoder.information_ids(information, turns_left)
-        action = parse_turn(reported["text"], self.rollout.tags).action
-        valid = action is not None
-        retried = self.rollout.retries and not valid
-        turn = Turn(self.encoder.encode(reported["text"]), [], reply, action, information, valid=valid, retried=retried)
-        if self.annotate and not retried:
+    def _turn(self, reported: Mapping[str, str], before: Sequence[Turn], turns_left: int) -> Turn:
+        information, parsed = reported.get("information", ""), parse_turn(reported["text"], self.rollout.tags)
+        label = self.encoder.encode(self.memory.label(before))
+        reply = self.encoder.information_ids(information, turns_left, label)
+        wanted = asked(before, parsed, self.memory)
+        valid = not (parsed.problem or wanted.problem)
+        turn = Turn(self.encoder.encode(reported["text"]), [], reply, parsed.action, information, valid=valid)
+        turn.retried = self.rollout.retries and not valid
+        turn.directive, turn.note_ids = wanted.directive, self.encoder.note_ids(self.memory.left_out())
+        if self.annotate and not turn.retried:
             self.annotate(turn)
         return turn
 

@@ -127,7 +127,7 @@ def test_the_official_layout_asks_where_internal_states_end():
 @pytest.mark.parametrize(("layout", "mode"), [("official", "mem1"), *(("stitched", mode) for mode in MODES)])
 def test_a_changed_token_changes_what_the_mask_lets_it_reach_and_nothing_else(layout, mode):
     rng = random.Random(4)
-    staged = MODES[mode].staged
+    staged = MODES[mode]().staged
     shorter = random_trajectory(rng, SHAPE[1:], random_ids(rng, 2), staged=staged)
     longer = random_trajectory(rng, SHAPE, random_ids(rng, 3), staged=staged)
     batch = collate([longer, shorter], layout, mode, state_end)
