@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from lightning_mem1.context.formats import PromptFormat
@@ -28,6 +28,10 @@ class ContextEncoder:
     format: PromptFormat = field(default_factory=lambda: PromptFormat(Tags()))
     max_information_tokens: int = 1000
     style: str = "full"
+
+    def with_actions(self, names: Sequence[str]) -> ContextEncoder:
+        """The same for a memory mode with actions of its own, see `Tags.with_actions`."""
+        return replace(self, format=replace(self.format, tags=self.format.tags.with_actions(names)))
 
     def encode(self, text: str) -> list[int]:
         """Text -> ids, without special tokens around them."""

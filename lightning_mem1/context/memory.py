@@ -6,13 +6,14 @@ file each; `settings.memory_mode` makes one of a word, of a dotted name, or of e
 
 from __future__ import annotations
 
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, ClassVar, Literal
 
 from lightning_mem1.context.encoder import ContextEncoder
-from lightning_mem1.context.tags import ParsedTurn, Tags, read_action
+from lightning_mem1.context.tags import ParsedTurn, Tags
 from lightning_mem1.types import Directive, Turn
 
 Runs = list[Sequence[int]]  # ids that stay, run after run
@@ -114,8 +115,8 @@ class MemoryMode(ABC):
 
     def own_action(self, written: ParsedTurn) -> tuple[str, str] | None:
         """Name and argument where the action is one of the mode's own; None for one of the environment's."""
-        named = read_action(written.action or "")
-        return named if named and named[0] in self.actions else None
+        named = re.fullmatch(r"(\w+)\s*\[(.*)\]", written.action or "", flags=re.DOTALL)
+        return (named[1], named[2]) if named and named[1] in self.actions else None
 
     def aside(self, turns: Sequence[Turn]) -> bool:
         """Whether the turn after these is in a branch, whose turns leave the context when it ends."""

@@ -23,6 +23,7 @@ def longest_of(
         memory: Memory mode.
     """
     mode = memory_mode(memory)
+    encoder = encoder.with_actions(mode.actions)
     about = mode.about(encoder.format.tags)
     shapes = {(len(encoder.prompt_ids(task, shown, mode.staged, about)), task.max_turns) for task, shown in tasks}
     limits = (max_new_tokens, encoder.max_information_tokens)

@@ -107,7 +107,7 @@ class _Rollout:
 
     def __init__(self, engine: Engine, tokenizer: Any, settings: RolloutSettings, memory: MemoryMode) -> None:
         self.engine, self.settings, self.memory = engine, settings, memory
-        self.encoder = settings.encoder(tokenizer, memory.actions)
+        self.encoder = settings.encoder(tokenizer).with_actions(memory.actions)
         self.tags = self.encoder.format.tags
         self.note_ids = self.encoder.note_ids(memory.left_out())
         self.memory_opening = self.encoder.memory_opening()

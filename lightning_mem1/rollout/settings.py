@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -74,15 +73,9 @@ class RolloutSettings:
         """Whether a malformed turn is retried."""
         return self.malformed == "retry"
 
-    def encoder(self, tokenizer: Any, actions: Sequence[str] = ()) -> ContextEncoder:
-        """What turns text into the ids of contexts, and back.
-
-        Args:
-            tokenizer: The policy's.
-            actions: Names of the memory mode's own actions.
-        """
+    def encoder(self, tokenizer: Any) -> ContextEncoder:
+        """What turns text into the ids of contexts, and back; `tokenizer` is the policy's."""
         chosen = prompt_format(self.format, self.tags, self.instructions)
-        chosen = replace(chosen, tags=chosen.tags.with_actions(actions))
         return ContextEncoder(tokenizer, chosen, self.max_information_tokens, self.prompt)
 
 
