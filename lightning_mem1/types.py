@@ -104,10 +104,12 @@ class Directive:
     Attributes:
         name: What was done, in the mode's word: branch, return, fold, delete or recall.
         turns: Numbers of the acts that it was done to, ascending, see `MemoryMode.numbered`.
+        acts: Whether the turn acts on the environment too; otherwise all of it is about memory.
     """
 
     name: str
     turns: tuple[int, ...] = ()
+    acts: bool = False
 
 
 @dataclass

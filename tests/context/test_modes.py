@@ -212,9 +212,9 @@ def test_what_is_asked_in_vain_is_one_line_that_says_what_there_is(case):
         ("fold", {0: BRANCH}, "return[it is 3]", "", Directive("return")),
         ("edit", {}, "delete[2, 0-1: it is 3]", "", Directive("delete", (0, 1, 2))),
         ("recall", {}, "recall[0, 0-1]", "", Directive("recall", (0, 1))),
-        ("multiscale", {}, "click[red]", "[2-3] red", Directive("fold", (2, 3))),
-        ("multiscale", {}, "click[red]", "[3] red", Directive("fold", (3,))),
-        ("multiscale", {}, "click[red]", "red costs [3]", Directive("fold", (0, 1, 2, 3))),
+        ("multiscale", {}, "click[red]", "[2-3] red", Directive("fold", (2, 3), acts=True)),
+        ("multiscale", {}, "click[red]", "[3] red", Directive("fold", (3,), acts=True)),
+        ("multiscale", {}, "click[red]", "red costs [3]", Directive("fold", (0, 1, 2, 3), acts=True)),
         ("multiscale", {}, "click[red]", "", None),
     ],
 )

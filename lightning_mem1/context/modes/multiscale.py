@@ -53,7 +53,7 @@ class MultiScale(MemoryMode):
         if first > last or first not in {each.first for each in known} or last not in {each.last for each in known}:
             there = ", ".join(str(each) for each in known)
             return Asked(problem=f"{FOLD}: expected a range made of {there}, got [{first}-{last}]")
-        return Asked(Directive(FOLD, tuple(range(first, last + 1))))
+        return Asked(Directive(FOLD, tuple(range(first, last + 1)), acts=True))
 
     def annotator(self, encoder: ContextEncoder) -> Callable[[Turn], None]:
         """Leaves on a turn how many of its ids are the state."""

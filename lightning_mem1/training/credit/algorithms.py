@@ -27,6 +27,7 @@ from lightning_mem1.training.credit.advantages import (
     returns_to_go,
     step_relative,
 )
+from lightning_mem1.training.credit.rewrites import gae_by_rows, gae_by_segments
 from lightning_mem1.training.losses import Unit
 from lightning_mem1.types import Trajectory
 
@@ -43,6 +44,10 @@ class CreditSettings:
         step_weight: Weight of the comparison of steps against that of trajectories (gigpo).
         keep: Most trajectories of a group that are imitated; null for no limit (raft).
         threshold: Least reward that is imitated; null for any (raft).
+        rewrites: What GAE does where the context is rewritten (ppo with unit token): cross goes on as if it were not;
+            segments and rows, for comparison, end there, see `credit.rewrites`.
+        mask_overlong: Leave episodes out of the loss that end without an end of their own: by the turn budget, or by
+            the engine's context (SUPO, arXiv 2510.06727; any algorithm). Groups are still compared with them.
     """
 
     scale: Scale = "std"
@@ -52,6 +57,8 @@ class CreditSettings:
     step_weight: float = 1.0
     keep: int | None = 1
     threshold: float | None = None
+    rewrites: Literal["cross", "segments", "rows"] = "cross"
+    mask_overlong: bool = False
 
 
 @dataclass(frozen=True)
@@ -66,6 +73,7 @@ class GroupedRollouts:
             compared with its like only), by trajectory.
         penalties: (T,) by trajectory: what each token costs (the KL in the reward); None for nothing.
         values: (T,) by trajectory: what the critic expects before each token; None without a critic.
+        segments: The segment of each turn, by trajectory (`rewrites.segments`); None for a single one.
     """
 
     groups: Tensor
@@ -74,6 +82,7 @@ class GroupedRollouts:
     anchors: Sequence[Sequence[str]]
     penalties: Sequence[Tensor] | None = None
     values: Sequence[Tensor] | None = None
+    segments: Sequence[Sequence[int]] | None = None
 
     @classmethod
     def of(
@@ -82,6 +91,7 @@ class GroupedRollouts:
         turn_rewards: Sequence[Sequence[float]] | None = None,
         penalties: Sequence[Tensor] | None = None,
         values: Sequence[Tensor] | None = None,
+        segments: Sequence[Sequence[int]] | None = None,
     ) -> GroupedRollouts:
         """Take it from trajectories; `turn_rewards` may replace their own."""
         return cls(
@@ -91,6 +101,7 @@ class GroupedRollouts:
             [_anchors(t) for t in trajectories],
             penalties,
             values,
+            segments,
         )
 
     @property
@@ -115,6 +126,15 @@ class GroupedRollouts:
             end += length
             rewards[max(end - 1, 0)] += reward
         return rewards if self.penalties is None else rewards - self.penalties[number].double()
+
+    def segment_lengths(self, number: int) -> list[int]:
+        """Action tokens of each segment of a trajectory."""
+        if self.segments is None:
+            return [sum(self.lengths[number])]
+        found = [0] * (max(self.segments[number], default=-1) + 1)
+        for segment, length in zip(self.segments[number], self.lengths[number], strict=True):
+            found[segment] += length
+        return found
 
     def spread(self, advantages: Tensor) -> list[Tensor]:
         """One advantage per trajectory (B,) -> one per action token, by trajectory."""
@@ -141,6 +161,19 @@ class Credit:
 def grpo(played: GroupedRollouts, settings: CreditSettings) -> Credit:
     """GRPO (DeepSeekMath, arXiv 2402.03300, section 4.1.2): reward against mean and deviation of the group."""
     return Credit(played.spread(group_relative(played.rewards, played.groups, settings.scale)))
+
+
+def resum_grpo(played: GroupedRollouts, settings: CreditSettings) -> Credit:
+    """ReSum-GRPO (arXiv 2509.13313): the advantage of the episode on each of its segments, each a sample of its own.
+
+    Segments count the same however long they are, so a token's advantage is that of `grpo` times the mean length of the
+    segments over the length of its own: in a loss over tokens that is the mean over segments of their means.
+    """
+    lengths = [played.segment_lengths(number) for number in range(len(played.lengths))]
+    filled = [length for each in lengths for length in each if length]
+    mean = sum(filled) / max(len(filled), 1)
+    shares = [torch.cat([torch.full((n,), mean / max(n, 1)) for n in [*each, 0]]) for each in lengths]
+    return Credit([a * share for a, share in zip(grpo(played, settings).advantages, shares, strict=True)])
 
 
 def dr_grpo(played: GroupedRollouts, settings: CreditSettings) -> Credit:
@@ -236,7 +269,7 @@ def _credit_of(played: GroupedRollouts, number: int, values: Tensor, settings: C
     """Advantages and returns (T,) of one trajectory; with unit "turn" all tokens of a turn share its numbers."""
     rewards, values = played.token_rewards(number), values.double()
     if settings.unit == "token":
-        advantages = gae(rewards, values, settings.gamma, settings.lam)
+        advantages = _gae_of(played, number, rewards, values, settings)
         return advantages.float(), (advantages + values).float()
     lengths = torch.tensor([length for length in played.lengths[number] if length])
     starts = lengths.cumsum(0) - lengths
@@ -244,6 +277,15 @@ def _credit_of(played: GroupedRollouts, number: int, values: Tensor, settings: C
     advantages = gae(turn_rewards, values[starts], settings.gamma, settings.lam)
     returns = advantages + values[starts]
     return advantages.float().repeat_interleave(lengths), returns.float().repeat_interleave(lengths)
+
+
+def _gae_of(played: GroupedRollouts, number: int, rewards: Tensor, values: Tensor, settings: CreditSettings) -> Tensor:
+    """Advantages (T,) of one trajectory, by what `settings.rewrites` says of rewrites."""
+    if settings.rewrites == "rows":
+        return gae_by_rows(rewards, values, played.lengths[number], settings.gamma, settings.lam)
+    if settings.rewrites == "segments":
+        return gae_by_segments(rewards, values, played.segment_lengths(number), settings.gamma, settings.lam)
+    return gae(rewards, values, settings.gamma, settings.lam)
 
 
 GiveCredit = Callable[[GroupedRollouts, CreditSettings], Credit]
@@ -264,6 +306,7 @@ class Algorithm:
         clip: Clip range below 1, unless `model.loss.clip` says otherwise.
         clip_high: Clip range above 1, likewise; None for `clip`.
         loss_unit: What counts the same in the loss, whatever `model.loss_unit` says; None to leave it the choice.
+        segments: Needs the segments of contexts.
     """
 
     credit: GiveCredit
@@ -276,6 +319,7 @@ class Algorithm:
     clip: float = 0.2
     clip_high: float | None = None
     loss_unit: Unit | None = None
+    segments: bool = False
 
     def give_credit(self, played: GroupedRollouts, settings: CreditSettings) -> Credit:
         """Credit of what was played.
@@ -314,6 +358,7 @@ def _check_shapes(what: str, given: Sequence[Tensor], played: GroupedRollouts) -
 
 ALGORITHMS: dict[str, Algorithm] = {
     "grpo": Algorithm(grpo),
+    "resum_grpo": Algorithm(resum_grpo, loss_unit="token", segments=True),
     "dr_grpo": Algorithm(dr_grpo),
     "rloo": Algorithm(rloo),
     "reinforce_pp": Algorithm(reinforce_pp, relative=False, whiten=True),
