@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -43,16 +44,20 @@ class ScoredScript(ScriptedEngine):
         return [Completion(said.session, said.ids, logprobs.tolist())]
 
 
-def writer(setting: Any, seed: int) -> Writer:
-    """Writes turns of a random script: actions of the environment and of the mode, ranges, nonsense; memories too."""
-    rng, names, number = random.Random(seed), memory_mode(setting).actions, 0
+def writer(setting: Any, seed: int = 0) -> Writer:
+    """Writes turns of a random script: actions of the environment and of the mode, ranges, nonsense; memories too.
+
+    What it writes follows from the seed and from what it sees.
+    """
+    names = memory_mode(setting).actions
 
     def write(context: str) -> str:
-        nonlocal number
+        rng = random.Random(f"{seed}/{context}")
         if context.endswith("<summary>"):
             return rng.choice(("red</summary>", "shoes red</summary>", "red red red"))
+        numbers = [int(number) for number in re.findall(r"\nturn (\d+)", context)]
+        number = max(numbers, default=-1) + 1  # of this turn
         first, last = rng.randint(0, number), number - rng.choice((0, 1, 1, 1))
-        number += 1
         state = rng.choice(("red", "shoes", f"[{first}] red", f"[{first}-{last}] red", f"[{last}] red", "[7-9] red"))
         named = rng.choice((*names, *names, "click"))
         argument = rng.choice((f"{first}", f"{last}", f"{first}-{last}", f"{first}, {last}: red", "red", "", "9"))

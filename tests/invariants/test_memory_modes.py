@@ -4,15 +4,22 @@ What each context holds is derived from the turns alone, so promises 1 to 3 hold
 """
 
 import copy
+import json
 from collections import Counter
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
+import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from lightning_mem1.callbacks import MetricsCallback, RLCheckpoint
+from lightning_mem1.cli import evaluate, play
 from lightning_mem1.context.contexts import context_ids, contexts, drift
 from lightning_mem1.context.settings import memory_mode
+from lightning_mem1.engine.local.engine import EngineSettings
 from lightning_mem1.policy.policy import LoraSettings
 from lightning_mem1.rollout.collect import Episode, collect
 from lightning_mem1.rollout.settings import RolloutSettings
@@ -20,6 +27,7 @@ from lightning_mem1.training.layouts.collate import collate
 from lightning_mem1.types import StopReason
 from memory_scripts import NARROW, ScoredScript, writer
 from tiny import WordEnv, task, tiny_policy
+from tiny_tasks import LongTasks
 
 POLICY = tiny_policy(LoraSettings(r=4))
 DOUBLE = copy.deepcopy(POLICY).double()
@@ -95,6 +103,78 @@ def test_a_turn_that_is_retried_is_in_no_context_and_takes_no_number(name):
 @given(seed=st.integers(0, 9999))
 def test_every_context_of_a_budgeted_mode_keeps_to_the_budget(name, seed):
     (trajectory,) = played(DOUBLE, NARROW[name], [seed])
-    budget, opening = NARROW[name]["budget"], max(len(turn.opening_ids) for turn in trajectory.turns)
-    # no prompt, memory and turn are together longer here: 30 tokens, 12 and up to 75
-    assert max(len(context) for context in contexts(trajectory, NARROW[name])) <= budget + opening
+    sizes = {"act": 0, "memory": 0}
+    for turn in trajectory.turns:
+        sizes[turn.kind] = max(sizes[turn.kind], len(turn.ids) + len(turn.information_ids))
+    alone = len(trajectory.prompt_ids) + sum(sizes.values())  # a prompt, a memory and a turn cannot be cut
+    opening = max(len(turn.opening_ids) for turn in trajectory.turns)
+    longest = max(len(context) for context in contexts(trajectory, NARROW[name]))
+    assert longest <= max(NARROW[name]["budget"], alone) + opening
+
+
+class Patient(LongTasks):
+    """Time enough for four turns of the environment among those about memory."""
+
+    def task(self, split, index):
+        return replace(super().task(split, index), max_turns=10)
+
+
+def trained(make_module, make_data, fit, name, *callbacks, num_rl_steps=2, **other):
+    """A module that trains on scripted episodes; what is written follows from what is seen, so that it can resume."""
+    roomy = RolloutSettings(max_new_tokens=64, max_information_tokens=60, prompt="brief")
+    module = make_module(memory=NARROW[name], engine=EngineSettings(8, 700), rollout=roomy)
+    module.sampling_policy  # noqa: B018  (made first: it would drop the engine)
+    module._engine = ScoredScript(module.policy, [writer(NARROW[name], number) for number in range(6)])
+    fit(module, make_data(Patient(), num_rl_steps=num_rl_steps, num_val_tasks=0), *callbacks, **other)
+    return module
+
+
+@pytest.mark.parametrize("name", list(NARROW))
+def test_training_sees_what_the_rollout_saw_and_a_resumed_run_equals_the_whole_one(
+    name, make_module, make_data, fit, tmp_path
+):
+    """Contexts follow from the turns, and a mode remembers nothing between calls: there is no state to be saved."""
+    whole, rest = Recorder(), Recorder()
+    module = trained(make_module, make_data, fit, name, whole)
+    for metrics in whole.history:
+        assert metrics["train/drift"] == 0 and metrics["train/rollout_gap_max"] < 2e-5
+    checkpoint = RLCheckpoint(str(tmp_path / "part"))
+    trained(make_module, make_data, fit, name, checkpoint, num_rl_steps=1, enable_checkpointing=True)
+    resumed = trained(make_module, make_data, fit, name, rest, ckpt_path=str(checkpoint.last_path))
+    assert rest.history == whole.history[1:] and len(rest.history) == 1
+    assert whole.history[0]["train/grad_norm"] > 0
+    one, other = module.policy.adapter_state(), resumed.policy.adapter_state()
+    assert all(torch.equal(one[key], other[key]) for key in one)
+
+
+class Recorder(MetricsCallback):
+    """Keeps every rl_step's metrics but for seconds and memory of the process."""
+
+    def __init__(self):
+        super().__init__()
+        self.history = []
+
+    def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
+        known = {key: float(value) for key, value in trainer.callback_metrics.items()}
+        # Lightning keeps what an earlier rl_step logged of turns that this one did not get to
+        names = [key for key in known if key.startswith("train/") and "_turn_" not in key]
+        self.history.append({key: known[key] for key in (*names, *KEPT)})
+
+
+KEPT = ("rollout/reward", "memory/peak_tokens_mean", "memory/repeated_actions", "memory/recall_rate")
+
+
+def test_every_mode_is_evaluated_beside_the_others_and_played(config, capsys):
+    content = yaml.safe_load(Path(config).read_text())
+    content["data"]["init_args"]["source"]["class_path"] = "tiny_tasks.LongTasks"
+    Path(config).write_text(yaml.safe_dump(content))
+    words = [name for name in NARROW if " " not in name]
+    asked = ["--split=val", "--tasks=2", f"--memory=mem1,{','.join(words)}", "--output=out", "--page=2"]
+    assert evaluate.main([config, *asked]) == 0
+    rows = json.loads(Path("out/results.json").read_text())["rows"]
+    assert [row["memory"] for row in rows] == ["mem1", *words]
+    assert all(row["measures"]["recall_rate"] == [0.0, 0.0, 0.0] for row in rows)  # a random policy recalls nothing
+    capsys.readouterr()
+    for word in words:
+        assert play.main([config, f"--model.memory={word}"]) == 0
+        assert f"4 turns, memory {word}" in capsys.readouterr().out
