@@ -19,7 +19,7 @@ from lightning_mem1.callbacks import MetricsCallback, RLCheckpoint
 from lightning_mem1.cli import evaluate, play
 from lightning_mem1.context.contexts import context_ids, contexts, drift
 from lightning_mem1.context.settings import memory_mode
-from lightning_mem1.engine.local.engine import EngineSettings
+from lightning_mem1.engine.local.engine import EngineSettings, LocalEngine
 from lightning_mem1.policy.policy import LoraSettings
 from lightning_mem1.rollout.collect import Episode, collect
 from lightning_mem1.rollout.settings import RolloutSettings
@@ -54,6 +54,23 @@ def test_log_probs_of_both_layouts_equal_those_of_plain_passes_over_what_the_rol
         logprobs, _ = DOUBLE.logprobs(batch)
         assert len(logprobs) == sum(len(turn.action_ids) for t in trajectories for turn in t.turns)
         assert (logprobs - batch.rollout_logprobs).abs().max() <= 1e-6
+
+
+@pytest.mark.parametrize("name", ["compaction", "masked", "recall over compaction"])
+@settings(max_examples=6, deadline=None)
+@given(seed=st.integers(0, 9999))
+def test_what_the_local_engine_sampled_is_scored_as_it_was_where_budgets_and_notes_are_in_the_way(name, seed):
+    """A random policy asks for nothing. The engine reuses keys of contexts that lose their beginning or their middle."""
+    engine = LocalEngine(DOUBLE, EngineSettings(num_slots=3, max_context_tokens=512))
+    episodes = [Episode(task(i % 2), WordEnv(["red shoes"] * 9), i % 2, seed + i) for i in range(3)]
+    settings_ = RolloutSettings(max_new_tokens=16, prompt="brief", max_information_tokens=24)
+    trajectories = collect(episodes, engine, DOUBLE.tokenizer, settings_, NARROW[name])
+    assert [drift(t, NARROW[name]) for t in trajectories] == [0] * 3
+    kept, everything = (sum(len(c) for t in trajectories for c in contexts(t, each)) for each in (NARROW[name], "full"))
+    assert kept < everything
+    for layout in ("tree", "rows"):
+        batch = collate(trajectories, layout, NARROW[name])
+        assert (DOUBLE.logprobs(batch)[0] - batch.rollout_logprobs).abs().max() <= 1e-6
 
 
 @pytest.mark.parametrize("name", list(NARROW))
