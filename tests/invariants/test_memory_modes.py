@@ -60,7 +60,7 @@ def test_log_probs_of_both_layouts_equal_those_of_plain_passes_over_what_the_rol
 @settings(max_examples=6, deadline=None)
 @given(seed=st.integers(0, 9999))
 def test_what_the_local_engine_sampled_is_scored_as_it_was_where_budgets_and_notes_are_in_the_way(name, seed):
-    """A random policy asks for nothing. The engine reuses keys of contexts that lose their beginning or their middle."""
+    """The engine reuses keys of contexts that then lose their beginning or their middle."""
     engine = LocalEngine(DOUBLE, EngineSettings(num_slots=3, max_context_tokens=512))
     episodes = [Episode(task(i % 2), WordEnv(["red shoes"] * 9), i % 2, seed + i) for i in range(3)]
     settings_ = RolloutSettings(max_new_tokens=16, prompt="brief", max_information_tokens=24)
