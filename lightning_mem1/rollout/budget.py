@@ -27,8 +27,9 @@ def longest_of(
     about = mode.about(encoder.format.tags)
     shapes = {(len(encoder.prompt_ids(task, shown, mode.staged, about)), task.max_turns) for task, shown in tasks}
     limits = (max_new_tokens, encoder.max_information_tokens)
-    given = (len(encoder.memory_opening()), len(encoder.note_ids(mode.left_out())))
-    return max((longest_context(*shape, *limits, mode, *given) for shape in shapes), default=2)
+    given = (len(encoder.memory_opening()), len(encoder.turn_opening(mode.staged)))
+    note = len(encoder.note_ids(mode.left_out()))
+    return max((longest_context(*shape, *limits, mode, *given, note) for shape in shapes), default=2)
 
 
 def longest_context(
@@ -38,6 +39,7 @@ def longest_context(
     information_tokens: int,
     memory: MemorySetting,
     opening_tokens: int = 0,
+    turn_opening_tokens: int = 0,
     note_tokens: int = 0,
 ) -> int:
     """Most tokens that a context and the turn written in it can have together, over an episode of `max_turns`.
@@ -56,17 +58,18 @@ def longest_context(
         information_tokens: Most tokens of a reply.
         memory: Memory mode.
         opening_tokens: Tokens put before a memory that is to be written.
+        turn_opening_tokens: Tokens put before each turn that acts.
         note_tokens: Tokens that stand for a reply that is left out.
     """
     mode, longest = memory_mode(memory), 0
-    act, opening = Turn([0] * action_tokens, [], [0] * information_tokens), [0] * opening_tokens
-    act.note_ids = [0] * note_tokens
+    act = Turn([0] * action_tokens, [], [0] * information_tokens, opening_ids=[0] * turn_opening_tokens)
+    act.note_ids, opening = [0] * note_tokens, [0] * opening_tokens
     turns: list[Turn] = []
     for _ in range(max_turns):
         if turns and next_kind(turns, mode, prompt_tokens) == "memory":
             written_in = max(size(kept(mode, turns, "memory")), mode.most_tokens(prompt_tokens) - prompt_tokens)
             longest = max(longest, written_in + opening_tokens)
             turns.append(Turn(act.action_ids, [], kind="memory", opening_ids=opening))
-        longest = max(longest, size(kept(mode, turns)))
+        longest = max(longest, size(kept(mode, turns)) + turn_opening_tokens)
         turns.append(act)
     return prompt_tokens + longest + action_tokens

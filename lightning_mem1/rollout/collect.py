@@ -110,7 +110,7 @@ class _Rollout:
         self.encoder = settings.encoder(tokenizer).with_actions(memory.actions)
         self.tags = self.encoder.format.tags
         self.note_ids = self.encoder.note_ids(memory.left_out())
-        self.memory_opening = self.encoder.memory_opening()
+        self.openings = {"act": self.encoder.turn_opening(memory.staged), "memory": self.encoder.memory_opening()}
         self.annotate = memory.annotator(self.encoder)
         self.guard = self._guard()
         self.steps = EnvThreads(settings.env_threads, settings.env_passes) if settings.env_threads else None
@@ -180,7 +180,7 @@ class _Rollout:
         """Submit the next turn, or end the episode when its context would not fit."""
         trajectory = running.trajectory
         kind = next_kind(trajectory.turns, self.memory, len(trajectory.prompt_ids))
-        opening = list(self.memory_opening) if kind == "memory" else []
+        opening = list(self.openings[kind])
         context = context_ids(trajectory.prompt_ids, trajectory.turns, self.memory, kind) + opening
         if len(context) + self.settings.max_new_tokens > self.engine.max_context_tokens:
             _end(running, StopReason.CONTEXT)
@@ -218,7 +218,7 @@ class _Rollout:
             # once: a memory costs no turn, so that nothing else would end this
             turn.retried = self.settings.retries and not turn.valid and not turns[-2].retried
             return True
-        running.parsed = parse_turn(self.encoder.decode(turn.action_ids), self.tags)
+        running.parsed = parse_turn(self.encoder.decode(turn.ids), self.tags)
         running.wanted = asked(turns[:-1], running.parsed, self.memory)
         if running.wanted.problem:
             running.parsed = replace(running.parsed, problem=running.wanted.problem)

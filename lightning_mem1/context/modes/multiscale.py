@@ -60,7 +60,7 @@ class MultiScale(MemoryMode):
         tag = encoder.format.tags.internal_state
 
         def annotate(turn: Turn) -> None:
-            turn.state_tokens = state_end(turn.action_ids, encoder.decode, tag)
+            turn.state_tokens = max(state_end(turn.ids, encoder.decode, tag) - len(turn.opening_ids), 0)
 
         return annotate
 
@@ -91,11 +91,12 @@ def blocks(turns: Sequence[Turn]) -> list[Block]:
     block."""
     found: list[Block] = []
     for number, turn in enumerate(turns):
-        rest: Sequence[int] = turn.action_ids
+        rest: Runs = [turn.opening_ids, turn.action_ids]
         if turn.directive:
             first, last = turn.directive.turns[0], turn.directive.turns[-1]
-            state, rest = turn.action_ids[: turn.state_tokens], turn.action_ids[turn.state_tokens :]
+            state = [turn.opening_ids, turn.action_ids[: turn.state_tokens]]
+            rest = [turn.action_ids[turn.state_tokens :]]
             before, after = [b for b in found if b.last < first], [b for b in found if b.first > last]
-            found = [*before, Block(first, last, [state]), *after]
-        found.append(Block(number, number, [rest, turn.information_ids]))
+            found = [*before, Block(first, last, state), *after]
+        found.append(Block(number, number, [*rest, turn.information_ids]))
     return found

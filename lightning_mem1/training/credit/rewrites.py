@@ -34,7 +34,12 @@ def segments(contexts: Sequence[Context]) -> list[int]:
 
 
 def gae_by_rows(
-    rewards: Tensor, values: Tensor, lengths: Sequence[int], gamma: float = 1.0, lam: float = 1.0
+    rewards: Tensor,
+    values: Tensor,
+    lengths: Sequence[int],
+    gamma: float = 1.0,
+    lam: float = 1.0,
+    beyond: float = 0.0,
 ) -> Tensor:
     """GAE within each row: it counts as an episode of its own, which is paid at its end all that was still to come.
 
@@ -49,15 +54,21 @@ def gae_by_rows(
         lengths: Action tokens of each row; they add up to T.
         gamma: Discount per token.
         lam: Trace decay per token.
+        beyond: What is still to come after the last token: 0 when the episode has ended there.
 
     Returns:
         (T,) advantages in the dtype of `rewards`.
     """
-    return _apart(rewards, values, lengths, gamma, lam, 1.0)
+    return _apart(rewards, values, lengths, gamma, lam, 1.0, beyond)
 
 
 def gae_by_segments(
-    rewards: Tensor, values: Tensor, lengths: Sequence[int], gamma: float = 1.0, lam: float = 1.0
+    rewards: Tensor,
+    values: Tensor,
+    lengths: Sequence[int],
+    gamma: float = 1.0,
+    lam: float = 1.0,
+    beyond: float = 0.0,
 ) -> Tensor:
     """GAE within each segment, what is still to come discounted by the tokens until then (CompactionRL, 2607.05378).
 
@@ -69,15 +80,21 @@ def gae_by_segments(
 
     Args, returns: as in `gae_by_rows`; `lengths` are those of segments.
     """
-    return _apart(rewards, values, lengths, gamma, lam, gamma)
+    return _apart(rewards, values, lengths, gamma, lam, gamma, beyond)
 
 
 def _apart(
-    rewards: Tensor, values: Tensor, lengths: Sequence[int], gamma: float, lam: float, discount: float
+    rewards: Tensor,
+    values: Tensor,
+    lengths: Sequence[int],
+    gamma: float,
+    lam: float,
+    discount: float,
+    beyond: float,
 ) -> Tensor:
     """GAE of each part, later rewards on its last token; they are discounted by the tokens that lie between."""
     found: list[Tensor] = []
-    ahead = 0.0  # what is paid after the part, as its last token sees it
+    ahead = discount * beyond  # what is paid after the part, as its last token sees it
     pairs = zip(rewards.split(list(lengths)), values.split(list(lengths)), strict=True)
     for own, expected in reversed(list(pairs)):
         if not len(own):
