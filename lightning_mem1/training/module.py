@@ -212,8 +212,7 @@ class Mem1Module(CheckpointedModule):
             shard(self.policy, self.device_mesh["data_parallel"])
 
     def on_fit_start(self) -> None:
-        """Refuse what would not see what the rollout saw, a precision of updates alone or a model not scored as it is,
-        and groups that have nothing to compare."""
+        """Refuse a precision of updates alone, groups with nothing to compare, and a model not scored as it is."""
         if self.trainer.precision != "32-true":
             raise ValueError(
                 "trainer.precision is not for rollouts, which would stay in the base's dtype: expected 32-true, got "
