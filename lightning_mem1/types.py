@@ -1,4 +1,4 @@
-"""The data that every room shares: tasks, environments, turns, trajectories.
+"""The data that every package shares: tasks, environments, turns, trajectories.
 
 A `Trajectory` holds what was sampled and nothing derived from it: contexts, masks, positions, metrics and
 pictures are all computed from its ids. Ids are exact: they are never decoded and tokenised again.
@@ -108,7 +108,7 @@ class Turn:
         action_ids: Ids the policy sampled, stop tokens included.
         action_logprobs: Log-probability of each action id under the policy that sampled it (same length), in
             nats, at the sampling temperature and before any top-p or top-k cut.
-        information_ids: Ids of the reply as they stand in later contexts (empty after the last turn).
+        information_ids: Ids of the reply as they are in later contexts (empty after the last turn).
         action: The action parsed out of the turn; None when it was malformed.
         information: The reply's text as the environment gave it.
         reward: Reward of this step.
@@ -139,7 +139,7 @@ class Turn:
 
     @property
     def ids(self) -> list[int]:
-        """The whole turn as it stands in later contexts: what it was opened with, then what was sampled."""
+        """The whole turn as it is in later contexts: what it was opened with, then what was sampled."""
         return [*self.opening_ids, *self.action_ids]
 
 

@@ -9,6 +9,7 @@ from lightning_mem1.checks import check_choice, check_least
 from lightning_mem1.context.encoder import ContextEncoder
 from lightning_mem1.context.formats import prompt_format
 from lightning_mem1.context.tags import Tags
+from lightning_mem1.rollout.workers.settings import WorkerSettings
 
 MALFORMED = ("keep", "retry")
 
@@ -43,6 +44,7 @@ class RolloutSettings:
         env_timeout_s: Limit of one call of an environment, after which its episode ends with an error; null for none.
             With a limit environments are called in a thread other than the one that made them, see `env_guard`.
         resample_rounds: How often groups without a signal are played again within an rl_step of training (dapo).
+        workers: Where training episodes are played: in this process, in others of this machine, or on a Ray cluster.
     """
 
     temperature: float = 1.0
@@ -60,6 +62,7 @@ class RolloutSettings:
     retry_temperature: float = 0.0
     env_timeout_s: float | None = None
     resample_rounds: int = 0
+    workers: WorkerSettings = field(default_factory=WorkerSettings)
 
     def __post_init__(self) -> None:
         self.tags = prompt_format(self.format, self.tags).tags

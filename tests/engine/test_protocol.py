@@ -162,6 +162,6 @@ def test_an_address_may_end_in_v1_and_holds_no_password():
     for wrong in ("127.0.0.1:8000", "ftp://a", "http://", "http://a?key=1"):
         with pytest.raises(ValueError, match="not a server: expected an address like http://127.0.0.1:8000, got"):
             base_url(wrong)
-    with pytest.raises(ValueError, match="a password stands in the address of host: expected it in the env") as told:
+    with pytest.raises(ValueError, match="a password is in the address of host: expected it in the env") as told:
         base_url("http://me:secret@host")
     assert "secret" not in str(told.value)

@@ -1,7 +1,7 @@
 """Turns from servers outside of this process, over OpenAI's completions protocol with token ids.
 
 A try that fails is repeated on another server; a turn whose tries are spent ends its episode with an error, and the
-run goes on unless no server is left. Only ids that a server sampled are trained on: text that is tokenised again may
+run continues unless no server is left. Only ids that a server sampled are trained on: text that is tokenised again may
 become other ids.
 """
 
@@ -121,7 +121,7 @@ class RemoteEngine:
         except Trouble as error:
             self._check_key(error)
             self.fleet.bad(server)
-            self.say(f"prepare {server.url}", f"server in trouble: {error}")
+            self.say(f"prepare {server.url}", f"unhealthy server: {error}")
             return str(error)
         server.troubles = 0
         return ""
@@ -208,10 +208,10 @@ class RemoteEngine:
                 found = self.fleet.call(server, PATH, question(request, name, text, self._further_ends))
             except Trouble as error:
                 self._check_key(error)
-                if error.status == 404:  # started anew, it has lost what it was given
+                if error.status == 404:  # restarted, it has lost what it was given
                     server.base = server.adapter = server.version = None
                     server.retired.clear()
-                self.say(f"trouble {server.url}", f"server in trouble: {error}")
+                self.say(f"unhealthy {server.url}", f"unhealthy server: {error}")
                 raise
         try:
             reply = read_reply(found, request, self.policy.vocab_size)
@@ -270,7 +270,7 @@ class RemoteEngine:
             self.counts[name] += 1
 
     def say(self, kind: str, line: str) -> None:
-        """Tell the user a line, once of each kind."""
+        """Show the user a line, once of each kind."""
         with self._lock:
             new = kind not in self._told
             self._told.add(kind)
