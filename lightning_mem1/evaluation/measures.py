@@ -79,7 +79,7 @@ def answers(trajectory: Trajectory, view: View) -> Numbers:
     """
     end = trajectory.acts[-1].info if trajectory.acts else {}
     staged = view.contexts.memory.staged
-    texts = [view.decode(turn.action_ids) for turn in trajectory.acts]
+    texts = [view.decode(turn.ids) for turn in trajectory.acts]
     return {
         "em": [float(end.get("em", 0.0))],
         "f1": [float(end.get("f1", 0.0))],
@@ -114,15 +114,15 @@ def cost(trajectory: Trajectory, view: View) -> Numbers:
 
 
 def group_deviations(trajectories: Iterable[Trajectory]) -> list[float]:
-    """Standard deviation of the rewards of each group; rewards that are no finite numbers are left out.
+    """Standard deviation of the rewards of each group, over the episodes that it is compared over.
 
-    ```
-    group 0: 0 1    group 1: 3 nan    ->    0.5 0.0
-    ```
+    Those that failed and rewards that are no finite numbers are left out::
+
+        group 0: 0 1    group 1: 3 nan    group 2: 1 1 1 failed    ->    0.5 0.0 0.0
     """
     groups: dict[int, list[float]] = {}
     for trajectory in trajectories:
-        if math.isfinite(trajectory.reward):
+        if math.isfinite(trajectory.reward) and trajectory.stop_reason != StopReason.ERROR:
             groups.setdefault(trajectory.group, []).append(float(trajectory.reward))
     return [pstdev(rewards) for rewards in groups.values()]
 

@@ -26,7 +26,7 @@ from lightning_mem1.rollout.settings import RolloutSettings
 from lightning_mem1.training.checkpoint_state import base_fingerprint
 from lightning_mem1.training.checkpointed_module import CheckpointedModule
 from lightning_mem1.training.credit.algorithms import Algorithm, CreditSettings, find_algorithm
-from lightning_mem1.training.credit.assignment import CreditAssigner
+from lightning_mem1.training.credit.assignment import CreditAssigner, check_group_size
 from lightning_mem1.training.credit.filters import (
     bad_input,
     bad_values,
@@ -78,7 +78,8 @@ class Mem1Module(CheckpointedModule):
         lora: The trained adapter; null trains every weight.
         optim: The optimizer, and how many steps it takes.
         loss: The loss of the policy.
-        loss_unit: What counts the same in the loss: every token, turn or trajectory (gspo: always trajectory).
+        loss_unit: What counts the same in the loss: every token, turn or trajectory (dr_grpo and dapo: always token,
+            gspo: always trajectory; grpo's paper: trajectory).
         max_tokens_per_microbatch: Most tokens in one forward pass; gradients add up over passes.
         credit: How rewards become advantages.
         critic: The critic of ppo; the other algorithms have none.
@@ -129,6 +130,8 @@ class Mem1Module(CheckpointedModule):
         self.contexts = Contexts(self.memory)  # of the trajectories at hand: derived once, for passes and callbacks
         self.optim: OptimSettings = settings["optim"]
         self.mismatch: MismatchSettings = settings["mismatch"]
+        self.lora: LoraSettings | None = settings["lora"]
+        self.compute: ComputeSettings = settings["compute"]
         self.engine_settings: EngineSettings = settings["engine"]
         self.rollout_settings: RolloutSettings = settings["rollout"]
         self.seed = resolve_seed(seed)
@@ -203,12 +206,15 @@ class Mem1Module(CheckpointedModule):
             shard(self.policy, self.device_mesh["data_parallel"])
 
     def on_fit_start(self) -> None:
-        """Refuse what would not see what the rollout saw: a precision of updates alone, a model not scored as it is."""
+        """Refuse what would not see what the rollout saw, a precision of updates alone or a model not scored as it is,
+        and groups that have nothing to compare."""
         if self.trainer.precision != "32-true":
             raise ValueError(
                 "trainer.precision is not for rollouts, which would stay in the base's dtype: expected 32-true, got "
                 f"{self.trainer.precision}; leave it out and set model.compute.dtype, such as bfloat16"
             )
+        group_size = getattr(self.trainer.datamodule, "group_size", None)  # type: ignore[attr-defined]
+        check_group_size(group_size, self.algorithm, self.credit_assigner)
         self._lr(1)  # a schedule without an end is refused before anything is played
         send_own_values_only(self.trainer)
         if self.engine_settings.self_check:
@@ -243,8 +249,7 @@ class Mem1Module(CheckpointedModule):
         credit = self.credit_assigner.assign(trajectories, scores)
         credit, ratios = corrected(credit, trajectories, scores, self.mismatch)
         signal = [each.has_signal for each in credit]
-        algorithm = self.credit_assigner.algorithm
-        counted = counted_in_loss(trajectories, signal, algorithm.likelihood, algorithm.drops_no_signal)
+        counted = counted_in_loss(trajectories, signal, self.policy_loss.likelihood, self.policy_loss.drop_silent)
         steps = self._learn([trajectories[i] for i in counted], [credit[i] for i in counted], rl_step)
         return {
             **step_numbers(steps, lambda: self.learner.measure(trajectories)),

@@ -55,7 +55,9 @@ class LossSettings:
 
     Args:
         clip: Clip range of the probability ratio, below 1; null for the algorithm's own (0.2, gspo 3e-4).
-        clip_high: Clip range above 1; null for the algorithm's own (dapo 0.28, gspo 4e-4), else for `clip`.
+        clip_high: Clip range above 1; null for the wider of the algorithm's own (dapo 0.28, gspo 4e-4) and `clip`.
+        drop_silent: Whether groups without a signal stay out of the mean of the loss, which they dilute, where groups
+            are compared; null for the algorithm's own (dapo true, the others false).
         kl_coef: Weight of the KL penalty against the base policy (adapters off); 0 leaves the reference pass out.
         kl_in: Where the penalty acts: in the loss, or taken off the reward token by token.
         kl_estimator: k1, k2 or k3, see `losses.kl_penalty`; null for k3 in the loss and k1 in the reward.
@@ -65,6 +67,7 @@ class LossSettings:
 
     clip: float | None = None
     clip_high: float | None = None
+    drop_silent: bool | None = None
     kl_coef: float = 0.0
     kl_in: Literal["loss", "reward"] = "loss"
     kl_estimator: KLEstimator | None = None
@@ -175,6 +178,11 @@ def check_settings(settings: Mapping[str, Any], algorithm: Algorithm) -> None:
         raise ValueError(
             "raft would imitate whatever was played: expected a limit, got keep null and threshold null; "
             "set model.credit.keep or model.credit.threshold"
+        )
+    if credit.bootstrap and not algorithm.critic:
+        raise ValueError(
+            f"nothing to bootstrap from: expected an algorithm with a critic, got {settings['algorithm']}; set "
+            "model.algorithm ppo or model.credit.bootstrap false"
         )
     _check_sampling(settings)
     _check_engine(settings)
