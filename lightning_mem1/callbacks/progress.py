@@ -13,7 +13,7 @@ from rich.text import Text
 from lightning_mem1.callbacks.collector import RolloutProgress
 from lightning_mem1.callbacks.rollout import RolloutCallback
 from lightning_mem1.callbacks.step_bar import StepBar
-from lightning_mem1.checks import check_least
+from lightning_mem1.checks import check_numbers
 from lightning_mem1.data.task_data import TaskBatch, TaskDataModule
 from lightning_mem1.training.module import Mem1Module
 
@@ -31,7 +31,7 @@ class ProgressCallback(Callback):
     """
 
     def __init__(self, show_loss: bool = False, plain_every_s: float = 30.0) -> None:
-        check_least("plain_every_s", plain_every_s, 0)
+        check_numbers("ProgressCallback", ProgressCallback, locals())
         self.show_loss = show_loss
         self.console = Console(highlight=False, soft_wrap=True)
         self.bar = StepBar(self.console, plain_every_s)

@@ -16,18 +16,21 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from lightning.pytorch import Trainer
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 from transformers.utils import logging as transformers_logging
 
-from lightning_mem1.cli import errors, full_help, startup
+from lightning_mem1.checks import SEED, check_number, check_numbers
+from lightning_mem1.cli import base_60, errors, full_help, startup
 from lightning_mem1.cli.memory_words import with_mode
 from lightning_mem1.cli.weights import Asked, needs_saying
 from lightning_mem1.data.qa import QAData
 from lightning_mem1.data.task_data import TaskDataModule
 from lightning_mem1.data.webshop import WebShopData
 from lightning_mem1.io.redaction import redacted_settings, remember
+from lightning_mem1.training.checkpoint_shape import check_shape
 from lightning_mem1.training.module import Mem1Module
-from lightning_mem1.training.trainer import TRAINER_DEFAULTS
+from lightning_mem1.training.trainer import TRAINER_DEFAULTS, TRAINER_RANGES
 
 
 class CommandLine(LightningCLI):
@@ -109,9 +112,14 @@ class CommandLine(LightningCLI):
         try:
             super().parse_arguments(parser, args)
         except argparse.ArgumentError as error:
+            base_60.check({}, self.config_path, ())
             known = known_keys(parser)
             raise ValueError(errors.explain_parsing(str(error), known, self.config_path, args)) from error
         remember(self.config.as_dict())
+        base_60.check(dotted(self.config.as_dict()), self.config_path, errors.options(args))
+        if not isinstance(seed := self.config.seed_everything, bool):
+            check_number("seed_everything", seed, SEED)
+        check_numbers("trainer", Trainer, self.config.trainer.as_dict(), TRAINER_RANGES)
 
     def before_instantiate_classes(self) -> None:
         """Settle what depends on the machine and on other settings."""
@@ -212,6 +220,11 @@ def flat(settings: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     return result
 
 
+def dotted(settings: dict[str, Any]) -> dict[str, Any]:
+    """Every setting by its dotted name, without ``init_args``."""
+    return {key.replace(".init_args", ""): value for key, value in flat(settings).items()}
+
+
 def checkpoint_path(asked: Asked) -> str | None:
     """The checkpoint that is asked for, checked: it must load, and without running anything in it."""
     path = asked.path()
@@ -233,6 +246,7 @@ def _check_checkpoint(path: Path) -> None:
         ) from error
     if not isinstance(content, dict) or "lightning_mem1" not in content:
         raise ValueError(f"not a checkpoint of lightning_mem1: '{path}'; set --ckpt_path to a file that it wrote")
+    check_shape(content, str(path))
 
 
 def mlflow_logger(experiment: str, tracking_uri: str | None, run_name: str, run_id: str | None = None) -> Any:

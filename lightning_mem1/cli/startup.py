@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from lightning_mem1.cli import errors, experiments, weights
+from lightning_mem1.io.own_code import raised_by_user
 
 QUIET = (  # true of this package on purpose, and no news to a user
     ".*does not have many workers.*",
@@ -110,7 +111,7 @@ def built(command_line: Callable[[list[str], str | None], Any], given: Opened) -
     except argparse.ArgumentError as error:
         raise ValueError(str(error)) from error
     except SystemExit as done:  # --help and --print_config
-        if done.code:
+        if done.code or raised_by_user(done):
             raise
         return None
     if is_first_rank() and (path := getattr(cli, "resume_path", None)) != given.checkpoint:

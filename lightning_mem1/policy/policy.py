@@ -13,12 +13,12 @@ from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 import torch
 from torch import Tensor, nn
 
-from lightning_mem1.checks import check_choice
+from lightning_mem1.checks import Range, Ranges, check_choice
 from lightning_mem1.policy.adapter_files import without_warnings
 from lightning_mem1.policy.architecture import Architecture
 from lightning_mem1.policy.attention import Pass, carrying
@@ -77,6 +77,11 @@ class LoraSettings:
     alpha: float = 32.0
     dropout: float = 0.0
     target_modules: str | list[str] = "all-linear"
+    ranges: ClassVar[Ranges] = {
+        "r": Range(1, 2**14),
+        "alpha": Range(0, 10**6, above=True),
+        "dropout": Range(0, 1, below=True),
+    }
 
 
 class Policy(nn.Module):

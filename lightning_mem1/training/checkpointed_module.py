@@ -16,6 +16,8 @@ from lightning_mem1.checks import MOVED
 from lightning_mem1.policy.completeness import check_finite
 from lightning_mem1.policy.policy import Policy, copies, put_back
 from lightning_mem1.training import checkpoint_state
+from lightning_mem1.training.checkpoint_shape import check_memory, check_resumable, check_shape
+from lightning_mem1.training.lightning_internals import resumes
 
 NAMES_OF_CODE = ("algorithm", "memory")  # settings that a dotted name in them makes code of
 
@@ -55,6 +57,10 @@ class CheckpointedModule(LightningModule):
         Raises:
             ValueError: it does not.
         """
+        check_shape(checkpoint)
+        if resumes(self):
+            check_resumable(checkpoint)
+            check_memory(checkpoint_state.settings_of(checkpoint)["memory"], self.hparams["memory"])
         checkpoint_state.migrate(checkpoint)
         entry = checkpoint_state.entry_of(checkpoint)
         checkpoint_state.check_base(entry, self.policy)
@@ -91,6 +97,7 @@ class CheckpointedModule(LightningModule):
         """
         check_arguments(cls, kwargs)
         checkpoint = checkpoint_state.read(checkpoint_path)
+        check_shape(checkpoint)
         trained_with = checkpoint_state.settings_of(checkpoint)
         if hparams_file is None:
             check_code({name: value for name, value in trained_with.items() if name not in kwargs})

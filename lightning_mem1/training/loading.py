@@ -9,6 +9,7 @@ import torch
 from lightning_mem1.policy.completeness import check_finite
 from lightning_mem1.policy.policy import LoraSettings, Policy
 from lightning_mem1.training import checkpoint_state
+from lightning_mem1.training.checkpoint_shape import check_shape
 
 
 def load_policy(source: str | Path, base: str | None = None) -> Policy:
@@ -32,6 +33,7 @@ def load_policy(source: str | Path, base: str | None = None) -> Policy:
 
 def _of_checkpoint(path: Path, base: str | None) -> Policy:
     checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+    check_shape(checkpoint)
     checkpoint_state.migrate(checkpoint)
     settings = checkpoint_state.settings_of(checkpoint)
     lora = LoraSettings(**settings["lora"]) if settings["lora"] else None

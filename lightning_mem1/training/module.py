@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 import torch
 from torch import Tensor
 
-from lightning_mem1.checks import resolve_seed
+from lightning_mem1.checks import RATE, SEED, Range, Ranges, check_numbers, resolve_seed
 from lightning_mem1.context.contexts import Contexts, drift
 from lightning_mem1.context.settings import MemorySetting, memory_mode
 from lightning_mem1.engine.factory import AnyEngine, make_engine
@@ -23,6 +23,7 @@ from lightning_mem1.policy.policy import LoraSettings, Policy
 from lightning_mem1.policy.sampling_copy import SamplingPolicy
 from lightning_mem1.policy.sharding import gather, is_sharded, release, shard
 from lightning_mem1.rollout.settings import RolloutSettings
+from lightning_mem1.training.broken_weights import check_weights
 from lightning_mem1.training.checkpoint_state import base_fingerprint
 from lightning_mem1.training.checkpointed_module import CheckpointedModule
 from lightning_mem1.training.credit.algorithms import Algorithm, CreditSettings, find_algorithm
@@ -97,6 +98,8 @@ class Mem1Module(CheckpointedModule):
         TypeError: an argument that there is not, with its present name where it has moved.
     """
 
+    ranges: ClassVar[Ranges] = {"lr": RATE, "max_tokens_per_microbatch": Range(1), "seed": SEED}
+
     def __init__(
         self,
         policy: str = "bundled",
@@ -122,6 +125,7 @@ class Mem1Module(CheckpointedModule):
         settings = grouped({key: value for key, value in locals().items() if key not in ("self", "__class__")})
         settings["memory"] = memory_mode(memory)
         chosen = find_algorithm(algorithm)
+        check_numbers("model", Mem1Module, settings)
         check_settings(settings, chosen)
         kept = {key: plain(value) for key, value in settings.items()} | {"memory": settings["memory"].settings}
         self.save_hyperparameters(kept, logger=False)
@@ -233,6 +237,7 @@ class Mem1Module(CheckpointedModule):
         fitting = self.ranks.sum(len(batch.trajectories) - outgrown)
         check_room(fitting, outgrown, batch.rl_step, self.engine_settings.max_context_tokens)
         metrics = self.update(batch.trajectories, batch.rl_step)
+        check_weights(self.trained(), batch.rl_step)
         self.rl_step = batch.rl_step
         self.log_dict({**metrics, "step": float(self.rl_step)}, on_step=True, on_epoch=False, batch_size=1)
 

@@ -12,11 +12,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
 
+from lightning_mem1.checks import ANY_SIGN, SHARE, Range, Ranges
 from lightning_mem1.io.dotted_names import imported
 from lightning_mem1.training.credit.advantages import (
     Scale,
@@ -60,6 +61,7 @@ class CreditSettings:
     bootstrap: bool = False
     keep: int | None = 1
     threshold: float | None = None
+    ranges: ClassVar[Ranges] = {"gamma": SHARE, "lam": SHARE, "keep": Range(1), "threshold": ANY_SIGN}
 
 
 @dataclass(frozen=True)
