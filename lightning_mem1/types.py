@@ -120,6 +120,10 @@ class Turn:
             own context, stand before its action in later ones, and were not sampled.
         embedding: Unit vector of the turn and its reply by a sentence encoder, where memory mode `amem` was given one.
         retried: Whether it was malformed and is retried (`rollout.malformed: retry`): no later context holds it.
+        context_ids: Ids of its whole context as they were sent, the prompt's included, where an agent chose them
+            (memory mode `recorded`); None where contexts follow from the turns.
+        num_unmatched: Messages of the policy in that context whose sampled ids were not found, so that they were
+            tokenised from their text.
     """
 
     action_ids: list[int]
@@ -135,6 +139,8 @@ class Turn:
     opening_ids: list[int] = field(default_factory=list)
     embedding: tuple[float, ...] = ()
     retried: bool = False
+    context_ids: Sequence[int] | None = None
+    num_unmatched: int = 0
 
     @property
     def ids(self) -> list[int]:

@@ -221,14 +221,15 @@ def test_tags_in_texts_of_strangers_are_allowed_when_said_so():
 
 
 @pytest.mark.parametrize("mode", list(MODES))
-def test_our_memory_modes_pass_and_only_full_grows_with_every_turn(mode):
+def test_our_memory_modes_pass_and_only_full_history_grows_with_every_turn(mode):
     report = check_memory(mode)
-    assert report.bounded == (mode != "full")
+    assert report.bounded == (mode not in ("full", "recorded"))
     # prompt of 3, turns of 3 + 5
     expected = {"mem1": [11] * 6, "none": [8] * 6, "window": [11] + [19] * 5}
     expected["amem"] = [11, 19] + [27] * 4
     expected["summary"] = [12] + [15] * 5  # prompt, old memory of 3, turn and reply, and the opening of the new one
     expected["full"] = [3 + 8 * n for n in (1, 2, 4, 8, 16, 32)]
+    expected["recorded"] = expected["full"]  # where nobody sent a context
     assert list(report.longest) == [1, 2, 4, 8, 16, 32] and list(report.longest.values()) == expected[mode]
     assert report.tokens_per_turn == (8 if mode == "full" else 0)
 
@@ -331,7 +332,9 @@ def test_contexts_without_their_prompt_are_named():
 
 
 def test_an_unknown_mode_names_those_there_are():
-    with pytest.raises(ValueError, match="expected one of mem1, full, window, none, summary, amem, got 'mem2'"):
+    with pytest.raises(
+        ValueError, match="expected one of mem1, full, window, none, summary, amem, recorded, got 'mem2'"
+    ):
         check_memory("mem2")
 
 
