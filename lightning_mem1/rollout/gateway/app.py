@@ -22,6 +22,7 @@ from lightning_mem1.rollout.gateway.request import Asked, read_chat, read_comple
 from lightning_mem1.rollout.gateway.session import Call, Session
 
 ROOM_BYTES, BYTES_PER_TOKEN = 1 << 20, 64  # of a body: enough for every context that fits
+MAX_HEARD_BYTES = 1 << 26  # a client that is cut off while it sends never reads why; beyond this it is
 
 
 class Refused(Exception):
@@ -157,12 +158,15 @@ class Endpoint:
             raise Refused(403, f"the episode has had its {self.calls.max_calls} calls (data.max_calls)", "calls_spent")
 
     async def _json(self, request: Request) -> Any:
-        """The body; one that is longer than any context that fits is not even read to its end."""
-        most, data = ROOM_BYTES + BYTES_PER_TOKEN * self.calls.max_context_tokens, bytearray()
+        """The body; of one that is longer than any context that fits nothing is kept."""
+        most, data, size = ROOM_BYTES + BYTES_PER_TOKEN * self.calls.max_context_tokens, bytearray(), 0
         async for chunk in request.stream():
-            data += chunk
-            if len(data) > most:
-                raise Refused(413, f"expected a body of at most {most} bytes, got more", "body_too_large")
+            size += len(chunk)
+            data = data + chunk if size <= most else bytearray()
+            if size > MAX_HEARD_BYTES:
+                break
+        if size > most:
+            raise Refused(413, f"expected a body of at most {most} bytes, got more", "body_too_large")
         try:
             return json.loads(bytes(data))
         except (ValueError, RecursionError) as error:
