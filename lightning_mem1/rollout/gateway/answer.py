@@ -41,7 +41,7 @@ def read_turn(asked: Asked, call: Call, decode: Decode, eos: int | None) -> Answ
     ended = bool(ids) and ids[-1] == eos
     text = decode(ids[:-1] if ended else ids)
     places = [text.index(each) for each in asked.stop if each in text]
-    text = text[: min(places)] if places else text
+    text = text[: min(places)] if places and not asked.keeps_stop else text
     written = read_written(text, asked.tools)
     calls = tuple(replace(each, id=f"call_{call.number}_{n}") for n, each in enumerate(written.tool_calls))
     finish = "tool_calls" if calls else "stop" if ended or places else "length"

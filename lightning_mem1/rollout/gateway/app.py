@@ -120,9 +120,8 @@ class Endpoint:
         asked = read_completion(await self._json(request), self.calls.vocabulary)
         if not isinstance(asked.prompt, str):
             return await self._call(request, session, asked, list(asked.prompt), 0)
-        text, known = session.longest_row(asked.prompt)
-        rest = self.calls.renderer.encode(asked.prompt[len(text) :])
-        return await self._call(request, session, asked, [*known, *rest], 0)
+        rendered = self.calls.renderer.text(session.written(asked.prompt))
+        return await self._call(request, session, asked, rendered, 0)
 
     async def _call(
         self, request: Request, session: Session, asked: Asked, context_ids: list[int], num_unmatched: int
@@ -134,9 +133,10 @@ class Endpoint:
         renderer = self.calls.renderer
         answer = read_turn(asked, call, renderer.decode, renderer.eos)
         session.answered(call, answer.message, answer.text, answer.problem)
+        written = renderer.without_end(action_ids(call))
+        call.written = (renderer.decode(written), written)
         if isinstance(asked.prompt, str) and asked.prompt:
-            written = renderer.without_end(action_ids(call))
-            call.row = (asked.prompt + renderer.decode(written), [*context_ids, *written])
+            call.row = (asked.prompt + call.written[0], [*context_ids, *written])
         if await request.is_disconnected():
             call.lost = True
             raise ClientDisconnect

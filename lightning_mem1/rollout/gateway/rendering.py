@@ -54,6 +54,10 @@ class Renderer:
         """Sampled ids without the id that ended the turn, which is in no text."""
         return ids[:-1] if ids and ids[-1] == self.eos else ids
 
+    def text(self, pieces: Sequence[str | list[int]]) -> list[int]:
+        """The ids of a text in pieces, some of which are ids already; raises ValueError when it is too long."""
+        return [each for piece in pieces for each in (self.encode(piece) if isinstance(piece, str) else piece)]
+
     def chat(
         self,
         messages: Sequence[Message],

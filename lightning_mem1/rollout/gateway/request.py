@@ -27,6 +27,7 @@ class Asked:
         stop: Strings that end the turn.
         stream: Whether the answer is to come as events.
         usage: Whether the last event counts tokens.
+        keeps_stop: Whether the text keeps the string that stopped it.
         logprobs: Whether log-probabilities are returned.
         ids: Whether ids are.
     """
@@ -40,6 +41,7 @@ class Asked:
     stop: tuple[str, ...] = ()
     stream: bool = False
     usage: bool = False
+    keeps_stop: bool = False
     logprobs: bool = False
     ids: bool = False
 
@@ -93,6 +95,7 @@ def _common(body: Any, limits: Sequence[str]) -> dict[str, Any]:
         "stop": _stop(body.get("stop")),
         "stream": _flag(body, "stream"),
         "usage": bool(isinstance(options, dict) and options.get("include_usage")),
+        "keeps_stop": _flag(body, "include_stop_str_in_output"),
         "logprobs": bool(body.get("logprobs")),
         "ids": _flag(body, "return_token_ids"),
     }

@@ -6,13 +6,15 @@ import hashlib
 import secrets
 from array import array
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from lightning_mem1.context.contexts import context_hash
 from lightning_mem1.context.origins import common_length
 from lightning_mem1.rollout.gateway.messages import Message
 from lightning_mem1.types import Completion, Turn
+
+LEAST_CHARS = 8  # of a turn that is looked for in a text; a shorter one may be there by chance
 
 
 @dataclass
@@ -29,6 +31,7 @@ class Call:
         reply: The message that the client was given.
         row: Of a plain completion, its prompt as it came with all that was written behind it, as text and as ids; none
             of a chat.
+        written: All that was sampled but for the end of the turn, as text and as ids.
         lost: The client had gone before it came: no turn, because nothing followed from it.
     """
 
@@ -40,6 +43,7 @@ class Call:
     turn: Turn | None = None
     reply: Message | None = None
     row: tuple[str, list[int]] = ("", [])
+    written: tuple[str, list[int]] = ("", [])
     lost: bool = False
 
 
@@ -120,10 +124,16 @@ class Session:
             return None
         return next((call for call in answered if call.reply and _calls(call.reply) == _calls(message)), None)
 
-    def longest_row(self, text: str) -> tuple[str, list[int]]:
-        """The longest row of a plain completion, prompt and turn, that a text begins with, as text and as ids."""
-        rows = [call.row for call in self.calls if call.turn and text.startswith(call.row[0])]
-        return max(rows, key=lambda row: len(row[0]), default=("", []))
+    def written(self, text: str) -> list[str | list[int]]:
+        """A text of a plain completion in pieces: what the policy wrote in it is there as the ids that were sampled.
+
+        The longest row, prompt and turn, that it begins with is known; behind it, whatever turns it holds whole.
+        """
+        answered = [call for call in self.calls if call.turn]
+        rows = [call.row for call in answered if call.row[0] and text.startswith(call.row[0])]
+        known, ids = max(rows, key=lambda row: len(row[0]), default=("", []))
+        turns = {call.written[0]: call.written[1] for call in answered if len(call.written[0]) >= LEAST_CHARS}
+        return [ids, *_spliced(text[len(known) :], turns)] if ids else _spliced(text, turns)
 
     def turns(self) -> list[Turn]:
         """The turns of the calls that were answered; each has as its information what the next context adds to it."""
@@ -143,6 +153,21 @@ def shared_prompt(turns: Sequence[Turn]) -> list[int]:
     for context in contexts[1:]:
         shared = shared[: common_length(shared, context)]
     return shared
+
+
+def _spliced(text: str, turns: Mapping[str, list[int]]) -> list[str | list[int]]:
+    """A text with the turns in it exchanged for their ids, longer ones before shorter ones.
+
+    >>> _spliced("ask: red shoes? no", {"red shoes": [7, 8]})
+    ['ask: ', [7, 8], '? no']
+    """
+    if not text:
+        return []
+    for turn in sorted(turns, key=len, reverse=True):
+        before, found, behind = text.partition(turn)
+        if found:
+            return [*_spliced(before, turns), turns[turn], *_spliced(behind, turns)]
+    return [text]
 
 
 def _calls(message: Message) -> tuple[object, ...]:

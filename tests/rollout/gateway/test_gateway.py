@@ -184,10 +184,14 @@ def test_plain_completions_go_on_from_the_sampled_ids_of_what_they_begin_with():
         assert choice.token_ids == [*spelled(TOKENIZER, "shoes"), TOKENIZER.eos_token_id]
         client.completions.create(model="m", prompt="redshoes and")
         client.completions.create(model="m", prompt=[5, 6, 7])
+        client.completions.create(model="m", prompt="state red shoes? search")  # in the middle of another text
         return 1
 
-    (trajectory,), seen = spoken(agent, lambda context: "shoes")
-    first, second, third = (list(turn.context_ids) for turn in trajectory.turns)
+    (trajectory,), _ = spoken(agent, lambda context: "red shoes" if "and" in context else "shoes")
+    first, second, third, fourth = (list(turn.context_ids) for turn in trajectory.turns)
+    pieces = (TOKENIZER.encode(text, add_special_tokens=False) for text in ("state ", "? search"))
+    before, behind = pieces
+    assert fourth == [*before, *spelled(TOKENIZER, "red shoes"), *behind]
     assert second == [*first, *spelled(TOKENIZER, "shoes"), *TOKENIZER.encode(" and", add_special_tokens=False)]
     assert third == [5, 6, 7]
     assert trajectory.prompt_ids == []
@@ -198,6 +202,10 @@ def test_a_stop_string_ends_the_turn_and_is_left_out_of_the_text():
         sent = [{"role": "user", "content": "a"}]
         answer = await client.chat.completions.create(model="m", messages=sent, stop=[" shoes"], max_tokens=7)
         assert (answer.choices[0].message.content, answer.choices[0].finish_reason) == ("red", "stop")
+        kept = await client.completions.create(
+            model="m", prompt="a", stop=["shoes"], extra_body={"include_stop_str_in_output": True}
+        )
+        assert kept.choices[0].text == "red shoes"
         assert answer.usage.total_tokens == answer.usage.prompt_tokens + answer.usage.completion_tokens
         return 1
 
