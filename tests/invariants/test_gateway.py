@@ -6,7 +6,7 @@ import random
 
 import pytest
 
-from agents import chat_policy, played
+from foreign import chat_policy, played
 from lightning_mem1.context.contexts import drift
 from lightning_mem1.engine.local.engine import EngineSettings, LocalEngine
 from lightning_mem1.training.layouts.collate import collate

@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from agents import SpokenEngine, chat_policy, played
+from foreign import SpokenEngine, chat_policy, played
 from lightning_mem1.rollout.collect import Episode, collect
 from lightning_mem1.rollout.env_guard import EnvError
 from lightning_mem1.rollout.episodes import BrokenEnv

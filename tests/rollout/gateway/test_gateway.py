@@ -10,7 +10,7 @@ from contextlib import suppress
 import pytest
 import torch
 
-from agents import SpokenEngine, chat_policy, played, spelled
+from foreign import SpokenEngine, chat_policy, played, spelled
 from lightning_mem1.context.contexts import drift
 from lightning_mem1.engine.local.engine import EngineSettings, LocalEngine
 from lightning_mem1.rollout.settings import RolloutSettings
