@@ -161,9 +161,9 @@ class TreeTable:
 
 def tree_table(blocks: Sequence[Block]) -> TreeTable:
     """Build the table of a packed row from its blocks, which must tile the row in order, roots before leaves."""
-    counts = torch.tensor([block.length for block in blocks])
-    numbers = (torch.arange(len(blocks)), *map(torch.tensor, _nested(blocks)))
-    return TreeTable(*(each.repeat_interleave(counts) for each in numbers), tuple(blocks))
+    counts, (first, last) = torch.tensor([block.length for block in blocks]), map(torch.tensor, _nested(blocks))
+    own, first, last = (each.repeat_interleave(counts) for each in (torch.arange(len(blocks)), first, last))
+    return TreeTable(own, first, last, tuple(blocks))
 
 
 def _nested(blocks: Sequence[Block]) -> tuple[list[int], list[int]]:

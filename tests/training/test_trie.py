@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 import pytest
 
 from lightning_mem1.context.contexts import Contexts, contexts, drift
@@ -115,3 +118,17 @@ def test_a_message_that_was_not_matched_counts_as_drift_once_a_turn():
     assert drift(agent, "recorded") == 0
     agent.turns[1].num_unmatched = 2
     assert drift(agent, "recorded") == 1
+
+
+def test_the_page_on_layouts_draws_what_each_token_sees():
+    names = {1: "P", 2: "Q", 10: "A0", 4: "B", 11: "A1", 12: "A2", 6: "R", 13: "A3", 14: "A4"}
+    asked = ([1, 2], [1, 2, 10, 4], [1, 2, 10, 4], [1, 6], [1, 2])
+    agent = recorded([1], *((context, [10 + number if number else 10], []) for number, context in enumerate(asked)))
+    packed, lines = trie([agent], Contexts("recorded")), []
+    for token, row in zip(packed.ids, visible(agent, "tree", "recorded") > 0, strict=True):
+        marks = ["1" if sees else "." for sees in row]
+        lines.append(f"{names[token]:2} " + " ".join(marks).rstrip(" ."))
+    page = (Path(__file__).parents[2] / "docs" / "layouts.md").read_text()
+    drawn = page.partition("P  1                   the prompt")
+    block = (drawn[1] + drawn[2].partition("```")[0]).strip().splitlines()
+    assert [re.match(r"\w+ +[1. ]*[1.]", line)[0].rstrip() for line in block] == lines

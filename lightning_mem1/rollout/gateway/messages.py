@@ -72,7 +72,7 @@ def _read_message(value: Any, where: str) -> Message:
     if not isinstance(calls, list):
         raise ValueError(f"expected {where}.tool_calls to be a list, got {shown(calls)}")
     tool_calls = tuple(_read_call(call, f"{where}.tool_calls[{number}]") for number, call in enumerate(calls))
-    role = {"developer": "system", "function": "tool"}.get(value["role"], value["role"])
+    role: str = {"developer": "system", "function": "tool"}.get(str(value["role"]), str(value["role"]))
     raw: dict[str, Any] = {"role": role, "content": content}
     raw |= {key: value[key] for key in ("name", "tool_call_id", "reasoning_content") if isinstance(value.get(key), str)}
     if tool_calls:
@@ -88,9 +88,10 @@ def _text(value: Any, where: str) -> str:
         return value
     parts = value if isinstance(value, list) else [value]
     texts = [part.get("text", part.get("refusal")) if isinstance(part, dict) else part for part in parts]
-    if not all(isinstance(text, str) for text in texts):
+    known = [text for text in texts if isinstance(text, str)]
+    if len(known) != len(texts):
         raise ValueError(f"expected {where} to be text or a list of parts with text, got {shown(value)}")
-    return "".join(texts)
+    return "".join(known)
 
 
 def _read_call(value: Any, where: str) -> ToolCall:

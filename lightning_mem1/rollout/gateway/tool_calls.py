@@ -52,7 +52,9 @@ def read_written(text: str, tools: Sequence[Mapping[str, Any]]) -> Written:
         if PYTHON_TAG in text or text.lstrip().startswith("{"):
             return _llama(text)
         if found := FUNCTION.findall(text):
-            return Written(text[: text.index("<function=")].rstrip(), tuple(_xml(*each, tools) for each in found))
+            return Written(
+                text[: text.index("<function=")].rstrip(), tuple(_xml(name, body, tools) for name, body in found)
+            )
     except (ValueError, RecursionError) as error:
         return Written(text, problem=f"a tool call that cannot be read: {str(error)[:200]}")
     return Written(text)
@@ -67,7 +69,9 @@ def _tagged(text: str, tools: Sequence[Mapping[str, Any]]) -> Written:
             raise ValueError(f"expected {CLOSING} behind it, got the end of the turn")
         rest.append(after)
         found = FUNCTION.findall(body)
-        calls += [_xml(*each, tools) for each in found] if found else [_call(json.loads(body), "arguments")]
+        calls += (
+            [_xml(name, inner, tools) for name, inner in found] if found else [_call(json.loads(body), "arguments")]
+        )
     return Written("".join([before, *rest]).strip(), tuple(calls))
 
 
