@@ -1,7 +1,7 @@
 """Tiny random models of many families, and how far rollout, layouts and plain transformers are apart on each.
 
 `measure` plays short episodes and scores them in three memory modes, with an adapter and with every weight trained.
-`python tests/architectures.py` measures all families and prints the table of docs/models.md.
+`python tests/architectures.py` measures all families and prints the table of docs/reference/models.md.
 """
 
 from __future__ import annotations

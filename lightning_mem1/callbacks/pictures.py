@@ -23,7 +23,7 @@ KEPT = ("rollout/reward", "rollout/success", "val/reward", "val/success", "val/b
 class PicturesCallback(Callback):
     """Writes ``pictures/<name>.png`` and puts them into MLflow.
 
-    ``layouts`` (what sees what, in every layout) and ``advantages`` (of each action token, where rewards alone tell
+    ``layouts`` (what sees what, in every layout) and ``advantages`` (of each action token, where rewards alone give
     them) show one trajectory of the first rl_step; ``curve`` (reward and success by rl_step) is drawn at the end.
 
     Args:

@@ -104,7 +104,7 @@ class ProgressCallback(Callback):
         self.bar.clear()
 
     def state_dict(self) -> dict[str, Any]:
-        """The first validation, so that a resumed run still tells the whole way."""
+        """The first validation, so that a resumed run still reports the change from it."""
         return {"first_val": self.first_val}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from lightning_mem1.cli import experiments
+from lightning_mem1.cli.hub import add_hub_options, check_push
 from lightning_mem1.engine.settings import EngineSettings
 
 ASKS_FOR_A_CONFIG = ("--config", "-c", "--print_config")
@@ -26,6 +27,7 @@ def export(argv: list[str]) -> argparse.Namespace | None:
         parser.add_argument(name)
     for name in ("--merged", "--force"):
         parser.add_argument(name, action="store_true")
+    add_hub_options(parser.add_argument)
     given = _parsed(parser, argv, ": expected --ckpt_path, --output, --merged or --force without a CONFIG")
     if given.ckpt_path in (None, "last"):
         raise ValueError(
@@ -33,6 +35,7 @@ def export(argv: list[str]) -> argparse.Namespace | None:
             "mem1 export experiments/webshop.yaml --output DIR"
         )
     free_folder(given.output, given.force)
+    check_push(given)
     given.loads = given.ckpt_path
     return given
 

@@ -46,7 +46,7 @@ COMMANDS = {
     ),
     "export": Command(
         "write a checkpoint as a folder that transformers, peft and vLLM read",
-        (*SETTINGS, "output", "merged", "force"),
+        (*SETTINGS, "output", "merged", "force", "push_to_hub", "private", "commit_message"),
         alone.export,
     ),
     "warmstart": Command("clone demonstrations into a small policy, before RL", ("warmstart",)),

@@ -1,7 +1,7 @@
-"""``mem1 export CONFIG|--ckpt_path PATH --output DIR [--merged]``: a checkpoint as a folder.
+"""``mem1 export CONFIG|--ckpt_path PATH --output DIR [--merged] [--push_to_hub ORG/NAME]``: a checkpoint as a folder.
 
 The trained adapter in peft's format, or with ``--merged`` a whole model with its tokenizer: in the formats that
-transformers, peft and vLLM read (vLLM was not run), and ``model.policy`` too; beside it a README.md that says what it
+transformers, peft and vLLM read (vLLM was not run), and ``model.policy`` too, with a README.md that says what it
 is. A CONFIG finds its own last checkpoint and says where the base is; all other settings are the checkpoint's.
 """
 
@@ -10,20 +10,22 @@ from __future__ import annotations
 import argparse
 import shutil
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from lightning.pytorch.cli import LightningArgumentParser
 
-from lightning_mem1.cli import commands, startup
+from lightning_mem1.callbacks.card import report_of
+from lightning_mem1.cli import commands, hub, startup
 from lightning_mem1.cli.alone import free_folder
 from lightning_mem1.cli.lightning_cli import CommandLine, checkpoint_path, no_progress_bars
-from lightning_mem1.policy.loading import BUNDLED_POLICIES, is_plain_tokenizer, name_of_base, resolve
+from lightning_mem1.policy.loading import resolve
 from lightning_mem1.policy.policy import Policy
 from lightning_mem1.training.checkpoint_state import entry_of, settings_of
 from lightning_mem1.training.loading import load_policy
+from lightning_mem1.training.model_card import HERE, card
 
 WRITTEN = (  # what an export may consist of, and what --force takes away
     "README.md",
@@ -37,7 +39,6 @@ WRITTEN = (  # what an export may consist of, and what --force takes away
     "tokenizer_config.json",
     "chat_template.jinja",
 )
-SHOWN = ("layout", "lr")  # settings in the card, next to the algorithm and the memory mode with its own
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -54,7 +55,7 @@ def run(given: startup.Opened) -> int:
         if cli is None:
             return 0
         path, output = cli.resume_path, Path(cli.config.output).expanduser()
-        _write(load_policy(path, cli.config.model.policy), path, output, cli.config.merged)
+        _export(load_policy(path, cli.config.model.policy), path, output, cli.config)
     return 0
 
 
@@ -63,7 +64,7 @@ def _export_alone(given: argparse.Namespace) -> int:
     no_progress_bars()
     path = checkpoint_path(given.ckpt_path, None, "")
     assert path is not None
-    _write(load_policy(path), path, free_folder(given.output, given.force), given.merged)
+    _export(load_policy(path), path, free_folder(given.output, given.force), given)
     return 0
 
 
@@ -82,10 +83,12 @@ class ExportingCommandLine(CommandLine):
         add("--output", type=str | None, default=None, help="The folder to write.")
         add("--merged", action="store_true", help="Write the whole model, the adapter in its weights.")
         add("--force", action="store_true", help="Write into a folder that is not empty, over an earlier export.")
+        hub.add_hub_options(add)
 
     def before_instantiate_classes(self) -> None:
         """Check the folder, before seconds are spent on loading."""
         free_folder(self.config.output, self.config.force)
+        hub.check_push(self.config)
         self.config.ckpt_path = self.config.ckpt_path or "last"
         super().before_instantiate_classes()
 
@@ -93,15 +96,26 @@ class ExportingCommandLine(CommandLine):
         """Nothing: the checkpoint's own settings count, and the scale of an adapter is one of them."""
 
 
-def _write(policy: Policy, path: str, output: Path, merged: bool) -> None:
-    """Write beside the folder and then move, so that whatever fails leaves no half of an export."""
+def _export(policy: Policy, path: str, output: Path, given: Any) -> None:
+    """Write the folder, and push it where that is asked for."""
+    whole = given.merged or policy.model is policy.causal_lm
+    if given.push_to_hub:
+        hub.check_base(resolve(policy.source), whole)
+    _write(policy, path, output, given.merged, given.push_to_hub or HERE)
+    if given.push_to_hub:
+        print(f"pushing {output} to {given.push_to_hub} ...", flush=True)
+        print(f"pushed to {hub.push(output, WRITTEN, given, given.force)}")
+
+
+def _write(policy: Policy, path: str, output: Path, merged: bool, name: str) -> None:
+    """Write into a temporary folder and then move, so that a failure leaves no half of an export."""
     checkpoint = torch.load(path, map_location="cpu", weights_only=True)
     entry = {**entry_of(checkpoint), "settings": settings_of(checkpoint)}
     whole = merged or policy.model is policy.causal_lm
     output.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=output.parent, prefix=f".{output.name}.") as beside:
         made = save(policy, Path(beside), merged)
-        (made / "README.md").write_text(card(entry, policy, whole), encoding="utf-8")
+        (made / "README.md").write_text(card(entry, policy, whole, report_of(checkpoint), name), encoding="utf-8")
         for pattern in WRITTEN:
             for old in output.glob(pattern):
                 old.unlink()
@@ -124,81 +138,4 @@ def save(policy: Policy, folder: Path, merged: bool) -> Path:
     if merged:
         policy.merge()
     policy.save(folder)
-    inner = folder / "policy"  # peft gives each named adapter a folder of its own; the tokenizer lies above it
-    if not inner.is_dir():
-        return folder
-    for file in folder.iterdir():
-        if file.is_file():
-            shutil.move(file, inner / file.name)
-    return inner
-
-
-def card(entry: Mapping[str, Any], policy: Policy, whole: bool) -> str:
-    """The README.md of an export.
-
-    Args:
-        entry: This package's entry of the checkpoint, with the module's settings.
-        policy: What was written.
-        whole: Whether it is a whole model.
-    """
-    settings, base = entry["settings"], name_of_base(policy.source)
-    rows: dict[str, Any] = {
-        "base": f"{base} ({entry['base']})",
-        "rl_step": entry["rl_step"],
-        "algorithm": settings["algorithm"],
-        "memory": settings["memory"]["mode"],
-        **{key: value for key, value in settings["memory"].items() if key != "mode"},
-        **{key: settings[key] for key in SHOWN},
-        "dtype": settings["compute"]["dtype"],
-    }
-    if settings["lora"]:
-        rows["LoRA"] = f"r {settings['lora']['r']}, alpha {settings['lora']['alpha']:g}"
-    rollout = settings["rollout"]
-    rows |= {
-        key: rollout[key] for key in ("format", "prompt", "max_new_tokens", "max_information_tokens", "temperature")
-    }
-    tags = rollout["tags"]
-    rows["tags"] = ", ".join(f"{key} <{tags[key]}>" for key in ("internal_state", "action", "information"))
-    if tags["actions"]:
-        rows["tags"] += ", actions " + " ".join(f"<{name}>" for name in tags["actions"])
-    table = "\n".join(f"| {key} | {_cell(value)} |" for key, value in rows.items())
-    told_base = BUNDLED_BASE.format(base) if base in BUNDLED_POLICIES else repr(base)
-    library = "transformers" if whole else "peft"
-    return CARD.format(
-        front=f"library_name: {library}\npipeline_tag: text-generation\ntags:\n- lightning_mem1",
-        what="whole model: the base with the adapter merged into its weights" if whole else "LoRA adapter",
-        table=table,
-        use=USE_WHOLE if whole else USE_ADAPTER.format(base=told_base),
-        tokenizer=PLAIN_TOKENIZER if is_plain_tokenizer(resolve(policy.source)) else "",
-    )
-
-
-def _cell(value: Any) -> str:
-    return str(value).replace("|", "\\|").replace("\n", " ")
-
-
-CARD = """---
-{front}
----
-# MEM1 policy
-
-A {what}, trained by lightning_mem1. It writes its memory anew each turn, and is to be played in the memory mode and
-the format it was trained in:
-
-| | |
-| --- | --- |
-{table}
-
-{use}{tokenizer}
-In lightning_mem1: `--model.policy FOLDER`, with the settings of the table.
-"""
-USE_WHOLE = """In transformers: `AutoModelForCausalLM.from_pretrained(FOLDER)`; in vLLM (not tried):
-`vllm serve FOLDER`.
-"""
-USE_ADAPTER = """In peft: `PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(BASE), FOLDER)`; in vLLM (not
-tried): `vllm serve BASE --enable-lora --lora-modules mem1=FOLDER`; where BASE is {base}.
-"""
-BUNDLED_BASE = "`lightning_mem1.policy.loading.BUNDLED_POLICIES['{}']`, which comes with the package"
-PLAIN_TOKENIZER = """The tokenizer is `PreTrainedTokenizerFast.from_pretrained(FOLDER)`: `AutoTokenizer`, and so
-vLLM, goes by the model's type and would split text otherwise. Give vLLM ids in place of text.
-"""
+    return folder

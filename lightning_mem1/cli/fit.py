@@ -21,6 +21,7 @@ from lightning_mem1.callbacks import RLCheckpoint, default_callbacks
 from lightning_mem1.callbacks.checkpoint import RUN
 from lightning_mem1.callbacks.sigterm import ended_by_sigterm
 from lightning_mem1.cli import commands, errors, run_folder, startup
+from lightning_mem1.cli.foreign_keys import check_trainer
 from lightning_mem1.cli.lightning_cli import CommandLine, flat, mlflow_logger
 from lightning_mem1.io.atomic_files import write_atomic
 from lightning_mem1.io.redaction import redacted, redacted_settings
@@ -41,7 +42,7 @@ def run(given: startup.Opened) -> int:
 
 
 class SaveConfig(SaveConfigCallback):
-    """Writes config.yaml beside the checkpoints and logs every setting as a parameter."""
+    """Writes config.yaml next to the checkpoints and logs every setting as a parameter."""
 
     def save_config(self, trainer: Any, pl_module: Any, stage: str) -> None:
         """Write and log; secrets are taken out."""
@@ -60,7 +61,7 @@ class TrainingCommandLine(CommandLine):
     """Makes a trainer with this package's callbacks, its logger and a folder of its own."""
 
     command = "fit"
-    about = "Train a constant-memory policy by reinforcement learning."
+    about = "Train a policy by RL."
     saves_config = SaveConfig
     run_id: str | None = None  # of the MLflow run that is resumed
 
@@ -68,6 +69,7 @@ class TrainingCommandLine(CommandLine):
         """Say how much memory it will take, before anything large is loaded."""
         super().before_instantiate_classes()
         trainer = self.config.trainer
+        check_trainer(trainer)
         line = memory_line(self.config.model.as_dict(), trainer.accelerator == "cpu", num_shards(trainer))
         if line and startup.is_first_rank():
             print(line, flush=True)

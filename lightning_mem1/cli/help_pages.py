@@ -42,7 +42,7 @@ SETTINGS: dict[str, tuple[Any, str]] = {  # dotted name: default without a confi
     "data.num_val_tasks": (100, "tasks of a validation"),
     "trainer.accelerator": ("auto", "auto, cpu or cuda"),
     "trainer.devices": (1, "processes, one per GPU"),
-    "trainer.strategy": ("auto", "ddp with several devices; see docs/scaling.md"),
+    "trainer.strategy": ("auto", "ddp with several devices; see docs/how-to/several_gpus.md"),
     "trainer.val_check_interval": (10, "rl_steps between validations"),
     "trainer.logger": (None, "null: MLflow; false: none; or a class of Lightning"),
     "seed_everything": (0, "seed of weights, tasks and sampling"),
@@ -62,7 +62,10 @@ SETTINGS: dict[str, tuple[Any, str]] = {  # dotted name: default without a confi
     "max_lines": (12, "lines shown of each reply"),
     "human": (False, "type the turns yourself"),
     "merged": (False, "write the whole model, not the adapter alone"),
-    "force": (False, "write over an earlier export"),
+    "force": (False, "write over an earlier export, or commit to an existing repository"),
+    "push_to_hub": (None, "also push to ORG/NAME; the token is HF_TOKEN"),
+    "private": (False, "make that repository private"),
+    "commit_message": ("Upload policy with lightning_mem1", "message of the commit"),
     "name": (None, "name of the served model; null: as the policy or the config"),
     "host": ("127.0.0.1", "address to listen on"),
     "port": (8000, "port; 0: any free one"),
@@ -83,7 +86,7 @@ SETTINGS: dict[str, tuple[Any, str]] = {  # dotted name: default without a confi
 }
 
 
-FLAGS = ("published", "fresh", "human", "merged", "force", "allow_adapters")  # take no value
+FLAGS = ("published", "fresh", "human", "merged", "force", "private", "allow_adapters")  # take no value
 
 
 @dataclass(frozen=True)
@@ -181,10 +184,14 @@ PAGES = {
             CONFIG,
             "It names the run whose last checkpoint is written.",
         ),
-        {"Export": ("ckpt_path", "output", "merged", "force"), "Run": ("experiment", "model.policy")},
+        {
+            "Export": ("ckpt_path", "output", "merged", "force"),
+            "Hub": ("push_to_hub", "private", "commit_message"),
+            "Run": ("experiment", "model.policy"),
+        },
         (
             "mem1 export webshop --output exported",
-            "mem1 export webshop --output exported --merged",
+            "mem1 export webshop --output exported --merged --push_to_hub ORG/NAME",
             "mem1 export --ckpt_path runs/webshop/0/checkpoints/best.ckpt --output exported",
         ),
         {"ckpt_path": "last"},

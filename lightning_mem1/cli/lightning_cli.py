@@ -223,7 +223,7 @@ def checkpoint_path(
         found = sorted(folder.glob("**/checkpoints/last.ckpt"), key=lambda p: p.stat().st_mtime)
         if not found:
             raise FileNotFoundError(
-                f"no checkpoint to go on from: expected one under '{folder}', got none; {otherwise}"
+                f"no checkpoint to resume from: expected one under '{folder}', got none; {otherwise}"
             )
         path = found[-1]
         errors.check_printable([str(path)])
@@ -239,7 +239,7 @@ def _check_checkpoint(path: Path) -> None:
     except Exception as error:  # torch, zipfile and pickle each raise their own kinds
         reason = " ".join(str(error).split())[:120]
         raise ValueError(
-            f"corrupt checkpoint: expected a whole file that this package wrote, got '{path}' ({reason}); "
+            f"corrupt checkpoint: expected a complete file that this package wrote, got '{path}' ({reason}); "
             "set --ckpt_path to another one, e.g. checkpoints/best.ckpt"
         ) from error
     if not isinstance(content, dict) or "lightning_mem1" not in content:
@@ -264,7 +264,7 @@ def accelerator(given: Any) -> Any:
 
 
 def no_progress_bars() -> None:
-    """Hush the bars of transformers, which loads and saves."""
+    """Switch off the progress bars of transformers."""
     transformers_logging.disable_progress_bar()
 
 

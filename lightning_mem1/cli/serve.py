@@ -1,7 +1,7 @@
 """``mem1 serve CONFIG|FOLDER [--ckpt_path last] [--port 8000]``: serve a trained agent.
 
 It speaks OpenAI's completions protocol with token ids, over the local engine; FOLDER may also be ``bundled`` or a hub
-id. It listens on this machine only unless told otherwise. With ``LIGHTNING_MEM1_API_KEY`` in the environment clients
+id. It listens on this machine only by default. With ``LIGHTNING_MEM1_API_KEY`` in the environment clients
 have to send that key.
 """
 

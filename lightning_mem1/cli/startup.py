@@ -135,7 +135,7 @@ def quiet() -> Iterator[None]:
         logging.getLogger(name).setLevel(logging.ERROR)
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     disabled = logging.root.manager.disable
-    logging.disable(logging.INFO)  # a fresh MLflow store configures loggers of its own and tells of each table
+    logging.disable(logging.INFO)  # a fresh MLflow store configures loggers of its own and logs each table
     with no_news():
         try:
             yield

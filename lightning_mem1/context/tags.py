@@ -67,11 +67,12 @@ class ParsedTurn:
 def parse_turn(text: str, tags: Tags) -> ParsedTurn:
     """Take one internal state and exactly one action out of a turn.
 
+    A state that is closed without having been opened begins with the turn: its prompt opened it.
+
     >>> parse_turn("<summary>red</summary><answer>click[red]</answer>", Tags())
     ParsedTurn(internal_state='red', action='click[red]', problem='')
     """
-    states = _blocks(text, tags.internal_state)
-    state = states[0].strip() if states else ""
+    state = _state(text, tags)
     found = [(name, block.strip()) for name in tags.names for block in _blocks(text, name)]
     if len(found) != 1:
         expected = " or ".join(f"<{name}>...</{name}>" for name in tags.names)
@@ -109,6 +110,14 @@ def exact_format(text: str, tags: Tags, staged: bool = False) -> bool:
     before = rf"{plain}*" if staged else rf"\s*<{state}>{plain}*</{state}>\s*"
     pattern = rf"{before}<({names})>{plain}+</\1>\s*"
     return re.fullmatch(pattern, text, flags=re.DOTALL) is not None
+
+
+def _state(text: str, tags: Tags) -> str:
+    opening, closing = tags.state_opening, tags.state_closing
+    if opening not in text and closing in text:
+        text = opening + text
+    states = _blocks(text, tags.internal_state)
+    return states[0].strip().removeprefix(opening).strip() if states else ""
 
 
 def _blocks(text: str, tag: str) -> list[str]:

@@ -59,22 +59,22 @@ class AdapterFolders:
     def path(self, name: str) -> Path:
         """The folder of an adapter; it is the same on every machine."""
         if self.root is not None:
-            return Path(self.root).expanduser().resolve() / name / "policy"
+            return Path(self.root).expanduser().resolve() / name
         if self._temporary is None:
             self._temporary = tempfile.TemporaryDirectory(prefix="lightning_mem1-")
-        return Path(self._temporary.name) / name / "policy"
+        return Path(self._temporary.name) / name
 
     def tidy(self, wanted: Collection[str | None]) -> None:
         """Delete what this process wrote, but for the adapter now and those that are wanted."""
-        for path in [each for each in self._written if each.parent.name not in {self.name, *wanted}]:
-            shutil.rmtree(path.parent, ignore_errors=True)
+        for path in [each for each in self._written if each.name not in {self.name, *wanted}]:
+            shutil.rmtree(path, ignore_errors=True)
             self._written.discard(path)
 
     def _write(self, path: Path) -> None:
         """Other processes may write the very same one."""
         self._written.add(path)
         if not path.exists():
-            with atomic_folder(path.parent) as beside:
+            with atomic_folder(path) as beside:
                 self.policy.save_adapter(beside)
 
 

@@ -79,7 +79,7 @@ def answers(trajectory: Trajectory, view: View) -> Numbers:
     """
     end = trajectory.acts[-1].info if trajectory.acts else {}
     staged = view.contexts.memory.staged
-    texts = [view.decode(turn.action_ids) for turn in trajectory.acts]
+    texts = [view.decode(turn.ids) for turn in trajectory.acts]
     return {
         "em": [float(end.get("em", 0.0))],
         "f1": [float(end.get("f1", 0.0))],

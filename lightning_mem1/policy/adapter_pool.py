@@ -1,4 +1,4 @@
-"""Adapters that come and go on a policy's base while it is being served; none of them trains.
+"""Adapters that are added to a policy's base and removed while it is being served; none of them trains.
 
 Only safetensors are read. The policy itself, as it was loaded, is what there is without an adapter.
 """
@@ -25,7 +25,7 @@ class AdapterPool:
         self.names: dict[str, str] = {}  # and where they came from
 
     def load(self, name: str, folder: str) -> None:
-        """Put an adapter beside those that are there, without switching to it.
+        """Add an adapter to those that are there, without switching to it.
 
         Raises:
             ValueError: the name is taken, or the folder holds no LoRA adapter that fits.

@@ -57,6 +57,12 @@ def name_of_base(source: str) -> str:
     return next((name for name, path in BUNDLED_POLICIES.items() if path.resolve() == folder), str(folder))
 
 
+def path_of_base(source: str) -> str:
+    """What a saved adapter names as its base, for peft to find it: the whole path of a folder, or a hub id."""
+    name = name_of_base(source)
+    return str(BUNDLED_POLICIES.get(name, name))
+
+
 def load_model(folder: str, dtype: str = "float32", quantization: str = "none") -> Any:
     """Load a causal LM with this package's attention; adapters are merged into it, in `dtype`.
 
@@ -155,9 +161,20 @@ def _named_base(folder: str) -> str:
     if not (Path(folder) / ADAPTER_WEIGHTS).is_file():
         raise ValueError(f"cannot use adapter '{folder}': expected {ADAPTER_WEIGHTS}, got none; export it again")
     try:
-        return resolve(base)
+        return resolve(_base_here(base, Path(folder)))
     except (FileNotFoundError, ValueError) as error:
         raise ValueError(f"cannot load the base of adapter '{folder}': {error}, or repair '{file}'") from error
+
+
+def _base_here(base: str, adapter: Path) -> str:
+    """A base as an adapter names it, found on this machine.
+
+    A relative path may be meant from the adapter's folder. A bundled policy lies elsewhere on every machine.
+    """
+    if not Path(base).is_absolute():
+        return str(adapter / base) if not Path(base).exists() and (adapter / base).is_dir() else base
+    tails = {path.parts[-4:]: name for name, path in BUNDLED_POLICIES.items()}  # lightning_mem1/policy/assets/...
+    return base if Path(base).exists() else tails.get(Path(base).parts[-4:], base)
 
 
 def _merged(model: Any, adapter: str, base: str) -> Any:

@@ -78,14 +78,14 @@ class TreeTable:
 
     @cached_property
     def positions(self) -> Tensor:
-        """(T,) the position of each token in its context: a segment's go on from the end of what it hangs on."""
+        """(T,) the position of each token in its context: a segment's continue from the end of what it hangs on."""
         starts = [sum(each.length for each in above(block, self.blocks)) for block in self.blocks]
         runs = [torch.arange(block.length) + start for block, start in zip(self.blocks, starts, strict=True)]
         return torch.cat(runs).to(self.own.device)
 
     @cached_property
     def restore(self) -> Tensor:
-        """(T,) where each token's output stands in the concatenated bucket outputs."""
+        """(T,) the place of each token's output in the concatenated bucket outputs."""
         order = torch.cat([bucket.query_index.flatten()[bucket.places] for bucket in self.buckets])
         return torch.empty_like(order).scatter_(0, order, torch.arange(len(order), device=order.device))
 

@@ -25,8 +25,8 @@ def longest_of(
     mode = memory_mode(memory)
     shapes = {(len(encoder.prompt_ids(task, shown, mode.staged)), task.max_turns) for task, shown in tasks}
     limits = (max_new_tokens, encoder.max_information_tokens)
-    opening = len(encoder.memory_opening())
-    return max((longest_context(*shape, *limits, mode, opening) for shape in shapes), default=2)
+    openings = len(encoder.memory_opening()), len(encoder.turn_opening(mode.staged))
+    return max((longest_context(*shape, *limits, mode, *openings) for shape in shapes), default=2)
 
 
 def longest_context(
@@ -36,6 +36,7 @@ def longest_context(
     information_tokens: int,
     memory: MemorySetting,
     opening_tokens: int = 0,
+    turn_opening_tokens: int = 0,
 ) -> int:
     """Most tokens that a context and the turn written in it can have together, over an episode of `max_turns`.
 
@@ -52,15 +53,17 @@ def longest_context(
         information_tokens: Most tokens of a reply.
         memory: Memory mode.
         opening_tokens: Tokens put before a memory that is to be written.
+        turn_opening_tokens: Tokens put before each turn that acts.
     """
     mode, longest = memory_mode(memory), 0
-    act, opening = Turn([0] * action_tokens, [], [0] * information_tokens), [0] * opening_tokens
+    act = Turn([0] * action_tokens, [], [0] * information_tokens, opening_ids=[0] * turn_opening_tokens)
+    opening = [0] * opening_tokens
     turns: list[Turn] = []
     for _ in range(max_turns):
         if turns and next_kind(turns, mode, prompt_tokens) == "memory":
             longest = max(longest, _length(mode, turns) + opening_tokens)
             turns.append(Turn(act.action_ids, [], kind="memory", opening_ids=opening))
-        longest = max(longest, _length(mode, turns))
+        longest = max(longest, _length(mode, turns) + turn_opening_tokens)
         turns.append(act)
     return prompt_tokens + longest + action_tokens
 

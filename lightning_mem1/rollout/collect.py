@@ -107,7 +107,7 @@ class _Rollout:
     def __init__(self, engine: Engine, tokenizer: Any, settings: RolloutSettings, memory: MemoryMode) -> None:
         self.engine, self.settings, self.memory = engine, settings, memory
         self.encoder = settings.encoder(tokenizer)
-        self.memory_opening = self.encoder.memory_opening()
+        self.openings = {"act": self.encoder.turn_opening(memory.staged), "memory": self.encoder.memory_opening()}
         self.annotate = memory.annotator(self.encoder)
         self.guard = self._guard()
         self.steps = EnvThreads(settings.env_threads, settings.env_passes) if settings.env_threads else None
@@ -176,7 +176,7 @@ class _Rollout:
         """Submit the next turn, or end the episode when its context would not fit."""
         trajectory = running.trajectory
         kind = next_kind(trajectory.turns, self.memory, len(trajectory.prompt_ids))
-        opening = list(self.memory_opening) if kind == "memory" else []
+        opening = list(self.openings[kind])
         context = context_ids(trajectory.prompt_ids, trajectory.turns, self.memory) + opening
         if len(context) + self.settings.max_new_tokens > self.engine.max_context_tokens:
             _end(running, StopReason.CONTEXT)
@@ -214,7 +214,7 @@ class _Rollout:
             # once: a memory costs no turn, so that nothing else would end this
             turn.retried = self.settings.retries and not turn.valid and not turns[-2].retried
             return True
-        running.parsed = parse_turn(self.encoder.decode(turn.action_ids), self.settings.tags)
+        running.parsed = parse_turn(self.encoder.decode(turn.ids), self.settings.tags)
         # a malformed turn is still shown to the environment, as an action that means nothing: it costs the turn,
         # and the agent sees its page again together with what was wrong
         env, action = running.episode.env, running.parsed.action or ""

@@ -2,8 +2,8 @@
 
 Whatever an environment raises arrives as an `EnvError`, `sys.exit` and a cancelled task too; only Ctrl-C does not.
 
-The time limit lets the rollout go on, it does not end the call: Python cannot stop a thread. A call that never returns
-keeps its thread (and whatever it holds) until the process ends.
+The time limit lets the rollout continue. It does not end the call: Python cannot stop a thread. A call that never
+returns keeps its thread (and whatever it holds) until the process ends.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """How much memory a training will take, reported before anything large is loaded.
 
-Arithmetic on the model's config, not a measurement: good to about a fifth, meant to tell 21 GiB from 80.
+Arithmetic on the model's config, not a measurement: good to about a fifth, meant to distinguish 21 GiB from 80.
 """
 
 from __future__ import annotations

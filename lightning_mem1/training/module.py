@@ -42,10 +42,11 @@ from lightning_mem1.training.layouts.microbatches import Microbatches, minibatch
 from lightning_mem1.training.learner import Learner
 from lightning_mem1.training.lightning_internals import send_own_values_only
 from lightning_mem1.training.losses import Unit
-from lightning_mem1.training.optimizers import make_optimizer, warmed_up
+from lightning_mem1.training.optimizers import make_optimizer
 from lightning_mem1.training.plain_settings import plain
 from lightning_mem1.training.policy_loss import PolicyLoss
 from lightning_mem1.training.ranks import Ranks
+from lightning_mem1.training.schedules import learning_rate
 from lightning_mem1.training.self_check import self_check
 from lightning_mem1.training.settings import ComputeSettings, LossSettings, OptimSettings, check_settings, grouped
 from lightning_mem1.training.update_stats import step_numbers, value_numbers
@@ -128,6 +129,8 @@ class Mem1Module(CheckpointedModule):
         self.contexts = Contexts(self.memory)  # of the trajectories at hand: derived once, for passes and callbacks
         self.optim: OptimSettings = settings["optim"]
         self.mismatch: MismatchSettings = settings["mismatch"]
+        self.lora: LoraSettings | None = settings["lora"]
+        self.compute: ComputeSettings = settings["compute"]
         self.engine_settings: EngineSettings = settings["engine"]
         self.rollout_settings: RolloutSettings = settings["rollout"]
         self.seed = resolve_seed(seed)
@@ -208,6 +211,7 @@ class Mem1Module(CheckpointedModule):
                 "trainer.precision is not for rollouts, which would stay in the base's dtype: expected 32-true, got "
                 f"{self.trainer.precision}; leave it out and set model.compute.dtype, such as bfloat16"
             )
+        self._lr(1)  # a schedule without an end is refused before anything is played
         send_own_values_only(self.trainer)
         if self.engine_settings.self_check:
             gather(self.policy)
@@ -281,7 +285,10 @@ class Mem1Module(CheckpointedModule):
         ]
 
     def _lr(self, rl_step: int) -> float:
-        return warmed_up(self.lr, rl_step, self.optim.warmup_steps)
+        """The policy's learning rate; the critic has its own, which is constant."""
+        end = getattr(getattr(self.trainer, "datamodule", None), "num_rl_steps", None)
+        optim = self.optim
+        return learning_rate(self.lr, rl_step, optim.schedule, optim.warmup_steps, end, optim.schedule_args)
 
     def _value_numbers(self, credit: Sequence[TokenCredit]) -> dict[str, float]:
         known = TokenCredit.cat(credit)

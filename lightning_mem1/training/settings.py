@@ -20,6 +20,7 @@ from lightning_mem1.training.layouts.spans import check_layout
 from lightning_mem1.training.losses import KLEstimator, Unit
 from lightning_mem1.training.optimizers import OptimizerName
 from lightning_mem1.training.plain_settings import from_plain
+from lightning_mem1.training.schedules import ScheduleName
 
 
 @dataclass
@@ -30,6 +31,9 @@ class OptimSettings:
         name: adamw, or one of bitsandbytes: adamw_8bit, paged_adamw, paged_adamw_8bit.
         weight_decay: Weight decay of AdamW.
         warmup_steps: rl_steps over which the learning rate rises linearly.
+        schedule: What the learning rate does after that, by the names of transformers: constant, linear, cosine,
+            cosine_with_min_lr, polynomial, inverse_sqrt or warmup_stable_decay; it ends with data.num_rl_steps.
+        schedule_args: Further arguments of the schedule, such as {min_lr_rate: 0.1}.
         max_grad_norm: Gradients are clipped to this norm, the policy's and the critic's each; None for no clipping.
         num_epochs: Passes over the trajectories of an rl_step.
         num_minibatches: Optimizer steps per pass.
@@ -38,6 +42,8 @@ class OptimSettings:
     name: OptimizerName = "adamw"
     weight_decay: float = 0.0
     warmup_steps: int = 0
+    schedule: ScheduleName = "constant"
+    schedule_args: dict[str, Any] | None = None
     max_grad_norm: float | None = 1.0
     num_epochs: int = 1
     num_minibatches: int = 1

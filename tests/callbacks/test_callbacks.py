@@ -321,7 +321,7 @@ def test_best_is_the_checkpoint_of_the_best_validation(make_module, make_data, f
     ]
     assert steps == [2, 3] and checkpoint.best == pytest.approx(0.9)
     assert not list(tmp_path.glob("**/*.tmp"))
-    assert (tmp_path / "adapter" / "policy" / "adapter_model.safetensors").is_file()
+    assert (tmp_path / "adapter" / "adapter_model.safetensors").is_file()
 
 
 def rl_step(path):

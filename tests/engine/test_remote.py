@@ -406,10 +406,10 @@ def test_the_endpoint_refuses_what_it_cannot_do(served):
 
 def test_an_adapter_that_does_not_fit_is_refused_and_the_base_stays_as_it_was(served, tmp_path):
     tiny_policy(LoraSettings(r=4, alpha=8)).save_adapter(tmp_path)
-    config = tmp_path / "policy" / "adapter_config.json"
+    config = tmp_path / "adapter_config.json"
     config.write_text(json.dumps({**json.loads(config.read_text()), "r": 8}))
     engine = engine_of(served, num_retries=0)
-    body = {"lora_name": "misfit", "lora_path": str(tmp_path / "policy")}
+    body = {"lora_name": "misfit", "lora_path": str(tmp_path)}
     with pytest.raises(Exception, match="status 400 .*does not fit what is served"):
         engine.fleet.call(engine.fleet.servers[0], "/v1/load_lora_adapter", body)
     assert [e.ids for e in turns(engine, requests(3))] == [e.ids for e in turns(LocalEngine(BASE, LOCAL), requests(3))]

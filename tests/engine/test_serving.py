@@ -224,7 +224,7 @@ def test_a_temperature_next_to_nothing_is_that_of_its_own_turn_alone(url):
 @pytest.mark.parametrize(
     ("key", "value"),
     [("top_k", 5), ("min_p", 0.1), ("repetition_penalty", 1.1), ("logit_bias", {"5": 1}), ("frequency_penalty", 0.5),
-     ("presence_penalty", -1), ("min_tokens", 3), ("ignore_eos", True), ("stop_token_ids", [5]), ("logprobs", 5),
+     ("presence_penalty", -1), ("min_tokens", 3), ("ignore_eos", True), ("allowed_token_ids", [5]), ("logprobs", 5),
      ("tfs", 0.5), ("guided_json", {}), ("n", True)],
 )  # fmt: skip
 def test_a_parameter_that_would_be_ignored_is_refused_by_name(url, key, value):

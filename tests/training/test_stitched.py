@@ -120,7 +120,7 @@ def test_the_public_codes_stitch_is_that_of_the_official_layout():
 
 
 def test_the_official_layout_asks_where_internal_states_end():
-    with pytest.raises(ValueError, match="expected state_end to tell where they end"):
+    with pytest.raises(ValueError, match="expected state_end, which says where they end"):
         collate([played()], "official")
 
 

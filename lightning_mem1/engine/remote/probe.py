@@ -1,7 +1,7 @@
 """Whether a server acts with the adapter that it says it has loaded: a few of its log-probabilities against our own.
 
 A server may answer 200 and still serve the base. The fixed contexts here are scored with the adapter and without it: a
-server's numbers must not be those without it, as far as the two can be told apart.
+server's numbers must not be those without it, as far as the two can be distinguished.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ class Probe:
         numbers = torch.tensor(given)
         moved = (adapted - base).abs().sum()
         if moved < MIN_MOVED or (numbers - base).abs().sum() > NEAR * moved:
-            return ""  # too small a change to tell, or other weights than the base's
+            return ""  # too small a change to see, or other weights than the base's
         return (
             f"expected log-probabilities like {_shown(adapted)}, got {_shown(numbers)}; the base's are {_shown(base)}"
         )

@@ -126,7 +126,7 @@ class EngineLoop:
         try:
             for completion in self.engine.step():
                 self._running.pop(completion.session).future.set_result(completion)
-        except Exception as error:  # out of memory, say: its callers are told, the next ones are served
+        except Exception as error:  # out of memory, say: its callers get the error, the next ones are served
             for job in self._running.values():
                 job.future.set_exception(error)
             self._running.clear()

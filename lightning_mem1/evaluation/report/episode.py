@@ -48,7 +48,7 @@ def episode(
         ``kind`` is ``act`` or ``memory`` and its ``number`` that of the act it is or follows; ``context`` and
         ``dropped`` hold ``[kind, turn, tokens]`` (see `parts`, `dropped`), ``diff`` holds ``[op, words]`` (see
         `word_diff`; None where the state is another turn's to write), and
-        ``pieces``, ``logprobs`` (nats) and ``advantages`` stand in line, one for each of its first `MAX_IDS` ids, of
+        ``pieces``, ``logprobs`` (nats) and ``advantages`` line up, one for each of its first `MAX_IDS` ids, of
         which those from ``state[0]`` to before ``state[1]`` are its internal state.
 
     Raises:

@@ -41,7 +41,7 @@ def visible(
 ) -> np.ndarray:
     """(L, L): the kind of the token (column) that a token (row) sees, 0 where it sees none.
 
-    The diagonal tells the kinds of all tokens, because every token sees itself. Prompt P, action A0 (twice in `tree`:
+    The diagonal shows the kinds of all tokens, because every token sees itself. Prompt P, action A0 (twice in `tree`:
     its copy C0), information I, in mode mem1 over three turns of one token each, `tree`::
 
         P   1
@@ -132,7 +132,7 @@ def _single_copy(trajectory: Trajectory, layout: str, contexts: Contexts, state_
     if layout == "stitched":
         return stitched([trajectory], contexts)
     if state_end is None:
-        raise ValueError("layout official hides internal states: expected state_end to tell where they end")
+        raise ValueError("layout official hides internal states: expected state_end, which says where they end")
     return official([trajectory], state_end)
 
 

@@ -56,7 +56,7 @@ class Screen:
         self._print(grid)
         if turn.kind == "memory":
             return
-        note = "(invalid, written again)" if turn.retried else "(invalid)"
+        note = "(invalid, retried)" if turn.retried else "(invalid)"
         self._labelled("action", turn.action or text, "" if turn.valid else note)
         if turn.information:
             self._labelled("information", clipped(turn.information, self.max_lines))

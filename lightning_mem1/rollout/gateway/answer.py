@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -35,10 +35,10 @@ class Answer:
     problem: str = ""
 
 
-def read_turn(asked: Asked, call: Call, decode: Decode, eos: int | None) -> Answer:
+def read_turn(asked: Asked, call: Call, decode: Decode, end_ids: Collection[int]) -> Answer:
     """What a call's turn says."""
     ids = action_ids(call)
-    ended = bool(ids) and ids[-1] == eos
+    ended = bool(ids) and ids[-1] in end_ids
     text = decode(ids[:-1] if ended else ids)
     places = [text.index(each) for each in asked.stop if each in text]
     text = text[: min(places)] if places and not asked.keeps_stop else text

@@ -131,7 +131,7 @@ class Endpoint:
         call = session.call(context_ids, num_unmatched, asked.messages)
         await self.calls.generate(session, call, limit, asked.stop)
         renderer = self.calls.renderer
-        answer = read_turn(asked, call, renderer.decode, renderer.eos)
+        answer = read_turn(asked, call, renderer.decode, renderer.end_ids)
         session.answered(call, answer.message, answer.text, answer.problem)
         written = renderer.without_end(action_ids(call))
         call.written = (renderer.decode(written), written)

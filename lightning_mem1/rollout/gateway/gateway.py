@@ -61,7 +61,8 @@ class Gateway:
         self.engine, self.settings, self.max_calls = engine, settings, max_calls
         self.max_context_tokens, self.max_new_tokens = engine.max_context_tokens, settings.max_new_tokens
         self.vocabulary = len(tokenizer)
-        self.renderer = Renderer(tokenizer, self.max_context_tokens)
+        end_ids = getattr(getattr(engine, "policy", None), "end_ids", ())
+        self.renderer = Renderer(tokenizer, self.max_context_tokens, end_ids)
         self.inbox: SimpleQueue[Any] = SimpleQueue()  # calls, and whatever else the collecting thread waits for
         self._sessions: dict[str, tuple[int, Session]] = {}
         self._busy: dict[int, _Job] = {}  # by the number that the engine has for it

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import copy
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from lightning_mem1.context.chat_template import template_text
+from lightning_mem1.context.continuation import continuing
 from lightning_mem1.engine.serving.text import TextCodec
 from lightning_mem1.rollout.gateway.messages import Message
 
@@ -34,29 +36,39 @@ class Renderer:
     Args:
         tokenizer: The policy's; copied.
         max_tokens: Longest context.
+        end_ids: Ids that end a turn besides the tokenizer's own end of text.
     """
 
-    def __init__(self, tokenizer: Any, max_tokens: int) -> None:
-        self._tokenizer = copy.deepcopy(tokenizer)
-        self._codec = TextCodec(tokenizer, max_tokens)
-        self.eos: int | None = tokenizer.eos_token_id
+    def __init__(self, tokenizer: Any, max_tokens: int, end_ids: Iterable[int] = ()) -> None:
+        self._tokenizer, self._template = copy.deepcopy(tokenizer), template_text(tokenizer)
+        self._first, self._further = (TextCodec(each, max_tokens) for each in (tokenizer, continuing(tokenizer)))
+        self.end_ids = {tokenizer.eos_token_id, *end_ids} - {None}
         self.special = {int(each) for each in tokenizer.all_special_ids}
 
-    def encode(self, text: str) -> list[int]:
-        """The ids of a text; raises ValueError when it is too long."""
-        return self._codec.encode(text)
+    def encode(self, text: str, first: bool, begun: bool = True) -> list[int]:
+        """The ids of a text; raises ValueError when it is too long.
+
+        Args:
+            text: Which one.
+            first: Whether it begins the context, or continues it.
+            begun: Whether it brings what the tokenizer begins texts with, its BOS for instance.
+        """
+        return (self._first if first else self._further).encode(text, begun or not first)
 
     def decode(self, ids: Sequence[int]) -> str:
         """The text of ids, special tokens included."""
-        return self._codec.decode(ids)
+        return self._first.decode(ids)
 
     def without_end(self, ids: list[int]) -> list[int]:
         """Sampled ids without the id that ended the turn, which is in no text."""
-        return ids[:-1] if ids and ids[-1] == self.eos else ids
+        return ids[:-1] if ids and ids[-1] in self.end_ids else ids
 
     def text(self, pieces: Sequence[str | list[int]]) -> list[int]:
         """The ids of a text in pieces, some of which are ids already; raises ValueError when it is too long."""
-        return [each for piece in pieces for each in (self.encode(piece) if isinstance(piece, str) else piece)]
+        ids: list[int] = []
+        for piece in pieces:
+            ids += self.encode(piece, not ids, begun=False) if isinstance(piece, str) else piece
+        return ids
 
     def chat(
         self,
@@ -96,14 +108,14 @@ class Renderer:
 
     def _behind(self, ids: Sequence[int], text: str) -> list[int]:
         """Ids of a text behind others; an end of turn that was sampled already is not written a second time."""
-        found = self.encode(text)
+        found = self.encode(text, not ids, begun=bool(self._template))
         again = ids and found and found[0] == ids[-1] and found[0] in self.special
         return found[1:] if again else found
 
     def _text(
         self, messages: Sequence[Mapping[str, Any]], tools: Sequence[Mapping[str, Any]], options: Mapping[str, Any]
     ) -> str:
-        if not self._tokenizer.chat_template:
+        if not self._template:
             first, *others = [str(message["content"]) for message in messages]
             return "".join([first, "\n", *others])
         try:

@@ -2,7 +2,7 @@
 
 Group-relative advantages compare the trajectories of one task with each other, so they need no critic. A group whose
 rewards are all equal teaches nothing: its advantages are exactly zero, whatever rounding makes of its mean.
-Which algorithm uses which function stands in `algorithms`.
+`algorithms` says which algorithm uses which function.
 """
 
 from __future__ import annotations

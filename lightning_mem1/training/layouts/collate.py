@@ -91,7 +91,7 @@ def collate(
         return _collate_stitches(trajectories, stitched(trajectories, contexts))
     if layout == "official":
         if state_end is None:
-            raise ValueError("layout official hides internal states: expected state_end to tell where they end")
+            raise ValueError("layout official hides internal states: expected state_end, which says where they end")
         return _collate_stitches(trajectories, official(trajectories, state_end))
     return (_collate_tree if layout == "tree" else _collate_rows)(trajectories, contexts)
 

@@ -12,6 +12,7 @@ import torch
 
 from foreign import SpokenEngine, chat_policy, played, spelled
 from lightning_mem1.context.contexts import drift
+from lightning_mem1.context.continuation import continuing
 from lightning_mem1.engine.local.engine import EngineSettings, LocalEngine
 from lightning_mem1.rollout.settings import RolloutSettings
 from lightning_mem1.types import StopReason
@@ -189,10 +190,14 @@ def test_plain_completions_go_on_from_the_sampled_ids_of_what_they_begin_with():
 
     (trajectory,), _ = spoken(agent, lambda context: "red shoes" if "and" in context else "shoes")
     first, second, third, fourth = (list(turn.context_ids) for turn in trajectory.turns)
-    pieces = (TOKENIZER.encode(text, add_special_tokens=False) for text in ("state ", "? search"))
-    before, behind = pieces
+    before = TOKENIZER.encode("state ", add_special_tokens=False)
+    behind = continuing(TOKENIZER).encode("? search", add_special_tokens=False)
     assert fourth == [*before, *spelled(TOKENIZER, "red shoes"), *behind]
-    assert second == [*first, *spelled(TOKENIZER, "shoes"), *TOKENIZER.encode(" and", add_special_tokens=False)]
+    assert second == [
+        *first,
+        *spelled(TOKENIZER, "shoes"),
+        *continuing(TOKENIZER).encode(" and", add_special_tokens=False),
+    ]
     assert third == [5, 6, 7]
     assert trajectory.prompt_ids == []
 
