@@ -97,7 +97,7 @@ class Ended:
 
 
 class AgentThread:
-    """Runs agents beside each other: coroutines in a loop of their own, plain functions in a thread each.
+    """Runs agents at the same time: coroutines in a loop of their own, plain functions in a thread each.
 
     Python cannot stop a thread: a plain function that does not end in time is left behind, its client locked out.
 

@@ -1,4 +1,4 @@
-"""The endpoint beside an engine: calls come in on a thread of their own, and wait for the engine's owner to run them.
+"""The endpoint in front of an engine: calls come in on a thread of their own, and wait for the engine's owner.
 
 The engine belongs to the thread that collects; `next` hands it what came, `answer` what it made of it.
 """
@@ -24,7 +24,7 @@ from lightning_mem1.types import Completion, Engine, GenerationRequest
 
 START_S, STOP_S = 20.0, 5.0  # limits of starting and of ending the server
 BACKLOG = 2048  # connections that wait to be taken
-FIRST_SPARE = 1 << 20  # numbers of turns beside another one of their episode; below them each episode has its own
+FIRST_SPARE = 1 << 20  # numbers of turns while another one of their episode runs; below them each episode has its own
 
 
 @dataclass(frozen=True)

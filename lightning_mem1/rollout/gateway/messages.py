@@ -52,7 +52,7 @@ class Message:
 
     @property
     def said(self) -> tuple[Any, ...]:
-        """What tells two messages apart: spaces at the ends do not, nor ids of tool calls."""
+        """What distinguishes two messages: spaces at the ends do not, nor do ids of tool calls."""
         return self.role, self.content.strip(), tuple(call.said for call in self.tool_calls)
 
 

@@ -1,4 +1,4 @@
-"""Plays the episodes of agents: a gateway before the engine, the agents beside each other, trajectories behind them."""
+"""Plays the episodes of agents: a gateway before the engine, the agents at the same time, trajectories behind them."""
 
 from __future__ import annotations
 

@@ -101,7 +101,7 @@ class Session:
         """Ids of the messages of a chat that this episode sampled, by their place.
 
         A message is found by what it says and by all messages before it; else by what it says alone, the latest of
-        those that say the same; else by the ids of its tool calls, for a client that dropped the text beside them.
+        those that say the same; else by the ids of its tool calls, for a client that dropped the text next to them.
         """
         found = {}
         for place, message in enumerate(messages):

@@ -28,7 +28,7 @@ class Written:
     """A turn in its parts.
 
     Attributes:
-        content: The text beside the tool calls.
+        content: The text around the tool calls.
         tool_calls: What is to be called.
         problem: Why a tool call could not be read; its text is then part of the content.
     """

@@ -1,6 +1,6 @@
 """Recorded contexts in one row: what any of them have in common is there once.
 
-An agent that sends its own contexts may begin anew, branch, or ask twice at once, so nothing is known of how its
+An agent that sends its own contexts may start over, branch, or ask twice at once, so nothing is known of how its
 contexts follow from each other. What they share are their beginnings::
 
     contexts   P Q A0 | P Q B | P R      and the turns A0, A1, A2 that were sampled after P Q, P Q B and P R
@@ -8,7 +8,7 @@ contexts follow from each other. What they share are their beginnings::
     trie       P | Q | A0 | B A1 | R A2
 
 Each block sees all blocks that it hangs on (Q hangs on P, A0 and B A1 on Q) and itself, causally, with positions that
-go on from their end. So every context is read as it was sent, and a token that several share is computed once.
+continue from their end. So every context is read as it was sent, and a token that several share is computed once.
 """
 
 from __future__ import annotations
