@@ -25,7 +25,7 @@ from typing import Any, TypeVar
 from lightning_mem1.context.memory import Kind, MemoryMode, Runs, standing
 from lightning_mem1.context.modes.recorded import Recorded
 from lightning_mem1.context.settings import MemorySetting, memory_mode
-from lightning_mem1.io.dotted_names import reason
+from lightning_mem1.io.own_code import told
 from lightning_mem1.types import Trajectory, Turn
 
 T = TypeVar("T")
@@ -184,7 +184,7 @@ def _asked(memory: MemoryMode, turns: Sequence[Turn], question: Callable[[], T])
     try:
         return question()
     except Exception as error:
-        raise ValueError(f"memory mode '{memory}' failed after {len(turns)} turns: {reason(error)}; fix it") from error
+        raise ValueError(f"memory mode '{memory}' failed after {len(turns)} turns: {told(error)}; fix it") from error
 
 
 def context_ids(prompt_ids: Sequence[int], turns: Sequence[Turn], memory: MemorySetting = "mem1") -> list[int]:

@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, ClassVar, Literal
 
+from lightning_mem1.checks import Range, check_number
 from lightning_mem1.context.encoder import ContextEncoder
 from lightning_mem1.types import Turn
 
@@ -94,5 +95,4 @@ def standing(turns: Sequence[Turn]) -> list[Turn]:
 
 def check_window(window: int) -> None:
     """Raise ValueError when a mode is to keep or to retrieve less than one turn."""
-    if window < 1:
-        raise ValueError(f"window too small: expected at least 1 turn, got {window}; set model.memory.window")
+    check_number("model.memory.window", window, Range(1))

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
+from typing import Any, ClassVar
 
-from lightning_mem1.checks import check_least
+from lightning_mem1.checks import PORT, TIMEOUT_S, Range, Ranges, check_numbers
 from lightning_mem1.data.task_data import TaskDataModule
 from lightning_mem1.io.dotted_names import imported
 from lightning_mem1.rollout.gateway.agent import Agent, AgentEnv, AgentSettings, num_arguments
@@ -69,6 +69,13 @@ class AgentData(TaskDataModule):
         ValueError: no such agent, one that cannot be called so, or a number out of range.
     """
 
+    ranges: ClassVar[Ranges] = {
+        "timeout_s": TIMEOUT_S,
+        "max_running": Range(1),
+        "max_calls": Range(1),
+        "port": PORT,
+    }
+
     def __init__(
         self,
         agent: str | Callable[..., Any],
@@ -81,18 +88,12 @@ class AgentData(TaskDataModule):
         port: int = 0,
         **stream: Any,
     ) -> None:
+        check_numbers("data", AgentData, locals())
         super().__init__(source=source, **stream)
         self.agent = imported(agent, "agent", "data.agent") if isinstance(agent, str) else agent
         if not callable(self.agent):
             raise ValueError(f"expected data.agent to name a function, got {type(self.agent).__name__}; set it")
         num_arguments(self.agent)
-        for name, value in (("max_running", max_running), ("max_calls", max_calls)):
-            if value is not None:
-                check_least(f"data.{name}", value, 1)
-        if timeout_s is not None and not timeout_s > 0:
-            raise ValueError(
-                f"data.timeout_s too small: expected more than 0, got {timeout_s}; set it, or null for none"
-            )
         self.settings = AgentSettings(timeout_s, max_running, max_calls, host, port)
         self._tasks, self._inner = tasks, source
         self._source = None

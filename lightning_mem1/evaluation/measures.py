@@ -114,15 +114,15 @@ def cost(trajectory: Trajectory, view: View) -> Numbers:
 
 
 def group_deviations(trajectories: Iterable[Trajectory]) -> list[float]:
-    """Standard deviation of the rewards of each group; rewards that are no finite numbers are left out.
+    """Standard deviation of the rewards of each group, over the episodes that it is compared over.
 
-    ```
-    group 0: 0 1    group 1: 3 nan    ->    0.5 0.0
-    ```
+    Those that failed and rewards that are no finite numbers are left out::
+
+        group 0: 0 1    group 1: 3 nan    group 2: 1 1 1 failed    ->    0.5 0.0 0.0
     """
     groups: dict[int, list[float]] = {}
     for trajectory in trajectories:
-        if math.isfinite(trajectory.reward):
+        if math.isfinite(trajectory.reward) and trajectory.stop_reason != StopReason.ERROR:
             groups.setdefault(trajectory.group, []).append(float(trajectory.reward))
     return [pstdev(rewards) for rewards in groups.values()]
 

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 import torch
 from torch import Tensor
 
-from lightning_mem1.checks import resolve_seed
+from lightning_mem1.checks import RATE, SEED, Range, Ranges, check_numbers, resolve_seed
 from lightning_mem1.context.contexts import Contexts, drift
 from lightning_mem1.context.settings import MemorySetting, memory_mode
 from lightning_mem1.engine.factory import AnyEngine, make_engine
@@ -23,10 +23,11 @@ from lightning_mem1.policy.policy import LoraSettings, Policy
 from lightning_mem1.policy.sampling_copy import SamplingPolicy
 from lightning_mem1.policy.sharding import gather, is_sharded, release, shard
 from lightning_mem1.rollout.settings import RolloutSettings
+from lightning_mem1.training.broken_weights import check_weights
 from lightning_mem1.training.checkpoint_state import base_fingerprint
 from lightning_mem1.training.checkpointed_module import CheckpointedModule
 from lightning_mem1.training.credit.algorithms import Algorithm, CreditSettings, find_algorithm
-from lightning_mem1.training.credit.assignment import CreditAssigner
+from lightning_mem1.training.credit.assignment import CreditAssigner, check_group_size
 from lightning_mem1.training.credit.filters import (
     bad_input,
     bad_values,
@@ -78,7 +79,8 @@ class Mem1Module(CheckpointedModule):
         lora: The trained adapter; null trains every weight.
         optim: The optimizer, and how many steps it takes.
         loss: The loss of the policy.
-        loss_unit: What counts the same in the loss: every token, turn or trajectory (gspo: always trajectory).
+        loss_unit: What counts the same in the loss: every token, turn or trajectory (dr_grpo and dapo: always token,
+            gspo: always trajectory; grpo's paper: trajectory).
         max_tokens_per_microbatch: Most tokens in one forward pass; gradients add up over passes.
         credit: How rewards become advantages.
         critic: The critic of ppo; the other algorithms have none.
@@ -95,6 +97,8 @@ class Mem1Module(CheckpointedModule):
         ValueError, FileNotFoundError: one line on what was expected, what came and which key to set.
         TypeError: an argument that there is not, with its present name where it has moved.
     """
+
+    ranges: ClassVar[Ranges] = {"lr": RATE, "max_tokens_per_microbatch": Range(1), "seed": SEED}
 
     def __init__(
         self,
@@ -121,6 +125,7 @@ class Mem1Module(CheckpointedModule):
         settings = grouped({key: value for key, value in locals().items() if key not in ("self", "__class__")})
         settings["memory"] = memory_mode(memory)
         chosen = find_algorithm(algorithm)
+        check_numbers("model", Mem1Module, settings)
         check_settings(settings, chosen)
         kept = {key: plain(value) for key, value in settings.items()} | {"memory": settings["memory"].settings}
         self.save_hyperparameters(kept, logger=False)
@@ -205,12 +210,15 @@ class Mem1Module(CheckpointedModule):
             shard(self.policy, self.device_mesh["data_parallel"])
 
     def on_fit_start(self) -> None:
-        """Refuse what would not see what the rollout saw: a precision of updates alone, a model not scored as it is."""
+        """Refuse what would not see what the rollout saw, a precision of updates alone or a model not scored as it is,
+        and groups that have nothing to compare."""
         if self.trainer.precision != "32-true":
             raise ValueError(
                 "trainer.precision is not for rollouts, which would stay in the base's dtype: expected 32-true, got "
                 f"{self.trainer.precision}; leave it out and set model.compute.dtype, such as bfloat16"
             )
+        group_size = getattr(self.trainer.datamodule, "group_size", None)  # type: ignore[attr-defined]
+        check_group_size(group_size, self.algorithm, self.credit_assigner)
         self._lr(1)  # a schedule without an end is refused before anything is played
         send_own_values_only(self.trainer)
         if self.engine_settings.self_check:
@@ -229,6 +237,7 @@ class Mem1Module(CheckpointedModule):
         fitting = self.ranks.sum(len(batch.trajectories) - outgrown)
         check_room(fitting, outgrown, batch.rl_step, self.engine_settings.max_context_tokens)
         metrics = self.update(batch.trajectories, batch.rl_step)
+        check_weights(self.trained(), batch.rl_step)
         self.rl_step = batch.rl_step
         self.log_dict({**metrics, "step": float(self.rl_step)}, on_step=True, on_epoch=False, batch_size=1)
 
@@ -245,8 +254,7 @@ class Mem1Module(CheckpointedModule):
         credit = self.credit_assigner.assign(trajectories, scores)
         credit, ratios = corrected(credit, trajectories, scores, self.mismatch)
         signal = [each.has_signal for each in credit]
-        algorithm = self.credit_assigner.algorithm
-        counted = counted_in_loss(trajectories, signal, algorithm.likelihood, algorithm.drops_no_signal)
+        counted = counted_in_loss(trajectories, signal, self.policy_loss.likelihood, self.policy_loss.drop_silent)
         steps = self._learn([trajectories[i] for i in counted], [credit[i] for i in counted], rl_step)
         return {
             **step_numbers(steps, lambda: self.learner.measure(trajectories)),

@@ -98,7 +98,7 @@ def test_an_unknown_mode_names_the_modes_there_are():
 
 
 def test_a_window_of_zero_turns_is_refused():
-    with pytest.raises(ValueError, match="expected at least 1 turn, got 0"):
+    with pytest.raises(ValueError, match="expected at least 1, got 0"):
         memory_mode({"mode": "window", "window": 0})
 
 

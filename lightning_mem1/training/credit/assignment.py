@@ -13,8 +13,9 @@ from torch import Tensor
 
 from lightning_mem1.context.internal_state import Decode, state_end, state_mask, state_spans
 from lightning_mem1.training.credit.advantages import whiten
-from lightning_mem1.training.credit.algorithms import Algorithm, CreditSettings, GroupedRollouts
+from lightning_mem1.training.credit.algorithms import Algorithm, CreditSettings
 from lightning_mem1.training.credit.filters import sound
+from lightning_mem1.training.credit.grouped_rollouts import GroupedRollouts
 from lightning_mem1.training.credit.shaping import ShapingSettings, shaped_rewards
 from lightning_mem1.training.credit.token_credit import TokenCredit
 from lightning_mem1.training.losses import KLEstimator, kl_penalty
@@ -94,7 +95,7 @@ class CreditAssigner:
                 self.kl_coef * kl_penalty(old, reference, self.kl_estimator)
                 for old, reference in zip(_old_logprobs(trajectories, scores), scores["reference"], strict=True)
             ]
-        return GroupedRollouts.of(trajectories, rewards, penalties, scores.get("values"))
+        return GroupedRollouts.of(trajectories, rewards, penalties, scores.get("values"), self.settings.anchor)
 
     def _whiten(self, advantages: list[Tensor], chosen: Sequence[int]) -> None:
         """In place, over the tokens of the trajectories that credit was given to."""
@@ -102,6 +103,23 @@ class CreditAssigner:
         parts = whiten(flat, self.total).split([len(advantages[i]) for i in chosen])
         for i, part in zip(chosen, parts, strict=False):
             advantages[i] = part
+
+
+def check_group_size(group_size: int | None, name: str, assigner: CreditAssigner) -> None:
+    """Raise ValueError when an algorithm compares the episodes of a task, and there is one of each.
+
+    Args:
+        group_size: Episodes of each task; None where nobody says.
+        name: The algorithm's, for the error.
+        assigner: Its settings.
+    """
+    algorithm = assigner.algorithm
+    best_of = algorithm.likelihood and assigner.settings.threshold is None
+    if group_size == 1 and (algorithm.relative or best_of):
+        raise ValueError(
+            f"nothing to compare: expected data.group_size 2 or more, since {name} compares the episodes of a task, "
+            "got 1; raise it or set model.algorithm reinforce_pp or ppo"
+        )
 
 
 def _old_logprobs(trajectories: Sequence[Trajectory], scores: Scores) -> Sequence[Tensor]:
