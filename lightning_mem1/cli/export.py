@@ -20,6 +20,7 @@ from lightning.pytorch.cli import LightningArgumentParser
 from lightning_mem1.cli import commands, startup
 from lightning_mem1.cli.alone import free_folder
 from lightning_mem1.cli.lightning_cli import CommandLine, checkpoint_path, no_progress_bars
+from lightning_mem1.io.disk_room import room_for
 from lightning_mem1.policy.loading import BUNDLED_POLICIES, is_plain_tokenizer, name_of_base, resolve
 from lightning_mem1.policy.policy import Policy
 from lightning_mem1.training.checkpoint_state import entry_of, settings_of
@@ -99,7 +100,7 @@ def _write(policy: Policy, path: str, output: Path, merged: bool) -> None:
     entry = {**entry_of(checkpoint), "settings": settings_of(checkpoint)}
     whole = merged or policy.model is policy.causal_lm
     output.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=output.parent, prefix=f".{output.name}.") as beside:
+    with room_for(output), tempfile.TemporaryDirectory(dir=output.parent, prefix=f".{output.name}.") as beside:
         made = save(policy, Path(beside), merged)
         (made / "README.md").write_text(card(entry, policy, whole), encoding="utf-8")
         for pattern in WRITTEN:

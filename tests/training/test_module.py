@@ -425,13 +425,22 @@ def test_the_weight_on_internal_state_tokens_shares_the_pull(make_module, make_d
         ({"engine": EngineSettings(max_context_tokens=256)}, "no room for a context: .*max_new_tokens, 256, got 256"),
         ({"rollout": RolloutSettings(max_new_tokens=0)}, "model.rollout.max_new_tokens too small: expected at least 1"),
         ({"rollout": RolloutSettings(max_information_tokens=15)}, "max_information_tokens too small: .* at least 16"),
-        ({"rollout": RolloutSettings(top_p=0.0)}, "top_p too small: expected more than 0, got 0.0; set model.rollout.top_p"),
-        ({"rollout": RolloutSettings(top_p=1.5)}, "top_p too large: expected at most 1, got 1.5; set model.rollout.top_p"),
+        (
+            {"rollout": RolloutSettings(top_p=0.0)},
+            "top_p too small: expected more than 0, got 0.0; set model.rollout.top_p",
+        ),
+        (
+            {"rollout": RolloutSettings(top_p=1.5)},
+            "top_p too large: expected at most 1, got 1.5; set model.rollout.top_p",
+        ),
         (
             {"rollout": RolloutSettings(prompt="long")},
             "unknown prompt style: expected one of full, brief, got 'long'; set",
         ),
-        ({"rollout": RolloutSettings(env_timeout_s=0)}, "env_timeout_s too small: expected more than 0, got 0; set model"),
+        (
+            {"rollout": RolloutSettings(env_timeout_s=0)},
+            "env_timeout_s too small: expected more than 0, got 0; set model",
+        ),
         ({"rollout": RolloutSettings(temperature=0.0)}, "training needs sampling: expected a temperature above 0"),
         ({"loss": LossSettings(kl_coef=0.1), "lora": None}, "no reference policy: expected an adapter"),
     ],
