@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from lightning_mem1.callbacks import default_callbacks
     from lightning_mem1.data.qa import QAData
+    from lightning_mem1.data.reading import ReadingData
     from lightning_mem1.data.task_data import TaskDataModule
     from lightning_mem1.data.webshop import WebShopData
     from lightning_mem1.evaluation.player import Player
@@ -27,6 +28,7 @@ __version__ = "0.1.0"
 _HOMES = {  # module below this package: the public names in it
     "callbacks": ("default_callbacks",),
     "data.qa": ("QAData",),
+    "data.reading": ("ReadingData",),
     "data.task_data": ("TaskDataModule",),
     "data.webshop": ("WebShopData",),
     "evaluation.player": ("Player",),
@@ -47,6 +49,7 @@ __all__ = [
     "Objective",
     "Player",
     "QAData",
+    "ReadingData",
     "RolloutSettings",
     "StepResult",
     "Task",

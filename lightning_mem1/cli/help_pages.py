@@ -33,9 +33,10 @@ SETTINGS: dict[str, tuple[Any, str]] = {  # dotted name: default without a confi
     "model.engine.num_slots": (64, "episodes generated at once"),
     "model.engine.max_context_tokens": (1024, "longest context, the turn included"),
     "data.catalogue": (None, "WebShopData: folder with the official files; null: a generated shop"),
-    "data.questions": (None, "QAData: files of questions; null: a generated encyclopedia"),
+    "data.questions": (None, "QAData, ReadingData: files of questions; null: generated ones"),
     "data.corpus": (None, "QAData: file of passages"),
     "data.objectives": (2, "QAData: questions per task"),
+    "data.length": (1000, "ReadingData: tokens of a document"),
     "data.tasks_per_step": (8, "tasks in one rl_step"),
     "data.group_size": (8, "episodes of each task"),
     "data.num_rl_steps": (40, "rl_steps of the whole run"),
@@ -112,7 +113,7 @@ ROLLOUT = (
     "model.rollout.max_new_tokens", "model.rollout.max_information_tokens", "model.engine.kind",
     "model.engine.num_slots", "model.engine.max_context_tokens",
 )  # fmt: skip
-WORLDS = ("data.catalogue", "data.questions", "data.corpus", "data.objectives")
+WORLDS = ("data.catalogue", "data.questions", "data.corpus", "data.objectives", "data.length")
 
 PAGES = {
     "fit": Page(

@@ -22,6 +22,7 @@ from transformers.utils import logging as transformers_logging
 from lightning_mem1.cli import errors, full_help, startup
 from lightning_mem1.cli.memory_words import with_mode
 from lightning_mem1.data.qa import QAData
+from lightning_mem1.data.reading import ReadingData
 from lightning_mem1.data.task_data import TaskDataModule
 from lightning_mem1.data.webshop import WebShopData
 from lightning_mem1.io.redaction import redacted_settings, remember
@@ -177,7 +178,7 @@ def checked_name(experiment: str) -> str:
 def known_keys(parser: Any) -> list[str]:
     """All keys of the settings, dotted, without ``init_args``."""
     keys = list(flat(parser.get_defaults().as_dict()))
-    keys += [f"data.{name}" for kind in (TaskDataModule, WebShopData, QAData) for name in _arguments(kind)]
+    keys += [f"data.{name}" for kind in (TaskDataModule, WebShopData, QAData, ReadingData) for name in _arguments(kind)]
     return sorted({key.replace(".init_args", "") for key in keys} | {"model", "data", "trainer"})
 
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import shutil
+import tempfile
+from pathlib import Path
 from typing import Any
 
-from lightning_mem1.policy.loading import load_tokenizer
+from lightning_mem1.policy.loading import ADAPTER_CONFIG, ADAPTER_WEIGHTS, load_tokenizer
 from lightning_mem1.policy.merged import Merged
-from lightning_mem1.policy.policy import Policy
+from lightning_mem1.policy.policy import ADAPTER, Policy
 from lightning_mem1.warmstart.demonstrations import tokenizer_texts
 from lightning_mem1.warmstart.induction import start_with_induction
 from lightning_mem1.warmstart.settings import Architecture, WarmStart
@@ -46,10 +49,22 @@ def make_model(architecture: Architecture, vocab_size: int) -> Any:
     return model
 
 
-def save(policy: Policy, folder: str) -> None:
-    """Write weights (as float16, a tied head once) and tokenizer; an adapter is merged into what is written."""
+def save(policy: Policy, folder: str, merged: bool = True) -> None:
+    """Write weights (as float16, a tied head once) and tokenizer, an adapter merged in; or the adapter alone."""
+    if not merged:
+        _save_adapter(policy, Path(folder))
+        return
     model = Merged(policy.causal_lm).model
     once = {"lm_head.weight"} if model.config.tie_word_embeddings else set()
     half = {name: tensor.half() for name, tensor in model.state_dict().items() if name not in once}
     model.save_pretrained(folder, state_dict=half, safe_serialization=True)
     policy.tokenizer.save_pretrained(folder)
+
+
+def _save_adapter(policy: Policy, folder: Path) -> None:
+    """Write the adapter next to its card; peft would put it into a folder of its name, beside a card of its own."""
+    with tempfile.TemporaryDirectory() as written:
+        policy.save_adapter(written)
+        folder.mkdir(parents=True, exist_ok=True)
+        for name in (ADAPTER_CONFIG, ADAPTER_WEIGHTS):
+            shutil.copyfile(Path(written, ADAPTER, name), folder / name)

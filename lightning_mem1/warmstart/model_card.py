@@ -16,22 +16,25 @@ def write_card(config: WarmStart, numbers: dict[str, float], command: str) -> No
     worlds = -(-steps // config.data.steps_per_world)
     least = config.data.min_reward
     kept = "" if least is None else f"| cloned | those with a reward of at least {least}: {numbers['cloned']} |\n"
-    untidy = sum(stage.steps * stage.marketplace_episodes for stage in config.stages)
     mode = "" if config.mode.name == "mem1" else f"| memory mode | {config.mode} |\n"
     scored = [text for world, text in SCORES.items() if f"{world}_reward" in numbers]
     card = CARD.format(
         **numbers,
         scores="".join(scored).format(**numbers, tasks=config.num_val_tasks),
         mode=mode,
-        market=f"{untidy} in as many with marketplace listings, " if untidy else "",
         before="".join(f"| before that: {name} | {told} |\n" for name, told in made_before(config.init_from)),
         minutes=numbers["seconds"] / 60,
         command=command,
         filter=kept,
+        are="is" if len(_starts(config)) == 1 else "are",
+        their="its" if len(_starts(config)) == 1 else "their",
         seed=config.seed,
-        shop=sum(stage.steps * stage.shop_episodes for stage in config.stages),
-        qa=sum(stage.steps * stage.qa_episodes for stage in config.stages),
-        worlds=worlds,
+        data=_played(config, worlds),
+        experts=" and ".join(f"a scripted {expert}" for expert, _ in _starts(config)),
+        experiments=" and ".join(f"`experiments/{name}.yaml`" for _, name in _starts(config)),
+        stored="The weights are a LoRA adapter, which loads on the policy that it was made of."
+        if not config.merged
+        else "Weights are stored as float16 and loaded as float32.",
         first=config.data.first_seed,
         last=config.data.first_seed + worlds - 1,
         threads=torch.get_num_threads(),
@@ -43,19 +46,18 @@ def write_card(config: WarmStart, numbers: dict[str, float], command: str) -> No
 CARD = """# Bundled policy
 
 A Qwen2 of {parameters:.2f} M parameters with a tokenizer of {vocab} tokens, both made by this project from generated
-text. It was cloned from a scripted shopper and a scripted researcher that are faultless in form and copying and often
-wrong in their decisions: it is the starting point of `experiments/webshop.yaml` and `experiments/qa.yaml`.
+text. It was cloned from {experts} that {are} faultless in form and copying and often
+wrong in {their} decisions: it is the starting point of {experiments}.
 
 | | |
 | --- | --- |
 | command | `{command}` |
 | seed | {seed} |
-{mode}| data | {shop} trajectories in {worlds} generated shops (train goals), {market}{qa} in {worlds} generated \
-encyclopedias |
+{mode}| data | {data} |
 {filter}| seeds of the worlds | {first} to {last} (those of training and tests, seed 0, were never seen) |
 | cost | {tokens:.1f} M trained tokens, {minutes:.0f} minutes on {threads} CPU {thread} |
 {before}{scores}
-Weights are stored as float16 and loaded as float32. Licence: MIT, as the project.
+{stored} Licence: MIT, as the project.
 """
 
 
@@ -67,7 +69,28 @@ SCORES = {
     },
     "qa": "| QA: {tasks} validation tasks, greedy | right answers {qa_reward:.3f}, all right {qa_success:.3f}, "
     "{qa_turns:.1f} turns, {qa_valid:.1%} valid |\n",
+    "reading": "| reading: {tasks} validation documents, greedy | right answers {reading_reward:.3f}, "
+    "{reading_turns:.1f} turns, {reading_valid:.1%} valid |\n",
 }
+
+
+def _played(config: WarmStart, worlds: int) -> str:
+    """How many trajectories of each kind there were, and in how many worlds."""
+    kinds = {
+        "shop_episodes": "in {} generated shops (train goals)",
+        "marketplace_episodes": "in {} with marketplace listings",
+        "qa_episodes": "in {} generated encyclopedias",
+        "reading_episodes": "with generated documents of {} seeds",
+    }
+    counts = {where: sum(s.steps * getattr(s, name) for s in config.stages) for name, where in kinds.items()}
+    parts = [f"{count} {where.format(worlds)}" for where, count in counts.items() if count]
+    return ", ".join(parts).replace(" ", " trajectories ", 1)
+
+
+def _starts(config: WarmStart) -> list[tuple[str, str]]:
+    """The experts that were cloned, each with the experiment that goes on from there."""
+    reads = any(stage.reading_episodes for stage in config.stages)
+    return [("reader", "reading")] if reads else [("shopper", "webshop"), ("researcher", "qa")]
 
 
 def made_before(folder: str | None) -> list[tuple[str, str]]:
