@@ -22,7 +22,8 @@ def test_importing_the_package_imports_nothing_heavy():
 def test_the_public_names_are_these_and_no_others():
     names = (
         "Mem1Module TaskDataModule WebShopData QAData ReadingData Task Objective StepResult Turn Trajectory Env "
-        "TaskSource collect Episode RolloutSettings Player load_policy default_callbacks trainer_defaults check_env check_memory"
+        "TaskSource collect Episode RolloutSettings Player load_policy default_callbacks trainer_defaults check_env "
+        "check_memory"
     )
     assert lightning_mem1.__all__ == sorted(names.split())
     assert set(lightning_mem1.__all__) <= set(dir(lightning_mem1))

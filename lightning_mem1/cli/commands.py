@@ -41,6 +41,7 @@ COMMANDS = {
     "evaluate": Command(
         "measure a policy on tasks of several lengths, in several memory modes", (*SETTINGS, *EVALUATE)
     ),
+    "compare": Command("train and measure memory modes alike", ("compare", "memory", "seeds", "output")),
     "play": Command(
         "show one episode turn by turn", (*SETTINGS, "split", "index", "temperature", "max_lines", "human")
     ),

@@ -254,8 +254,8 @@ class WarmStart:
         check_least("warmstart.num_workers", self.num_workers, 0)
         if not self.merged and not (self.lora and self.init_from):
             raise ValueError(
-                "warmstart.merged false writes an adapter on its base: expected warmstart.lora and warmstart.init_from, "
-                "got one of them null; set both, or warmstart.merged true"
+                "warmstart.merged false writes an adapter on its base: expected warmstart.lora and "
+                "warmstart.init_from, got one of them null; set both, or warmstart.merged true"
             )
         if self.data.qa.notation == "react" and mode.name != "full":
             raise ValueError(

@@ -23,6 +23,7 @@ from dataclasses import dataclass
 from typing import Literal, get_args
 
 from lightning_mem1.environments.reading import facts
+from lightning_mem1.environments.reading.facts import Draw
 
 Kind = Literal["needle", "conflict", "hops", "tracking", "counting"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
@@ -42,7 +43,7 @@ class Story:
     facts: tuple[str, ...]
     question: str
     answers: tuple[str, ...]
-    rival: facts.Draw
+    rival: Draw
 
 
 def story(kind: Kind, rng: random.Random) -> Story:
@@ -75,7 +76,7 @@ def _hops(rng: random.Random) -> Story:
     return Story(told, facts.CHAIN.format(attribute, "home", name), (value,), rival)
 
 
-def _rival_fact(name: str) -> facts.Draw:
+def _rival_fact(name: str) -> Draw:
     """Other people's facts, those of towns, and now and then another fact of the same person."""
 
     def draw(rng: random.Random) -> str:
@@ -108,7 +109,7 @@ def _counting(rng: random.Random) -> Story:
     return Story((facts.ARRIVES.format(home),) * count, facts.ASKS_COUNT.format(home), (str(count),), rival)
 
 
-def _without(words: tuple[str, ...], draw: facts.Draw) -> facts.Draw:
+def _without(words: tuple[str, ...], draw: Draw) -> Draw:
     """Draws again while a sentence says something about what is asked."""
 
     def drawn(rng: random.Random) -> str:
@@ -120,7 +121,7 @@ def _without(words: tuple[str, ...], draw: facts.Draw) -> facts.Draw:
     return drawn
 
 
-def _different(rng: random.Random, draw: facts.Draw, count: int) -> list[str]:
+def _different(rng: random.Random, draw: Draw, count: int) -> list[str]:
     found: dict[str, None] = {}
     while len(found) < count:
         found[draw(rng)] = None
