@@ -65,11 +65,8 @@ def listing() -> str:
     takes = {name: _command(text) for name, text in texts.items()}
     width = max(map(len, texts), default=0) + 2
     lines = []
-    for command, others in (
-        ("fit", ", also with evaluate, play, export and serve"),
-        ("warmstart", ""),
-        ("compare", ""),
-    ):
+    fit = ", also with evaluate, play, export and serve"
+    for command, others in (("fit", fit), ("warmstart", ""), ("compare", "")):
         lines += [f"mem1 {command} NAME{others}:"]
         lines += [f"  {n:{width}}{t.splitlines()[0].lstrip('# ')}" for n, t in texts.items() if takes[n] == command]
         lines += [""]

@@ -66,7 +66,7 @@ def _about(settings: Comparison, ledger: StageLedger, command: str, hardware: st
     state = "" if done == len(every) else f" {len(every) - done} of {len(every)} stages are still missing."
     seeds = ", ".join(map(str, settings.seeds))
     return [
-        f"{settings.evaluate.tasks} tasks at each value, the same for every mode; seeds of the training: {seeds}.{state}",
+        f"{settings.evaluate.tasks} tasks at each value, the same for every mode; training seeds: {seeds}.{state}",
         f"Command: {command}. Hardware: {hardware}.",
         INTERVALS,
     ]

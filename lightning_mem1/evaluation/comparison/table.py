@@ -144,7 +144,7 @@ def markdown(header: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
 
 
 def as_csv(found: Sequence[Row], key: str) -> str:
-    """A line for each row and seed count: every measure with ``_low`` and ``_high``, and ``_seeds``, their own means."""
+    """A line for each row: every measure with ``_low`` and ``_high``, and ``_seeds``, their own means."""
     names = [m.name for m in MEASURES if any(m.name in row.result.row.measures for row in found)]
     header = [_label(key), "memory", "seeds", "num_trajectories", "stopped_early"]
     header += [f"{name}{end}" for name in names for end in ("", "_low", "_high", "_seeds")]
