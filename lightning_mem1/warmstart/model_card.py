@@ -69,8 +69,8 @@ SCORES = {
     },
     "qa": "| QA: {tasks} validation tasks, greedy | right answers {qa_reward:.3f}, all right {qa_success:.3f}, "
     "{qa_turns:.1f} turns, {qa_valid:.1%} valid |\n",
-    "reading": "| reading: {tasks} validation documents, greedy | right answers {reading_reward:.3f}, "
-    "{reading_turns:.1f} turns, {reading_valid:.1%} valid |\n",
+    "reading": "| reading: {tasks} validation documents, greedy | reward {reading_reward:.3f}, "
+    "success {reading_success:.3f}, {reading_turns:.1f} turns, {reading_valid:.1%} valid |\n",
 }
 
 

@@ -130,6 +130,7 @@ def test_the_comparisons_of_the_package_are_read_and_name_experiments_that_exist
     assert command._settings(opened.argv, opened.config).modes
 
 
+@pytest.mark.slow
 def test_a_killed_comparison_goes_on_with_the_same_command(written):
     """Killed while a training runs, with the processes it has started: as when a machine goes down."""
     written["compare"] |= {"memory": ["mem1"], "evaluate": {"tasks": 1, "key": "tasks", "values": [1]}}
