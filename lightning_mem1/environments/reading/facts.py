@@ -1,7 +1,8 @@
 """The sentences of generated documents: what tells something, and what only fills.
 
 One wording for every fact, so that a small policy can copy it, and so that nothing but the words themselves says which
-fact is asked about.
+fact is asked about. Names end in what tells them apart (Baker Odo, Port Selma): who copies what stands behind the last
+two words of a name then seldom takes another's.
 """
 
 from __future__ import annotations
@@ -15,24 +16,23 @@ from lightning_mem1.environments.qa.encyclopedia.names import (
     FIRST,
     JOBS,
     NOUNS,
-    PERSON_END,
     PRODUCTS,
     RIVER_END,
     START,
-    TOWN_END,
 )
 
+PLACES = ("New", "Old", "Upper", "Lower", "East", "West", "Mill", "Port")
 Draw = Callable[[random.Random], str]
 
 
 def person(rng: random.Random) -> str:
-    """``Odo Lindahl``."""
-    return f"{rng.choice(FIRST)} {rng.choice(START)}{rng.choice(PERSON_END)}"
+    """``Baker Odo``."""
+    return f"{rng.choice(JOBS).capitalize()} {rng.choice(FIRST)}"
 
 
 def town(rng: random.Random) -> str:
-    """``Torham``."""
-    return rng.choice(START) + rng.choice(TOWN_END)
+    """``Port Selma``."""
+    return f"{rng.choice(PLACES)} {rng.choice(FIRST)}"
 
 
 def river(rng: random.Random) -> str:
@@ -58,7 +58,6 @@ def _one_of(words: list[str]) -> Draw:
 PERSONAL: dict[str, Draw] = {
     "room": number,
     "home": town,
-    "job": _one_of(JOBS),
     "pet": _one_of(ANIMALS),
     "trade": _one_of(PRODUCTS),
 }

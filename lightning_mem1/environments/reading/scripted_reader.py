@@ -3,7 +3,7 @@
 It sees what a policy in memory mode ``mem1`` sees: the question, its own previous turn and the latest part. Its state
 says what it knows in the words of the document, ``?`` for what is not known yet::
 
-    <think>the home of Odo Lin is Torham; the river of Torham is ?</think><read>next</read>
+    <think>the home of Baker Odo is Port Selma; the river of Port Selma is ?</think><read>next</read>
 
 A small policy copies by looking for the last place with the same words. The latest part is behind the state, so the
 last place is the newest word on a fact, whether it stands in the part or only in the memory.
