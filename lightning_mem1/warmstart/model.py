@@ -7,7 +7,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from lightning_mem1.policy.loading import ADAPTER_CONFIG, ADAPTER_WEIGHTS, load_tokenizer
+from lightning_mem1.policy.loading import ADAPTER_CONFIG, ADAPTER_WEIGHTS, BUNDLED_POLICIES, load_tokenizer
 from lightning_mem1.policy.merged import Merged
 from lightning_mem1.policy.policy import ADAPTER, Policy
 from lightning_mem1.warmstart.demonstrations import tokenizer_texts
@@ -16,9 +16,9 @@ from lightning_mem1.warmstart.settings import Architecture, WarmStart
 
 
 def make_tokenizer(config: WarmStart) -> Any:
-    """The tokenizer of a folder, or one trained on a few generated catalogues and expert turns."""
+    """The tokenizer of a folder or of a bundled policy, or one trained on generated catalogues and expert turns."""
     if config.tokenizer:
-        return load_tokenizer(config.tokenizer)
+        return load_tokenizer(str(BUNDLED_POLICIES.get(config.tokenizer, config.tokenizer)))
     from lightning_mem1.warmstart.tokenizer import train_tokenizer
 
     return train_tokenizer(tokenizer_texts(config), config.model.vocab_size)

@@ -208,7 +208,7 @@ class WarmStart:
     Args:
         output: Folder that the policy is written to.
         seed: Seed of weights, tasks and the shopper.
-        tokenizer: Folder of a tokenizer, or null to train one on generated text.
+        tokenizer: Folder of a tokenizer, or bundled; null to train one on generated text.
         init_from: Folder of a policy to go on from (with its tokenizer), or null for random weights.
         model: The architecture.
         data: What is cloned.
