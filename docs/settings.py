@@ -21,6 +21,7 @@ from docstring_parser import parse  # noqa: E402
 
 from lightning_mem1 import callbacks  # noqa: E402
 from lightning_mem1.context.modes import MODES  # noqa: E402
+from lightning_mem1.data.agents import AgentData  # noqa: E402
 from lightning_mem1.data.qa import QAData  # noqa: E402
 from lightning_mem1.data.reading import ReadingData  # noqa: E402
 from lightning_mem1.data.task_data import TaskDataModule  # noqa: E402
@@ -90,6 +91,7 @@ def sections() -> Iterator[tuple[str, str, str, type]]:
     yield "`data`, shop", "`class_path: WebShopData`; the settings above too.", "data", WebShopData
     yield "`data`, questions", "`class_path: QAData`; the settings above too.", "data", QAData
     yield "`data`, long documents", "`class_path: ReadingData`; the settings above too.", "data", ReadingData
+    yield "`data`, agents", "`class_path: AgentData`; the settings above too.", "data", AgentData
     yield "`compare`", "Of `mem1 compare`: memory modes trained and measured alike.", "compare", Comparison
     yield "`warmstart`", "Of `mem1 warmstart`: cloning before RL.", "warmstart", WarmStart
     yield "`warmstart.stages`", "One item of the curriculum.", "warmstart.stages[]", Stage

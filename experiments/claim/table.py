@@ -48,7 +48,7 @@ def _cell(name: str, interval: Interval) -> str:
 
 
 def ratio_table(rows: Sequence[Mapping[str, Any]], pair: str) -> list[str]:
-    """Markdown: ratios by number of objectives, the paper's beside those that it tells (over `full`)."""
+    """Markdown: ratios by number of objectives, the paper's next to those that it reports (over `full`)."""
     paper = CLAIM if pair.endswith("full") else {}
     lines = [f"| {pair} | objectives | ratio | the paper's at 16 | intervals |", "| --- | --- | --- | --- | --- |"]
     for each in rows:

@@ -8,7 +8,7 @@ With `model.engine.one_step_off` the episodes of the next rl_step are played whi
 thread and with a copy of the weights from before the update::
 
     here      play 1 | update 1 | update 2 | update 3 |    update 1 makes weights 1, update 2 weights 2
-    beside             play 2   | play 3   | play 4   |    play 2 has weights 0, play 3 weights 1: one step off
+    in parallel        play 2   | play 3   | play 4   |    play 2 has weights 0, play 3 weights 1: one step off
 """
 
 from __future__ import annotations
@@ -89,7 +89,7 @@ class RolloutCallback(Callback):
         self._close()
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: Mem1Module, batch: TaskBatch, batch_idx: int) -> None:  # type: ignore[override]
-        """Play the training tasks, or take what was played beside the last update and let the next ones begin."""
+        """Play the training tasks, or take what was played during the last update and let the next ones begin."""
         asked = time.perf_counter()
         collected = self._collected(trainer, pl_module, batch)
         assert collected.rl_step == batch.rl_step
@@ -189,7 +189,7 @@ class RolloutCallback(Callback):
         return collected
 
     def _begin(self, collection: Collector, rl_step: int) -> None:
-        """Play the tasks of the next rl_step with the weights as they are now, beside what is done here."""
+        """Play the tasks of the next rl_step with the weights as they are now, in the background."""
         collection.sampling_policy.push()
         self._behind = collection.sampling_policy.state()
         batch, engine = collection.data.train_batch(rl_step, collection.workers is not None), collection.engine
@@ -224,7 +224,7 @@ def _plan(module: Mem1Module, data: TaskDataModule) -> Plan:
 
 
 def _check_servers(engine: Engine, gap: float) -> None:
-    """Tell that fresh weights on servers do not give the trainer's log-probabilities; `gap` in nats a token."""
+    """Report that fresh weights on servers do not give the trainer's log-probabilities; `gap` in nats a token."""
     if isinstance(engine, RemoteEngine) and gap > MAX_SERVER_GAP:
         engine.say(
             "gap",

@@ -9,14 +9,17 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import ClassVar
 
 from lightning.pytorch import Callback, Trainer
 
+from lightning_mem1.checks import Range, Ranges, check_numbers
 from lightning_mem1.data.task_data import TaskBatch
 from lightning_mem1.evaluation.report.episode import episode
 from lightning_mem1.evaluation.report.page import page
 from lightning_mem1.evaluation.transcript import readable, transcript
 from lightning_mem1.evaluation.view import View
+from lightning_mem1.io.disk_room import room_for
 from lightning_mem1.tracking.artifacts import log_artifact
 from lightning_mem1.training.module import Mem1Module
 from lightning_mem1.types import Trajectory
@@ -34,6 +37,8 @@ class TranscriptCallback(Callback):
         log_artifacts: Put the readable validation transcripts and the page into MLflow as well.
     """
 
+    ranges: ClassVar[Ranges] = {"every_n_rl_steps": Range(1)}
+
     def __init__(
         self,
         num_trajectories: int = 2,
@@ -42,6 +47,7 @@ class TranscriptCallback(Callback):
         folder: str | None = None,
         log_artifacts: bool = True,
     ) -> None:
+        check_numbers("TranscriptCallback", TranscriptCallback, locals())
         self.num_trajectories, self.num_page_trajectories = num_trajectories, num_page_trajectories
         self.every_n_rl_steps, self.folder, self.log_artifacts = every_n_rl_steps, folder, log_artifacts
 
@@ -70,14 +76,16 @@ class TranscriptCallback(Callback):
         if self.num_trajectories > 0:
             records = [transcript(t, module) for t in batch.trajectories[: self.num_trajectories]]
             lines = (json.dumps(record, ensure_ascii=True) for record in records)
-            path.with_suffix(".jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
-            path.with_suffix(".txt").write_text("\n\n".join(map(readable, records)) + "\n", encoding="utf-8")
+            with room_for(path.with_suffix(".jsonl")):
+                path.with_suffix(".jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
+                path.with_suffix(".txt").write_text("\n\n".join(map(readable, records)) + "\n", encoding="utf-8")
             written.append(path.with_suffix(".txt"))
         if self.num_page_trajectories > 0:
             run = "/".join(Path(trainer.default_root_dir).parts[-2:])
             title = f"{run}: {split}, rl_step {batch.rl_step}"
             text = page_of(batch.trajectories, module, title, self.num_page_trajectories, split == "train")
-            path.with_suffix(".html").write_text(text, encoding="utf-8")
+            with room_for(path.with_suffix(".html")):
+                path.with_suffix(".html").write_text(text, encoding="utf-8")
             written.append(path.with_suffix(".html"))
         return written
 
@@ -91,7 +99,7 @@ def page_of(trajectories: Sequence[Trajectory], module: Mem1Module, title: str, 
 
 
 def known_advantages(trajectories: Sequence[Trajectory], module: Mem1Module) -> list[list[float]] | None:
-    """The advantage of each action token by trajectory, where rewards alone tell it.
+    """The advantage of each action token by trajectory, where rewards alone give it.
 
     None where it takes a forward pass (a critic, a penalty in the reward) or the sums of all ranks (whitening).
     """

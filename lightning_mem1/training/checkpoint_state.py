@@ -79,9 +79,15 @@ def entry_of(checkpoint: Mapping[str, Any]) -> dict[str, Any]:
             f"not a checkpoint of lightning_mem1: expected an entry '{ENTRY}', got only "
             f"{', '.join(sorted(checkpoint))}; set --ckpt_path to a file that this package wrote"
         )
-    if entry.get("format", 1) > FORMAT:
+    number = entry.get("format", 1)
+    if not isinstance(number, int) or number < 1:
         raise ValueError(
-            f"checkpoint of a later version: expected format {FORMAT} at most, got {entry['format']}; install the "
+            f"not a checkpoint of lightning_mem1: expected a format from 1 to {FORMAT}, got {number!r:.40}; set "
+            "--ckpt_path to a file that this package wrote"
+        )
+    if number > FORMAT:
+        raise ValueError(
+            f"checkpoint of a later version: expected format {FORMAT} at most, got {number}; install the "
             "version of lightning_mem1 that wrote it"
         )
     return entry
@@ -90,7 +96,7 @@ def entry_of(checkpoint: Mapping[str, Any]) -> dict[str, Any]:
 def with_memory(settings: Mapping[str, Any]) -> dict[str, Any]:
     """A module's settings in today's words for memory and format; those of today as they are.
 
-    Before, `memory` was a word beside `window` and `rollout.note_embedding`, which most modes had no use for, and
+    Before, `memory` was a word next to `window` and `rollout.note_embedding`, which most modes had no use for, and
     `rollout.format` was called wire::
 
         memory amem, window 4, rollout {wire qa, note_embedding FOLDER, ...}

@@ -7,7 +7,9 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from lightning_mem1.policy.loading import ADAPTER_CONFIG, ADAPTER_WEIGHTS, BUNDLED_POLICIES, load_tokenizer
+from lightning_mem1.io.disk_room import room_for
+from lightning_mem1.policy.adapter_files import ADAPTER_CONFIG, ADAPTER_WEIGHTS
+from lightning_mem1.policy.loading import BUNDLED_POLICIES, load_tokenizer
 from lightning_mem1.policy.merged import Merged
 from lightning_mem1.policy.policy import ADAPTER, Policy
 from lightning_mem1.warmstart.demonstrations import tokenizer_texts
@@ -57,13 +59,14 @@ def save(policy: Policy, folder: str, merged: bool = True) -> None:
     model = Merged(policy.causal_lm).model
     once = {"lm_head.weight"} if model.config.tie_word_embeddings else set()
     half = {name: tensor.half() for name, tensor in model.state_dict().items() if name not in once}
-    model.save_pretrained(folder, state_dict=half, safe_serialization=True)
-    policy.tokenizer.save_pretrained(folder)
+    with room_for(folder):
+        model.save_pretrained(folder, state_dict=half, safe_serialization=True)
+        policy.tokenizer.save_pretrained(folder)
 
 
 def _save_adapter(policy: Policy, folder: Path) -> None:
-    """Write the adapter next to its card; peft would put it into a folder of its name, beside a card of its own."""
-    with tempfile.TemporaryDirectory() as written:
+    """Write the adapter next to its card; peft would put it into a folder of its name, with a card of its own."""
+    with tempfile.TemporaryDirectory() as written, room_for(str(folder)):
         policy.save_adapter(written)
         folder.mkdir(parents=True, exist_ok=True)
         for name in (ADAPTER_CONFIG, ADAPTER_WEIGHTS):

@@ -3,38 +3,44 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
 
+from lightning_mem1.policy.loading import is_plain_tokenizer, resolve
+from lightning_mem1.policy.published_card import front_matter, licence_of
 from lightning_mem1.warmstart.settings import WarmStart
 
 
 def write_card(config: WarmStart, numbers: dict[str, float], command: str) -> None:
-    """Write the model card beside the weights."""
+    """Write the model card next to the weights."""
     steps = sum(stage.steps for stage in config.stages)
     worlds = -(-steps // config.data.steps_per_world)
     least = config.data.min_reward
     kept = "" if least is None else f"| cloned | those with a reward of at least {least}: {numbers['cloned']} |\n"
     mode = "" if config.mode.name == "mem1" else f"| memory mode | {config.mode} |\n"
     scored = [text for world, text in SCORES.items() if f"{world}_reward" in numbers]
+    licence = licence_of(resolve(config.init_from)) if config.init_from else "mit"
+    experts = _experts(config)
     card = CARD.format(
         **numbers,
+        header=front_matter("transformers", licence, results=_results(numbers), name=Path(config.output).name),
+        origin="" if config.init_from else ", both made by lightning_mem1 from generated text",
+        loading=_loading(config),
+        licence=f"{licence}." if licence else "the one of the policy it was made from.",
         scores="".join(scored).format(**numbers, tasks=config.num_val_tasks),
         mode=mode,
         before="".join(f"| before that: {name} | {told} |\n" for name, told in made_before(config.init_from)),
         minutes=numbers["seconds"] / 60,
         command=command,
         filter=kept,
-        are="is" if len(_starts(config)) == 1 else "are",
-        their="its" if len(_starts(config)) == 1 else "their",
+        experts=" and ".join(f"a scripted {expert}" for expert in experts),
+        they="They make" if len(experts) > 1 else "It makes",
+        decide="decide" if len(experts) > 1 else "decides",
+        known="pages and questions" if len(experts) > 1 else "documents",
         seed=config.seed,
         data=_played(config, worlds),
-        experts=" and ".join(f"a scripted {expert}" for expert, _ in _starts(config)),
-        experiments=" and ".join(f"`experiments/{name}.yaml`" for _, name in _starts(config)),
-        stored="The weights are a LoRA adapter, which loads on the policy that it was made of."
-        if not config.merged
-        else "Weights are stored as float16 and loaded as float32.",
         first=config.data.first_seed,
         last=config.data.first_seed + worlds - 1,
         threads=torch.get_num_threads(),
@@ -43,11 +49,14 @@ def write_card(config: WarmStart, numbers: dict[str, float], command: str) -> No
     Path(config.output, "README.md").write_text(card, encoding="utf-8")
 
 
-CARD = """# Bundled policy
+CARD = """{header}
+# MEM1 policy, cloned from demonstrations
 
-A Qwen2 of {parameters:.2f} M parameters with a tokenizer of {vocab} tokens, both made by this project from generated
-text. It was cloned from {experts} that {are} faultless in form and copying and often
-wrong in {their} decisions: it is the starting point of {experiments}.
+A causal LM of {parameters:.2f} M parameters with a tokenizer of {vocab} tokens{origin}.
+
+It was cloned from {experts}. {they} no mistakes in form or copying and often
+{decide} wrongly, so RL has something to improve: it is a starting point for `mem1 fit`, not a good agent. It knows the
+{known} of lightning_mem1 and nothing else.
 
 | | |
 | --- | --- |
@@ -57,8 +66,25 @@ wrong in {their} decisions: it is the starting point of {experiments}.
 {filter}| seeds of the worlds | {first} to {last} (those of training and tests, seed 0, were never seen) |
 | cost | {tokens:.1f} M trained tokens, {minutes:.0f} minutes on {threads} CPU {thread} |
 {before}{scores}
-{stored} Licence: MIT, as the project.
+## How to load it
+
+{loading}
+
+Licence of the weights: {licence}
 """
+
+
+MODEL_LOADING = """```python
+from transformers import AutoModelForCausalLM, {tokenizer}
+
+model = AutoModelForCausalLM.from_pretrained("FOLDER", dtype="float32")
+tokenizer = {tokenizer}.from_pretrained("FOLDER")
+```
+
+In lightning_mem1: `mem1 fit CONFIG --model.policy FOLDER`. Weights are stored as float16 and loaded as float32."""
+
+ADAPTER_LOADING = """In lightning_mem1: `mem1 fit CONFIG --model.policy FOLDER`. The weights are a LoRA adapter,
+which is merged into the policy that `adapter_config.json` names."""
 
 
 SCORES = {
@@ -87,14 +113,28 @@ def _played(config: WarmStart, worlds: int) -> str:
     return ", ".join(parts).replace(" ", " trajectories ", 1)
 
 
-def _starts(config: WarmStart) -> list[tuple[str, str]]:
-    """The experts that were cloned, each with the experiment that goes on from there."""
+def _experts(config: WarmStart) -> list[str]:
+    """Who was cloned."""
     reads = any(stage.reading_episodes for stage in config.stages)
-    return [("reader", "reading")] if reads else [("shopper", "webshop"), ("researcher", "qa")]
+    return ["reader"] if reads else ["shopper", "researcher"]
+
+
+def _loading(config: WarmStart) -> str:
+    """How what was written is loaded: a whole model by transformers, an adapter on its base by this package."""
+    if not config.merged:
+        return ADAPTER_LOADING
+    kind = "PreTrainedTokenizerFast" if is_plain_tokenizer(config.output) else "AutoTokenizer"
+    return MODEL_LOADING.format(tokenizer=kind)
+
+
+def _results(numbers: Mapping[str, float]) -> list[tuple[str, str, float]]:
+    """``{"shop_reward": 0.5}`` -> ``[("shop", "reward", 0.5)]``, of every world that was played."""
+    found = [(world, metric, f"{world}_{metric}") for world in SCORES for metric in ("reward", "success", "valid")]
+    return [(world, metric, numbers[key]) for world, metric, key in found if key in numbers]
 
 
 def made_before(folder: str | None) -> list[tuple[str, str]]:
-    """How the policy that a warm start goes on from was made, as its card tells: (name, what is told)."""
+    """How the policy that a warm start continues from was made: (name, value) rows of its card."""
     card = Path(folder, "README.md") if folder else None
     if card is None or not card.is_file():
         return []

@@ -3,6 +3,7 @@ import re
 
 import pytest
 import torch
+from huggingface_hub import ModelCard
 from safetensors.torch import load_file
 from torch.utils.data import DataLoader
 
@@ -220,6 +221,8 @@ def test_a_warm_start_writes_a_policy_that_loads_and_a_card_that_tells_its_makin
     card = (tmp_path / "policy" / "README.md").read_text()
     assert f"`mem1 warmstart {config} --warmstart.model.vocab_size=600" in card
     assert "| seed | 0 |" in card and "before that" not in card
+    measured = ModelCard(card).data.eval_results
+    assert [each.dataset_type for each in measured] == ["shop"] * 3 + ["qa"] * 3
     assert ("seed", "0") in made_before(str(tmp_path / "policy")) and made_before(str(tmp_path)) == []
     assert "4 trajectories in 1 generated shops (train goals), 16 in 1 generated encyclopedias" in card
     assert 0 < int(re.search(r"\| cloned \| those with a reward of at least 0\.4: (\d+) \|", card)[1]) < 20
@@ -365,7 +368,7 @@ def test_a_warm_start_on_documents_tells_of_reading_alone(tmp_path):
     card = (tmp_path / "policy" / "README.md").read_text()
     assert "| data | 2 trajectories with generated documents of 1 seeds |" in card
     assert "| reading: 2 validation documents, greedy | reward " in card
-    assert "cloned from a scripted reader that is faultless" in card and "`experiments/reading.yaml`" in card
+    assert "cloned from a scripted reader. It makes no mistakes in form" in card
 
 
 def test_the_adapter_alone_is_written_and_is_the_same_policy_on_its_base(tmp_path):
@@ -381,7 +384,7 @@ def test_the_adapter_alone_is_written_and_is_the_same_policy_on_its_base(tmp_pat
     for name, weight in alone.items():
         torch.testing.assert_close(weight, whole[name], atol=2e-3, rtol=2e-3)  # one of them is stored in 16 bits
     assert any(not torch.equal(alone[name], start[name]) for name in alone)
-    assert "The weights are a LoRA adapter" in (tmp_path / "False" / "README.md").read_text()
+    assert "a LoRA adapter" in (tmp_path / "False" / "README.md").read_text()
 
 
 def test_an_adapter_without_a_base_of_its_own_is_refused(tmp_path):

@@ -1,9 +1,9 @@
 """Continuous batching in this process: every forward pass advances all running turns and starts the waiting ones.
 
-A turn that ends frees its slot at once, and the slot's next turn starts in the very next pass, beside the others that
-are still decoding. Keys are reused as far as the new context begins with ids that a slot already holds: its own slot
+A turn that ends frees its slot at once, and the slot's next turn starts in the very next pass, with the others that are
+still decoding. Keys are reused as far as the new context begins with ids that a slot already holds: its own slot
 (the prompt, always, when an episode comes back to it) or another one, whose keys are copied. Episodes of a group begin
-alike and often go on alike, so one of them runs what they share and the others wait for it, one pass.
+alike and often continue alike, so one of them runs what they share and the others wait for it, one pass.
 
 Where rotary frequencies depend on the length of the context (`policy.rotary`), keys are reused among contexts whose
 frequencies are the same, and made again for a turn that grows into others.
@@ -21,7 +21,7 @@ from torch import Tensor
 
 from lightning_mem1.engine.local.slots import SlotPool, Span, StepPlan
 from lightning_mem1.engine.local.static_decode import StaticDecode
-from lightning_mem1.engine.sampling import sample
+from lightning_mem1.engine.sampling import check_sampled, sample
 from lightning_mem1.engine.settings import EngineSettings, check_fits, check_positions
 from lightning_mem1.engine.stopping import StopRule
 from lightning_mem1.policy.attention import Pass, carrying
@@ -86,7 +86,7 @@ class LocalEngine:
         self.pool = SlotPool(
             known.layers, self.settings.num_slots, self.settings.max_context_tokens, weight.dtype, weight.device
         )
-        self._stop = StopRule(policy.tokenizer)
+        self._stop = StopRule(policy.tokenizer, policy.end_ids)
         self._recurrent = bool(recurrent_layers(policy.causal_lm))
         self._merged = Merged(policy.causal_lm) if self._merges() else None
         self._model: Any = None
@@ -159,6 +159,7 @@ class LocalEngine:
             self.num_run += len(run.ids) - run.cached
             run.cached = len(run.ids)
         ids, logprobs = torch.stack([each.double() for each in sample(logits, *self._sampling())]).tolist()
+        check_sampled(logprobs)
         finished = [
             run
             for run, token, logprob in zip(self._running, map(int, ids), logprobs, strict=True)

@@ -6,7 +6,7 @@ says what it knows in the words of the document, ``?`` for what is not known yet
     <think>the home of Baker Odo is Port Selma; the river of Port Selma is ?</think><read>next</read>
 
 A small policy copies by looking for the last place with the same words. The latest part is behind the state, so the
-last place is the newest word on a fact, whether it stands in the part or only in the memory.
+last place is the newest word on a fact, whether the part has it or only the memory.
 
 It reads the questions of `stories` only. What it gets wrong is when to answer (`ReaderSkill`).
 """

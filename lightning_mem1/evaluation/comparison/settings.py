@@ -31,7 +31,7 @@ class Command:
 
 @dataclass
 class Cloning(Command):
-    """A warm start; it goes on from the one before it.
+    """A warm start; it continues the one before it.
 
     Args:
         config: As in `Command`.

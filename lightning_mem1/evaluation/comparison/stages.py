@@ -22,7 +22,7 @@ class Stage:
         name: Kind, then what it is for: ``fit/mem1/0``.
         command: What follows ``mem1``.
         output: Folder that it writes.
-        resumes: Checkpoint that it goes on from once it is there.
+        resumes: Checkpoint that it resumes from once it is there.
     """
 
     name: str

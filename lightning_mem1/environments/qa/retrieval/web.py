@@ -1,6 +1,6 @@
 """Searches the web over Serper's protocol, records what came, and plays it back.
 
-The key comes from the environment and stands in no file, log or message.
+The key comes from the environment and is written to no file, log or message.
 """
 
 from __future__ import annotations
@@ -11,9 +11,9 @@ import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
-from lightning_mem1.checks import check_choice
+from lightning_mem1.checks import RETRIES, TIMEOUT_S, Ranges, check_choice
 from lightning_mem1.environments.qa.retrieval.passage import Passage, RetrievalError
 from lightning_mem1.environments.qa.retrieval.service import RetryPolicy, ask
 from lightning_mem1.environments.qa.retrieval.web_page import Limits, read_page
@@ -47,6 +47,7 @@ class WebSettings:
     timeout_s: float = 10.0
     num_retries: int = 3
     allowed: tuple[str, ...] = ()
+    ranges: ClassVar[Ranges] = {"timeout_s": TIMEOUT_S, "num_retries": RETRIES}
 
 
 class Web:
@@ -93,7 +94,7 @@ class Web:
         return ask(self.settings.endpoint, question, checked, self.patience, headers)
 
     def _with_page(self, result: Passage) -> Passage:
-        """A page that cannot be read leaves the snippet: it is a stranger's fault, and told."""
+        """A page that cannot be read leaves the snippet: the failure is reported."""
         if not result.url:
             return result
         page = self._kept("page", {"url": result.url}, lambda: _page(result.url, self.limits))
