@@ -40,6 +40,8 @@ MOVED: Mapping[str, str] = {  # keys of earlier versions, and their names now
     "model.gradient_checkpointing": "model.compute.gradient_checkpointing",
 }
 
+DTYPES = ("float32", "bfloat16", "float16")
+
 
 def check_choice(what: str, value: str, choices: Iterable[str], key: str) -> None:
     """Raise ValueError when `value`, a `what` found under `key`, is none of `choices`."""

@@ -1,4 +1,4 @@
-"""The data that every room shares: tasks, environments, turns, trajectories.
+"""The data that every package shares: tasks, environments, turns, trajectories.
 
 A `Trajectory` holds what was sampled and nothing derived from it: contexts, masks, positions, metrics and
 pictures are all computed from its ids. Ids are exact: they are never decoded and tokenised again.
@@ -97,6 +97,21 @@ class TaskSource(Protocol):
         ...
 
 
+@dataclass(frozen=True)
+class Directive:
+    """What a turn did to the memory, in the memory modes that let the policy say so.
+
+    Attributes:
+        name: What was done, in the mode's word: branch, return, fold, delete or recall.
+        turns: Numbers of the acts that it was done to, ascending, see `MemoryMode.numbered`.
+        acts: Whether the turn acts on the environment too; otherwise all of it is about memory.
+    """
+
+    name: str
+    turns: tuple[int, ...] = ()
+    acts: bool = False
+
+
 @dataclass
 class Turn:
     """One policy call and the reply to it.
@@ -108,7 +123,7 @@ class Turn:
         action_ids: Ids the policy sampled, stop tokens included.
         action_logprobs: Log-probability of each action id under the policy that sampled it (same length), in
             nats, at the sampling temperature and before any top-p or top-k cut.
-        information_ids: Ids of the reply as they stand in later contexts (empty after the last turn).
+        information_ids: Ids of the reply as they are in later contexts (empty after the last turn).
         action: The action parsed out of the turn; None when it was malformed.
         information: The reply's text as the environment gave it.
         reward: Reward of this step.
@@ -116,10 +131,18 @@ class Turn:
         info: The environment's `StepResult.info`.
         context_hash: Hash of the context ids that the engine was given for this turn; None when nobody kept it.
         kind: ``act`` for a turn that the environment replies to, ``memory`` for one that writes the memory.
-        opening_ids: Ids that were put before the turn to say what is wanted (the opening tag of a memory); they end its
-            own context, stand before its action in later ones, and were not sampled.
+        opening_ids: Ids that were put before the turn to say what is wanted (the opening tag of a memory, or what a
+            chat template begins a reply with); they end its own context, stand before its action in later ones, and
+            were not sampled.
         embedding: Unit vector of the turn and its reply by a sentence encoder, where memory mode `amem` was given one.
         retried: Whether it was malformed and is retried (`rollout.malformed: retry`): no later context holds it.
+        directive: What it did to the memory, where the memory mode lets the policy say so.
+        state_tokens: How many of its action ids are its internal state with the tags, where a mode keeps those alone.
+        note_ids: Ids that stand for its reply once a mode has left that out.
+        context_ids: Ids of its whole context as they were sent, the prompt's included, where an agent chose them
+            (memory mode `recorded`); None where contexts follow from the turns.
+        num_unmatched: Messages of the policy in that context whose sampled ids were not found, so that they were
+            tokenised from their text.
     """
 
     action_ids: list[int]
@@ -135,10 +158,15 @@ class Turn:
     opening_ids: list[int] = field(default_factory=list)
     embedding: tuple[float, ...] = ()
     retried: bool = False
+    directive: Directive | None = None
+    state_tokens: int = 0
+    note_ids: Sequence[int] = ()
+    context_ids: Sequence[int] | None = None
+    num_unmatched: int = 0
 
     @property
     def ids(self) -> list[int]:
-        """The whole turn as it stands in later contexts: what it was opened with, then what was sampled."""
+        """The whole turn as it is in later contexts: what it was opened with, then what was sampled."""
         return [*self.opening_ids, *self.action_ids]
 
 
@@ -199,6 +227,7 @@ class GenerationRequest:
         context_ids: What the policy sees.
         max_new_tokens: Upper limit of the turn.
         stop: Strings that end the turn; the token that completes one is kept and scored.
+        stop_ids: Ids that end the turn besides the policy's own ends of text; they are kept and scored as well.
         temperature: Sampling temperature; 0 means greedy.
         top_p: Nucleus cut of the sampling distribution, 1.0 for none.
         seed: Seed of this turn's sampling; equal seeds and contexts give equal turns, whatever the batch.
@@ -211,6 +240,7 @@ class GenerationRequest:
     temperature: float = 1.0
     top_p: float = 1.0
     seed: int = 0
+    stop_ids: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -30,6 +30,7 @@ from lightning_mem1.data.task_data import TaskDataModule
 from lightning_mem1.engine.local.engine import EngineSettings
 from lightning_mem1.policy.policy import LoraSettings, copies
 from lightning_mem1.rollout.settings import RolloutSettings
+from lightning_mem1.rollout.workers.settings import WorkerSettings
 from lightning_mem1.training.module import Mem1Module
 from lightning_mem1.training.settings import LossSettings, OptimSettings
 from lightning_mem1.training.strategy import ShardedBase
@@ -166,6 +167,9 @@ def main(folder: Path) -> None:
         "whole": on_ranks(folder / "whole", 2, **dropout),
         "part": on_ranks(folder / "part", 2, **dropout, data_num_rl_steps=1),
     }
+    played = {"max_new_tokens": 6, "max_information_tokens": 40, "prompt": "brief"}
+    elsewhere = RolloutSettings(**played, workers=WorkerSettings("processes", 1))
+    codes["workers"] = on_ranks(folder / "workers", 2, rollout=elsewhere)
     codes["sharded"] = on_ranks(folder / "sharded", 2, sharded=True)
     ppo = {"algorithm": "ppo", "loss": LossSettings(kl_coef=0.01), "data_num_val_tasks": 0}
     codes["sharded_ppo"] = on_ranks(folder / "sharded_ppo", 2, silence_the_second_rank, sharded=True, **ppo)

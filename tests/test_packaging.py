@@ -3,6 +3,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tarfile
 import zipfile
 from configparser import ConfigParser
 from importlib.metadata import PackageNotFoundError, version
@@ -69,6 +70,18 @@ def test_every_requirement_has_one_constraint_and_it_lies_in_its_range():
     assert f"torch=={exact['torch']}" in README
 
 
+def test_vllm_has_constraints_of_its_own_because_it_pins_another_torch():
+    lines = [line for line in (ROOT / "constraints-vllm.txt").read_text().splitlines() if not line.startswith("#")]
+    assert [line for line in lines if not re.fullmatch(r"[A-Za-z0-9._-]+==[0-9][0-9A-Za-z.]*", line)] == []
+    exact = {str(canonicalize_name(name)): number for name, number in (line.split("==") for line in lines)}
+    config = setup_cfg()
+    needed = [config["options"]["install_requires"], config["options.extras_require"]["vllm"]]
+    needs = [Requirement(line) for block in needed for line in block.split("\n") if line]
+    known = [need for need in needs if canonicalize_name(need.name) in exact]
+    assert [str(need) for need in known if not need.specifier.contains(exact[canonicalize_name(need.name)])] == []
+    assert {need.name for need in known} >= {"vllm", "torch", "transformers", "lightning", "peft", "mlflow", "datasets"}
+
+
 def test_every_folder_with_modules_is_a_package_and_every_other_file_is_packed():
     folders = {path.parent for path in PACKAGE.rglob("*.py")}
     assert [str(folder) for folder in folders if not (folder / "__init__.py").exists()] == []
@@ -108,6 +121,23 @@ def test_the_wheel_holds_every_file_of_the_package_and_every_experiment_and_noth
         "lightning_mem1/environments/webshop/generated/lexicon.json",
         "lightning_mem1/py.typed",
     }
+
+
+def test_the_source_archive_holds_the_tests_and_whatever_they_read(tmp_path):
+    tracked = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True)
+    if tracked.returncode:
+        pytest.skip("not a git checkout")
+    names = [name for name in tracked.stdout.splitlines() if (ROOT / name).is_file()]
+    for name in names:
+        (tmp_path / "source" / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(ROOT / name, tmp_path / "source" / name)
+    script = f"from setuptools.build_meta import build_sdist; build_sdist({str(tmp_path)!r})"
+    done = subprocess.run([sys.executable, "-c", script], cwd=tmp_path / "source", capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    (archive,) = tmp_path.glob("*.tar.gz")
+    with tarfile.open(archive) as packed:
+        found = {name.partition("/")[2] for name in packed.getnames()}
+    assert sorted(set(names) - found - {".gitignore"}) == []
 
 
 def test_what_the_wheel_holds_finds_its_experiments_from_an_empty_folder(wheel, tmp_path):

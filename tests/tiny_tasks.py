@@ -250,3 +250,42 @@ class KeyedTasks(RankedTasks):
     def __init__(self, api_key: str, address: str = "") -> None:
         super().__init__()
         self.api_key, self.address = api_key, address
+
+
+class EvenTasks:
+    """Nothing is kept between episodes, so that it does not matter in which process they are played."""
+
+    def size(self, split: Split) -> int:
+        return SIZES[split]
+
+    def task(self, split: Split, index: int) -> Task:
+        return Task(f"even/{split}/{index}", f"count to {index}", (Objective("how many?"),), max_turns=4)
+
+    def env(self, task: Task) -> Env:
+        return RankedEnv(0.5)
+
+
+class DeadlyEnv(RankedEnv):
+    """Takes its process with it."""
+
+    def step(self, action: str) -> StepResult:
+        os.kill(os.getpid(), signal.SIGKILL)
+        return super().step(action)
+
+
+class DeadlyTasks(EvenTasks):
+    """The second task of each batch is deadly."""
+
+    def task_at(self, rl_step: int, index: int, position: int) -> Task:
+        name = "deadly" if position == 1 else "harmless"
+        return Task(f"even/train/{index}/{name}", f"count to {index}", (Objective("how many?"),), max_turns=4)
+
+    def env(self, task: Task) -> Env:
+        return DeadlyEnv(0.5) if task.id.endswith("deadly") else super().env(task)
+
+
+class UnpicklableTasks(EvenTasks):
+    """Holds what belongs to one process."""
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()

@@ -4,7 +4,7 @@
     python experiments/claim/forced.py runs/claim/policies/mem1
 
 Every turn is scored in the context that the faultless researcher left behind, so that one mistake does not hide the
-next; a turn counts when each of its tokens is the policy's first choice. Told are how many tokens of each part of a
+next; a turn counts when each of its tokens is the policy's first choice. Reported are how many tokens of each part of a
 turn are not, and the first one that is not, with the words before it. Some seconds on one thread: a look before hours
 of training, no measure of episodes.
 """
@@ -82,7 +82,7 @@ def agreement(policy: Policy, written: Sequence[int], chosen: Sequence[int]) -> 
 
 
 def part_of(before: str) -> str:
-    """The part of a turn that goes on behind some text: note, list, question (that is due), query or answers."""
+    """The part of a turn that follows some text: note, list, question (that is due), query or answers."""
     if "</think>" in before:
         return "answers" if "<answer>" in before else "query"
     if "|" in before:

@@ -4,9 +4,9 @@
     python experiments/claim/generalization.py --output runs/claim --jobs 2 --only rl,evaluate
     python experiments/claim/generalization.py --only shop_warmstart,shop_rl,shop_evaluate --catalogue FOLDER
 
-What is done is not repeated, so the same command goes on after Ctrl-C or a kill. Every job has one thread; ``--jobs``
+What is done is not repeated, so the same command continues after Ctrl-C or a kill. Every job has one thread; ``--jobs``
 run at once. Below the output folder: policies, checkpoints, evaluations, logs, ``claim.json``, ``claim.md``, pictures.
-What is compared, and why: docs/results.md.
+What is compared, and why: experiments/claim/log.md; the result: docs/results.md.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ STAGES = (
 )  # fmt: skip
 ARMS = ("careful", "start", "rl", "raft", "cloning")  # before and after the hasty expert, and three ways on from there
 # what is compared -> the memory mode that it is trained and played in. react: the full history with nothing restated in
-# it, as agents have it that append each thought and action: an answer stands in the turn that found it. `full` restates
+# it, as agents have it that append each thought and action: an answer is in the turn that found it. `full` restates
 # the list of answers in every turn, as `mem1` has to
 MEMORY = {"mem1": "mem1", "full": "full", "summary": "summary", "react": "full"}
 NOTATION: dict[str, Notation] = {"react": "react"}  # where it is not that of the configs, `next`
@@ -133,7 +133,7 @@ class Claim:
         return [mode for mode in self.options.modes if mode not in NOTATION]
 
     def _shops(self) -> dict[str, list[str]]:
-        """Name of a shop -> what the commands are told of it."""
+        """Name of a shop -> what the commands get of it."""
         if not self.options.catalogue:
             return {"generated": []}
         return {"generated": [], "official": ["--data.catalogue", str(Path(self.options.catalogue).resolve())]}
@@ -243,7 +243,7 @@ def _shown(found: Mapping[str, Sequence[Result]], names: Sequence[str]) -> list[
 
 
 def _baselines(claim: Claim, stage: str) -> dict[str, Any]:
-    """What scripted agents score on the same tasks, as the first evaluation of each arm tells."""
+    """What scripted agents score on the same tasks, as the first evaluation of each arm reports."""
     found = {}
     for arm in claim.arms(stage):
         path = arm.folders[0] / "results.json"
@@ -281,7 +281,7 @@ def parsed(argv: Sequence[str] | None = None) -> argparse.Namespace:
 
 
 def main(argv: Sequence[str] | None = None, start: Start = in_process_of_its_own) -> int:
-    """Run what is missing, stage by stage, and tell what has come of it; jobs are started by `start`."""
+    """Run what is missing, stage by stage, and report the results; jobs are started by `start`."""
     options = parsed(argv)
     folder = Path(options.output).resolve()
     folder.mkdir(parents=True, exist_ok=True)

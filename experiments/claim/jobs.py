@@ -1,7 +1,7 @@
 """Commands that take long: each runs once, in a process of its own, with its cost; what is done is not repeated.
 
 A job that is done has a file in ``<folder>/jobs``, which holds its command, wall clock and CPU seconds; what it printed
-is in ``<folder>/logs``. A job that was killed runs again, and its command has to know how to go on.
+is in ``<folder>/logs``. A job that was killed runs again, and its command has to know how to continue.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ class Job:
     Attributes:
         name: What it is called, its stage first: ``rl/mem1/0``.
         command: Arguments of python.
-        checkpoint: Once this file is there, the command goes on from it (``--ckpt_path``).
+        checkpoint: Once this file is there, the command continues from it (``--ckpt_path``).
         extends: Whether another command of the same name adds to what is there; otherwise it is refused.
     """
 
@@ -56,7 +56,7 @@ def in_process_of_its_own(command: Sequence[str], log: Path) -> tuple[int, float
 
 
 def run_all(jobs: Sequence[Job], folder: Path, at_once: int = 1, start: Start = in_process_of_its_own) -> None:
-    """Run what is not done, `at_once` at a time; all are tried before the first failure is told.
+    """Run what is not done, `at_once` at a time; all are tried before the first failure is reported.
 
     Raises:
         ValueError: the folder holds a job of this name and another command.

@@ -1,4 +1,4 @@
-"""Real pretrained weights: warm start, reinforcement on two questions, and tasks of 1 to 16 questions, on one GPU.
+"""Real pretrained weights: warm start, RL on two questions, and tasks of 1 to 16 questions, on one GPU.
 
     python experiments/claim/real_weights.py --gguf MODEL.gguf --data FOLDER            # one stage after the other
     run="python experiments/claim/real_weights.py --policy HF_FOLDER --data FOLDER"     # or at once
@@ -9,7 +9,7 @@ The modes are claim.py's: `react` sees the full history as `full` does, and rest
 has a ``<stage>.json`` and is not repeated. Processes may share the output folder, as above: a stage waits for what
 another process has to do first. The scripted reader of the warm start knows the answers: it asks every question as it
 stands and copies the answer out of the reply, of questions only where one search finds it. Without ``--data`` the
-generated encyclopedia is asked about. What is compared: docs/results.md.
+generated encyclopedia is asked about. What is compared: experiments/claim/log.md.
 """
 
 from __future__ import annotations
@@ -167,7 +167,7 @@ class Run:
         return self._evaluated(mode)
 
     def after(self, mode: str) -> dict[str, Any]:
-        """The same after reinforcement."""
+        """The same after RL."""
         self._known(f"rl_{mode}")
         return self._evaluated(mode, "--ckpt_path", str(self._last(mode)))
 
@@ -220,7 +220,7 @@ class Run:
         return self.folder / "rl" / mode / "checkpoints" / "last.ckpt"
 
     def _known(self, stage: str) -> dict[str, Any]:
-        """What a stage has told, waiting for the process that does it."""
+        """What a stage has reported, waiting for the process that does it."""
         path, begun = self.folder / f"{stage}.json", time.perf_counter()
         while not path.exists():
             if time.perf_counter() - begun > self.options.wait_seconds:
@@ -354,7 +354,7 @@ def parsed(argv: Sequence[str] | None = None) -> argparse.Namespace:
     add("--workers", type=int, default=4, help="processes in which the reader plays")
     add("--rl_seconds", type=float, default=600)
     add("--val_every", type=int, default=5, help="rl_steps between validations")
-    add("--rl", action="append", default=[], help="the same, of reinforcement alone")
+    add("--rl", action="append", default=[], help="the same, of RL alone")
     add("--objectives", type=integers, default=[1, 2, 4, 8, 16])
     add("--tasks", type=int, default=96, help="held-out tasks of each number of objectives, all where there are fewer")
     add("--evaluate_seconds", type=float, default=600, help="of one evaluation; what runs then has no answer")
@@ -368,7 +368,7 @@ def parsed(argv: Sequence[str] | None = None) -> argparse.Namespace:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run what is missing, stage by stage, and tell what has come of it."""
+    """Run what is missing, stage by stage, and report the results."""
     options = parsed(argv)
     torch.set_float32_matmul_precision("high")  # TF32 where there is a GPU: training and rollout alike
     folder = Path(options.output)

@@ -31,7 +31,7 @@ class Reader:
         task: Its first question has the number 1, or ``data["first"]`` behind the answers of ``data["carried"]``.
         tags: Names of the blocks.
         numbered: Whether answers are given behind their numbers, as the state has them.
-        restated: Whether every turn has all answers, as where the turns before are not seen, or each answer stands in
+        restated: Whether every turn has all answers, as where the turns before are not seen, or each answer is in
             the turn that found it alone: ``<think>2 Spurs | 3 who ...``. The first turn has those of
             ``data["carried"]`` in any case.
     """
@@ -59,7 +59,7 @@ class Reader:
 
 
 def carried_on(task: Task, first: int, others: Sequence[Question], rng: random.Random) -> Task:
-    """The task numbered from `first` on, behind a list of answers to as many other questions; their questions stand in
+    """The task numbered from `first` on, behind a list of answers to as many other questions; their questions are in
     every other prompt. So a policy keeps a list of 12 without a task of 12."""
     earlier = [Objective(each.text, each.answers) for each in rng.sample(others, first - 1)]
     prompt = ask([*earlier, *task.objectives]) if rng.random() < 0.5 else ask(task.objectives, first=first)
@@ -68,7 +68,7 @@ def carried_on(task: Task, first: int, others: Sequence[Question], rng: random.R
 
 
 def worded(text: str, answers: Sequence[str]) -> str | None:
-    """An accepted answer as it stands in a text, None when none of them does."""
+    """An accepted answer as it is in a text, None when none of them does."""
     patterns = (rf"(?<!\w){re.escape(each)}(?!\w)" for each in answers if len(each) >= LEAST and each.lower() != "yes")
     found = (re.search(pattern, text, re.IGNORECASE) for pattern in patterns)
     return next((each[0].replace(";", "") for each in found if each), None)

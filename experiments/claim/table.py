@@ -1,7 +1,7 @@
 """What the evaluations of `claim.py` say together: rows over seeds, ratios between memory modes, tables, pictures.
 
-A number is first the mean over the seeds for each task, then over the tasks; its interval tells of the choice of tasks
-(95% percentile bootstrap over tasks, each with all its seeds). The seeds' own means stand beside it.
+A number is first the mean over the seeds for each task, then over the tasks; its interval covers the choice of tasks
+(95% percentile bootstrap over tasks, each with all its seeds). The seeds' own means are next to it.
 """
 
 from __future__ import annotations
@@ -104,7 +104,7 @@ def _cell(name: str, interval: Interval) -> str:
 
 
 def ratio_table(rows: Sequence[Mapping[str, Any]], pair: str) -> list[str]:
-    """Markdown: ratios by number of objectives, the paper's beside those that it tells (over `full`)."""
+    """Markdown: ratios by number of objectives, the paper's next to those that it reports (over `full`)."""
     paper = CLAIM if pair.endswith("full") else {}
     lines = [f"| {pair} | objectives | ratio | the paper's at 16 | intervals |", "| --- | --- | --- | --- | --- |"]
     for each in rows:

@@ -1,4 +1,4 @@
-"""Lightning hooks that join the rooms above: rollouts, metrics, transcripts, traces, progress, checkpoints."""
+"""Lightning hooks that join the packages above: rollouts, metrics, transcripts, traces, progress, checkpoints."""
 
 from __future__ import annotations
 

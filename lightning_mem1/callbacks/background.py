@@ -8,15 +8,15 @@ from concurrent.futures import Future
 from typing import Any, Generic, TypeVar
 
 T = TypeVar("T")
-LEAVE_S = 60.0  # longest wait for a job that was told to stop: an environment that hangs must not hold Ctrl-C up
+LEAVE_S = 60.0  # longest wait for a job that was asked to stop: an environment that hangs must not hold Ctrl-C up
 
 
 class Stopped(Exception):
-    """The job was told to stop."""
+    """The job was asked to stop."""
 
 
 class BackgroundJob(Generic[T]):
-    """Runs a job beside the thread that asked for it."""
+    """Runs a job in parallel to the thread that asked for it."""
 
     def __init__(self) -> None:
         self._thread: threading.Thread | None = None

@@ -18,6 +18,7 @@ from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
 from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import Checkpoint
 
+from lightning_mem1.callbacks.card import described, measured, save_with_card
 from lightning_mem1.callbacks.sigterm import Sigterm
 from lightning_mem1.checks import Range, Ranges, check_numbers
 from lightning_mem1.data.task_data import TaskBatch
@@ -58,6 +59,7 @@ class RLCheckpoint(Checkpoint):
         self.given_folder, self.every_n_rl_steps = folder, every_n_rl_steps
         self.monitor, self.save_adapter, self.num_kept = monitor, save_adapter, num_kept
         self.best: float | None = None
+        self.report: dict[str, Any] = {}  # for the model card: what it was trained on, and the last validation
         self._warned = False
         self.folder = Path(folder or ".")
         self.sigterm = Sigterm()
@@ -67,6 +69,7 @@ class RLCheckpoint(Checkpoint):
     def setup(self, trainer: Trainer, pl_module: Mem1Module, stage: str) -> None:  # type: ignore[override]
         """Settle the folder, how files are written there, and what a SIGTERM does."""
         self.folder = trainer.strategy.broadcast(Path(self.given_folder or trainer.default_root_dir))
+        self.report = {"data": described(trainer.datamodule)}  # type: ignore[attr-defined]
         if type(trainer.strategy.checkpoint_io) is TorchCheckpointIO:
             trainer.strategy.checkpoint_io = WholeFileIO()
         for logger in _runs(trainer):
@@ -114,6 +117,7 @@ class RLCheckpoint(Checkpoint):
         if trainer.sanity_checking or trainer.state.fn != "fit":
             return
         count_last_batch_as_done(trainer)
+        self.report["validation"] = {"rl_step": pl_module.rl_step, **measured(trainer.callback_metrics)}
         self._save_best(trainer)
         wanted_back = self.sigterm.leave(trainer)
         if not pl_module.rl_step:  # nothing is trained that `last.ckpt` could keep
@@ -127,16 +131,17 @@ class RLCheckpoint(Checkpoint):
         if pl_module.rl_step:
             self._save_last(trainer, pl_module)
         if self.save_adapter and trainer.is_global_zero:
-            pl_module.policy.save(self.adapter_path)
+            save_with_card(pl_module, self.adapter_path, self.report)
             log_artifact(trainer, self.adapter_path, self.adapter_path.name)
 
     def state_dict(self) -> dict[str, Any]:
-        """The score of `best.ckpt`."""
-        return {"best": self.best}
+        """The score of `best.ckpt`, and what a model card says of the training."""
+        return {"best": self.best, "report": self.report}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take up the score of `best.ckpt`."""
         self.best = state_dict["best"]
+        self.report |= {key: value for key, value in state_dict.get("report", {}).items() if key != "data"}
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: Mem1Module, checkpoint: dict[str, Any]) -> None:  # type: ignore[override]
         """Keep the run, and the numbers that it does not have yet."""

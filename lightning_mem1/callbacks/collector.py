@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -20,6 +20,8 @@ from lightning_mem1.rollout.collect import Episode, collect
 from lightning_mem1.rollout.episodes import make_env
 from lightning_mem1.rollout.seeds import trajectory_seed
 from lightning_mem1.rollout.settings import RolloutSettings
+from lightning_mem1.rollout.workers.job import Part, Weights, jobs_of
+from lightning_mem1.rollout.workers.pool import WorkerPool
 from lightning_mem1.training.credit.filters import groups_without_signal
 from lightning_mem1.training.module import Mem1Module
 from lightning_mem1.types import Trajectory, Turn
@@ -40,6 +42,7 @@ class RolloutResult:
         num_resampled: Groups that were played again.
         seconds: Wall clock.
         servers: The numbers of a `RemoteEngine` afterwards; empty for an engine in this process.
+        workers: The numbers of a `WorkerPool` afterwards; empty without one.
     """
 
     rl_step: int
@@ -49,6 +52,7 @@ class RolloutResult:
     num_resampled: int
     seconds: float
     servers: dict[str, float]
+    workers: dict[str, float] = field(default_factory=dict)
 
     def numbers(self) -> dict[str, float]:
         """What to log; see `RolloutCallback`."""
@@ -59,7 +63,12 @@ class RolloutResult:
             "rollout/tokens_per_s": self.num_tokens / max(self.seconds, 1e-9),
             "rollout/staleness": float(self.rl_step - 1 - self.version) + self.servers.get("staleness", 0.0),
             **{f"rollout/server_{name}": number for name, number in self.servers.items()},
+            **{f"rollout/{name}": number for name, number in self.workers.items()},
         }
+
+    def of(self, positions: Sequence[int]) -> RolloutResult:
+        """The same with the trajectories of some tasks alone, those at these places of the list of all ranks."""
+        return replace(self, trajectories=[t for t in self.trajectories if t.group in positions])
 
 
 @dataclass
@@ -88,14 +97,20 @@ class Collector:
     Args:
         module: Its settings and its engine; made here, in the thread that makes this.
         data: Its source makes the environments.
-        on_turn: Called after each turn; what it raises ends the collection.
+        check: Called after each turn, with workers every now and then; what it raises ends the collection.
         watch: Called with how far the episodes are, after each turn and each end.
+        workers: Who plays in place of the module's engine; None for nobody.
     """
 
     def __init__(
-        self, module: Mem1Module, data: TaskDataModule, on_turn: OnTurn | None = None, watch: Watch | None = None
+        self,
+        module: Mem1Module,
+        data: TaskDataModule,
+        check: Callable[[], None] = lambda: None,
+        watch: Watch | None = None,
+        workers: WorkerPool | None = None,
     ) -> None:
-        self.module, self.data, self.on_turn, self.watch = module, data, on_turn, watch
+        self.module, self.data, self.check, self.watch, self.workers = module, data, check, watch, workers
         self.sampling_policy, self.engine = module.sampling_policy, module.engine
 
     def collect(self, batch: TaskBatch) -> RolloutResult:
@@ -108,23 +123,51 @@ class Collector:
             fresh = self.play(_part(batch, no_signal), self.data.group_size, settings, again)
             num_tokens, num_resampled = num_tokens + _num_tokens(fresh), num_resampled + len(no_signal)
             trajectories = replaced(trajectories, fresh)
-        servers = self.engine.numbers() if isinstance(self.engine, RemoteEngine) else {}
+        servers = self.engine.numbers() if isinstance(self.engine, RemoteEngine) and not self.workers else {}
+        workers = self.workers.stats.numbers() if self.workers else {}
         seconds = time.perf_counter() - started
-        return RolloutResult(batch.rl_step, version, trajectories, num_tokens, num_resampled, seconds, servers)
+        return RolloutResult(batch.rl_step, version, trajectories, num_tokens, num_resampled, seconds, servers, workers)
 
     def play(self, batch: TaskBatch, group_size: int, settings: RolloutSettings, again: int = 0) -> list[Trajectory]:
         """Play `group_size` episodes of each task; `again` counts how often these tasks have been played before."""
-        episodes = [
-            Episode(
-                task,
-                make_env(self.data.source, task),
-                position,
-                trajectory_seed(self.module.seed, batch.rl_step, position, sample),
-            )
+        parts = self._parts(batch, range(again * group_size, (again + 1) * group_size))
+        return (
+            self._send(parts, batch.rl_step, settings) if self.workers else self._play(parts, batch.rl_step, settings)
+        )
+
+    def _parts(self, batch: TaskBatch, samples: Sequence[int]) -> list[Part]:
+        """Each task with the seeds of its episodes."""
+        return [
+            Part(task, position, tuple(self._seed(batch, position, sample) for sample in samples))
             for task, position in zip(batch.tasks, batch.positions, strict=True)
-            for sample in range(again * group_size, (again + 1) * group_size)
         ]
-        policy, module, hooks = self.engine.policy, self.module, self._hooks(batch.rl_step, len(episodes))
+
+    def _seed(self, batch: TaskBatch, position: int, sample: int) -> int:
+        return trajectory_seed(self.module.seed, batch.rl_step, position, sample)
+
+    def _send(self, parts: Sequence[Part], rl_step: int, settings: RolloutSettings) -> list[Trajectory]:
+        """Have the workers play, with the weights that the module's engine would have."""
+        assert self.workers is not None
+        sampling = self.sampling_policy
+        weights = Weights.of(sampling.version, sampling.policy.adapter_state())
+        progress, watch = RolloutProgress(rl_step, sum(len(part.seeds) for part in parts)), self.watch or _nothing
+
+        def on_job(played: Sequence[Trajectory]) -> None:
+            progress.num_ended += len(played)
+            progress.num_turns += sum(len(trajectory.turns) for trajectory in played)
+            watch(progress)
+
+        jobs = jobs_of(parts, settings, self.workers.crew.count)
+        return self.workers.play(jobs, weights, on_job, self.check)
+
+    def _play(self, parts: Sequence[Part], rl_step: int, settings: RolloutSettings) -> list[Trajectory]:
+        """Play in this process."""
+        episodes = [
+            Episode(part.task, make_env(self.data.source, part.task), part.group, seed)
+            for part in parts
+            for seed in part.seeds
+        ]
+        policy, module, hooks = self.engine.policy, self.module, self._hooks(rl_step, len(episodes))
         training = policy.training
         policy.eval()
         try:
@@ -135,11 +178,10 @@ class Collector:
 
     def _hooks(self, rl_step: int, num_episodes: int) -> tuple[OnTurn, OnEnd]:
         """What `collect` calls after each turn and each episode."""
-        progress, watch = RolloutProgress(rl_step, num_episodes), self.watch or (lambda _: None)
+        progress, watch = RolloutProgress(rl_step, num_episodes), self.watch or _nothing
 
         def turn(trajectory: Trajectory, turn: Turn) -> None:
-            if self.on_turn:
-                self.on_turn(trajectory, turn)
+            self.check()
             progress.num_turns += 1
             watch(progress)
 
@@ -148,6 +190,10 @@ class Collector:
             watch(progress)
 
         return turn, end
+
+
+def _nothing(progress: RolloutProgress) -> None:
+    """Nobody watches."""
 
 
 def _num_tokens(trajectories: Sequence[Trajectory]) -> int:

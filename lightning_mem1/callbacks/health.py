@@ -10,12 +10,14 @@ from rich.console import Console
 from rich.text import Text
 
 from lightning_mem1.callbacks.rollout import MAX_SERVER_GAP
+from lightning_mem1.context.modes.recorded import Recorded
 from lightning_mem1.context.tags import printable
 from lightning_mem1.data.task_data import TaskBatch
 from lightning_mem1.training.module import Mem1Module
 from lightning_mem1.types import Trajectory
 
 MAX_INVALID, MAX_CUT_OFF, MAX_SILENT = 0.25, 0.25, 0.5  # shares of turns, of turns and of groups that pass
+DILUTES = "; model.loss.drop_silent true keeps them from diluting the loss of the others"
 MAX_GAP = 1e-4  # nats a token, mean: an exact layout in float32 is near 1e-7
 MAX_GAP_16_BITS = MAX_SERVER_GAP  # of kernels in 16 bits, too
 
@@ -66,12 +68,18 @@ def remarks(
     if module.credit_assigner.algorithm.relative and silent > MAX_SILENT * num_groups:
         found.append(
             f"{silent} of {num_groups} groups have no signal (raise data.group_size or model.rollout.temperature, or "
-            "take easier tasks)"
+            f"take easier tasks{'' if module.policy_loss.drop_silent else DILUTES})"
         )
     gap, limit = logged("train/rollout_gap_mean"), gap_limit(module)
     if gap > limit and not logged("rollout/staleness"):
         found.append(f"rollout gap {gap:.1e} nats, expected at most {limit:g} ({_gap_advice(module)})")
-    if drift := int(logged("train/drift")):
+    drift = int(logged("train/drift"))
+    if drift and isinstance(module.memory, Recorded):
+        found.append(
+            f"{drift} turns drift: their contexts hold messages of the policy that it did not write so (have the agent "
+            "send back what it was given, unchanged; they are scored as they were played)"
+        )
+    elif drift:
         found.append(
             f"{drift} turns drift: training scores other contexts than were played (memory mode "
             f"{printable(str(module.memory))}: check it with lightning_mem1.testing.check_memory, or set model.memory)"

@@ -57,7 +57,8 @@ class ProgressCallback(Callback):
             trained = sum(p.numel() for p in pl_module.policy.parameters() if p.requires_grad)
             self._print(
                 f"{pl_module.algorithm}, memory {pl_module.memory}, {data.tasks_per_step} tasks x {data.group_size} "
-                f"episodes per rl_step, {trained:,} trained weights, {data.source.size('train'):,} training tasks"
+                f"episodes per rl_step, {trained:,} trained weights, {data.source.size('train'):,} training tasks; in "
+                f"the loss {_unit(pl_module)}"
             )
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: Mem1Module, batch: TaskBatch, batch_idx: int) -> None:  # type: ignore[override]
@@ -104,7 +105,7 @@ class ProgressCallback(Callback):
         self.bar.clear()
 
     def state_dict(self) -> dict[str, Any]:
-        """The first validation, so that a resumed run still tells the whole way."""
+        """The first validation, so that a resumed run still reports the change from it."""
         return {"first_val": self.first_val}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -161,6 +162,12 @@ class ProgressCallback(Callback):
     def _print(self, line: str, style: str = "") -> None:
         self.bar.clear()
         self.console.print(Text(line, style=style))
+
+
+def _unit(module: Mem1Module) -> str:
+    """``every token counts the same, in its paper every trajectory``."""
+    unit, paper = module.policy_loss.unit, module.credit_assigner.algorithm.paper_unit
+    return f"every {unit} counts the same" + (f", in its paper every {paper}" if paper not in (None, unit) else "")
 
 
 def _step(trainer: Trainer, rl_step: int) -> str:

@@ -22,7 +22,7 @@ class ProvenanceCallback(Callback):
     """
 
     def on_fit_start(self, trainer: Trainer, pl_module: Mem1Module) -> None:  # type: ignore[override]
-        """Write it down; a resumed run gets its tags anew."""
+        """Log it; a resumed run gets its tags again."""
         data = trainer.datamodule  # type: ignore[attr-defined]
         if trainer.is_global_zero and isinstance(data, TaskDataModule):
             splits: Mapping[Split, str] = {"train": "training", "val": "validation"}

@@ -8,22 +8,26 @@ With `model.engine.one_step_off` the episodes of the next rl_step are played whi
 thread and with a copy of the weights from before the update::
 
     here      play 1 | update 1 | update 2 | update 3 |    update 1 makes weights 1, update 2 weights 2
-    beside             play 2   | play 3   | play 4   |    play 2 has weights 0, play 3 weights 1: one step off
+    in parallel        play 2   | play 3   | play 4   |    play 2 has weights 0, play 3 weights 1: one step off
 """
 
 from __future__ import annotations
 
 import dataclasses
 import time
+from collections.abc import Callable
 from typing import Any
 
 from lightning.pytorch import Callback, Trainer
 
 from lightning_mem1.callbacks.background import BackgroundJob
 from lightning_mem1.callbacks.collector import Collector, RolloutResult, Watch, datamodule
-from lightning_mem1.data.task_data import TaskBatch
+from lightning_mem1.data.task_data import TaskBatch, TaskDataModule
 from lightning_mem1.engine.remote.engine import RemoteEngine
 from lightning_mem1.policy.sharding import gather, release
+from lightning_mem1.rollout.workers.factory import make_workers, num_threads
+from lightning_mem1.rollout.workers.job import Plan
+from lightning_mem1.rollout.workers.pool import WorkerPool
 from lightning_mem1.training.lightning_internals import run_validation
 from lightning_mem1.training.module import Mem1Module
 from lightning_mem1.types import Engine
@@ -41,7 +45,13 @@ class RolloutCallback(Callback):
     played again, see `model.rollout.resample_rounds`; their first episodes are dropped and do not count elsewhere);
     with servers also, of this rank since the start, ``rollout/server_retries`` (tries after the first),
     ``rollout/server_nonsense`` (replies that were not to the point), ``rollout/server_failed_turns`` (given up: their
-    episodes ended with an error), and ``rollout/server_staleness`` (rl_steps that served weights lag behind).
+    episodes ended with an error), and ``rollout/server_staleness`` (rl_steps that served weights lag behind); with
+    workers, of all ranks, ``rollout/worker_restarts`` (workers that died and were replaced, since the start) and
+    ``rollout/waiting_share`` (0-1, of the workers' time in which they had no job).
+
+    With ``model.rollout.workers`` one queue serves all ranks: the first rank deals the tasks of every rank out to its
+    workers, whoever is free takes the next ones, and each rank gets the trajectories of its own tasks. Validation is
+    played by the workers where there is one rank, else by each rank itself.
 
     Args:
         validate_first: Validate before the first rl_step, so that a curve starts at the untrained policy.
@@ -59,6 +69,7 @@ class RolloutCallback(Callback):
         self._validated_at = -1  # rl_step of the last validation that ran to its end
         self._val_batches: list[TaskBatch] = []
         self.watch: Watch | None = None
+        self._workers: WorkerPool | None = None
 
     def on_train_start(self, trainer: Trainer, pl_module: Mem1Module) -> None:  # type: ignore[override]
         """Validate the policy as it came, and a resumed one if it was stopped before its validation was done."""
@@ -75,26 +86,26 @@ class RolloutCallback(Callback):
         self._ahead.stop()
         if self.validate_last and self._validated_at != pl_module.rl_step:
             self._validate(trainer)
+        self._close()
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: Mem1Module, batch: TaskBatch, batch_idx: int) -> None:  # type: ignore[override]
-        """Play the training tasks, or take what was played beside the last update and let the next ones begin."""
-        collection = Collector(pl_module, datamodule(trainer), watch=self.watch)
+        """Play the training tasks, or take what was played during the last update and let the next ones begin."""
         asked = time.perf_counter()
-        collected = self._ahead.take() or self._collect(collection, batch)
+        collected = self._collected(trainer, pl_module, batch)
         assert collected.rl_step == batch.rl_step
         batch.trajectories = collected.trajectories
         numbers = {**collected.numbers(), "rollout/wait_seconds": time.perf_counter() - asked}
         self._staleness = numbers["rollout/staleness"]
         pl_module.log_dict(numbers, on_step=True, on_epoch=False, batch_size=1)
-        if pl_module.sampling_policy.apart:
-            self._begin(Collector(pl_module, datamodule(trainer), self._ahead.check, self.watch), batch.rl_step + 1)
+        if pl_module.sampling_policy.apart and self._plays(trainer, pl_module):
+            self._begin(self._collector(trainer, pl_module, self._ahead.check), batch.rl_step + 1)
 
     def on_train_batch_end(  # type: ignore[override]
         self, trainer: Trainer, pl_module: Mem1Module, outputs: Any, batch: TaskBatch, batch_idx: int
     ) -> None:
         """End the run by rl_steps, whatever Lightning counts; say when servers report another policy's numbers."""
         self._stop_when_done(trainer, pl_module)
-        if not self._staleness:
+        if not self._staleness and not pl_module.rollout_settings.workers.on:
             _check_servers(pl_module.engine, float(trainer.callback_metrics.get("train/rollout_gap_mean", 0.0)))
 
     def on_validation_start(self, trainer: Trainer, pl_module: Mem1Module) -> None:  # type: ignore[override]
@@ -110,7 +121,8 @@ class RolloutCallback(Callback):
         batch.rl_step = pl_module.rl_step
         self._val_batches.append(batch)
         greedy = dataclasses.replace(pl_module.rollout_settings, temperature=0.0, top_p=1.0)
-        batch.trajectories = Collector(pl_module, datamodule(trainer), watch=self.watch).play(batch, 1, greedy)
+        collector = self._collector(trainer, pl_module, alone=trainer.world_size > 1)
+        batch.trajectories = collector.play(batch, 1, greedy)
 
     def on_validation_end(self, trainer: Trainer, pl_module: Mem1Module) -> None:  # type: ignore[override]
         """Let go of what was played: the batches live as long as the run."""
@@ -121,8 +133,9 @@ class RolloutCallback(Callback):
         self._val_batches = []
 
     def on_exception(self, trainer: Trainer, pl_module: Mem1Module, exception: BaseException) -> None:  # type: ignore[override]
-        """Leave no thread behind."""
+        """Leave no thread and no worker behind."""
         self._ahead.stop()
+        self._close()
 
     def state_dict(self) -> dict[str, Any]:
         """Where the last validation was; one step off, the weights that play the next rl_step."""
@@ -132,6 +145,37 @@ class RolloutCallback(Callback):
         """Take up where the last validation was. Episodes that were played ahead are not kept: the same come again."""
         self._validated_at = state_dict["validated_at"]
         self._behind = state_dict.get("behind")
+
+    def _collector(
+        self, trainer: Trainer, module: Mem1Module, check: Callable[[], None] = lambda: None, alone: bool = False
+    ) -> Collector:
+        """What plays: this process, or the workers; `alone` for this process in any case."""
+        data, settings = datamodule(trainer), module.rollout_settings.workers
+        if settings.on and not alone and self._workers is None:
+            self._workers = make_workers(_plan(module, data), settings)
+        return Collector(module, data, check, self.watch, None if alone else self._workers)
+
+    def _plays(self, trainer: Trainer, module: Mem1Module) -> bool:
+        """Whether this rank plays: with workers the first one does so for all."""
+        return not module.rollout_settings.workers.on or trainer.is_global_zero
+
+    def _collected(self, trainer: Trainer, module: Mem1Module, batch: TaskBatch) -> RolloutResult:
+        """What was played for a batch of this rank."""
+        collected, data = self._ahead.take(), datamodule(trainer)
+        shared = module.rollout_settings.workers.on and trainer.world_size > 1
+        if collected is None and self._plays(trainer, module):
+            whole = data.train_batch(batch.rl_step, whole=True) if shared else batch
+            assert whole is not None
+            collected = self._collect(self._collector(trainer, module), whole)
+        if shared:
+            collected = trainer.strategy.broadcast(collected)
+        assert collected is not None
+        return collected.of(batch.positions) if shared else collected
+
+    def _close(self) -> None:
+        if self._workers is not None:
+            self._workers.close()
+            self._workers = None
 
     def _collect(self, collection: Collector, batch: TaskBatch) -> RolloutResult:
         """Play here and now; a resumed run with the weights that the uninterrupted one played with."""
@@ -145,10 +189,10 @@ class RolloutCallback(Callback):
         return collected
 
     def _begin(self, collection: Collector, rl_step: int) -> None:
-        """Play the tasks of the next rl_step with the weights as they are now, beside what is done here."""
+        """Play the tasks of the next rl_step with the weights as they are now, in the background."""
         collection.sampling_policy.push()
         self._behind = collection.sampling_policy.state()
-        batch, engine = collection.data.train_batch(rl_step), collection.engine
+        batch, engine = collection.data.train_batch(rl_step, collection.workers is not None), collection.engine
         if batch is not None:
             interrupt = engine.interrupt if isinstance(engine, RemoteEngine) else lambda: None
             self._ahead.start(lambda: collection.collect(batch), interrupt)
@@ -164,8 +208,23 @@ class RolloutCallback(Callback):
             run_validation(trainer)
 
 
+def _plan(module: Mem1Module, data: TaskDataModule) -> Plan:
+    """What a worker needs to play what this process would."""
+    workers = module.rollout_settings.workers
+    return Plan(
+        make_source=data.source_maker(),
+        policy=module.policy.source,
+        lora=module.lora,
+        compute=vars(module.compute),
+        engine=module.engine_settings,
+        memory=module.memory.settings,
+        device=workers.device or module.policy.device.type,
+        num_threads=num_threads(workers),
+    )
+
+
 def _check_servers(engine: Engine, gap: float) -> None:
-    """Tell that fresh weights on servers do not give the trainer's log-probabilities; `gap` in nats a token."""
+    """Report that fresh weights on servers do not give the trainer's log-probabilities; `gap` in nats a token."""
     if isinstance(engine, RemoteEngine) and gap > MAX_SERVER_GAP:
         engine.say(
             "gap",

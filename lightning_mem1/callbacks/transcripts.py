@@ -99,7 +99,7 @@ def page_of(trajectories: Sequence[Trajectory], module: Mem1Module, title: str, 
 
 
 def known_advantages(trajectories: Sequence[Trajectory], module: Mem1Module) -> list[list[float]] | None:
-    """The advantage of each action token by trajectory, where rewards alone tell it.
+    """The advantage of each action token by trajectory, where rewards alone give it.
 
     None where it takes a forward pass (a critic, a penalty in the reward) or the sums of all ranks (whitening).
     """

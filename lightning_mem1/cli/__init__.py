@@ -1,1 +1,1 @@
-"""The command `mem1`: fit, evaluate, play, export, warmstart, serve and others. Touches every room."""
+"""The command `mem1`: fit, evaluate, play, export, warmstart, serve and others. Uses every package."""

@@ -21,6 +21,7 @@ import yaml
 
 from lightning_mem1 import checks
 from lightning_mem1.cli.class_errors import explain_class
+from lightning_mem1.cli.foreign_keys import foreign_key
 from lightning_mem1.cli.parser_messages import joined, key_at, type_name, wrong_value
 from lightning_mem1.io import own_code
 from lightning_mem1.io.disk_room import ADVICE, is_full
@@ -30,7 +31,7 @@ from lightning_mem1.io.terminal import printable
 
 DEBUG = "LIGHTNING_MEM1_DEBUG"
 MAX_CONFIG_VALUES = 100_000
-DATA_CLASSES = ("QAData", "WebShopData", "TaskDataModule")
+DATA_CLASSES = ("QAData", "WebShopData", "AgentData", "TaskDataModule")
 INTERRUPTED = 130  # what shells use for Ctrl-C
 MOVED: Mapping[str, str] = {  # keys of earlier versions, and their names now
     **checks.MOVED,
@@ -153,12 +154,13 @@ def check_config(path: str, experiments: Sequence[str] = (), keys: Sequence[str]
 def _check_keys(found: Sequence[str], keys: Sequence[str], path: str) -> None:
     unknown = [key for key in found if key.partition(".")[0] not in keys] if keys else []
     if unknown:
-        nearest = did_you_mean(unknown[0], keys) or f"; expected some of {', '.join(keys)}"
+        nearest = foreign_key(unknown[0], keys) or did_you_mean(unknown[0], keys)
+        nearest = nearest or f"; expected some of {', '.join(keys)}"
         raise ValueError(f"unknown key '{unknown[0]}' in {_where(unknown[0], path, ())}{nearest}")
 
 
 def _nearest_config(path: str, experiments: Sequence[str]) -> str:
-    """What to do when there is no such file: the nearest one beside it, else the nearest experiment."""
+    """What to do when there is no such file: the nearest one in its folder, else the nearest experiment."""
     folder = Path(path).parent
     files = sorted(str(p) for p in folder.glob("*.yaml")) if folder.is_dir() else []
     name = path.removeprefix("experiments/").removesuffix(".yaml")
@@ -194,7 +196,8 @@ def explain_parsing(message: str, keys: Iterable[str], config: str | None, argv:
     if key := _unknown_key(message):
         if key in MOVED:
             return _moved(key, config, argv)
-        nearest = did_you_mean(key, keys)
+        keys = list(keys)
+        nearest = foreign_key(key, keys) or did_you_mean(key, keys)
         return f"unknown key '{key}' in {where(key)}{nearest or '; --help lists the keys'}"
     if found := re.search(r"argument --([\w.]+): expected (one|at least one) argument", message):
         return f"no value for '{found[1]}' in the command line: expected one, got none; write --{found[1]}=VALUE"
@@ -293,7 +296,7 @@ def options(argv: Sequence[str]) -> list[tuple[str, str]]:
 
 
 def _speaks_of(name: str, value: str, key: str) -> bool:
-    """Whether an option sets the key, holds it in a group that it sets as a whole, or has it (a class) as its value."""
+    """Whether an option sets the key, holds it in a group that it sets, or has it (a class) as its value."""
     if not key:
         return False
     inside = key.removeprefix(f"{name}.") if key.startswith(f"{name}.") else key

@@ -40,7 +40,7 @@ from lightning_mem1.tracking.mlflow_logger import DeletedExperiment, StoreUnavai
 from lightning_mem1.training.module import Mem1Module
 from lightning_mem1.types import Trajectory
 
-# settings of the data that change no trajectory: the number of objectives stands in each record
+# settings of the data that change no trajectory: each record holds the number of objectives
 TRAINING_ONLY = ("tasks_per_step", "group_size", "num_rl_steps", "num_val_tasks", "val_batch_size", "objectives")
 
 
@@ -126,8 +126,8 @@ def _evaluate(cli: Any) -> int:
         rows = [each for mode in cli.modes for each in _play(module, found, mode, ledger, config)]
     except KeyboardInterrupt:
         print(
-            f"interrupted: {len(ledger.records)} finished trajectories are kept in '{folder}'; the same command goes "
-            "on from there",
+            f"interrupted: {len(ledger.records)} finished trajectories are kept in '{folder}'; the same command "
+            "continues from there",
             file=sys.stderr,
         )
         return errors.INTERRUPTED

@@ -15,7 +15,7 @@ from lightning_mem1.cli import errors
 
 
 def folder() -> Path:
-    """The folder of the experiments: inside the installed package, beside it in a checkout."""
+    """The folder of the experiments: inside the installed package, next to it in a checkout."""
     package = Path(__file__).parents[1]
     inside = package / "experiments"
     return inside if inside.is_dir() else package.parent / "experiments"

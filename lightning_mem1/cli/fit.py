@@ -21,7 +21,9 @@ from lightning_mem1.callbacks import RLCheckpoint, default_callbacks
 from lightning_mem1.callbacks.checkpoint import RUN
 from lightning_mem1.callbacks.sigterm import ended_by_sigterm
 from lightning_mem1.cli import commands, errors, run_folder, startup
+from lightning_mem1.cli.foreign_keys import check_trainer
 from lightning_mem1.cli.lightning_cli import CommandLine, flat, mlflow_logger
+from lightning_mem1.cli.weights import LAST
 from lightning_mem1.io.atomic_files import write_atomic
 from lightning_mem1.io.own_code import raised_by_user
 from lightning_mem1.io.redaction import redacted, redacted_settings
@@ -43,7 +45,7 @@ def run(given: startup.Opened) -> int:
 
 
 class SaveConfig(SaveConfigCallback):
-    """Writes config.yaml beside the checkpoints and logs every setting as a parameter."""
+    """Writes config.yaml next to the checkpoints and logs every setting as a parameter."""
 
     def save_config(self, trainer: Any, pl_module: Any, stage: str) -> None:
         """Write and log; secrets are taken out."""
@@ -62,7 +64,7 @@ class TrainingCommandLine(CommandLine):
     """Makes a trainer with this package's callbacks, its logger and a folder of its own."""
 
     command = "fit"
-    about = "Train a constant-memory policy by reinforcement learning."
+    about = "Train a policy by RL."
     saves_config = SaveConfig
     run_id: str | None = None  # of the MLflow run that is resumed
 
@@ -72,6 +74,7 @@ class TrainingCommandLine(CommandLine):
         if self.resume_path:
             check_resumable(torch.load(self.resume_path, map_location="cpu", weights_only=True), self.resume_path)
         trainer = self.config.trainer
+        check_trainer(trainer)
         line = memory_line(self.config.model.as_dict(), trainer.accelerator == "cpu", num_shards(trainer))
         if line and startup.is_first_rank():
             print(line, flush=True)
@@ -88,7 +91,7 @@ class TrainingCommandLine(CommandLine):
         return super().instantiate_trainer(**kwargs)
 
     def _settle_folder(self, given: Namespace) -> None:
-        last, root = self.config.ckpt_path == "last", given.default_root_dir
+        last, root = self.config.ckpt_path == LAST, given.default_root_dir
         self.run_id = _run_of(self.resume_path) if last and self.resume_path else None
         if not self.config.experiment:  # a saved config names its experiment, and is called config
             self.experiment = run_folder.experiment_of(self.config_path, root) or self.experiment

@@ -23,6 +23,8 @@ from transformers.utils import logging as transformers_logging
 from lightning_mem1.checks import SEED, check_number, check_numbers
 from lightning_mem1.cli import base_60, errors, full_help, startup
 from lightning_mem1.cli.memory_words import with_mode
+from lightning_mem1.cli.weights import Asked, needs_saying
+from lightning_mem1.data.agents import AgentData
 from lightning_mem1.data.qa import QAData
 from lightning_mem1.data.task_data import TaskDataModule
 from lightning_mem1.data.webshop import WebShopData
@@ -44,8 +46,10 @@ class CommandLine(LightningCLI):
     about = ""
     saves_config: type[SaveConfigCallback] | None = None
     without_checkpoint = "leave --ckpt_path out"  # what to do when there is none
+    plays = False  # so that it has to be said which weights
 
     def __init__(self, argv: list[str], config_path: str | None) -> None:
+        self.argv = argv
         self.config_path = config_path
         self.experiment = Path(config_path).stem if config_path else "experiment"
         self.resume_path: str | None = None
@@ -88,7 +92,10 @@ class CommandLine(LightningCLI):
         """Add the settings of every command."""
         parser.set_defaults({"data": {"class_path": "WebShopData"}})
         parser.add_argument(
-            "--ckpt_path", type=str | None, default=None, help="Resume or use this checkpoint, or the 'last' one."
+            "--ckpt_path",
+            type=str | None,
+            default=None,
+            help="Weights: last, best, a checkpoint, or none for model.policy as it is.",
         )
         parser.add_argument("--experiment", type=str | None, default=None, help="Name; null for the config's.")
         parser.add_argument(
@@ -121,9 +128,10 @@ class CommandLine(LightningCLI):
         self.config.model.policy = bundled_for(self.config.model.policy, self.config.data.get("init_args") or {})
         trainer = self.config.trainer
         trainer.accelerator = accelerator(trainer.accelerator)
-        self.resume_path = checkpoint_path(
-            self.config.ckpt_path, trainer.default_root_dir, self.experiment, self.without_checkpoint
-        )
+        asked = Asked(self.config.ckpt_path, trainer.default_root_dir, self.experiment, self.without_checkpoint)
+        if self.plays and needs_saying(self.argv):
+            asked.check_said()
+        self.resume_path = checkpoint_path(asked)
         on_cpu = trainer.accelerator == "cpu"
         if trainer.deterministic is None and on_cpu:
             trainer.deterministic = True  # float additions in a fixed order: same seed, same digits
@@ -155,6 +163,8 @@ def bundled_for(policy: str, data: Mapping[str, Any]) -> str:
 class PlayingCommandLine(CommandLine):
     """A command line that plays and never trains: it makes no trainer and no folder."""
 
+    plays = True
+
     def instantiate_trainer(self, **kwargs: Any) -> Any:
         """Nothing is trained."""
         return None
@@ -185,7 +195,7 @@ def checked_name(experiment: str) -> str:
 def known_keys(parser: Any) -> list[str]:
     """All keys of the settings, dotted, without ``init_args``."""
     keys = list(flat(parser.get_defaults().as_dict()))
-    keys += [f"data.{name}" for kind in (TaskDataModule, WebShopData, QAData) for name in _arguments(kind)]
+    keys += [f"data.{name}" for kind in (TaskDataModule, WebShopData, QAData, AgentData) for name in _arguments(kind)]
     return sorted({key.replace(".init_args", "") for key in keys} | {"model", "data", "trainer"})
 
 
@@ -216,31 +226,12 @@ def dotted(settings: dict[str, Any]) -> dict[str, Any]:
     return {key.replace(".init_args", ""): value for key, value in flat(settings).items()}
 
 
-def checkpoint_path(
-    given: str | None, root: str | None, experiment: str, otherwise: str = "leave --ckpt_path out"
-) -> str | None:
-    """The checkpoint to resume from, checked: it must load, and without running anything in it.
-
-    Args:
-        given: A path, "last" for the newest one, None for none.
-        root: Where runs are; None for ``runs/<experiment>``.
-        experiment: Name of the experiment.
-        otherwise: What to do when there is no last one.
-    """
-    if given is None:
+def checkpoint_path(asked: Asked) -> str | None:
+    """The checkpoint that is asked for, checked: it must load, and without running anything in it."""
+    path = asked.path()
+    if path is None:
         return None
-    path = Path(given)
-    if given == "last":
-        folder = Path(root) if root else Path("runs") / experiment
-        found = sorted(folder.glob("**/checkpoints/last.ckpt"), key=lambda p: p.stat().st_mtime)
-        if not found:
-            raise FileNotFoundError(
-                f"no checkpoint to go on from: expected one under '{folder}', got none; {otherwise}"
-            )
-        path = found[-1]
-        errors.check_printable([str(path)])
-    if not path.is_file():
-        raise FileNotFoundError(f"no such checkpoint: expected a file, got '{path}'; set --ckpt_path")
+    errors.check_printable([str(path)])
     _check_checkpoint(path)
     return str(path)
 
@@ -251,7 +242,7 @@ def _check_checkpoint(path: Path) -> None:
     except Exception as error:  # torch, zipfile and pickle each raise their own kinds
         reason = " ".join(str(error).split())[:120]
         raise ValueError(
-            f"corrupt checkpoint: expected a whole file that this package wrote, got '{path}' ({reason}); "
+            f"corrupt checkpoint: expected a complete file that this package wrote, got '{path}' ({reason}); "
             "set --ckpt_path to another one, e.g. checkpoints/best.ckpt"
         ) from error
     if not isinstance(content, dict) or "lightning_mem1" not in content:
@@ -277,7 +268,7 @@ def accelerator(given: Any) -> Any:
 
 
 def no_progress_bars() -> None:
-    """Hush the bars of transformers, which loads and saves."""
+    """Switch off the progress bars of transformers."""
     transformers_logging.disable_progress_bar()
 
 

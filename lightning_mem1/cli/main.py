@@ -29,7 +29,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"error: {unknown(arguments[0])}", file=sys.stderr)
         return 2
     if "" not in sys.path and os.getcwd() not in sys.path:
-        sys.path.insert(0, os.getcwd())  # as for `python -m`: a config names classes and functions of files beside it
+        sys.path.insert(0, os.getcwd())  # as for `python -m`: a config names classes and functions of files next to it
     return commands.run(arguments[0], arguments[1:])
 
 

@@ -50,7 +50,7 @@ def settled(given: str | None, experiment: str, checkpoint: str | None, last: bo
         experiment: Its name.
         checkpoint: The checkpoint that is resumed, None for none.
         last: Whether that is the experiment's last one, so that its run is resumed in place.
-        config: The config's path: a run's saved config makes a new run beside that one.
+        config: The config's path: a run's saved config makes a new run next to that one.
 
     Raises:
         ValueError: the folder holds another run, or one that is under way.
@@ -95,11 +95,11 @@ def _hold(folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     lock = FileLock(folder / LOCK)
 
-    def tell(who: str) -> None:
-        print(f"{folder} was written by {who}: looking whether that still runs, for 2 minutes", file=sys.stderr)
+    def report(who: str) -> None:
+        print(f"{folder} was written by {who}: checking for 2 minutes whether it still runs", file=sys.stderr)
 
     try:
-        lock.acquire(tell)
+        lock.acquire(report)
     except Locked as error:
         raise ValueError(
             f"run is under way: expected a folder that no run writes, got '{folder}' of {error}; wait for its end, or "

@@ -1,7 +1,7 @@
 """``mem1 serve CONFIG|FOLDER [--ckpt_path last] [--port 8000]``: serve a trained agent.
 
 It speaks OpenAI's completions protocol with token ids, over the local engine; FOLDER may also be ``bundled`` or a hub
-id. It listens on this machine only unless told otherwise. With ``LIGHTNING_MEM1_API_KEY`` in the environment clients
+id. It listens on this machine only by default. With ``LIGHTNING_MEM1_API_KEY`` in the environment clients
 have to send that key.
 """
 
@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import sys
 from collections.abc import Sequence
 from typing import Any
 
@@ -21,8 +22,11 @@ from lightning_mem1.cli.alone import add_serving_options
 from lightning_mem1.cli.lightning_cli import CommandLine, no_progress_bars
 from lightning_mem1.engine.serving.endpoint import endpoint
 from lightning_mem1.engine.settings import EngineSettings, ServerSettings
+from lightning_mem1.policy.adapter_files import MAX_LOST, lost_line
 from lightning_mem1.policy.policy import Policy
 from lightning_mem1.training.loading import load_policy
+
+REMEDY = "serve the base with --allow_adapters, and load the exported adapter"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -64,7 +68,8 @@ def trained(source: str, dtype: str, checkpoint: str | None) -> Policy:
     if checkpoint is None:
         return Policy.load(source, dtype=dtype)
     policy = load_policy(checkpoint, source)
-    policy.merge()
+    if (lost := policy.merge()) > MAX_LOST:
+        print(lost_line("the adapter", lost, policy.causal_lm.dtype, REMEDY), file=sys.stderr)
     return policy
 
 
@@ -73,6 +78,7 @@ class ServingCommandLine(CommandLine):
 
     command = "serve"
     about = "Serve the policy of a config over OpenAI's completions protocol."
+    plays = True
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Add where the server listens."""

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any
 
+from lightning_mem1.context.chat_template import ChatTemplate
+from lightning_mem1.context.continuation import continuing
+from lightning_mem1.context.control_tokens import ControlTokens
+from lightning_mem1.context.detokenizer import Detokenizer
 from lightning_mem1.context.formats import PromptFormat
 from lightning_mem1.context.tags import Tags, escape_tags
 from lightning_mem1.types import Task
@@ -22,50 +27,112 @@ class ContextEncoder:
         format: How prompts and replies are written.
         max_information_tokens: Limit of one reply.
         style: Of the prompt, see `prompts.render_prompt`.
+        template: What the tokenizer's chat template is given besides the message.
+
+    Raises:
+        ValueError: a chat template that cannot be used, see `ChatTemplate`, or actions that the tokenizer cannot write.
     """
 
     tokenizer: Any
     format: PromptFormat = field(default_factory=lambda: PromptFormat(Tags()))
     max_information_tokens: int = 1000
     style: str = "full"
+    template: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        _ = self._chat  # what cannot be used is named before anything is played
+        for text in self.format.tags.stop:
+            if text not in (written := self.decode(self.encode(text))):
+                raise ValueError(
+                    f"the policy's tokenizer cannot write {text}: expected it as it is, got {written!r}; set "
+                    "model.rollout.tags or format to others"
+                )
+
+    @cached_property
+    def _chat(self) -> ChatTemplate:
+        return ChatTemplate(self.tokenizer, self.format.tags.internal_state, self.template)
+
+    @cached_property
+    def _control(self) -> ControlTokens:
+        return ControlTokens(self._reads)
+
+    @cached_property
+    def _reads(self) -> Any:
+        return continuing(self.tokenizer)
+
+    @cached_property
+    def _detokenizer(self) -> Detokenizer:
+        return Detokenizer(self.tokenizer)
+
+    def with_actions(self, names: Sequence[str]) -> ContextEncoder:
+        """The same for a memory mode with actions of its own, see `Tags.with_actions`."""
+        return replace(self, format=replace(self.format, tags=self.format.tags.with_actions(names)))
 
     def encode(self, text: str) -> list[int]:
-        """Text -> ids, without special tokens around them."""
-        return list(self.tokenizer.encode(text, add_special_tokens=False))
+        """Text -> ids as they continue a context: nothing is put around them, nor a space before them."""
+        return list(self._reads.encode(text, add_special_tokens=False))
 
     def decode(self, ids: Sequence[int]) -> str:
         """Ids -> text, tags and special tokens included."""
-        return str(self.tokenizer.decode(ids, skip_special_tokens=False))
+        return self._detokenizer(ids)
 
-    def prompt_ids(self, task: Task, observation: str, staged: bool = False) -> list[int]:
+    def harmless(self, text: str) -> tuple[str, list[int]]:
+        """A stranger's text without tags and control tokens, and its ids.
+
+        What counts is what the ids read as: a normaliser makes a tag of full-width brackets too.
+        """
+        tags = self.format.tags
+        text, ids = self._control.harmless(escape_tags(text, tags))
+        seen = self.decode(ids)
+        return self._control.harmless(safe) if (safe := escape_tags(seen, tags)) != seen else (text, ids)
+
+    def prompt_ids(self, task: Task, observation: str, staged: bool = False, about: str = "") -> list[int]:
         """Ids of the prompt that every context of a task begins with.
 
         Args:
             task: What is asked.
             observation: What its environment shows first.
             staged: Whether calls of their own write the memory: a prompt that explains the format says so.
+            about: What a memory mode says of itself in such a prompt, see `MemoryMode.about`.
         """
-        message = self.format.prompt(task.prompt, observation, task.max_turns, self.style, staged)
-        if not self.tokenizer.chat_template:
-            return self.encode(message + "\n")
-        chat = [{"role": "user", "content": message}]
-        return self.encode(self.tokenizer.apply_chat_template(chat, add_generation_prompt=True, tokenize=False))
+        asked, shown = (self.harmless(text)[0] for text in (task.prompt, observation))
+        return self._chat.ids(self.format.prompt(asked, shown, task.max_turns, self.style, staged, about))
 
-    def information_ids(self, information: str, turns_left: int) -> list[int]:
-        """Ids of a reply as later contexts hold it; one that is too long loses its middle, never its closing tag.
+    def turn_opening(self, staged: bool = False) -> list[int]:
+        """Ids that are put before each turn that acts: what the chat template begins a reply with, mostly none.
 
         Args:
-            information: What the environment said; tags in it are made harmless.
-            turns_left: How many turns the agent still has, for the hint.
+            staged: Whether calls of their own write the memory: an act then has none of its own, and opens none.
         """
-        head, tail = map(self.encode, self.format.information_ends(turns_left))
-        body = self.encode(escape_tags(information, self.format.tags))
-        room = max(0, self.max_information_tokens - len(head) - len(tail))
-        if len(body) > room:
-            kept = int(room * KEPT_TAIL)
-            body = body[: room - kept] + body[len(body) - kept :]
-        return [*head, *body, *tail]
+        opens_memory = self.format.tags.state_opening in self._chat.opening
+        return [] if staged and opens_memory else self.encode(self._chat.opening)
 
     def memory_opening(self) -> list[int]:
         """Ids that are put before a memory that is to be written."""
         return self.encode(self.format.tags.state_opening)
+
+    def information_ids(self, information: str, turns_left: int, before: Sequence[int] = ()) -> list[int]:
+        """Ids of a reply as later contexts hold it; one that is too long loses its middle, never its closing tag.
+
+        Args:
+            information: What the environment said; tags and control tokens in it are made harmless.
+            turns_left: How many turns the agent still has, for the hint.
+            before: Ids that come first inside of it, as they are: a turn's number, turns that are quoted.
+        """
+        head, tail = map(self.encode, self.format.information_ends(turns_left))
+        body = [*before, *self.harmless(information)[1]]
+        room = max(0, self.max_information_tokens - len(head) - len(tail))
+        return [*head, *(body if len(body) <= room else self._cut(body, room)), *tail]
+
+    def note_ids(self, note: str) -> list[int]:
+        """Ids of a reply that holds nothing but a note; none for an empty one."""
+        head, tail = map(self.encode, self.format.information_ends(0))
+        return [*head, *self.harmless(note)[1], *tail] if note else []
+
+    def _cut(self, body: Sequence[int], room: int) -> list[int]:
+        """The beginning and the end of a reply, without a tag where they meet."""
+        kept = int(room * KEPT_TAIL)
+        first, last = list(body[: room - kept]), list(body[len(body) - kept :])
+        while last and escape_tags(seen := self.decode([*first, *last]), self.format.tags) != seen:
+            del last[0]
+        return [*first, *last]

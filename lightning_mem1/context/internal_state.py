@@ -18,13 +18,16 @@ def state_span(ids: Sequence[int], decode: Decode, tag: str) -> tuple[int, int]:
     """First id after the opening tag, and first id of the closing tag (the end of the turn when it was cut off).
 
     An id that holds the end of a tag together with something else counts as the tag's. Without an opening tag the span
-    is empty::
+    begins with the turn where it is closed all the same (its prompt opened it), and is empty where it is not::
 
         <summary> red  shoes </summary> <answer> ...      (1, 3)
         <summary> red  shoes  with  and  with             (1, 6)
+                  red  shoes </summary> <answer> ...      (0, 2)
     """
     opening, closing = f"<{tag}>", f"</{tag}>"
-    start = bisect_left(range(len(ids) + 1), True, key=lambda n: opening in decode(ids[:n]))
+    start = 0
+    if not _opened_before(ids, decode, tag):
+        start = bisect_left(range(len(ids) + 1), True, key=lambda n: opening in decode(ids[:n]))
     rest = ids[start:]
     end = decode(rest).find(closing)
     if end < 0:
@@ -41,11 +44,17 @@ def state_end(ids: Sequence[int], decode: Decode, tag: str) -> int:
         <summary> red  shoes </summary> <answer> ...      4
         <answer> ...                                      0
     """
-    if f"<{tag}>" not in decode(ids):
+    if f"<{tag}>" not in decode(ids) and not _opened_before(ids, decode, tag):
         return 0
     start, _ = state_span(ids, decode, tag)
     rest, closing = ids[start:], f"</{tag}>"
     return start + min(len(rest), bisect_left(range(len(rest) + 1), True, key=lambda n: closing in decode(rest[:n])))
+
+
+def _opened_before(ids: Sequence[int], decode: Decode, tag: str) -> bool:
+    """Whether a state is closed that these ids did not open."""
+    text = decode(ids)
+    return f"</{tag}>" in text and f"<{tag}>" not in text
 
 
 def state_spans(trajectory: Trajectory, decode: Decode, tag: str) -> list[tuple[int, int]]:
@@ -73,8 +82,11 @@ def state_lengths(trajectory: Trajectory, spans: Sequence[tuple[int, int]]) -> l
 
 
 def state_mask(trajectory: Trajectory, spans: Sequence[tuple[int, int]]) -> Tensor:
-    """(T,) True on the action tokens that belong to an internal state."""
-    masks = [torch.zeros(len(turn.action_ids), dtype=torch.bool) for turn in trajectory.turns]
+    """(T,) True on the action tokens that are about memory: internal states, and turns that act on memory alone."""
+    masks = [
+        torch.full((len(turn.action_ids),), turn.directive is not None and not turn.directive.acts)
+        for turn in trajectory.turns
+    ]
     for mask, (start, end) in zip(masks, spans, strict=True):
         mask[start:end] = True
     return torch.cat(masks) if masks else torch.zeros(0, dtype=torch.bool)

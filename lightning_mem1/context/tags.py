@@ -7,8 +7,8 @@ that are tokenised once, and read the turns that come back.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 from lightning_mem1.io.terminal import printable as printable
@@ -51,6 +51,23 @@ class Tags:
         """Strings that end a turn."""
         return tuple(f"</{name}>" for name in self.names)
 
+    def with_actions(self, names: Sequence[str]) -> Tags:
+        """The same with further actions, such as those of a memory mode, where the tags name the actions.
+
+        >>> QA_TAGS.with_actions(["recall"]).names, Tags().with_actions(["recall"]).names
+        (('recall', 'search', 'answer'), ('answer',))
+        """
+        return replace(self, actions=(*names, *self.actions)) if self.actions else self
+
+    def written(self, name: str, argument: str = "...") -> str:
+        """How an action is written.
+
+        >>> QA_TAGS.written("recall", "2"), Tags().written("recall", "2")
+        ('<recall>2</recall>', '<answer>recall[2]</answer>')
+        """
+        tag, text = (name, argument) if self.actions else (self.action, f"{name}[{argument}]")
+        return f"<{tag}>{text}</{tag}>"
+
 
 QA_TAGS = Tags("think", "answer", "information", ("search", "answer"))
 
@@ -67,11 +84,12 @@ class ParsedTurn:
 def parse_turn(text: str, tags: Tags) -> ParsedTurn:
     """Take one internal state and exactly one action out of a turn.
 
+    A state that is closed without having been opened begins with the turn: its prompt opened it.
+
     >>> parse_turn("<summary>red</summary><answer>click[red]</answer>", Tags())
     ParsedTurn(internal_state='red', action='click[red]', problem='')
     """
-    states = _blocks(text, tags.internal_state)
-    state = states[0].strip() if states else ""
+    state = _state(text, tags)
     found = [(name, block.strip()) for name in tags.names for block in _blocks(text, name)]
     if len(found) != 1:
         expected = " or ".join(f"<{name}>...</{name}>" for name in tags.names)
@@ -109,6 +127,14 @@ def exact_format(text: str, tags: Tags, staged: bool = False) -> bool:
     before = rf"{plain}*" if staged else rf"\s*<{state}>{plain}*</{state}>\s*"
     pattern = rf"{before}<({names})>{plain}+</\1>\s*"
     return re.fullmatch(pattern, text, flags=re.DOTALL) is not None
+
+
+def _state(text: str, tags: Tags) -> str:
+    opening, closing = tags.state_opening, tags.state_closing
+    if opening not in text and closing in text:
+        text = opening + text
+    states = _blocks(text, tags.internal_state)
+    return states[0].strip().removeprefix(opening).strip() if states else ""
 
 
 def _blocks(text: str, tag: str) -> list[str]:

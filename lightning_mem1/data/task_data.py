@@ -6,6 +6,7 @@ no distributed sampler: ranks share the global list of an rl_step among themselv
 
 from __future__ import annotations
 
+import copy
 import random
 from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
@@ -26,7 +27,7 @@ class TaskBatch:
     Attributes:
         rl_step: Number of the rl_step, from 1; in validation the number of rl_steps done.
         tasks: The tasks to play.
-        positions: Where each task stands in the list of all ranks: its group number and part of its seeds.
+        positions: The place of each task in the list of all ranks: its group number and part of its seeds.
         trajectories: What was played, filled by `RolloutCallback`; the episodes of a task stand together.
     """
 
@@ -40,7 +41,7 @@ class TaskBatch:
 class TaskStream(IterableDataset):
     """Batches of the rl_steps after those done, up to `last`; endless when `last` is None.
 
-    `done` is asked each time the stream starts, so that a second epoch goes on where the first one ended.
+    `done` is asked each time the stream starts, so that a second epoch continues where the first one ended.
     """
 
     def __init__(
@@ -71,7 +72,7 @@ class TaskStream(IterableDataset):
         return TaskBatch(rl_step, [self._task(rl_step, indices[p], p) for p in positions], positions)
 
     def _task(self, rl_step: int, index: int, position: int) -> Task:
-        """A source with a curriculum has `task_at`, which is told the rl_step and the place in the batch as well."""
+        """A source with a curriculum has `task_at`, which gets the rl_step and the place in the batch as well."""
         task_at = getattr(self.source, "task_at", None)
         made = task_at(rl_step, index, position) if task_at else self.source.task("train", index)
         return checked_task(self.source, made)
@@ -159,6 +160,14 @@ class TaskDataModule(LightningDataModule):
             "data.class_path WebShopData"
         )
 
+    def source_maker(self) -> Callable[[], TaskSource]:
+        """What makes the source in another process: it holds the settings, or a source that was given as it is."""
+        alone = copy.copy(self)
+        alone.trainer = None
+        if type(self).make_source is not TaskDataModule.make_source:
+            alone._source = None
+        return lambda: alone.source
+
     def files(self) -> list[str]:
         """Files and folders that the tasks come from, so that a run can keep their hashes; subclasses name theirs."""
         return []
@@ -183,20 +192,20 @@ class TaskDataModule(LightningDataModule):
         """One batch per rl_step, beginning after the rl_steps that are done."""
         return DataLoader(self._stream(), batch_size=None, generator=_own_generator())
 
-    def train_batch(self, rl_step: int) -> TaskBatch | None:
-        """The tasks of an rl_step on this rank, as the loader will give them; None after the last one."""
+    def train_batch(self, rl_step: int, whole: bool = False) -> TaskBatch | None:
+        """The tasks of an rl_step, as the loader will give them on this rank or of all ranks; None after the last."""
         beyond = self.num_rl_steps is not None and rl_step > self.num_rl_steps
-        return None if beyond else self._stream().batch(rl_step)
+        return None if beyond else self._stream(whole).batch(rl_step)
 
-    def _stream(self) -> TaskStream:
+    def _stream(self, whole: bool = False) -> TaskStream:
         return TaskStream(
             self.source,
             self.tasks_per_step,
             self.seed,
             self.rl_steps_done,
             self.num_rl_steps,
-            self._rank,
-            self._world,
+            0 if whole else self._rank,
+            1 if whole else self._world,
         )
 
     def val_dataloader(self) -> DataLoader:
@@ -236,7 +245,7 @@ class TaskDataModule(LightningDataModule):
         return {"done_rl_steps": self.rl_steps_done()}
 
     def load_state_dict(self, state_dict: dict[str, int]) -> None:
-        """Go on after the rl_steps that are done; raises ValueError for a state that does not say how many."""
+        """Continue after the rl_steps that are done; raises ValueError for a state that does not say how many."""
         done = state_dict.get("done_rl_steps") if isinstance(state_dict, dict) else None
         if not isinstance(done, int) or done < 0:
             raise ValueError(

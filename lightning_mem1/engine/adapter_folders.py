@@ -20,6 +20,8 @@ from lightning_mem1.io.atomic_files import atomic_folder
 if TYPE_CHECKING:
     from lightning_mem1.policy.policy import Policy
 
+FROM_ZERO = ("lora_B", "lora_embedding_A")  # weights that are 0 until an adapter has been trained
+
 
 class AdapterFolders:
     """Writes the policy's adapter as it is, and deletes what is not wanted any more.
@@ -50,7 +52,7 @@ class AdapterFolders:
                 "servers cannot be given whole models: expected a policy that trains an adapter, got full training; "
                 "set model.lora, or serve the merged weights and name their folder as model.policy"
             )
-        if not any(bool(tensor.any()) for name, tensor in tensors.items() if "lora_B" in name):
+        if not any(bool(tensor.any()) for name, tensor in tensors.items() if any(part in name for part in FROM_ZERO)):
             self.name = None
             return
         self.name = f"mem1-{fingerprint(tensors)}"
@@ -59,22 +61,22 @@ class AdapterFolders:
     def path(self, name: str) -> Path:
         """The folder of an adapter; it is the same on every machine."""
         if self.root is not None:
-            return Path(self.root).expanduser().resolve() / name / "policy"
+            return Path(self.root).expanduser().resolve() / name
         if self._temporary is None:
             self._temporary = tempfile.TemporaryDirectory(prefix="lightning_mem1-")
-        return Path(self._temporary.name) / name / "policy"
+        return Path(self._temporary.name) / name
 
     def tidy(self, wanted: Collection[str | None]) -> None:
         """Delete what this process wrote, but for the adapter now and those that are wanted."""
-        for path in [each for each in self._written if each.parent.name not in {self.name, *wanted}]:
-            shutil.rmtree(path.parent, ignore_errors=True)
+        for path in [each for each in self._written if each.name not in {self.name, *wanted}]:
+            shutil.rmtree(path, ignore_errors=True)
             self._written.discard(path)
 
     def _write(self, path: Path) -> None:
         """Other processes may write the very same one."""
         self._written.add(path)
         if not path.exists():
-            with atomic_folder(path.parent) as beside:
+            with atomic_folder(path) as beside:
                 self.policy.save_adapter(beside)
 
 

@@ -57,7 +57,7 @@ class TransformersEngine:
                 f"'{policy.source}' cannot be played: expected a model with transformers' generate, got "
                 f"{type(policy.causal_lm).__name__}; use another model.policy"
             )
-        self._stop = StopRule(policy.tokenizer)
+        self._stop = StopRule(policy.tokenizer, policy.end_ids)
         self.cached = self._cache_is_right()
         self.reset()
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from lightning_mem1.context.continuation import continuing
+from lightning_mem1.context.detokenizer import Detokenizer
 from lightning_mem1.types import Completion, GenerationRequest
 
 Writer = Callable[[str], str]
@@ -22,7 +25,7 @@ class ScriptedEngine:
     max_context_tokens = 1 << 30
 
     def __init__(self, tokenizer: Any, writers: Sequence[Writer]) -> None:
-        self.tokenizer = tokenizer
+        self._reads, self._decode = continuing(tokenizer), Detokenizer(tokenizer)
         self.writers = list(writers)
         self._queue: deque[GenerationRequest] = deque()
 
@@ -42,7 +45,13 @@ class ScriptedEngine:
     def step(self) -> list[Completion]:
         """Answer the oldest request."""
         request = self._queue.popleft()
-        context = self.tokenizer.decode(request.context_ids, skip_special_tokens=False)
-        text = self.writers[request.session](context)
-        ids = self.tokenizer.encode(text, add_special_tokens=False)
+        context = self._decode(request.context_ids)
+        text = _without_opening(self.writers[request.session](context), context)
+        ids = list(self._reads.encode(text, add_special_tokens=False))
         return [Completion(request.session, ids, [0.0] * len(ids))]
+
+
+def _without_opening(text: str, context: str) -> str:
+    """A turn without the tag that its context opens already: some chat templates begin each reply with ``<think>``."""
+    opened = re.search(r"<[^<>/]+>(?=\s*\Z)", context)
+    return text.removeprefix(opened[0]) if opened else text

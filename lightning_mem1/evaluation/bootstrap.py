@@ -23,7 +23,7 @@ def bootstrap(columns: Mapping[str, Sequence[float]], seed: int = 0) -> dict[str
     """Means with 95% percentile bootstrap intervals (Efron 1979) over 10,000 resamples of whole trajectories.
 
     A resample draws as many trajectories as there are, with replacement, and takes all their columns together. The
-    interval reaches from the 2.5% to the 97.5% quantile of the resamples' means; it tells of the choice of tasks, not
+    interval reaches from the 2.5% to the 97.5% quantile of the resamples' means; it covers the choice of tasks, not
     of other seeds or other training runs. One trajectory has an interval of no width, which says nothing::
 
         [0, 1]        means of a resample: 0 (1/4), 0.5 (1/2), 1 (1/4)      ->  0.5 [0, 1]

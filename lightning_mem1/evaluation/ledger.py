@@ -58,7 +58,7 @@ class Ledger:
         folder: Holds ``trajectories.jsonl``, ``settings.json`` and, of trajectories for the page, ``episodes.jsonl``;
             made when it is not there.
         settings: Everything that a trajectory depends on, as plain values.
-        fresh: Drop what the folder holds and begin anew.
+        fresh: Drop what the folder holds and start again.
 
     Raises:
         ValueError: the folder holds trajectories of other settings, or a line that nobody can read.
@@ -109,13 +109,13 @@ class Ledger:
         except (ValueError, TypeError) as error:
             raise ValueError(
                 f"unreadable '{path}': expected settings that this package wrote; set --output to another folder, or "
-                "give --fresh to begin anew"
+                "give --fresh to start again"
             ) from error
         for key in sorted({*known, *self.settings}):
             if known.get(key) != self.settings.get(key):
                 raise ValueError(
                     f"'{self.folder}' holds trajectories of other settings: expected {key} {known.get(key)!r}, got "
-                    f"{self.settings.get(key)!r}; set --output to another folder, or give --fresh to begin anew"
+                    f"{self.settings.get(key)!r}; set --output to another folder, or give --fresh to start again"
                 )
 
     def _read(self) -> Iterator[Record]:
@@ -128,12 +128,12 @@ class Ledger:
             except (ValueError, TypeError, KeyError, AttributeError) as error:
                 raise ValueError(
                     f"unreadable line {number} in '{path}': expected a trajectory that this package wrote; repair the "
-                    "file, or give --fresh to begin anew"
+                    "file, or give --fresh to start again"
                 ) from error
             if not belongs:
                 raise ValueError(
                     f"line {number} in '{path}' was played with other settings; set --output to another folder, or "
-                    "give --fresh to begin anew"
+                    "give --fresh to start again"
                 )
             yield record
 
@@ -148,5 +148,5 @@ def repaired(path: Path) -> list[bytes]:
 
 
 def settings_hash(settings: Mapping[str, Any]) -> str:
-    """Sixteen hex digits that tell settings apart."""
+    """Sixteen hex digits that identify settings."""
     return hashlib.sha256(json.dumps(settings, sort_keys=True, default=str).encode()).hexdigest()[:16]

@@ -1,4 +1,4 @@
-"""Numbers that others published, each with its source, to stand beside one's own.
+"""Numbers that others published, each with its source, to compare with one's own.
 
 They come from other models, data and machines, and the public MEM1 code measures otherwise: its peak leaves out the
 prompt, counts the internal state twice and skips trajectories without a right answer. They are for orientation.
@@ -94,5 +94,5 @@ PUBLISHED = (
 
 
 def published(task: str, objectives: int) -> list[Published]:
-    """The rows of a kind of task at a number of objectives, as they stand in the paper."""
+    """The rows of a kind of task at a number of objectives, as they are in the paper."""
     return [row for row in PUBLISHED if (row.task, row.objectives) == (task, objectives)]

@@ -111,7 +111,7 @@ def as_json(
 
 
 def as_csv(rows: Sequence[Row], baselines: Sequence[Baseline]) -> str:
-    """One line per row, each measure with ``_low`` and ``_high`` beside it; then the baselines, by their reward."""
+    """One line per row, each measure with its ``_low`` and ``_high``; then the baselines, by their reward."""
     shown = _shown(rows)
     header = ["memory", "objectives", "num_trajectories", "max_context_tokens", *(f"stop_{r}" for r in StopReason)]
     header += [f"{measure.name}{end}" for measure in shown for end in ("", "_low", "_high")]

@@ -1,6 +1,6 @@
 """Files and folders that are there atomically: a kill or a full disk leaves the old one or the new one.
 
-Several processes may write the same file at the same time: each writes beside it under a name of its own.
+Several processes may write the same file at the same time: each writes a temporary file next to it.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from pathlib import Path
 from lightning_mem1.io.disk_room import room_for
 
 BESIDE = ".tmp"
-MAX_WRITE_S = 3600.0  # what another machine left beside a file for longer is nobody's any more
+MAX_WRITE_S = 3600.0  # a temporary file of another machine that is older belongs to no process
 _numbers = itertools.count()
 
 
 def write_atomic(path: Path, content: bytes | memoryview) -> None:
-    """Write beside the old file, wait until the disk has it, and put it in the old one's place.
+    """Write a temporary file next to the old one, wait until the disk has it, and put it in the old one's place.
 
     Raises:
         OSError: it cannot be written; says how much room it takes. The old file is as it was.
@@ -44,14 +44,14 @@ def write_atomic(path: Path, content: bytes | memoryview) -> None:
         size_mib = math.ceil(10 * len(content) / 2**20) / 10
         raise OSError(
             f"cannot write '{path}': expected room for {size_mib:.1f} MiB, got '{error.strerror or error}'; "
-            "what was written before is whole: make room and resume from there"
+            "earlier files are complete: free some space and resume from there"
         ) from error
 
 
 def beside_of(path: Path) -> Path:
-    """A free name beside a file, of this process alone; what processes that were killed left beside it is deleted.
+    """A free name next to a file, of this process alone; what killed processes left there is deleted.
 
-    ``last.ckpt`` has ``last.ckpt.<host>-<process>-<number>.tmp`` beside it.
+    ``last.ckpt`` has ``last.ckpt.<host>-<process>-<number>.tmp`` next to it.
     """
     for left in path.parent.glob(f"{_escaped(path.name)}.*{BESIDE}"):
         if _is_left(left, path.name):
@@ -60,7 +60,7 @@ def beside_of(path: Path) -> Path:
 
 
 def _is_left(path: Path, name: str) -> bool:
-    """Whether the process that wrote a file beside `name` is gone."""
+    """Whether the process that wrote a file next to `name` is gone."""
     found = re.fullmatch(rf"{re.escape(name)}\.(.+)-(\d+)-\d+{re.escape(BESIDE)}", path.name)
     if not found:
         return False

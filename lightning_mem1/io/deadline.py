@@ -1,6 +1,6 @@
 """Sockets whose every call ends by one deadline: a peer that sends a byte now and then holds nobody up.
 
-A time-out of the operating system begins anew with each byte. Here all calls of an exchange share the seconds that
+A time-out of the operating system begins again with each byte. Here all calls of an exchange share the seconds that
 remain, and the bytes that may come.
 """
 

@@ -46,11 +46,11 @@ class FileLock:
         self._handle: int | None = None
         self._ended = threading.Event()
 
-    def acquire(self, tell: Callable[[str], None] = lambda who: None) -> None:
+    def acquire(self, report: Callable[[str], None] = lambda who: None) -> None:
         """Take the lock; waits only to see whether a holder on another machine is still there.
 
         Args:
-            tell: Called with who that is.
+            report: Called with who that is.
 
         Raises:
             Locked: another one holds it.
@@ -61,7 +61,7 @@ class FileLock:
                 raise Locked(f"process {os.getpid()} of this machine")
             _held.add(key)
         try:
-            handle = self._opened(tell)
+            handle = self._opened(report)
         except BaseException:
             with _guard:
                 _held.discard(key)
@@ -88,7 +88,7 @@ class FileLock:
             _held.discard(self._key)
         self._handle = None
 
-    def _opened(self, tell: Callable[[str], None]) -> int:
+    def _opened(self, report: Callable[[str], None]) -> int:
         """The locked file."""
         while True:
             handle = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o644)
@@ -97,7 +97,7 @@ class FileLock:
                 if not self._is_ours(handle):  # its holder removed it in between
                     os.close(handle)
                     continue
-                _check_other_machine(handle, tell)
+                _check_other_machine(handle, report)
                 return handle
             except BlockingIOError:
                 who = _holder(handle)
@@ -119,7 +119,7 @@ class FileLock:
                 os.utime(self.path)
 
 
-def _check_other_machine(handle: int, tell: Callable[[str], None]) -> None:
+def _check_other_machine(handle: int, report: Callable[[str], None]) -> None:
     """Some shared file systems lock for one machine alone: there the file itself has to say who is alive.
 
     Raises:
@@ -128,7 +128,7 @@ def _check_other_machine(handle: int, tell: Callable[[str], None]) -> None:
     since = os.fstat(handle).st_mtime
     if _content(handle).get("host") in (None, socket.gethostname()) or time.time() - since > OLD_S:
         return
-    tell(_holder(handle))
+    report(_holder(handle))
     until = time.monotonic() + WATCH_S
     while time.monotonic() < until:
         if os.fstat(handle).st_mtime != since:
@@ -137,12 +137,12 @@ def _check_other_machine(handle: int, tell: Callable[[str], None]) -> None:
 
 
 @contextlib.contextmanager
-def waiting_for(path: Path, tell: Callable[[str], None] = lambda who: None) -> Iterator[None]:
+def waiting_for(path: Path, report: Callable[[str], None] = lambda who: None) -> Iterator[None]:
     """Hold a lock as soon as nobody else does.
 
     Args:
         path: The lock's file.
-        tell: Called once with who holds it, when it has to be waited for.
+        report: Called once with who holds it, when it has to be waited for.
     """
     lock, reported = FileLock(path), False
     while True:
@@ -151,7 +151,7 @@ def waiting_for(path: Path, tell: Callable[[str], None] = lambda who: None) -> I
             break
         except Locked as error:
             if not reported:
-                tell(str(error))
+                report(str(error))
             reported = True
             time.sleep(LOOK_S)
     try:

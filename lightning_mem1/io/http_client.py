@@ -56,7 +56,7 @@ class StatusError(OSError):
 def fetch(
     address: str, question: Any = None, headers: Mapping[str, str] | None = None, *, timeout_s: float, max_bytes: int
 ) -> bytes:
-    """The whole reply; a server that drips is cut off like one that is silent.
+    """The whole reply; a server that drips is cut off like one that sends nothing.
 
     Args:
         address: Where to.

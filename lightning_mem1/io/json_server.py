@@ -57,7 +57,7 @@ class TimedHandler(BaseHTTPRequestHandler):
         super().handle_one_request()
 
     def allow(self) -> None:
-        """Let the seconds begin anew."""
+        """Restart the seconds."""
         if isinstance(self.connection, BoundedSocket):
             self.connection.allowance = Allowance(time.monotonic() + self.timeout, what="the request")
 
@@ -66,7 +66,7 @@ class TimedHandler(BaseHTTPRequestHandler):
 
 
 class JsonHandler(TimedHandler):
-    """Answers the paths of `posts` and `gets`; anything else is told what was expected."""
+    """Answers the paths of `posts` and `gets`; anything else gets an error that says what was expected."""
 
     protocol_version = "HTTP/1.1"
     max_body = 1 << 20

@@ -18,7 +18,7 @@ from urllib.parse import quote, unquote
 from lightning_mem1.io.terminal import printable
 
 HIDDEN = "***"
-SHORTEST_SECRET = 8  # characters; shorter values of variables stand in ordinary words
+SHORTEST_SECRET = 8  # characters; shorter values of variables are in ordinary words
 SHORTEST_SETTING = 6  # the same of a setting whose name says that it is secret
 
 
@@ -194,7 +194,7 @@ def _any_of(values: frozenset[str]) -> re.Pattern[str]:
 
 
 def _in_every_form(value: str) -> str:
-    """A value as a pattern: as it is, quoted, escaped, in an address, with its lines joined or parted anew."""
+    """A value as a pattern: as it is, quoted, escaped, in an address, with its lines joined or broken elsewhere."""
     return "".join(
         SPACES if part.isspace() else "".join(map(_sign, part)) for part in re.split(r"(\s+)", value) if part
     )

@@ -1,4 +1,4 @@
-"""Adapters that come and go on a policy's base while it is being served; none of them trains.
+"""Adapters that are added to a policy's base and removed while it is being served; none of them trains.
 
 Only safetensors are read. The policy itself, as it was loaded, is what there is without an adapter.
 """
@@ -8,7 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from lightning_mem1.policy.loading import ADAPTER_CONFIG, ADAPTER_WEIGHTS, fill_adapter
+from lightning_mem1.policy.adapter_files import ADAPTER_CONFIG, ADAPTER_WEIGHTS, fill_adapter, without_warnings
 from lightning_mem1.policy.policy import Policy
 
 
@@ -25,7 +25,7 @@ class AdapterPool:
         self.names: dict[str, str] = {}  # and where they came from
 
     def load(self, name: str, folder: str) -> None:
-        """Put an adapter beside those that are there, without switching to it.
+        """Add an adapter to those that are there, without switching to it.
 
         Raises:
             ValueError: the name is taken, or the folder holds no LoRA adapter that fits.
@@ -52,7 +52,8 @@ class AdapterPool:
             config = PeftConfig.from_pretrained(folder)
             config.inference_mode = True
             self._peft = PeftModel(self.policy.causal_lm, config, adapter_name=name)
-        self._peft.load_adapter(folder, adapter_name=name)
+        with without_warnings():
+            self._peft.load_adapter(folder, adapter_name=name)
         fill_adapter(self._peft, name, folder)
         self._peft.eval()
 

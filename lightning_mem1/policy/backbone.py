@@ -37,7 +37,7 @@ def decoder_layers(causal_lm: nn.Module) -> dict[str, nn.Module]:
     """The layers by name, in order: the longest of the outermost lists of modules; the backbone itself without any."""
     name = backbone_name(causal_lm)
     inside = getattr(causal_lm, name)
-    if hasattr(inside, "language_model"):  # beside towers for images and sound
+    if hasattr(inside, "language_model"):  # next to towers for images and sound
         name, inside = f"{name}.language_model", inside.language_model
     lists = [(path, each) for path, each in inside.named_modules(prefix=name) if isinstance(each, nn.ModuleList)]
     if not lists:

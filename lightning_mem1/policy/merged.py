@@ -1,6 +1,6 @@
-"""A second view of a policy's model whose adapter stands in its weights, for decoding; training keeps the first.
+"""A second view of a policy's model whose adapter is merged into its weights, for decoding; training keeps the first.
 
-Everything but the adapted layers is shared. Those have weights of their own here, made anew from base and adapter each
+Everything but the adapted layers is shared. Those have weights of their own here, computed from base and adapter each
 time: taking an adapter out of weights again would leave rounding in the base, step by step.
 """
 

@@ -7,6 +7,8 @@ loaded may be the bundled policy, a folder or a hub id.
 from __future__ import annotations
 
 import logging
+import shutil
+import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
@@ -18,18 +20,21 @@ from torch import Tensor, nn
 
 from lightning_mem1.checks import Range, Ranges, check_choice
 from lightning_mem1.io.disk_room import room_for
+from lightning_mem1.policy.adapter_files import without_warnings
 from lightning_mem1.policy.architecture import Architecture
 from lightning_mem1.policy.attention import Pass, carrying
 from lightning_mem1.policy.backbone import Head, backbone, backbone_name, text_config
 from lightning_mem1.policy.inspection import inspect_layers
 from lightning_mem1.policy.kernels import use_kernels
-from lightning_mem1.policy.loading import check_vocabulary, load_model, load_tokenizer, name_of_base, resolve
+from lightning_mem1.policy.loading import check_vocabulary, load_model, load_tokenizer, path_of_base, resolve
 from lightning_mem1.policy.logprobs import chunked_logprobs
+from lightning_mem1.policy.merging import merge
 from lightning_mem1.policy.recurrent import adopt, bypassed_linears, check_no_drawn_mask
 from lightning_mem1.policy.rotary import LengthRule, adopt_rotary
 from lightning_mem1.policy.rows import Rows, rows_of
 from lightning_mem1.policy.scores import EVERYTHING
 from lightning_mem1.policy.stillness import let_train, recompute_activations, scoring
+from lightning_mem1.policy.tied_weights import check_training
 from lightning_mem1.policy.tree_kernels import SIXTEEN_BITS, TREE_KERNELS
 from lightning_mem1.policy.tree_table import TreeTable
 
@@ -180,7 +185,7 @@ class Policy(nn.Module):
         return self._architecture
 
     def inspect(self, length: LengthRule | None) -> Architecture:
-        """Find out about the base's layers anew, given how its rotary frequencies depend on the length."""
+        """Inspect the base's layers again, given how its rotary frequencies depend on the length."""
         known = self._architecture
         if known is None or not known.own:
             known = inspect_layers(self.causal_lm, length, self.computing)
@@ -201,6 +206,13 @@ class Policy(nn.Module):
     def vocab_size(self) -> int:
         """Ids that the base reads."""
         return int(text_config(self.causal_lm).vocab_size)
+
+    @property
+    def end_ids(self) -> frozenset[int]:
+        """Ids that end a turn: the tokenizer's end of text, and all that the model's generation config names."""
+        named = getattr(getattr(self.causal_lm, "generation_config", None), "eos_token_id", None)
+        listed = named if isinstance(named, list | tuple) else [named]
+        return frozenset({self.tokenizer.eos_token_id, *listed} - {None})
 
     @property
     def max_positions(self) -> int | None:
@@ -339,15 +351,18 @@ class Policy(nn.Module):
             self._switch(before)
 
     def add_adapter(self, name: str, lora: LoraSettings) -> None:
-        """Put another adapter on the base. It trains beside those that are there, and is off outside `adapter(name)`.
+        """Put another adapter on the base. It trains next to those that are there, and is off outside `adapter(name)`.
 
         Raises:
             ValueError: full training, which would move the base under it.
         """
         if self.model is self.causal_lm:
-            raise ValueError(f"no adapter to put '{name}' beside: expected one, got full training; set model.lora")
-        with self._same_trained():
+            raise ValueError(
+                f"cannot add adapter '{name}': expected a policy with an adapter, got full training; set model.lora"
+            )
+        with self._same_trained(), without_warnings():
             self.model.add_adapter(name, _lora_config(lora, self.causal_lm))
+        check_training(self.model, self.causal_lm)
         _leave_inputs(self.model)
         for own, parameter in self.named_parameters():
             if f".{name}." in own:
@@ -390,12 +405,15 @@ class Policy(nn.Module):
         return {name: p.detach().cpu() for name, p in self.named_parameters() if f".{ADAPTER}." in name}
 
     def save_adapter(self, folder: str | Path) -> None:
-        """Write the policy's adapter (peft format, safetensors) into the folder ``policy`` of `folder`."""
-        self.model.peft_config[ADAPTER].base_model_name_or_path = name_of_base(self.source)
-        # embeddings never train; to find out, peft would look for the base on the hub
-        self.model.save_pretrained(
-            str(folder), safe_serialization=True, selected_adapters=[ADAPTER], save_embedding_layers=False
-        )
+        """Write the policy's adapter into a folder (peft format, safetensors)."""
+        self.model.peft_config[ADAPTER].base_model_name_or_path = path_of_base(self.source)
+        with tempfile.TemporaryDirectory() as written:
+            # embeddings never train; to find out, peft would look for the base on the hub
+            self.model.save_pretrained(
+                written, safe_serialization=True, selected_adapters=[ADAPTER], save_embedding_layers=False
+            )
+            # peft gives an adapter with a name a folder of its own, and writes an empty card above it
+            shutil.copytree(Path(written) / ADAPTER, folder, dirs_exist_ok=True)
 
     def save(self, folder: str | Path) -> None:
         """Write the policy's adapter, see `save_adapter`, or the whole model when there is none; and the tokenizer."""
@@ -406,11 +424,21 @@ class Policy(nn.Module):
                 self.model.save_pretrained(str(folder), safe_serialization=True)
             self.tokenizer.save_pretrained(str(folder))
 
-    def merge(self) -> None:
-        """Put the policy's adapter into the weights for good; a critic's goes. Nothing trains or refers any more."""
-        if self.model is not self.causal_lm:
-            self.causal_lm = self.model = self.model.merge_and_unload(adapter_names=[ADAPTER])
-            self._architecture = None
+    def merge(self) -> float:
+        """Put the policy's adapter into the weights for good; a critic's goes. Nothing trains or refers any more.
+
+        Returns:
+            The share of what the adapter adds that is lost to rounding, see `merging.merge`.
+
+        Raises:
+            ValueError: a base in 4 bits, or an adapter on weights that two modules share.
+        """
+        if self.model is self.causal_lm:
+            return 0.0
+        model, lost = merge(self.model, [ADAPTER])
+        self.causal_lm = self.model = model
+        self._architecture = None
+        return lost
 
 
 def copies(weights: Mapping[str, nn.Parameter]) -> dict[str, Tensor]:
@@ -439,7 +467,9 @@ def put_back(weights: Mapping[str, nn.Parameter], state: Mapping[str, Tensor]) -
 def _with_adapter(model: nn.Module, lora: LoraSettings) -> nn.Module:
     from peft import get_peft_model
 
-    adapted = get_peft_model(model, _lora_config(lora, model), adapter_name=ADAPTER)
+    with without_warnings():
+        adapted = get_peft_model(model, _lora_config(lora, model), adapter_name=ADAPTER)
+    check_training(adapted, model)
     _leave_inputs(adapted)
     return adapted
 
@@ -467,7 +497,7 @@ def _lora_config(lora: LoraSettings, model: nn.Module) -> Any:
 def _not_adaptable(model: nn.Module) -> list[str]:
     """Linear layers that no adapter is put on.
 
-    Routers that return more than a product, what peft refuses, and what reads images and sound beside the language
+    Routers that return more than a product, what peft refuses, and what reads images and sound next to the language
     model.
     """
     linear = {name: module for name, module in model.named_modules() if isinstance(module, nn.Linear)}

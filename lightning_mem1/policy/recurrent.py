@@ -321,7 +321,7 @@ def bypassed_linears(model: nn.Module) -> list[str]:
 @torch.no_grad()
 def _bypassed(layer: RecurrentLayer, model: Any) -> set[str]:
     linear = {
-        name.removesuffix(".base_layer"): child  # adapters that are there already are around it, or beside it
+        name.removesuffix(".base_layer"): child  # adapters that are there already are around it, or next to it
         for name, child in layer.named_modules()
         if isinstance(child, nn.Linear) and ".lora_" not in name
     }

@@ -120,7 +120,7 @@ def adopt_rotary(causal_lm: nn.Module) -> LengthRule | None:
 
 @torch.no_grad()
 def forget_lengths(causal_lm: nn.Module) -> None:
-    """Let every embedding that scales with the longest length it has seen begin anew."""
+    """Let every embedding that scales with the longest length it has seen start again."""
     for module in causal_lm.modules():
         if isinstance(module, LengthRotary):
             kinds: Any = module.inner.rope_type

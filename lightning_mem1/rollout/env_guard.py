@@ -2,8 +2,8 @@
 
 Whatever an environment raises arrives as an `EnvError`, `sys.exit` and a cancelled task too; only Ctrl-C does not.
 
-The time limit lets the rollout go on, it does not end the call: Python cannot stop a thread. A call that never returns
-keeps its thread (and whatever it holds) until the process ends.
+The time limit lets the rollout continue. It does not end the call: Python cannot stop a thread. A call that never
+returns keeps its thread (and whatever it holds) until the process ends.
 """
 
 from __future__ import annotations
@@ -82,6 +82,16 @@ class EnvGuard:
             EnvError: it took too long, it is no text, or the environment failed.
         """
         return self._checked(lambda: _text("observe()", self._within(env.observe, "observe()")))
+
+    def look(self, env: Env) -> StepResult:
+        """What an environment shows now, as the reply to an action that is not the environment's to carry out.
+
+        Raises:
+            EnvError: as `observe`.
+        """
+        return self._checked(
+            lambda: checked(StepResult(_text("observe()", self._within(env.observe, "observe()"))), self.max_chars)
+        )
 
     def step(self, env: Env, action: str) -> StepResult:
         """Carry out an action; the answer holds plain values of the types that `StepResult` names.

@@ -80,7 +80,7 @@ def valid_text(text: str) -> str:
 
 
 def bounded(text: str, max_chars: int) -> str:
-    """A text without its middle when it is longer: a reply of megabytes is not worth tokenising.
+    """A text without its middle when it is longer: a reply of megabytes is not tokenised.
 
     >>> bounded("0123456789", 4)
     '0189'

@@ -9,6 +9,7 @@ from lightning_mem1.checks import TIMEOUT_S, Range, Ranges, check_choice, check_
 from lightning_mem1.context.encoder import ContextEncoder
 from lightning_mem1.context.formats import prompt_format
 from lightning_mem1.context.tags import Tags
+from lightning_mem1.rollout.workers.settings import WorkerSettings
 
 MALFORMED = ("keep", "retry")
 
@@ -27,6 +28,8 @@ class RolloutSettings:
         format: Prompt format: plain, qa (plain with the tags of QA), or what published checkpoints expect:
             release_train, release_inference, paper.
         instructions: Explanation of the format to put before the task, in place of the format's own.
+        chat_template_kwargs: What the policy's chat template is given besides the message, such as
+            {enable_thinking: false}; a template that reads none of it is named.
         env_threads: Actions carried out at once, in threads, while others decode: for environments that wait for a
             service. Those in threads must not share what only one thread may use. 0 carries them out in line.
         env_passes: Passes that the engine may make before the reply of an action in a thread is waited for. It is never
@@ -41,6 +44,7 @@ class RolloutSettings:
         env_timeout_s: Limit of one call of an environment, after which its episode ends with an error; null for none.
             With a limit environments are called in a thread other than the one that made them, see `env_guard`.
         resample_rounds: How often groups without a signal are played again within an rl_step of training (dapo).
+        workers: Where training episodes are played: in this process, in others of this machine, or on a Ray cluster.
     """
 
     temperature: float = 1.0
@@ -51,12 +55,14 @@ class RolloutSettings:
     tags: Tags = field(default_factory=Tags)
     format: str = "plain"
     instructions: str = ""
+    chat_template_kwargs: dict[str, Any] = field(default_factory=dict)
     env_threads: int = 0
     env_passes: int = 4
     malformed: str = "keep"
     retry_temperature: float = 0.0
     env_timeout_s: float | None = None
     resample_rounds: int = 0
+    workers: WorkerSettings = field(default_factory=WorkerSettings)
     ranges: ClassVar[Ranges] = {
         "temperature": Range(0, 1000),
         "retry_temperature": Range(0, 1000),
@@ -82,7 +88,7 @@ class RolloutSettings:
     def encoder(self, tokenizer: Any) -> ContextEncoder:
         """What turns text into the ids of contexts, and back; `tokenizer` is the policy's."""
         chosen = prompt_format(self.format, self.tags, self.instructions)
-        return ContextEncoder(tokenizer, chosen, self.max_information_tokens, self.prompt)
+        return ContextEncoder(tokenizer, chosen, self.max_information_tokens, self.prompt, self.chat_template_kwargs)
 
 
 def greedy(settings: RolloutSettings) -> RolloutSettings:

@@ -61,7 +61,7 @@ class ResumableMLflowLogger(PlainMLFlowLogger):
         self.holds = False
         self.outbox: list[Point] = []
         self._newest: dict[str, int] = {}  # step of each key's last point
-        self.goes_on = "the training goes on, numbers wait in the checkpoints"  # and are sent when it can take them
+        self.goes_on = "the training continues, numbers wait in the checkpoints"  # and are sent when it can take them
         self._failed = False
         self._params: dict[str, str] = {}  # of the attempts before
         self._waiting: dict[str, str] = {}  # parameters that the store did not take yet
@@ -119,7 +119,8 @@ class ResumableMLflowLogger(PlainMLFlowLogger):
             self.client = MlflowClient(self.store_uri)
             if self.current_run and not self._is_active(self.current_run):
                 print(
-                    f"MLflow has no run {self.current_run} (any more): the curves go on in a new one", file=sys.stderr
+                    f"MLflow has no run {self.current_run} (any more): the curves continue in a new one",
+                    file=sys.stderr,
                 )
                 self.current_run = None
             if self.current_run:

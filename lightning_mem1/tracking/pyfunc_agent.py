@@ -1,6 +1,6 @@
 """A trained policy as something that acts: an episode so far in, its next turn out. What MLflow loads a model as.
 
-Texts come in, so what is given back to it of earlier turns is tokenised anew: the next turn is the one of a rollout as
+Texts come in, so what is given back to it of earlier turns is tokenised again: the next turn is the one of a rollout as
 long as the tokenizer reads its own texts back as they were (`collect` works on ids and knows no such condition).
 """
 
@@ -13,9 +13,9 @@ from typing import Any
 
 import torch
 
-from lightning_mem1.context.contexts import context_ids
+from lightning_mem1.context.contexts import asked, context_ids
 from lightning_mem1.context.settings import memory_mode
-from lightning_mem1.context.tags import Tags, parse_turn
+from lightning_mem1.context.tags import ParsedTurn, parse_turn
 from lightning_mem1.engine.factory import local_engine
 from lightning_mem1.engine.settings import EngineSettings
 from lightning_mem1.policy.policy import ADAPTER, Policy
@@ -23,7 +23,7 @@ from lightning_mem1.rollout.collect import turn_temperature
 from lightning_mem1.rollout.seeds import turn_seed
 from lightning_mem1.rollout.settings import RolloutSettings, greedy
 from lightning_mem1.training.checkpoint_state import with_memory
-from lightning_mem1.training.plain_settings import plain
+from lightning_mem1.training.plain_settings import from_plain, plain
 from lightning_mem1.types import GenerationRequest, Task, Turn
 
 SETTINGS, WEIGHTS = "settings.json", "policy"
@@ -40,21 +40,20 @@ class Agent:
         settings: ``memory`` and ``rollout`` of the module that it was trained by, as plain values.
 
     Raises:
-        ValueError: a memory mode that writes its memory in a turn of its own, which one call per turn cannot.
+        ValueError: a memory mode with turns or actions for the memory, which one call per turn cannot answer.
     """
 
     def __init__(self, policy: Policy, settings: Mapping[str, Any]) -> None:
         known = with_memory(settings)
         self.policy, self.memory = policy.eval(), memory_mode(known["memory"])
-        if self.memory.staged:
+        if self.memory.staged or self.memory.actions:
             raise ValueError(
-                f"an agent writes one turn per call: expected a memory mode without turns for the memory, got "
-                f"'{self.memory}'; play it with `collect`, or by the command `play`"
+                f"an agent writes one turn per call: expected a memory mode without turns or actions for the memory, "
+                f"got '{self.memory}'; play it with `collect`, or by the command `play`"
             )
-        rollout = known["rollout"]
-        tags = dict(rollout.pop("tags"))
-        self.rollout = greedy(RolloutSettings(**rollout, tags=Tags(**{**tags, "actions": tuple(tags["actions"])})))
+        self.rollout = greedy(from_plain(RolloutSettings, known["rollout"], "model.rollout"))
         self.encoder = self.rollout.encoder(policy.tokenizer)
+        self.opening = self.encoder.turn_opening()
         self.annotate = self.memory.annotator(self.encoder)
 
     def predict(self, model_input: Any, params: Mapping[str, Any] | None = None) -> list[dict[str, Any]]:
@@ -78,7 +77,7 @@ class Agent:
         texts = self._write(requests)
         reported = []
         for request, text in zip(requests, texts, strict=True):
-            parsed = parse_turn(text, self.rollout.tags)
+            parsed = self._parsed(text)
             shown = {"text": text, "internal_state": parsed.internal_state, "action": parsed.action}
             reported.append({**shown, "context_tokens": len(request.context_ids)})
         return reported
@@ -88,9 +87,12 @@ class Agent:
             raise ValueError(f"episode {number} has no prompt: expected a dict with 'prompt', got {row!r:.80}")
         max_turns, reported = int(row.get("max_turns") or MAX_TURNS), row.get("turns") or ()
         task = Task(str(number), row["prompt"], (), max_turns)
-        prompt = self.encoder.prompt_ids(task, str(row.get("observation") or ""))
-        turns = [self._turn(turn, max_turns - taken) for taken, turn in enumerate(reported, start=1)]
-        context = context_ids(prompt, turns, self.memory)
+        about = self.memory.about(self.encoder.format.tags)
+        prompt = self.encoder.prompt_ids(task, str(row.get("observation") or ""), about=about)
+        turns: list[Turn] = []
+        for turn in reported:
+            turns.append(self._turn(turn, turns, max_turns - len(turns) - 1))
+        context = context_ids(prompt, turns, self.memory) + self.opening
         positions = self.policy.max_positions
         if positions is not None and len(context) + self.rollout.max_new_tokens > positions:
             raise ValueError(
@@ -102,16 +104,21 @@ class Agent:
         seed = turn_seed(0, len(turns))
         return GenerationRequest(number, context, self.rollout.max_new_tokens, stop, temperature, seed=seed)
 
-    def _turn(self, reported: Mapping[str, str], turns_left: int) -> Turn:
-        information = reported.get("information", "")
-        reply = self.encoder.information_ids(information, turns_left)
-        action = parse_turn(reported["text"], self.rollout.tags).action
-        valid = action is not None
-        retried = self.rollout.retries and not valid
-        turn = Turn(self.encoder.encode(reported["text"]), [], reply, action, information, valid=valid, retried=retried)
-        if self.annotate and not retried:
+    def _turn(self, reported: Mapping[str, str], before: Sequence[Turn], turns_left: int) -> Turn:
+        information, parsed = reported.get("information", ""), self._parsed(reported["text"])
+        label = self.encoder.encode(self.memory.label(before))
+        reply = self.encoder.information_ids(information, turns_left, label)
+        wanted = asked(before, parsed, self.memory)
+        turn = Turn(self.encoder.encode(reported["text"]), [], reply, parsed.action, information)
+        turn.valid, turn.opening_ids = not (parsed.problem or wanted.problem), self.opening
+        turn.retried = self.rollout.retries and not turn.valid
+        turn.directive, turn.note_ids = wanted.directive, self.encoder.note_ids(self.memory.left_out())
+        if self.annotate and not turn.retried:
             self.annotate(turn)
         return turn
+
+    def _parsed(self, text: str) -> ParsedTurn:
+        return parse_turn(self.encoder.decode(self.opening) + text, self.rollout.tags)
 
     def _write(self, requests: Sequence[GenerationRequest]) -> list[str]:
         if not requests:
@@ -145,5 +152,5 @@ def _load_pyfunc(path: str) -> Agent:
     """What MLflow calls to load a model whose ``loader_module`` is this file; nothing in it is pickled."""
     settings = json.loads((Path(path) / SETTINGS).read_text(encoding="utf-8"))
     weights = Path(path) / WEIGHTS
-    inner = weights / ADAPTER  # peft gives each named adapter a folder of its own
+    inner = weights / ADAPTER  # where earlier versions put the adapter
     return Agent(Policy.load(str(inner if inner.is_dir() else weights), dtype=settings["dtype"]), settings)

@@ -1,7 +1,7 @@
-"""MLflow's store before its first call: made as a whole, free, reachable; or why it cannot be used now.
+"""MLflow's store before its first call: complete, free, reachable; or why it cannot be used now.
 
 MLflow makes a sqlite store in place, over many seconds: two first runs at once, or one that is killed meanwhile, would
-leave something that no later run can open. Here it is made beside its place, under a lock, and moved there.
+leave something that no later run can open. Here it is made in a temporary place, under a lock, and moved there.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ PAUSE_S = 0.2
 SERVER_LIMITS = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1", "MLFLOW_HTTP_REQUEST_TIMEOUT": "30"}
 QUIET = ("mlflow.store", "alembic", "sqlalchemy", "urllib3.connectionpool")  # they log what they raise as well
 
-Tell = Callable[[str], None]
+Report = Callable[[str], None]
 
 
 class StoreUnavailable(RuntimeError):
@@ -55,12 +55,12 @@ def use(uri: str) -> None:
         os.environ[VARIABLE] = before
 
 
-def prepare(uri: str, tell: Tell, patient: bool = True) -> None:
+def prepare(uri: str, report: Report, patient: bool = True) -> None:
     """See that a store can be used; makes a sqlite store that is not there.
 
     Args:
         uri: MLflow's name of it.
-        tell: Called with a line when it takes longer.
+        report: Called with a line when it takes longer.
         patient: Whether to wait for a store that is locked, and for a server's answer, for long.
 
     Raises:
@@ -71,8 +71,8 @@ def prepare(uri: str, tell: Tell, patient: bool = True) -> None:
         logging.getLogger(name).setLevel(logging.CRITICAL)
     if (path := sqlite_path(uri)) is not None:
         if not _is_made(path):
-            _make(path, tell)
-        _wait_until_free(path, tell if patient else lambda line: None, WAIT_S if patient else 0)
+            _make(path, report)
+        _wait_until_free(path, report if patient else lambda line: None, WAIT_S if patient else 0)
     elif uri.startswith(("http://", "https://")):
         for name, value in SERVER_LIMITS.items():
             os.environ.setdefault(name, value)
@@ -92,7 +92,7 @@ def sqlite_path(uri: str) -> Path | None:
 
 
 def _is_made(path: Path) -> bool:
-    """Whether a store is there as a whole; one that holds runs is, whichever version made it."""
+    """Whether a store is complete; one that holds runs is, whichever version made it."""
     if not path.is_file() or not path.stat().st_size:
         return False
     try:
@@ -113,12 +113,12 @@ def _newest_version(known: str | None) -> str | None:
     return known if newest is None else str(newest())
 
 
-def _make(path: Path, tell: Tell) -> None:
+def _make(path: Path, report: Report) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     lock = path.with_name(f".{path.name}.lock")
-    with waiting_for(lock, lambda who: tell(f"MLflow's store '{path}' is being made by {who}: waiting for it")):
+    with waiting_for(lock, lambda who: report(f"MLflow's store '{path}' is being made by {who}: waiting for it")):
         if path.is_file() and path.stat().st_size:
-            _wait_for_other_program(path, tell)
+            _wait_for_other_program(path, report)
         if _is_made(path):
             return
         _tidy(path)
@@ -128,24 +128,24 @@ def _make(path: Path, tell: Tell) -> None:
             if path.is_file() and path.stat().st_size:
                 left = path.with_name(f"{path.name}.incomplete")
                 os.replace(path, left)
-                tell(f"MLflow's store '{path}' was never finished and holds no run: it is made again, see '{left}'")
+                report(f"MLflow's store '{path}' was never finished and holds no run: it is made again, see '{left}'")
             os.replace(beside, path)
         finally:
             _tidy(path)
 
 
 def _tidy(path: Path) -> None:
-    """Delete what is beside the store, of this process and of those that were killed; to be called under the lock."""
+    """Delete temporary files next to the store, of this process and of killed ones; to be called under the lock."""
     for each in path.parent.glob(f"{path.name}.*.tmp*"):
         each.unlink(missing_ok=True)
 
 
-def _wait_for_other_program(path: Path, tell: Tell) -> None:
+def _wait_for_other_program(path: Path, report: Report) -> None:
     """A program that knows no lock (``mlflow ui``) may be making the store: as long as it changes, it is."""
     until, changed = time.monotonic() + WAIT_S, -1.0
     while not _is_made(path) and time.monotonic() < until and path.stat().st_mtime != changed:
         if changed < 0:
-            tell(f"MLflow's store '{path}' is incomplete: waiting for who makes it")
+            report(f"MLflow's store '{path}' is incomplete: waiting for who makes it")
         changed = path.stat().st_mtime
         time.sleep(max(PAUSE_S, WAIT_S / 20))
 
@@ -156,7 +156,7 @@ def _fill(path: Path) -> None:
     from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 
     disabled = logging.root.manager.disable
-    logging.disable(logging.CRITICAL)  # alembic configures loggers of its own, and tells of each table
+    logging.disable(logging.CRITICAL)  # alembic configures loggers of its own, and logs each table
     store: Any = None
     try:
         store = SqlAlchemyStore(f"sqlite:///{path}", DEFAULT_LOCAL_FILE_AND_ARTIFACT_PATH)
@@ -166,7 +166,7 @@ def _fill(path: Path) -> None:
             store.engine.dispose()
 
 
-def _wait_until_free(path: Path, tell: Tell, wait_s: float) -> None:
+def _wait_until_free(path: Path, report: Report, wait_s: float) -> None:
     """Until a write could begin.
 
     Raises:
@@ -177,7 +177,7 @@ def _wait_until_free(path: Path, tell: Tell, wait_s: float) -> None:
         if time.monotonic() > until:
             raise StoreUnavailable(problem)
         if not reported:
-            tell(f"MLflow's store '{path}' is locked by another process: waiting up to {wait_s:.0f} s")
+            report(f"MLflow's store '{path}' is locked by another process: waiting up to {wait_s:.0f} s")
         reported = True
         time.sleep(PAUSE_S)
 

@@ -39,7 +39,7 @@ def send(
 ) -> None:
     """Write records (see `trace_record`) as finished traces of a run; their spans in one go.
 
-    Written again, by a run that was killed and resumes, they take the place of the first ones.
+    Rewritten, by a run that was killed and resumes, they take the place of the first ones.
 
     Args:
         records: One for each trace.

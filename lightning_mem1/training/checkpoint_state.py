@@ -96,7 +96,7 @@ def entry_of(checkpoint: Mapping[str, Any]) -> dict[str, Any]:
 def with_memory(settings: Mapping[str, Any]) -> dict[str, Any]:
     """A module's settings in today's words for memory and format; those of today as they are.
 
-    Before, `memory` was a word beside `window` and `rollout.note_embedding`, which most modes had no use for, and
+    Before, `memory` was a word next to `window` and `rollout.note_embedding`, which most modes had no use for, and
     `rollout.format` was called wire::
 
         memory amem, window 4, rollout {wire qa, note_embedding FOLDER, ...}

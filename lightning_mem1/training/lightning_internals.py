@@ -15,7 +15,7 @@ from lightning.pytorch.trainer.connectors.logger_connector.result import _Result
 
 
 class _StepResults(_ResultCollection):
-    """Lightning's collection of logged values, which begins anew with every batch.
+    """Lightning's collection of logged values, which starts again with every batch.
 
     Lightning keeps the last value of every key for a whole epoch, and an endless stream of tasks is one epoch: a key
     that a step does not log would be sent again with its last value, and a resumed run, whose collection is empty,

@@ -27,7 +27,7 @@ from lightning_mem1.training.broken_weights import check_weights
 from lightning_mem1.training.checkpoint_state import base_fingerprint
 from lightning_mem1.training.checkpointed_module import CheckpointedModule
 from lightning_mem1.training.credit.algorithms import Algorithm, CreditSettings, find_algorithm
-from lightning_mem1.training.credit.assignment import CreditAssigner
+from lightning_mem1.training.credit.assignment import CreditAssigner, check_group_size
 from lightning_mem1.training.credit.filters import (
     bad_input,
     bad_values,
@@ -43,10 +43,11 @@ from lightning_mem1.training.layouts.microbatches import Microbatches, minibatch
 from lightning_mem1.training.learner import Learner
 from lightning_mem1.training.lightning_internals import send_own_values_only
 from lightning_mem1.training.losses import Unit
-from lightning_mem1.training.optimizers import make_optimizer, warmed_up
+from lightning_mem1.training.optimizers import make_optimizer
 from lightning_mem1.training.plain_settings import plain
 from lightning_mem1.training.policy_loss import PolicyLoss
 from lightning_mem1.training.ranks import Ranks
+from lightning_mem1.training.schedules import learning_rate
 from lightning_mem1.training.self_check import self_check
 from lightning_mem1.training.settings import ComputeSettings, LossSettings, OptimSettings, check_settings, grouped
 from lightning_mem1.training.update_stats import step_numbers, value_numbers
@@ -68,17 +69,19 @@ class Mem1Module(CheckpointedModule):
     Args:
         policy: "bundled", a folder with safetensors (a model, or an adapter that names its base), or a hub id. On the
             command line "bundled" becomes "bundled_marketplace" where the pages are those of official files.
-        memory: Memory mode: mem1, full, window, none, summary or amem, or the dotted name of your own; with settings of
-            its own {mode: window, window: 3}, see `context.modes`.
+        memory: Memory mode: mem1, full, window, none, summary, amem, compaction, masked, fold, multiscale, edit,
+            recall or recorded, or the dotted name of your own; with settings of its own {mode: window, window: 3}, see
+            `context.modes`.
         layout: How trajectories are scored: tree or rows (equal numbers), stitched (the paper's single copy) or
             official (that of its public code); the last two do not score what was sampled.
-        algorithm: grpo, dr_grpo, rloo, reinforce_pp, dapo, gspo, gigpo, ppo or raft, see `algorithms`; or the dotted
-            name of your own, such as my_file.my_algorithm.
+        algorithm: grpo, resum_grpo, dr_grpo, rloo, reinforce_pp, dapo, gspo, gigpo, ppo or raft, see `algorithms`; or
+            the dotted name of your own, such as my_file.my_algorithm.
         lr: Learning rate of AdamW.
         lora: The trained adapter; null trains every weight.
         optim: The optimizer, and how many steps it takes.
         loss: The loss of the policy.
-        loss_unit: What counts the same in the loss: every token, turn or trajectory (gspo: always trajectory).
+        loss_unit: What counts the same in the loss: every token, turn or trajectory (dr_grpo and dapo: always token,
+            gspo: always trajectory; grpo's paper: trajectory).
         max_tokens_per_microbatch: Most tokens in one forward pass; gradients add up over passes.
         credit: How rewards become advantages.
         critic: The critic of ppo; the other algorithms have none.
@@ -132,6 +135,8 @@ class Mem1Module(CheckpointedModule):
         self.contexts = Contexts(self.memory)  # of the trajectories at hand: derived once, for passes and callbacks
         self.optim: OptimSettings = settings["optim"]
         self.mismatch: MismatchSettings = settings["mismatch"]
+        self.lora: LoraSettings | None = settings["lora"]
+        self.compute: ComputeSettings = settings["compute"]
         self.engine_settings: EngineSettings = settings["engine"]
         self.rollout_settings: RolloutSettings = settings["rollout"]
         self.seed = resolve_seed(seed)
@@ -169,6 +174,7 @@ class Mem1Module(CheckpointedModule):
             total=self.ranks.total,
             kl_coef=loss.kl_coef if loss.kl_in == "reward" else 0.0,
             kl_estimator=loss.kl_estimator or "k1",
+            contexts=self.contexts,
         )
 
     def watch(self, on_pass: Callable[[int, int], None] | None) -> None:
@@ -206,12 +212,15 @@ class Mem1Module(CheckpointedModule):
             shard(self.policy, self.device_mesh["data_parallel"])
 
     def on_fit_start(self) -> None:
-        """Refuse what would not see what the rollout saw: a precision of updates alone, a model not scored as it is."""
+        """Refuse a precision of updates alone, groups with nothing to compare, and a model not scored as it is."""
         if self.trainer.precision != "32-true":
             raise ValueError(
                 "trainer.precision is not for rollouts, which would stay in the base's dtype: expected 32-true, got "
                 f"{self.trainer.precision}; leave it out and set model.compute.dtype, such as bfloat16"
             )
+        group_size = getattr(self.trainer.datamodule, "group_size", None)  # type: ignore[attr-defined]
+        check_group_size(group_size, self.algorithm, self.credit_assigner)
+        self._lr(1)  # a schedule without an end is refused before anything is played
         send_own_values_only(self.trainer)
         if self.engine_settings.self_check:
             gather(self.policy)
@@ -246,8 +255,8 @@ class Mem1Module(CheckpointedModule):
         credit = self.credit_assigner.assign(trajectories, scores)
         credit, ratios = corrected(credit, trajectories, scores, self.mismatch)
         signal = [each.has_signal for each in credit]
-        algorithm = self.credit_assigner.algorithm
-        counted = counted_in_loss(trajectories, signal, algorithm.likelihood, algorithm.drops_no_signal)
+        counted = counted_in_loss(trajectories, signal, self.policy_loss.likelihood, self.policy_loss.drop_silent)
+        counted = [i for i in counted if not self.credit_assigner.masks(trajectories[i])]
         steps = self._learn([trajectories[i] for i in counted], [credit[i] for i in counted], rl_step)
         return {
             **step_numbers(steps, lambda: self.learner.measure(trajectories)),
@@ -286,7 +295,10 @@ class Mem1Module(CheckpointedModule):
         ]
 
     def _lr(self, rl_step: int) -> float:
-        return warmed_up(self.lr, rl_step, self.optim.warmup_steps)
+        """The policy's learning rate; the critic has its own, which is constant."""
+        end = getattr(getattr(self.trainer, "datamodule", None), "num_rl_steps", None)
+        optim = self.optim
+        return learning_rate(self.lr, rl_step, optim.schedule, optim.warmup_steps, end, optim.schedule_args)
 
     def _value_numbers(self, credit: Sequence[TokenCredit]) -> dict[str, float]:
         known = TokenCredit.cat(credit)

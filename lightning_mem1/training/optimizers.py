@@ -16,15 +16,6 @@ OptimizerName = Literal["adamw", "adamw_8bit", "paged_adamw", "paged_adamw_8bit"
 OPTIMIZERS: tuple[str, ...] = get_args(OptimizerName)
 
 
-def warmed_up(lr: float, rl_step: int, warmup_steps: int) -> float:
-    """The learning rate of an rl_step (from 1): it rises linearly over the first `warmup_steps`.
-
-    >>> [warmed_up(1.0, rl_step, warmup_steps=4) for rl_step in (1, 2, 4, 5)]
-    [0.25, 0.5, 1.0, 1.0]
-    """
-    return lr * min(1.0, rl_step / warmup_steps) if warmup_steps else lr
-
-
 def make_optimizer(
     name: str, groups: Iterable[dict[str, Any]], lr: float, weight_decay: float
 ) -> torch.optim.Optimizer:

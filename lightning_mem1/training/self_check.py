@@ -46,7 +46,7 @@ def self_check(policy: Policy, settings: EngineSettings, layout: str = "tree") -
     Args:
         policy: As it trains, on the device where it trains.
         settings: Of the engine in this process; its pool is made small.
-        layout: An exact one; `tree` stands in for the others, which do not score what was sampled.
+        layout: An exact one; `tree` takes the place of the others, which do not score what was sampled.
 
     Raises:
         ValueError: a gap above the dtype's tolerance, with the three numbers.

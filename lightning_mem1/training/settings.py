@@ -20,6 +20,7 @@ from lightning_mem1.training.layouts.spans import check_layout
 from lightning_mem1.training.losses import KLEstimator, Unit
 from lightning_mem1.training.optimizers import OptimizerName
 from lightning_mem1.training.plain_settings import from_plain
+from lightning_mem1.training.schedules import ScheduleName
 
 
 @dataclass
@@ -30,6 +31,9 @@ class OptimSettings:
         name: adamw, or one of bitsandbytes: adamw_8bit, paged_adamw, paged_adamw_8bit.
         weight_decay: Weight decay of AdamW.
         warmup_steps: rl_steps over which the learning rate rises linearly.
+        schedule: What the learning rate does after that, by the names of transformers: constant, linear, cosine,
+            cosine_with_min_lr, polynomial, inverse_sqrt or warmup_stable_decay; it ends with data.num_rl_steps.
+        schedule_args: Further arguments of the schedule, such as {min_lr_rate: 0.1}.
         max_grad_norm: Gradients are clipped to this norm, the policy's and the critic's each; None for no clipping.
         num_epochs: Passes over the trajectories of an rl_step.
         num_minibatches: Optimizer steps per pass.
@@ -38,6 +42,8 @@ class OptimSettings:
     name: OptimizerName = "adamw"
     weight_decay: float = 0.0
     warmup_steps: int = 0
+    schedule: ScheduleName = "constant"
+    schedule_args: dict[str, Any] | None = None
     max_grad_norm: float | None = 1.0
     num_epochs: int = 1
     num_minibatches: int = 1
@@ -50,16 +56,20 @@ class LossSettings:
 
     Args:
         clip: Clip range of the probability ratio, below 1; null for the algorithm's own (0.2, gspo 3e-4).
-        clip_high: Clip range above 1; null for the algorithm's own (dapo 0.28, gspo 4e-4), else for `clip`.
+        clip_high: Clip range above 1; null for the wider of the algorithm's own (dapo 0.28, gspo 4e-4) and `clip`.
+        drop_silent: Whether groups without a signal stay out of the mean of the loss, which they dilute, where groups
+            are compared; null for the algorithm's own (dapo true, the others false).
         kl_coef: Weight of the KL penalty against the base policy (adapters off); 0 leaves the reference pass out.
         kl_in: Where the penalty acts: in the loss, or taken off the reward token by token.
         kl_estimator: k1, k2 or k3, see `losses.kl_penalty`; null for k3 in the loss and k1 in the reward.
         entropy_coef: Weight of the entropy bonus.
-        state_weight: Weight of the policy loss on internal-state tokens, in units of that on the other ones.
+        state_weight: Weight of the policy loss on tokens about memory (internal states, and turns that act on memory
+            alone), in units of that on the other ones.
     """
 
     clip: float | None = None
     clip_high: float | None = None
+    drop_silent: bool | None = None
     kl_coef: float = 0.0
     kl_in: Literal["loss", "reward"] = "loss"
     kl_estimator: KLEstimator | None = None
@@ -131,6 +141,16 @@ def check_settings(settings: Mapping[str, Any], algorithm: Algorithm) -> None:
         raise ValueError(
             "raft would imitate whatever was played: expected a limit, got keep null and threshold null; "
             "set model.credit.keep or model.credit.threshold"
+        )
+    if credit.unit == "turn" and credit.rewrites != "cross":
+        raise ValueError(
+            f"GAE over turns crosses rewrites: expected credit.rewrites cross, got {credit.rewrites}; set "
+            "model.credit.unit token"
+        )
+    if credit.bootstrap and not algorithm.critic:
+        raise ValueError(
+            f"nothing to bootstrap from: expected an algorithm with a critic, got {settings['algorithm']}; set "
+            "model.algorithm ppo or model.credit.bootstrap false"
         )
     _check_sampling(settings)
     _check_engine(settings)

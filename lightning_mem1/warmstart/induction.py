@@ -1,6 +1,6 @@
 """Start a small model with an induction circuit, so that a warm start of minutes can teach it to read and to copy.
 
-An induction circuit (Olsson et al. 2022, arXiv 2209.11895) copies by two steps: heads of the first layer tell every
+An induction circuit (Olsson et al. 2022, arXiv 2209.11895) copies by two steps: heads of the first layer mark every
 token which tokens stood before it; heads of the second look for an earlier place with the same history and write out
 the token found there. Large models grow it by themselves. A model of a few million parameters with a vocabulary of
 thousands does not within a few hundred steps, so its first two layers begin as one. Training changes every weight from

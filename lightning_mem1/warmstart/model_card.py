@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
 
+from lightning_mem1.policy.loading import is_plain_tokenizer, resolve
+from lightning_mem1.policy.published_card import front_matter, licence_of
 from lightning_mem1.warmstart.settings import WarmStart
 
 
 def write_card(config: WarmStart, numbers: dict[str, float], command: str) -> None:
-    """Write the model card beside the weights."""
+    """Write the model card next to the weights."""
     steps = sum(stage.steps for stage in config.stages)
     worlds = -(-steps // config.data.steps_per_world)
     least = config.data.min_reward
@@ -19,8 +22,14 @@ def write_card(config: WarmStart, numbers: dict[str, float], command: str) -> No
     untidy = sum(stage.steps * stage.marketplace_episodes for stage in config.stages)
     mode = "" if config.mode.name == "mem1" else f"| memory mode | {config.mode} |\n"
     scored = [text for world, text in SCORES.items() if f"{world}_reward" in numbers]
+    licence = licence_of(resolve(config.init_from)) if config.init_from else "mit"
+    plain = is_plain_tokenizer(config.output)
     card = CARD.format(
         **numbers,
+        header=front_matter("transformers", licence, results=_results(numbers), name=Path(config.output).name),
+        origin="" if config.init_from else ", both made by lightning_mem1 from generated text",
+        tokenizer="PreTrainedTokenizerFast" if plain else "AutoTokenizer",
+        licence=f"{licence}." if licence else "the one of the policy it was made from.",
         scores="".join(scored).format(**numbers, tasks=config.num_val_tasks),
         mode=mode,
         market=f"{untidy} in as many with marketplace listings, " if untidy else "",
@@ -40,11 +49,14 @@ def write_card(config: WarmStart, numbers: dict[str, float], command: str) -> No
     Path(config.output, "README.md").write_text(card, encoding="utf-8")
 
 
-CARD = """# Bundled policy
+CARD = """{header}
+# MEM1 policy, cloned from demonstrations
 
-A Qwen2 of {parameters:.2f} M parameters with a tokenizer of {vocab} tokens, both made by this project from generated
-text. It was cloned from a scripted shopper and a scripted researcher that are faultless in form and copying and often
-wrong in their decisions: it is the starting point of `experiments/webshop.yaml` and `experiments/qa.yaml`.
+A causal LM of {parameters:.2f} M parameters with a tokenizer of {vocab} tokens{origin}.
+
+It was cloned from a scripted shopper and a scripted researcher. They make no mistakes in form or copying and often
+decide wrongly, so RL has something to improve: it is a starting point for `mem1 fit`, not a good agent. It knows the
+pages and questions of lightning_mem1 and nothing else.
 
 | | |
 | --- | --- |
@@ -55,7 +67,18 @@ encyclopedias |
 {filter}| seeds of the worlds | {first} to {last} (those of training and tests, seed 0, were never seen) |
 | cost | {tokens:.1f} M trained tokens, {minutes:.0f} minutes on {threads} CPU {thread} |
 {before}{scores}
-Weights are stored as float16 and loaded as float32. Licence: MIT, as the project.
+## How to load it
+
+```python
+from transformers import AutoModelForCausalLM, {tokenizer}
+
+model = AutoModelForCausalLM.from_pretrained("FOLDER", dtype="float32")
+tokenizer = {tokenizer}.from_pretrained("FOLDER")
+```
+
+In lightning_mem1: `mem1 fit CONFIG --model.policy FOLDER`. Weights are stored as float16 and loaded as float32.
+
+Licence of the weights: {licence}
 """
 
 
@@ -70,8 +93,14 @@ SCORES = {
 }
 
 
+def _results(numbers: Mapping[str, float]) -> list[tuple[str, str, float]]:
+    """``{"shop_reward": 0.5}`` -> ``[("shop", "reward", 0.5)]``, of every world that was played."""
+    found = [(world, metric, f"{world}_{metric}") for world in SCORES for metric in ("reward", "success", "valid")]
+    return [(world, metric, numbers[key]) for world, metric, key in found if key in numbers]
+
+
 def made_before(folder: str | None) -> list[tuple[str, str]]:
-    """How the policy that a warm start goes on from was made, as its card tells: (name, what is told)."""
+    """How the policy that a warm start continues from was made: (name, value) rows of its card."""
     card = Path(folder, "README.md") if folder else None
     if card is None or not card.is_file():
         return []

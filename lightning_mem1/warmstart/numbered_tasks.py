@@ -19,7 +19,7 @@ REPEATED = 0.3  # part of the entries of a list to carry on that are drawn again
 
 
 class NumberedTasks(EncyclopediaTasks):
-    """Training tasks, half of them numbered from a number between 1 and `largest_first` on, told in ``data["first"]``.
+    """Training tasks, half of them numbered from a number between 1 and `largest_first` on, given in ``data["first"]``.
 
     The other half begin at 1, as tasks do that are scored: a reply numbers its passages 1, 2, 3 as well. A part of the
     first half, `carried`, names in ``data["carried"]`` answers to the smaller numbers; every other prompt of these has
@@ -64,7 +64,7 @@ class NumberedTasks(EncyclopediaTasks):
         return replace(task, prompt=prompt, objectives=objectives, data=data)
 
     def _earlier(self, rng: random.Random, number: int, objectives: Sequence[Objective]) -> list[str]:
-        """Answers to carry on, many of them twice: who goes on behind the first of two alike runs into a loop."""
+        """Answers to carry on, many of them twice: who continues behind the first of two alike runs into a loop."""
         due = [each.answers[0].lower() for each in objectives]
         answers = rng.choices(list(self.by_answer), k=number)
         again = [*answers, *(answer for answer in due if answer in self.by_answer)]

@@ -149,14 +149,14 @@ class QADemonstrations:
 
 @dataclass
 class DemonstrationSettings:
-    """What is cloned: play in worlds that are drawn anew every few steps.
+    """What is cloned: play in worlds that are drawn again every few steps.
 
     Args:
         first_seed: Seed of the first catalogue and encyclopedia; later ones count up. Seed 0 is the world that agents
             are trained and tested on, so start above it.
         steps_per_world: Steps before the next ones are drawn.
         slip: Part of the turns that is broken off or loops. Such turns are not cloned; what is cloned is how the expert
-            goes on behind them, which a policy that makes mistakes of its own has to know.
+            continues behind them, which a policy that makes mistakes of its own has to know.
         min_reward: Expert trajectories with a reward below it are dropped, valid turns included; null keeps all.
         shop: The shopper.
         qa: The researcher.
@@ -210,7 +210,7 @@ class WarmStart:
         output: Folder that the policy is written to.
         seed: Seed of weights, tasks and the shopper.
         tokenizer: Folder of a tokenizer, or null to train one on generated text.
-        init_from: Folder of a policy to go on from (with its tokenizer), or null for random weights.
+        init_from: Folder of a policy to continue from (with its tokenizer), or null for random weights.
         model: The architecture.
         data: What is cloned.
         stages: The curriculum.

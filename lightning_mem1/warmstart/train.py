@@ -1,7 +1,7 @@
 """Warm start by behaviour cloning: `mem1 warmstart experiments/warmstart.yaml` makes the bundled policy.
 
 A scripted shopper and a scripted researcher play (`expert`), and a small model learns their turns through the same
-layout that reinforcement uses later, in any memory mode (`memory`). `data.min_reward` clones only what went well. A
+layout that RL uses later, in any memory mode (`memory`). `data.min_reward` clones only what went well. A
 policy learns from the best of its own trajectories with ``model.algorithm: raft`` of `fit`; transcripts are for reading
 and hold no ids to learn from.
 """

@@ -212,7 +212,7 @@ def test_a_wrong_value_of_a_group_says_what_was_expected_and_what_came(config, c
         ("--model.engine.num_slots=0", "model.engine.num_slots too small: expected at least 1, got 0"),
         ("--trainer.accelerator=mps", "trainer.accelerator cannot be used: expected auto, cpu or cuda, got 'mps'"),
         ("--ckpt_path=nothing.ckpt", "no such checkpoint: expected a file, got 'nothing.ckpt'; set --ckpt_path"),
-        ("--ckpt_path=last", "no checkpoint to go on from: expected one under 'runs/tiny', got none"),
+        ("--ckpt_path=last", "no checkpoint to resume from: expected one under 'runs/tiny', got none"),
     ],
 )
 def test_a_setting_that_cannot_be_is_one_line(config, capsys, option, message):

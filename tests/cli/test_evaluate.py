@@ -100,7 +100,7 @@ def test_an_interrupted_run_goes_on_and_ends_as_if_it_never_stopped(config, coun
     counted.interrupted_after = 8
     assert evaluate.main([config, *options, "--output=parts"]) == 130
     assert capsys.readouterr().err == (
-        "interrupted: 8 finished trajectories are kept in 'parts'; the same command goes on from there\n"
+        "interrupted: 8 finished trajectories are kept in 'parts'; the same command continues from there\n"
     )
     assert not Path("parts/results.json").exists()
     counted.interrupted_after = None
@@ -135,7 +135,7 @@ def test_other_settings_are_refused_unless_begun_anew(config, counted, capsys):
     changed = [*arguments, "--model.rollout.max_new_tokens=5"]
     assert failure(capsys, *changed) == (
         "'out' holds trajectories of other settings: expected model.rollout.max_new_tokens 6, got 5; set --output to "
-        "another folder, or give --fresh to begin anew"
+        "another folder, or give --fresh to start again"
     )
     assert evaluate.main([*changed, "--fresh", QUIET]) == 0
     # training settings, a further memory mode and fewer tasks change no trajectory
@@ -213,7 +213,7 @@ def test_a_run_in_mlflow_has_a_step_for_each_number_of_objectives_and_the_files(
 def test_a_checkpoint_plays_with_its_own_weights(config, counted):
     assert fit.main([config, QUIET]) == 0
     assert evaluate.main([config, QUIET, "--split=val", "--ckpt_path=last", "--output=trained"]) == 0
-    assert evaluate.main([config, QUIET, "--split=val", "--output=plain"]) == 0
+    assert evaluate.main([config, QUIET, "--split=val", "--ckpt_path=none", "--output=plain"]) == 0
     trained, plain = (results(name)["settings"] for name in ("trained", "plain"))
     assert trained["weights"] != plain["weights"]
     assert {**trained, "weights": ""} == {**plain, "weights": ""}

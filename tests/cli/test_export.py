@@ -1,11 +1,13 @@
 """A checkpoint as a folder: what transformers and peft read from it is what the module's policy says."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
 import torch
 import yaml
+from peft import AutoPeftModelForCausalLM, PeftModel
 
 from lightning_mem1.cli import export
 from lightning_mem1.policy.loading import BUNDLED
@@ -74,15 +76,24 @@ def test_merged_weights_load_with_plain_transformers_and_say_the_same(config, ma
 
 
 def test_the_adapter_loads_with_peft_on_its_base_and_says_the_same(config, make_module, tiny_folder):
-    from peft import PeftModel
     from transformers import AutoModelForCausalLM
 
     expected = trained(make_module)
     assert export.main([config, "--output=out"]) == 0
+    torch.testing.assert_close(logits(AutoPeftModelForCausalLM.from_pretrained("out")), expected, atol=1e-5, rtol=0)
     model = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(tiny_folder), "out")
     torch.testing.assert_close(logits(model), expected, atol=1e-5, rtol=0)
     assert json.loads(Path("out/adapter_config.json").read_text())["base_model_name_or_path"] == str(tiny_folder)
     assert not Path("out/config.json").exists() and not Path("out/policy").exists()
+
+
+def test_a_base_beside_the_adapter_is_found_from_any_folder(config, make_module, tiny_folder, tmp_path, monkeypatch):
+    expected = trained(make_module)
+    assert export.main([config, "--output=moved/out"]) == 0
+    shutil.copytree(tiny_folder, "moved/out/base")
+    file = Path("moved/out/adapter_config.json")
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"base_model_name_or_path": "base"}))
+    torch.testing.assert_close(logits(Policy.load("moved/out").model), expected, atol=1e-5, rtol=0)
 
 
 @pytest.mark.parametrize("merged", [[], ["--merged"]])
@@ -118,7 +129,7 @@ def test_without_an_adapter_the_whole_model_is_written(config, make_module):
     torch.testing.assert_close(logits(Policy.load("out").model), expected, atol=1e-5, rtol=0)
 
 
-def test_an_adapter_on_the_bundled_policy_names_it_so_on_every_machine(tmp_path, monkeypatch):
+def test_an_adapter_on_the_bundled_policy_is_found_by_peft_here_and_by_this_package_everywhere(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     policy = Policy.load("bundled", lora=LoraSettings(r=2))
     for name, parameter in policy.named_parameters():
@@ -126,18 +137,27 @@ def test_an_adapter_on_the_bundled_policy_names_it_so_on_every_machine(tmp_path,
             torch.nn.init.normal_(parameter, std=0.1)
     expected = logits(policy.model)
     folder = export.save(policy, Path("out"), merged=False)
-    assert json.loads((folder / "adapter_config.json").read_text())["base_model_name_or_path"] == "bundled"
-    loaded = Policy.load(str(folder))
-    torch.testing.assert_close(logits(loaded.model), expected, atol=1e-4, rtol=0)
+    torch.testing.assert_close(logits(AutoPeftModelForCausalLM.from_pretrained(folder)), expected, atol=1e-4, rtol=0)
+    file = folder / "adapter_config.json"
+    config = json.loads(file.read_text())
+    assert config["base_model_name_or_path"] == str(BUNDLED)
+    for elsewhere in ("/opt/venv/lib/python3.12/site-packages/lightning_mem1/policy/assets/policy", "bundled"):
+        file.write_text(json.dumps(config | {"base_model_name_or_path": elsewhere}))
+        loaded = Policy.load(str(folder))
+        torch.testing.assert_close(logits(loaded.model), expected, atol=1e-4, rtol=0)
     assert loaded.tokenizer.encode("Red SHOES") == Policy.load(str(BUNDLED)).tokenizer.encode("Red SHOES")
 
 
-def test_the_card_tells_base_settings_and_rl_step(config, make_module, tiny_folder):
+def test_the_card_states_base_settings_and_rl_step(config, make_module, tiny_folder):
     trained(make_module, memory={"mode": "window", "window": 3})
     assert export.main(["--ckpt_path", LAST, "--output", "out"]) == 0
     text = Path("out/README.md").read_text()
     front = yaml.safe_load(text.split("---")[1])
-    assert front == {"library_name": "peft", "pipeline_tag": "text-generation", "tags": ["lightning_mem1"]}
+    assert front == {
+        "library_name": "peft",
+        "pipeline_tag": "text-generation",
+        "tags": ["lightning_mem1", "reinforcement-learning", "agent"],
+    }
     rows = dict(
         line.strip("| ").split(" | ") for line in text.splitlines() if line.startswith("| ") and " | " in line[2:]
     )
@@ -184,7 +204,10 @@ def test_a_folder_that_holds_something_is_only_written_by_force(config, make_mod
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["tiny.yaml", "--output=out"], "no checkpoint to go on from: expected one under 'runs/tiny', got none; train"),
+        (
+            ["tiny.yaml", "--output=out"],
+            "no checkpoint to resume from: expected one under 'runs/tiny', got none; train",
+        ),
         (["tiny.yaml"], "no output: expected a folder to write, got none; set --output"),
         (["--output=out"], "no checkpoint: expected CONFIG, or --ckpt_path with a file, got neither"),
         (["--ckpt_path=last", "--output=out"], "no checkpoint: expected CONFIG, or --ckpt_path with a file, got last"),
@@ -234,3 +257,38 @@ def test_an_adapter_without_safetensors_is_refused(tmp_path, monkeypatch):
     (folder / "adapter_model.safetensors").rename(folder / "adapter_model.bin")
     with pytest.raises(ValueError, match=r"expected adapter_model.safetensors, got none"):
         Policy.load(str(folder))
+
+
+def small(module):
+    """Makes an adapter add about a hundredth of what bfloat16 tells apart."""
+    for name, parameter in module.policy.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(parameter, std=2e-5)
+
+
+def test_merged_in_16_bits_a_small_adapter_is_said_to_be_lost_and_in_float32_is_kept(config, make_module, capsys):
+    module = make_module(compute={"dtype": "bfloat16"}).eval()
+    small(module)
+    with module.policy.reference():
+        base = Policy.load(module.policy.source, dtype="bfloat16").causal_lm.float().model.layers[0].mlp.up_proj.weight
+    adapted = module.policy.causal_lm.model.layers[0].mlp.up_proj
+    exact = base + adapted.get_delta_weight("policy").detach()
+    checkpoint = {}
+    module.on_save_checkpoint(checkpoint)
+    checkpoint["hyper_parameters"] = dict(module.hparams)
+    Path("runs/tiny/0/checkpoints").mkdir(parents=True)
+    torch.save(checkpoint, LAST)
+    capsys.readouterr()
+    assert export.main(["--ckpt_path", LAST, "--output=out", "--merged"]) == 0
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("the adapter: ")
+    assert line.endswith("of what it adds is lost to rounding in bfloat16; --dtype float32 keeps it")
+    assert int(line.removeprefix("the adapter: ").partition("%")[0]) > 90
+    assert export.main(["--ckpt_path", LAST, "--output=kept", "--merged", "--dtype=float32"]) == 0
+    assert capsys.readouterr().err == ""
+    kept = Policy.load("kept").causal_lm.model.layers[0].mlp.up_proj.weight
+    torch.testing.assert_close(kept, exact, atol=1e-9, rtol=1e-6)
+    assert "| dtype | float32 |" in Path("kept/README.md").read_text()
+    assert failure(capsys, "--ckpt_path", LAST, "--output=no", "--dtype=float32").startswith("--dtype is for merged")
+    wrong = failure(capsys, config, "--output=no", "--merged", "--dtype=int8")
+    assert wrong == "unknown dtype: expected one of float32, bfloat16, float16, got 'int8'; set --dtype"

@@ -1,7 +1,12 @@
 """Text to ids and back, in the policy's format and within its limits."""
 
+from itertools import product
+
+import pytest
+
 from lightning_mem1.context.encoder import ContextEncoder
-from lightning_mem1.context.formats import PRESETS
+from lightning_mem1.context.formats import PRESETS, PromptFormat
+from lightning_mem1.context.tags import Tags
 from lightning_mem1.rollout.settings import RolloutSettings
 from tiny import task, tiny_tokenizer
 
@@ -25,3 +30,17 @@ def test_a_reply_that_is_too_long_loses_its_middle_and_a_tag_in_it_ends_nothing(
     text = encoder.decode(ids)
     assert len(ids) == 20 and text.startswith("<state>2 turns left\n0123") and text.endswith("7</state>")
     assert text.count("</state>") == 1 and len(encoder.information_ids("red", 2)) < 20
+
+
+def test_a_reply_that_is_cut_forges_no_tag_where_its_ends_meet():
+    encoder = ContextEncoder(tiny_tokenizer(), max_information_tokens=32)
+    for before, after in product(range(6), range(6)):
+        reply = "x" * before + "</sta" * 20 + "te>" * 20 + "0" * after
+        text = encoder.decode(encoder.information_ids(reply, 2))
+        assert text.count("</state>") == 1 and text.endswith("</state>")
+
+
+def test_actions_that_a_tokenizer_cannot_write_are_named():
+    tokenizer = tiny_tokenizer()  # of lower case
+    with pytest.raises(ValueError, match="tokenizer cannot write </Act>: expected it as it is, got ' </act>'; set"):
+        ContextEncoder(tokenizer, PromptFormat(Tags(action="Act")))

@@ -90,9 +90,8 @@ def test_amem_goes_by_the_embeddings_of_a_sentence_encoder_where_turns_have_them
 
 
 def test_an_unknown_mode_names_the_modes_there_are():
-    with pytest.raises(
-        ValueError, match="expected one of mem1, full, window, none, summary, amem, got 'mem2'; set model.memory"
-    ):
+    words = "mem1, full, window, none, summary, amem, compaction, masked, fold, multiscale, edit, recall, recorded"
+    with pytest.raises(ValueError, match=f"expected one of {words}, got 'mem2'; set model.memory"):
         memory_mode("mem2")
 
 
@@ -121,3 +120,9 @@ def test_the_longest_context_of_a_memory_written_apart_holds_two_openings():
     assert longest_context(20, 6, 4, 10, "summary", opening_tokens=1) == 20 + 5 + 14 + 5
     assert longest_context(20, 2, 4, 10, "summary", opening_tokens=1) == 20 + 14 + 5  # none was written before
     assert longest_context(20, 6, 4, 10, "mem1", opening_tokens=1) == 38
+
+
+def test_what_opens_each_turn_counts_in_its_own_context_and_in_later_ones():
+    assert longest_context(20, 6, 4, 10, "mem1", turn_opening_tokens=2) == 20 + (2 + 14) + 2 + 4
+    assert longest_context(20, 6, 4, 10, "full", turn_opening_tokens=2) == 20 + 5 * (2 + 14) + 2 + 4
+    assert longest_context(20, 1, 4, 10, "mem1", turn_opening_tokens=2) == 20 + 2 + 4

@@ -2,7 +2,7 @@
 
 import pytest
 
-from lightning_mem1.engine.protocol.client import Reply, question, read_reply, up_to_stop, with_stop
+from lightning_mem1.engine.protocol.client import Reply, question, read_reply, with_stop
 from lightning_mem1.engine.protocol.server import answer, read_question
 from lightning_mem1.engine.remote.servers import base_url
 from lightning_mem1.types import Completion, GenerationRequest
@@ -50,6 +50,15 @@ def test_a_turn_is_asked_for_with_ids_and_with_nothing_left_to_the_servers_defau
     }
 
 
+def test_ends_of_turn_beyond_the_tokenizers_own_are_named_to_a_server_and_read_by_it():
+    body = question(REQUEST, "base", end_ids=[5, 7])
+    assert body["stop_token_ids"] == [5, 7]
+    asked = read_question({**body, "skip_special_tokens": True}, list, vocabulary=8)
+    assert asked.request.stop_ids == (5, 7)
+    (choice,) = answer(asked, Completion(0, [3, 5], [-0.5, -0.25]), "base", decode, {EOS})["choices"]
+    assert (choice["text"], choice["finish_reason"]) == ("red ", "stop")
+
+
 def test_a_text_server_is_asked_in_the_plain_protocol_alone():
     body = question(REQUEST, "base", "<answer>red ")
     assert body["prompt"] == "<answer>red "
@@ -92,21 +101,6 @@ def test_an_answer_that_is_not_to_the_point_says_what_was_expected(reply, reason
 
 
 @pytest.mark.parametrize(
-    ("ids", "stop", "end"),
-    [
-        ([1, 3, 2, 1, 4], ("</answer>",), 3),  # ran over it
-        ([1, 3, 6, 7, 4], ("</answer>",), 4),  # two tokens complete it
-        ([1, 3, 2], ("</answer>",), 3),
-        ([1, 3], ("</answer>",), 2),
-        ([1, 5, 3, 2], ("</search>", "</answer>"), 2),  # the first of several
-        ([1, 3, 2, 1, 4], (), 5),
-    ],
-)
-def test_a_turn_ends_with_the_id_that_completes_a_stop_string(ids, stop, end):
-    assert up_to_stop(ids, stop, decode) == end
-
-
-@pytest.mark.parametrize(
     ("text", "reason", "named", "whole"),
     [
         ("<search>red", "stop", "</search>", "<search>red</search>"),
@@ -125,7 +119,7 @@ def test_a_server_reads_what_a_client_asks_and_the_client_reads_its_answer():
     asked = read_question(question(REQUEST, "base"), list, vocabulary=8)
     assert asked.model == "base" and asked.ids and asked.logprobs
     assert asked.request == GenerationRequest(0, [1, 3], 3, ("</answer>",), 0.5, 1.0, seed=5)
-    body = answer(asked, Completion(0, [3, 2], [-0.5, -0.25]), "base", decode, EOS)
+    body = answer(asked, Completion(0, [3, 2], [-0.5, -0.25]), "base", decode, {EOS})
     assert read_reply(body, REQUEST, vocabulary=8) == Reply("red </answer>", [3, 2], [-0.5, -0.25], "stop", "</answer>")
     assert body["usage"] == {"prompt_tokens": 2, "completion_tokens": 2, "total_tokens": 4}
 
@@ -133,11 +127,11 @@ def test_a_server_reads_what_a_client_asks_and_the_client_reads_its_answer():
 def test_a_plain_client_gets_plain_text_without_stop_string_ids_and_numbers():
     plain = {"prompt": "red", "max_tokens": 3, "stop": "</answer>", "seed": 1}
     asked = read_question(plain, lambda text: [3], vocabulary=8)
-    (choice,) = answer(asked, Completion(0, [3, 2], [-0.5, -0.25]), "base", decode, EOS)["choices"]
+    (choice,) = answer(asked, Completion(0, [3, 2], [-0.5, -0.25]), "base", decode, {EOS})["choices"]
     assert choice == {
         "index": 0, "text": "red ", "finish_reason": "stop", "stop_reason": "</answer>", "logprobs": None
     }  # fmt: skip
-    (choice,) = answer(asked, Completion(0, [3, 4], [-0.5, -0.25]), "base", decode, EOS)["choices"]
+    (choice,) = answer(asked, Completion(0, [3, 4], [-0.5, -0.25]), "base", decode, {EOS})["choices"]
     assert (choice["text"], choice["finish_reason"]) == ("red blue ", "length")
 
 
@@ -168,6 +162,6 @@ def test_an_address_may_end_in_v1_and_holds_no_password():
     for wrong in ("127.0.0.1:8000", "ftp://a", "http://", "http://a?key=1"):
         with pytest.raises(ValueError, match="not a server: expected an address like http://127.0.0.1:8000, got"):
             base_url(wrong)
-    with pytest.raises(ValueError, match="a password stands in the address of host: expected it in the env") as told:
+    with pytest.raises(ValueError, match="a password is in the address of host: expected it in the env") as told:
         base_url("http://me:secret@host")
     assert "secret" not in str(told.value)

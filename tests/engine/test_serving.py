@@ -165,6 +165,7 @@ def test_a_config_is_served_with_the_weights_of_its_checkpoint(config, tmp_path,
         common = [config, "--tasks=2", "--split=val", QUIET]
         assert evaluate.main([*common, "--ckpt_path=last", "--output=here"]) == 0
         # the server has the trained weights in its base: no adapter is handed over
+        common.append("--ckpt_path=none")
         there = ["--model.engine.kind=server", f"--model.engine.server.urls=[{address}]"]
         assert evaluate.main([*common, *there, "--output=there"]) == 0
         assert evaluate.main([*common, "--output=untrained"]) == 0
@@ -224,7 +225,7 @@ def test_a_temperature_next_to_nothing_is_that_of_its_own_turn_alone(url):
 @pytest.mark.parametrize(
     ("key", "value"),
     [("top_k", 5), ("min_p", 0.1), ("repetition_penalty", 1.1), ("logit_bias", {"5": 1}), ("frequency_penalty", 0.5),
-     ("presence_penalty", -1), ("min_tokens", 3), ("ignore_eos", True), ("stop_token_ids", [5]), ("logprobs", 5),
+     ("presence_penalty", -1), ("min_tokens", 3), ("ignore_eos", True), ("allowed_token_ids", [5]), ("logprobs", 5),
      ("tfs", 0.5), ("guided_json", {}), ("n", True)],
 )  # fmt: skip
 def test_a_parameter_that_would_be_ignored_is_refused_by_name(url, key, value):

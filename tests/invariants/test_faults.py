@@ -120,7 +120,7 @@ def test_a_full_disk_for_mlflow_is_told_once_and_the_numbers_come_later(config, 
     out, err = capsys.readouterr()
     assert "step    3/3" in out and len(err.splitlines()) == 1
     assert err.startswith("MLflow did not take numbers (")
-    assert "database or disk is full" in err and "the training goes on, numbers wait in the checkpoints" in err
+    assert "database or disk is full" in err and "the training continues, numbers wait in the checkpoints" in err
     for_every_table(str(store), "DROP TRIGGER full_{0}_{1}")
     assert command.main([config, *options, "--data.num_rl_steps=4", "--ckpt_path=last"]) == 0
     (run,) = client.search_runs([client.get_experiment_by_name("full").experiment_id])

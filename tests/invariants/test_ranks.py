@@ -57,6 +57,18 @@ def test_two_ranks_have_the_gradients_and_the_metrics_of_one(trained, algorithm)
         assert torch.equal(first["adapter"][name], second["adapter"][name])  # nobody drifts
 
 
+def test_the_workers_of_the_first_rank_play_for_all(trained):
+    own, there, second = (found(trained, name, rank) for name, rank in (("grpo2", 0), ("workers", 0), ("workers", 1)))
+    assert there["tasks"] == own["tasks"]
+    for before, after in zip(own["metrics"], there["metrics"], strict=True):
+        for key in before.keys() - {*OWN, *(f"{room}/{name}" for room in ("rollout", "val") for name in MEASURED)}:
+            assert after[key] == pytest.approx(before[key], rel=1e-4, abs=1e-6, nan_ok=True), key
+        assert after["rollout/worker_restarts"] == 0 and 0 <= after["rollout/waiting_share"] < 1
+    for name, weights in there["adapter"].items():
+        assert torch.equal(weights, second["adapter"][name])
+        torch.testing.assert_close(weights, own["adapter"][name], rtol=1e-3, atol=1e-5)
+
+
 def test_a_validation_is_averaged_over_ranks(trained):
     one, two = (found(trained, name)["metrics"][0] for name in ("grpo1", "grpo2"))
     assert two["val/reward"] == one["val/reward"] == 0.5

@@ -246,7 +246,7 @@ def test_a_setting_that_changed_between_two_attempts_is_a_tag(mlflow_uri):
 def test_a_run_that_mlflow_no_longer_has_is_replaced_by_a_new_one(mlflow_uri, capsys):
     logger = ResumableMLflowLogger("gone", "gone/0", mlflow_uri, "0" * 32)
     assert logger.run_id != "0" * 32
-    assert capsys.readouterr().err == f"MLflow has no run {'0' * 32} (any more): the curves go on in a new one\n"
+    assert capsys.readouterr().err == f"MLflow has no run {'0' * 32} (any more): the curves continue in a new one\n"
 
 
 def test_numbers_that_mlflow_cannot_take_wait_for_the_next_time(mlflow_uri, capsys, unlimited):

@@ -198,7 +198,9 @@ def test_the_saved_adapter_is_the_policys_alone(tmp_path):
 
 
 def test_full_training_leaves_no_base_to_put_a_critic_on():
-    with pytest.raises(ValueError, match="no adapter to put 'critic' beside: expected one, got full training"):
+    with pytest.raises(
+        ValueError, match="cannot add adapter 'critic': expected a policy with an adapter, got full training"
+    ):
         Critic(tiny_policy(), CriticSettings())
 
 

@@ -175,7 +175,7 @@ def test_an_adapter_whose_weights_peft_would_rename_is_what_it_was_when_it_is_lo
         if "lora_B" in name:
             torch.nn.init.normal_(parameter, std=0.1)
     policy.save(tmp_path / "adapter")
-    again = Policy.load(str(tmp_path / "adapter" / "policy"))
+    again = Policy.load(str(tmp_path / "adapter"))
     batch = collate([Trajectory(task(), [5, 6, 7], [Turn([8, 9, 10], [0.0] * 3)], StopReason.DONE)])
     with torch.no_grad():
         torch.testing.assert_close(again.logprobs(batch)[0], policy.logprobs(batch)[0], atol=1e-5, rtol=0)

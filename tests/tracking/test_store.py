@@ -133,7 +133,7 @@ def test_a_run_goes_on_without_a_store_that_stays_locked_and_hands_everything_in
     assert "step    2/2" in out and "mlflow ui" not in out
     locked, gone = err.splitlines()
     assert locked == f"MLflow's store '{folder}/mlflow.db' is locked by another process: waiting up to 0 s"
-    assert gone.startswith("MLflow did not take the run (database is locked): the training goes on, numbers wait in")
+    assert gone.startswith("MLflow did not take the run (database is locked): the training continues, numbers wait in")
     assert command.main([config, f"--tracking_uri={uri}", "--ckpt_path=last", "--data.num_rl_steps=3"]) == 0
     assert capfd.readouterr().err == ""
     assert runs("mlflow.db") == [("tiny/0", "FINISHED")]

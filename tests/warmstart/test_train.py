@@ -3,6 +3,7 @@ import re
 
 import pytest
 import torch
+from huggingface_hub import ModelCard
 from safetensors.torch import load_file
 from torch.utils.data import DataLoader
 
@@ -219,6 +220,8 @@ def test_a_warm_start_writes_a_policy_that_loads_and_a_card_that_tells_its_makin
     card = (tmp_path / "policy" / "README.md").read_text()
     assert f"`mem1 warmstart {config} --warmstart.model.vocab_size=600" in card
     assert "| seed | 0 |" in card and "before that" not in card
+    measured = ModelCard(card).data.eval_results
+    assert [each.dataset_type for each in measured] == ["shop"] * 3 + ["qa"] * 3
     assert ("seed", "0") in made_before(str(tmp_path / "policy")) and made_before(str(tmp_path)) == []
     assert "4 trajectories in 1 generated shops (train goals), 16 in 1 generated encyclopedias" in card
     assert 0 < int(re.search(r"\| cloned \| those with a reward of at least 0\.4: (\d+) \|", card)[1]) < 20

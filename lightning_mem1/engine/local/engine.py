@@ -1,9 +1,9 @@
 """Continuous batching in this process: every forward pass advances all running turns and starts the waiting ones.
 
-A turn that ends frees its slot at once, and the slot's next turn starts in the very next pass, beside the others that
-are still decoding. Keys are reused as far as the new context begins with ids that a slot already holds: its own slot
+A turn that ends frees its slot at once, and the slot's next turn starts in the very next pass, with the others that are
+still decoding. Keys are reused as far as the new context begins with ids that a slot already holds: its own slot
 (the prompt, always, when an episode comes back to it) or another one, whose keys are copied. Episodes of a group begin
-alike and often go on alike, so one of them runs what they share and the others wait for it, one pass.
+alike and often continue alike, so one of them runs what they share and the others wait for it, one pass.
 
 Where rotary frequencies depend on the length of the context (`policy.rotary`), keys are reused among contexts whose
 frequencies are the same, and made again for a turn that grows into others.
@@ -86,7 +86,7 @@ class LocalEngine:
         self.pool = SlotPool(
             known.layers, self.settings.num_slots, self.settings.max_context_tokens, weight.dtype, weight.device
         )
-        self._stop = StopRule(policy.tokenizer)
+        self._stop = StopRule(policy.tokenizer, policy.end_ids)
         self._recurrent = bool(recurrent_layers(policy.causal_lm))
         self._merged = Merged(policy.causal_lm) if self._merges() else None
         self._model: Any = None

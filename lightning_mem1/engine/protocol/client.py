@@ -28,13 +28,16 @@ _SHORT.maxstring = _SHORT.maxother = 2 * MAX_SHOWN
 Decode = Callable[[Sequence[int]], str]
 
 
-def question(request: GenerationRequest, model: str, text: str | None = None) -> dict[str, Any]:
+def question(
+    request: GenerationRequest, model: str, text: str | None = None, end_ids: Sequence[int] = ()
+) -> dict[str, Any]:
     """The body that asks for a turn.
 
     Args:
         request: The turn.
         model: The server's name for base or adapter.
         text: The context as text, for a server that knows no ids: nothing but the plain protocol is spoken then.
+        end_ids: Ids that end a turn.
     """
     plain = {
         "model": model,
@@ -58,6 +61,7 @@ def question(request: GenerationRequest, model: str, text: str | None = None) ->
         "top_k": -1,
         "min_p": 0.0,
         "repetition_penalty": 1.0,
+        **({"stop_token_ids": list(end_ids)} if end_ids else {}),
     }
 
 
@@ -142,23 +146,6 @@ def _logprobs(given: Any, count: int) -> list[float]:
 def short(value: Any) -> str:
     """A value in a message; of a long one its beginning alone is looked at."""
     return " ".join(_SHORT.repr(value).split())[:MAX_SHOWN]
-
-
-def up_to_stop(ids: Sequence[int], stop: Sequence[str], decode: Decode) -> int:
-    """How many ids there are up to the one that completes a stop string; all when none does.
-
-    A server that looks for stop strings in batches of tokens, or in the text of another decoder, may run over it::
-
-        ids   <answer> red </answer> <answer> blue       stop </answer>: 3
-    """
-    if not stop or not any(each in decode(ids[:-1]) for each in stop):
-        return len(ids)
-    longest = max(map(len, stop))  # a token is at least one character or byte
-    for end in range(1, len(ids)):
-        tail = decode(ids[max(0, end - longest) : end])
-        if any(each in tail for each in stop):
-            return end
-    return len(ids)
 
 
 def with_stop(reply: Reply, stop: Sequence[str]) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -31,16 +31,15 @@ NEUTRAL: Mapping[str, tuple[Any, ...]] = {
     "logit_bias": (None, {}),
     "bad_words": (None, []),
     "allowed_token_ids": (None,),
-    "stop_token_ids": (None, []),
     "min_tokens": (None, 0),
     "ignore_eos": (None, False),
     "use_beam_search": (None, False),
-    "add_special_tokens": (None, False),
     "truncate_prompt_tokens": (None,),
 }
+ADD_SPECIAL = "add_special_tokens"  # whether a prompt that is text gets the tokenizer's BOS
 READ = (
-    *("model", "prompt", "max_tokens", "stop", "temperature", "top_p", "seed"),
-    *("return_token_ids", "include_stop_str_in_output", "skip_special_tokens"),
+    *("model", "prompt", "max_tokens", "stop", "stop_token_ids", "temperature", "top_p", "seed"),
+    *(ADD_SPECIAL, "return_token_ids", "include_stop_str_in_output", "skip_special_tokens"),
 )
 HARMLESS = ("user", "request_id", "spaces_between_special_tokens")  # of a client's own, or about how text looks
 MAX_STOPS, MAX_STOP_CHARS = 64, 256  # each is looked for after every token
@@ -92,6 +91,7 @@ def read_question(
         context_ids=_prompt(body.get("prompt"), encode, vocabulary, max_tokens),
         max_new_tokens=int(_number(body, "max_tokens", 16, 1, 1 << 20, whole=True)),
         stop=_stop(body.get("stop")),
+        stop_ids=_stop_ids(body.get("stop_token_ids"), vocabulary),
         temperature=_number(body, "temperature", 1.0, 0.0, 100.0),
         top_p=_number(body, "top_p", 1.0, 1e-6, 1.0),
         seed=int(_number(body, "seed", time.time_ns() % MAX_SEED, -MAX_SEED, MAX_SEED, whole=True)),
@@ -143,6 +143,15 @@ def _stop(given: Any) -> tuple[str, ...]:
     return tuple(stop)
 
 
+def _stop_ids(given: Any, vocabulary: int) -> tuple[int, ...]:
+    ids = [] if given is None else given
+    if not is_ids(ids) or len(ids) > MAX_STOPS or not all(0 <= each < vocabulary for each in ids):
+        raise ValueError(
+            f"expected 'stop_token_ids' with at most {MAX_STOPS} ids below {vocabulary}, got {short(given)}"
+        )
+    return tuple(ids)
+
+
 def _number(body: Mapping[str, Any], key: str, default: float, low: float, high: float, whole: bool = False) -> float:
     value = default if body.get(key) is None else body[key]
     right = isinstance(value, int) or (isinstance(value, float) and not whole)
@@ -151,7 +160,9 @@ def _number(body: Mapping[str, Any], key: str, default: float, low: float, high:
     return value
 
 
-def answer(asked: Asked, completion: Completion, model: str, decode: Decode, eos: int | None) -> dict[str, Any]:
+def answer(
+    asked: Asked, completion: Completion, model: str, decode: Decode, end_ids: Collection[int]
+) -> dict[str, Any]:
     """The body that answers.
 
     Args:
@@ -159,18 +170,19 @@ def answer(asked: Asked, completion: Completion, model: str, decode: Decode, eos
         completion: What was generated.
         model: The model's name.
         decode: Ids to text, special tokens included.
-        eos: The id that ends a text.
+        end_ids: Ids that end a text; the body may have named more.
     """
     ids, text = completion.ids, decode(completion.ids)
     stop = next((each for each in asked.request.stop if each in text), None)
-    if not asked.keeps_special and ids[-1] == eos:
+    ended = ids[-1] in end_ids or ids[-1] in asked.request.stop_ids
+    if not asked.keeps_special and ended:
         text = decode(ids[:-1])
     if stop and not asked.keeps_stop:
         text = text[: text.index(stop)]
     choice: dict[str, Any] = {
         "index": 0,
         "text": text,
-        "finish_reason": "stop" if stop or ids[-1] == eos else "length",
+        "finish_reason": "stop" if stop or ended else "length",
         "stop_reason": stop,
         "logprobs": None,
     }

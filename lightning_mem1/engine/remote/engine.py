@@ -1,7 +1,7 @@
 """Turns from servers outside of this process, over OpenAI's completions protocol with token ids.
 
 A try that fails is repeated on another server; a turn whose tries are spent ends its episode with an error, and the
-run goes on unless no server is left. Only ids that a server sampled are trained on: text that is tokenised again may
+run continues unless no server is left. Only ids that a server sampled are trained on: text that is tokenised again may
 become other ids.
 """
 
@@ -14,12 +14,16 @@ import time
 from collections import Counter, deque
 from collections.abc import Callable
 from queue import Empty, SimpleQueue
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from lightning_mem1.engine.protocol.client import PATH, Reply, question, read_reply, up_to_stop, with_stop
+from lightning_mem1.context.chat_template import begins
+from lightning_mem1.context.continuation import continuing
+from lightning_mem1.context.detokenizer import Detokenizer
+from lightning_mem1.engine.protocol.client import PATH, Reply, question, read_reply, with_stop
 from lightning_mem1.engine.remote.adapters import Adapters
 from lightning_mem1.engine.remote.servers import Server, ServerPool, Trouble
 from lightning_mem1.engine.settings import EngineSettings, check_fits
+from lightning_mem1.engine.stopping import StopRule
 from lightning_mem1.io.http_client import is_final
 from lightning_mem1.types import Completion, GenerationRequest
 
@@ -60,6 +64,10 @@ class RemoteEngine:
                 "to false"
             )
         self.adapters = Adapters(policy, self.fleet, version)
+        self._stop = StopRule(policy.tokenizer, policy.end_ids)
+        self._further_ends = sorted(self._stop.end_ids - {policy.tokenizer.eos_token_id})  # a server may know one alone
+        self._begins = begins(policy.tokenizer) if settings.server.text else []
+        self._decode = Detokenizer(policy.tokenizer)
         self.counts: Counter[str] = Counter(retries=0, nonsense=0, failed_turns=0)
         self._tell, self._told = tell, set[str]()
         self._lock = threading.Lock()
@@ -113,7 +121,7 @@ class RemoteEngine:
         except Trouble as error:
             self._check_key(error)
             self.fleet.bad(server)
-            self.say(f"prepare {server.url}", f"server in trouble: {error}")
+            self.say(f"prepare {server.url}", f"unhealthy server: {error}")
             return str(error)
         server.troubles = 0
         return ""
@@ -154,7 +162,9 @@ class RemoteEngine:
     def _start(self, request: GenerationRequest) -> None:
         done, text = self._done, None
         if self.settings.server.text:  # here, not in the thread: a tokenizer is no place for many of them
-            text = self._decode(request.context_ids)
+            ids = list(request.context_ids)
+            begun = ids[: len(self._begins)] == self._begins  # a server begins texts by itself
+            text = self._decode(ids[len(self._begins) :] if begun else ids)
 
         def work() -> None:
             try:
@@ -195,13 +205,13 @@ class RemoteEngine:
     def _try(self, server: Server, request: GenerationRequest, text: str | None) -> Reply:
         with self.adapters.naming(server) as name:
             try:
-                found = self.fleet.call(server, PATH, question(request, name, text))
+                found = self.fleet.call(server, PATH, question(request, name, text, self._further_ends))
             except Trouble as error:
                 self._check_key(error)
-                if error.status == 404:  # started anew, it has lost what it was given
+                if error.status == 404:  # restarted, it has lost what it was given
                     server.base = server.adapter = server.version = None
                     server.retired.clear()
-                self.say(f"trouble {server.url}", f"server in trouble: {error}")
+                self.say(f"unhealthy {server.url}", f"unhealthy server: {error}")
                 raise
         try:
             reply = read_reply(found, request, self.policy.vocab_size)
@@ -228,7 +238,7 @@ class RemoteEngine:
             raise outcome
         if outcome.ids is None:
             return self._from_text(request, outcome)
-        end = up_to_stop(outcome.ids, request.stop, self._decode)
+        end = self._stop.length(request, outcome.ids)
         return Completion(request.session, outcome.ids[:end], outcome.logprobs[:end])
 
     def _from_text(self, request: GenerationRequest, reply: Reply) -> Completion:
@@ -239,9 +249,11 @@ class RemoteEngine:
                 "training needs the ids that were sampled: use vLLM 0.10.2 or later, or mem1 serve"
             )
         self.say("text", "server gives no ids: its text is tokenised again, which may differ from what it sampled")
-        tokenizer = self.policy.tokenizer
-        ids = list(tokenizer.encode(with_stop(reply, request.stop), add_special_tokens=False))[: request.max_new_tokens]
-        ids = ids or [tokenizer.eos_token_id]  # it ended before it began
+        reads = continuing(self.policy.tokenizer)
+        ids = list(reads.encode(with_stop(reply, request.stop), add_special_tokens=False))[: request.max_new_tokens]
+        ids = ids or sorted(self._stop.end_ids)[:1]  # it ended before it began
+        if not ids:
+            return Completion(request.session, [], [], error="the server wrote nothing")
         return Completion(request.session, ids, [math.nan] * len(ids))
 
     def numbers(self) -> dict[str, float]:
@@ -253,15 +265,12 @@ class RemoteEngine:
         if attempt:
             time.sleep(self.settings.server.pause_s * 2 ** (attempt - 1))
 
-    def _decode(self, ids: Any) -> str:
-        return str(self.policy.tokenizer.decode(ids, skip_special_tokens=False))
-
     def _count(self, name: str) -> None:
         with self._lock:
             self.counts[name] += 1
 
     def say(self, kind: str, line: str) -> None:
-        """Tell the user a line, once of each kind."""
+        """Show the user a line, once of each kind."""
         with self._lock:
             new = kind not in self._told
             self._told.add(kind)

@@ -1,6 +1,6 @@
-"""Servers: which one takes the next turn, which are in trouble, and what they said.
+"""Servers: which one takes the next turn, which are unhealthy, and what they said.
 
-A server in trouble (no reply, a bad one, an error) gets no turns while another one is well. It is looked at again
+An unhealthy server (no reply, a bad one, an error) gets no turns while another one is healthy. It is looked at again
 before the next rollout. The API key travels in a header and is cut out of whatever a server says.
 """
 
@@ -92,7 +92,7 @@ class ServerPool:
 
     @contextmanager
     def taking(self, failed: Server | None = None) -> Iterator[Server]:
-        """The server for one try: well before in trouble, another than the one that failed, the least busy one."""
+        """The server for one try: healthy before unhealthy, another than the one that failed, the least busy one."""
         with self._lock:
             server = min(self.servers, key=lambda each: (each.troubles > 0, each is failed, each.in_flight))
             server.in_flight += 1
@@ -114,7 +114,7 @@ class ServerPool:
             server.troubles += 1
 
     def look_again(self) -> None:
-        """Ask the servers in trouble whether they are there, and forget the trouble of those that are."""
+        """Ask the unhealthy servers whether they are there; those that answer are healthy again."""
         for server in self.servers:
             if server.troubles and self._is_there(server):
                 server.troubles = 0
@@ -187,7 +187,7 @@ def base_url(given: str) -> str:
         )
     if parts.username is not None or parts.password is not None:
         raise ValueError(
-            f"a password stands in the address of {parts.hostname}: expected it in the environment; put it into the "
+            f"a password is in the address of {parts.hostname}: expected it in the environment; put it into the "
             "variable that model.engine.server.key_variable names"
         )
     return given.rstrip("/").removesuffix("/v1")

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import hmac
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from lightning_mem1.engine.protocol.client import HEALTH, LOAD, MODELS, PATH, UNLOAD
-from lightning_mem1.engine.protocol.server import answer, read_question
-from lightning_mem1.engine.serving.loop import EngineLoop
+from lightning_mem1.engine.protocol.server import ADD_SPECIAL, answer, read_question
+from lightning_mem1.engine.serving.loop import EngineLoop, NoAdapter
 from lightning_mem1.engine.serving.text import TextCodec
 from lightning_mem1.engine.settings import EngineSettings
 from lightning_mem1.io.json_server import Answers, JsonHandler, JsonServer, Refused
@@ -57,12 +58,16 @@ class EndpointHandler(JsonHandler):
     def _complete(self, body: Any) -> Any:
         policy = self.loop.engine.policy
         longest = self.loop.engine.max_context_tokens
-        asked = read_question(body, self.text.encode, policy.vocab_size, longest)
+        begun = isinstance(body, dict) and body.get(ADD_SPECIAL) is False
+        asked = read_question(body, partial(self.text.encode, begun=begun), policy.vocab_size, longest)
         model = asked.model or self.name
         if model != self.name and model not in self.loop.adapters.names:
             raise Refused(404, f"The model `{model[:100]}` does not exist: expected {', '.join(self._names())}")
-        done = self.loop.complete(asked.request, None if model == self.name else model)
-        return answer(asked, done, model, self.text.decode, policy.tokenizer.eos_token_id)
+        try:
+            done = self.loop.complete(asked.request, None if model == self.name else model)
+        except NoAdapter as error:  # unloaded while the turn waited: a client may load it again
+            raise Refused(404, str(error)) from None
+        return answer(asked, done, model, self.text.decode, policy.end_ids)
 
     def _load(self, body: Any) -> Any:
         name, path = (body.get(key) if isinstance(body, dict) else None for key in ("lora_name", "lora_path"))

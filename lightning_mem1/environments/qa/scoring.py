@@ -1,6 +1,6 @@
 """Exact match and token F1 of an answer, per objective, with aliases.
 
-The task's score is the *sum* over its objectives, as in the MEM1 paper (arXiv 2506.15841); the mean is reported beside
+The task's score is the *sum* over its objectives, as in the MEM1 paper (arXiv 2506.15841); the mean is reported next to
 it. Three variants: ``fixed`` (default) follows SQuAD, ``official`` repeats the public evaluation code to the letter,
 ``numbered`` is ``fixed`` for agents that write the number of a question before its answer.
 

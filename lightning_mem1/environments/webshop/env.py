@@ -27,13 +27,13 @@ class WebShopEnv:
     * Where two options share a value, each can be chosen: it is clicked as ``name: value``.
     * A product with a price range shows the price it will cost, which the goal's bound was drawn from.
     * Reviews are left out: they are never loaded and the page is always empty.
-    * Actions may differ in case and in spaces at the ends; two actions in one are invalid, because nobody can tell
+    * Actions may differ in case and in spaces at the ends; two actions in one are invalid, because it is unclear
       which was meant.
     * An invalid action is answered with the reason; the reference shows the same page as if nothing had been said.
     * ``<r>``, ``<c>``, ``<q>`` and ``<a>`` at the start of a search are words like any other: the first shows random
       products, which no policy can learn from, and the last crashes the reference.
-    * Pages name what they show in a form a small policy can read: the instruction stands in the prompt instead of on
-      every page, what can be clicked stands in brackets, and the last line lists the actions.
+    * Pages name what they show in a form a small policy can read: the instruction is in the prompt instead of on
+      every page, what can be clicked is in brackets, and the last line lists the actions.
     * Control characters become spaces, titles are cut to 300 characters and other texts to 4,000, because a page
       must neither fill a context nor forge lines of its own. The reward always sees the whole texts.
 

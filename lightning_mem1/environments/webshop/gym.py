@@ -38,7 +38,7 @@ class AnyText(Text):
         super().__init__(max_length, min_length=0, charset=string.printable, **settings)
 
     def contains(self, x: Any) -> bool:
-        """Tell whether `x` is a text that is not too long."""
+        """Return whether `x` is a text that is not too long."""
         return isinstance(x, str) and len(x) <= self.max_length
 
 
@@ -46,7 +46,7 @@ class WebShopGym(gymnasium.Env[str, str]):
     """One goal an episode; the reward comes with the purchase.
 
     An observation is the instruction and the page. `info` lists ``available_actions`` and ``goal``, after the
-    purchase also what `WebShopEnv.step` tells, ``success`` among it.
+    purchase also what `WebShopEnv.step` reports, ``success`` among it.
     """
 
     metadata = {"render_modes": ["ansi"], "render_fps": 1}

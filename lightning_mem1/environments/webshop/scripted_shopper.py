@@ -2,7 +2,7 @@
 
 It sees what a policy in memory mode ``mem1`` sees: the instruction, its own previous turn and the last reply. All
 it knows about earlier turns is what it wrote into its summary. A policy cloned from it starts as a mixture of good
-and bad decisions that reinforcement can sharpen.
+and bad decisions that RL can sharpen.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class ShopperSkill:
         browse: Takes a useless detour where one is possible.
         query: Searches for the wanted words with the options; otherwise without them.
         miss: Clicks a wanted value that the item lacks, never twice in a row. That is no valid turn: a warm start does
-            not clone it, but how the shopper goes on behind it.
+            not clone it, but how the shopper continues after it.
     """
 
     choice: float = 0.5
@@ -44,7 +44,7 @@ class ShopperSkill:
 
 
 SLIP = 0.05  # of the items whose options it would leave alone, this part gets another value for the first one
-RANK_POINTS = 2.5  # what the first place on a page is worth beside `Wanted.fit`
+RANK_POINTS = 2.5  # what the first place on a page is worth next to `Wanted.fit`
 EXPERT_SHOPPER = ShopperSkill(choice=1.0, option=1.0, recover=1.0, browse=0.0, query=1.0)
 
 

@@ -105,7 +105,7 @@ class ShopServer(TimedServer):
             return self._visits[name]
 
     def knows_host(self, host: str | None) -> bool:
-        """Tell whether a request names this machine: a page elsewhere may point its own name here."""
+        """Return whether a request names this machine: a page elsewhere may point its own name here."""
         name = urlsplit(f"//{host}").hostname if host else None
         return name == "localhost" or bool(name and _is_loopback(name))
 

@@ -77,7 +77,7 @@ class Shop:
     ) -> Shop:
         """Open the official files of a folder, whatever their size.
 
-        The first time an index is made and saved beside them, or in the user's cache where the folder is read-only
+        The first time an index is made and saved next to them, or in the user's cache where the folder is read-only
         (see `saved`); from then on it is mapped into memory and shared by all processes that open it. For
         `skip_malformed` and the errors see `load_products`.
         """

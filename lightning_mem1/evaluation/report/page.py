@@ -1,6 +1,6 @@
 """Trajectories as one HTML file that needs nothing else: a list with filters, and each turn of the chosen one.
 
-The data stand in it as JSON in which no tag can begin, the script puts them in as text only, and a content security
+The data are in it as JSON in which no tag can begin, the script puts them in as text only, and a content security
 policy lets nothing but this very script and style act, whatever a policy, a page or a task wrote.
 """
 
@@ -60,7 +60,7 @@ def page(
     num_trajectories: int | None = None,
     max_bytes: int = MAX_BYTES,
 ) -> str:
-    """The whole file.
+    """The content of the file.
 
     Args:
         episodes: What `episode` made of each trajectory; the first is shown first.

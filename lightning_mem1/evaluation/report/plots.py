@@ -18,7 +18,7 @@ from matplotlib.ticker import MaxNLocator
 from lightning_mem1.evaluation.tables import Row
 from lightning_mem1.io.disk_room import room_for
 
-COLORS = ("#2457c5", "#c2352b", "#1f8a4c", "#b06f13", "#7a4fb5", "#4a8f9c")  # told apart in print and by most eyes
+COLORS = ("#2457c5", "#c2352b", "#1f8a4c", "#b06f13", "#7a4fb5", "#4a8f9c")  # distinct in print and by most eyes
 BY_OBJECTIVES = {"peak_tokens": "peak tokens", "dependency": "dependency, pairs of tokens", "reward": "reward"}
 BY_TURN = {"context_tokens": "context, tokens", "internal_state_tokens": "internal state, tokens"}
 CURVES = {"reward": "reward", "success": "success"}

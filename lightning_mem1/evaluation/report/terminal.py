@@ -56,7 +56,7 @@ class Screen:
         self._print(grid)
         if turn.kind == "memory":
             return
-        note = "(invalid, written again)" if turn.retried else "(invalid)"
+        note = "(invalid, retried)" if turn.retried else "(invalid)"
         self._labelled("action", turn.action or text, "" if turn.valid else note)
         if turn.information:
             self._labelled("information", clipped(turn.information, self.max_lines))
@@ -80,7 +80,7 @@ class Screen:
     def _meter(self, trajectory: Trajectory) -> Text:
         """Tokens in the window at the end of the turn, against what the whole history would be."""
         *before, last = trajectory.turns
-        now, full = (len(context_ids(trajectory.prompt_ids, before, mode)) for mode in (self.memory, "full"))
+        now, full = (len(context_ids(trajectory.prompt_ids, before, mode, last.kind)) for mode in (self.memory, "full"))
         now, full = (tokens + len(last.ids) for tokens in (now, full))
         self._largest = max(self._largest, full)
         filled = max(1, round(METER_WIDTH * now / self._largest))

@@ -95,7 +95,7 @@ def official(trajectories: Sequence[Trajectory], state_end: StateEnd) -> list[St
         end = len(trajectory.prompt_ids)
         seen = [[*range(end)]]
         for turn in trajectory.turns:
-            start, end = end + state_end(turn.action_ids), end + len(turn.action_ids) + len(turn.information_ids)
+            start, end = end + state_end(turn.ids), end + len(turn.ids) + len(turn.information_ids)
             seen.append(seen[-1] if turn.retried else [*range(len(trajectory.prompt_ids)), *range(start, end)])
         copies.append(_stitch(number, trajectory, seen, [[]] * len(trajectory.turns)))
     return [copy for copy in copies if copy.spans]

@@ -1,4 +1,4 @@
-"""Names for a generated world: word lists and syllables, the same for every world, put together anew in each.
+"""Names for a generated world: word lists and syllables, the same for every world, combined differently in each.
 
 A name is one or two common pieces, so that it becomes few tokens, and there are far more names than one world uses.
 """

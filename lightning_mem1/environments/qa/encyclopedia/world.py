@@ -1,10 +1,10 @@
 """A generated encyclopedia: people, towns, works, companies and events with facts that refer to one another.
 
 Everything follows from a seed; another seed has other names and other facts. Many names share a word (namesakes), and a
-name stands in the passages of others too, so that a question about one thing finds its near misses as well, and a
+name is in the passages of others too, so that a question about one thing finds its near misses as well, and a
 question over two facts cannot be answered by one search: the thing in the middle is not named in it.
 
-Facts stand in the passage behind words of their own ("from", "born in", "worked for"), so that a small model can find
+Facts are in the passage behind words of their own ("from", "born in", "worked for"), so that a small model can find
 and copy them.
 """
 
@@ -43,7 +43,7 @@ class Relation:
     """One kind of fact.
 
     Attributes:
-        kind: What it is told of.
+        kind: What it is about.
         name: Its key in `Thing.facts`.
         phrase: The words before it in the passage.
         noun: What it is called in ``the <noun> of <thing>``.
@@ -98,7 +98,7 @@ class Thing:
         kind: person, town, work, company or event.
         name: Title of its passage.
         facts: Relation name -> value as written.
-        nickname: A second name of a person, told in the passage; empty for none.
+        nickname: A second name of a person, given in the passage; empty for none.
         word: Job of a person, kind of a work.
     """
 

@@ -1,7 +1,7 @@
 """``mem1 serve-retriever``: serves an index over Search-R1's protocol at ``/retrieve``, and over
 Serper's at ``/search``.
 
-It listens on this machine only unless told otherwise: it has no password.
+It listens on this machine only by default: it has no password.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Searches the web over Serper's protocol, records what came, and plays it back.
 
-The key comes from the environment and stands in no file, log or message.
+The key comes from the environment and is written to no file, log or message.
 """
 
 from __future__ import annotations
@@ -94,7 +94,7 @@ class Web:
         return ask(self.settings.endpoint, question, checked, self.patience, headers)
 
     def _with_page(self, result: Passage) -> Passage:
-        """A page that cannot be read leaves the snippet: it is a stranger's fault, and told."""
+        """A page that cannot be read leaves the snippet: the failure is reported."""
         if not result.url:
             return result
         page = self._kept("page", {"url": result.url}, lambda: _page(result.url, self.limits))

@@ -22,7 +22,7 @@ class Notebook:
     """What the previous turn says: the note, the answers so far with the words before them, and the query.
 
     `first` is the number of the first question, as the prompt has it; `carried` the entries before it, of questions
-    that are no longer asked; `told` how many answers earlier turns have told.
+    that are no longer asked; `num_given` (a field) how many answers earlier turns have given.
     """
 
     note: str
@@ -31,13 +31,13 @@ class Notebook:
     links: dict[int, str] = field(default_factory=dict)
     first: int = 1
     carried: str = ""
-    told: int = 0
+    num_given: int = 0
 
 
 def due(asked: Asked, memory: Notebook) -> tuple[str, Relation, bool]:
     """The thing whose passage is due, the fact to read there, and whether more facts follow.
 
-    The note of the previous turn tells how far the chain is: it ends in the name that was searched for next.
+    The note of the previous turn shows how far the chain is: it ends in the name that was searched for next.
     """
     if len(asked.names) == 2:
         first, second = (name.lower() for name in asked.names)
@@ -80,7 +80,7 @@ def read_passages(information: str) -> list[tuple[str, str]]:
 
 
 def fact_in(relation: Relation, text: str) -> str | None:
-    """The words behind the fact's phrase in a passage of the encyclopedia; None when it does not tell that fact.
+    """The words behind the fact's phrase in a passage of the encyclopedia; None when it does not hold that fact.
 
     >>> from lightning_mem1.environments.qa.encyclopedia.world import RELATIONS
     >>> fact_in(RELATIONS[0], "a poet from torham, born in 1801, who worked for ...")

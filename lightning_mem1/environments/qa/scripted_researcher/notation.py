@@ -15,7 +15,7 @@ which is the list again (scoring `numbered`).
 2210.03629), each answer is written down once, and the final one is put together from all turns, as `next` gives it.
 
 A small model copies by finding the last two tokens again. Hence no links and no separators in the list: behind
-``; 4 in`` it could not tell which of the answers that begin with "in" is meant, behind ``haven;`` which number is due.
+``; 4 in`` it could not know which of the answers that begin with "in" is meant, behind ``haven;`` which number is due.
 And the number of a new answer is the one behind the bar of the turn before, which stands there once: as the number
 after the last of the list it would be one of many, and a policy that has seen four of them looks at all of sixteen.
 """
@@ -62,8 +62,8 @@ def _listed(memory: Notebook) -> str:
 
 
 def _told_now(memory: Notebook) -> str:
-    """What of the list no earlier turn has told; before there is an answer, what is carried on."""
-    return _entries(memory, memory.told) if known_answers(memory) else memory.carried
+    """What of the list no earlier turn has given; before there is an answer, what is carried on."""
+    return _entries(memory, memory.num_given) if known_answers(memory) else memory.carried
 
 
 def _entries(memory: Notebook, since: int) -> str:
@@ -81,7 +81,7 @@ def _place(memory: Notebook, number: int) -> str:
 
 
 def write_answers(memory: Notebook, notation: str) -> str:
-    """The answers as they are given; in `next` the list as it stands in the state."""
+    """The answers as they are given; in `next` the list as it is in the state."""
     if notation in NUMBERED:
         return _listed(memory) or GIVEN_UP
     return "; ".join(GIVEN_UP if each == UNKNOWN else each for each in memory.answers)
@@ -97,7 +97,7 @@ def read_state(text: str, num_questions: int, first: int) -> Notebook:
 
 
 def _read_every(listed: str, memory: Notebook) -> None:
-    """Fill in the answers of a list ``1 by odo lin; 2 ?``: a question's place tells which it is."""
+    """Fill in the answers of a list ``1 by odo lin; 2 ?``: a question's place identifies it."""
     for number, place in enumerate(listed.strip().split("; ")[: len(memory.answers)]):
         known = re.fullmatch(r"\d+ ([^?]\S*) (.*[^?])", place)
         if known:

@@ -6,12 +6,12 @@ it knows about earlier turns is what it wrote into its internal state::
     <think> the red door by ada kesh; 1 in torham; 2 ? by ada kesh</think><search> ada kesh</search>
             what was just read        answers so far
 
-The word before an answer is the one before it in the note ("based in torham"): copying goes on from a word that stood
+The word before an answer is the one before it in the note ("based in torham"): copying continues from a word that stood
 there already, which is what small models learn first. A number or a question mark two places before a value says
 where it begins.
 
 The answers can be noted otherwise, see `notation`. It reads the questions of `quiz` only. A policy cloned from it
-starts as a mixture of good and bad decisions that reinforcement can sharpen.
+starts as a mixture of good and bad decisions that RL can sharpen.
 """
 
 from __future__ import annotations
@@ -95,9 +95,7 @@ class ScriptedResearcher:
     ) -> None:
         self.rng, self.skill, self.tags, self.notation = rng, skill or ResearcherSkill(), tags, notation
         self.first, self.carried = first, carried
-        self.kept: Notebook | None = (
-            None  # in `react`: what stands in all turns so far, and the last one as it was meant
-        )
+        self.kept: Notebook | None = None  # in `react`: what is in all turns so far, and the last one as it was meant
         self.meant = ""
 
     def turn(self, questions: Sequence[str], previous: str | None, information: str, turns_left: int) -> str:
@@ -175,8 +173,8 @@ class ScriptedResearcher:
 
     def _look_up(self, name: str, relation: Relation, passages: Sequence[tuple[str, str]]) -> tuple[str, str] | None:
         """The passage about the thing and the fact in it; or, in a bad moment, the same fact of something else."""
-        facts = [(title, told, fact_in(relation, told)) for title, told in passages]
-        about = [(title, told, fact) for title, told, fact in facts if is_about(name, title, told)]
+        facts = [(title, num_given, fact_in(relation, num_given)) for title, num_given in passages]
+        about = [(title, num_given, fact) for title, num_given, fact in facts if is_about(name, title, num_given)]
         if self.rng.random() >= self.skill.choice:
             about = [each for each in facts if each[2] and each not in about] or about
         return next(((title, fact) for title, _, fact in about if fact), None)
@@ -223,7 +221,7 @@ class ScriptedResearcher:
             text += f"<{search}> {memory.query}</{search}>"
         if self.notation == "react":
             self.kept, self.meant = memory, text
-            memory.told = known_answers(memory)
+            memory.num_given = known_answers(memory)
         return text
 
 

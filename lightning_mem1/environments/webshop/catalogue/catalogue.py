@@ -88,7 +88,7 @@ def products_from(
     """Make products of parsed official-format dicts.
 
     Ids that are ``"nan"`` or longer than ten characters are dropped and of two products with the same id the
-    first is kept, as in the reference; one warning tells how many. Malformed is a product without a name or id, or
+    first is kept, as in the reference; one warning says how many. Malformed is a product without a name or id, or
     with a field of another shape.
 
     Args:
@@ -96,7 +96,7 @@ def products_from(
         ins: ``items_ins_v2.json``: asin -> attributes and instruction.
         human: ``items_human_ins.json``: asin -> instructions written by people.
         where: Where the items come from, for messages.
-        skip_malformed: Skip malformed products, and tell in one warning how many, instead of raising.
+        skip_malformed: Skip malformed products, and report in one warning how many, instead of raising.
 
     Raises:
         ValueError: A product is malformed, or no product is left.
@@ -149,7 +149,7 @@ class Findings:
 
 
 class ProductReader:
-    """Yields the products of entries once; afterwards `findings` tells what was left out."""
+    """Yields the products of entries once; afterwards `findings` lists what was left out."""
 
     def __init__(self, items: Iterable[Any], ins: Lookup, human: Lookup | None, where: str) -> None:
         self._items, self._ins, self._human = items, ins, human

@@ -22,7 +22,7 @@ class Ids:
 
     @classmethod
     def of(cls, ids: Sequence[str]) -> Ids:
-        """Sort ids that stand in catalogue order."""
+        """Sort ids that are in catalogue order."""
         names = np.array([each.encode("utf-8", "surrogatepass") for each in ids], dtype=bytes)
         places = np.argsort(names, kind="stable").astype(np.int32)
         return cls(names[places], places)

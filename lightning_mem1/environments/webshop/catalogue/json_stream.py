@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 PIECE_CHARS = 1 << 20
-MAX_ENTRY_CHARS = 1 << 26  # a longer entry is a mistake: without a limit, a missing quote would read in the whole file
+MAX_ENTRY_CHARS = 1 << 26  # a longer entry is a mistake: without a limit, a missing quote would read everything
 
 _SPACES = " \t\n\r"
 _KINDS = {"[": "list", "{": "dict", '"': "str", "t": "bool", "f": "bool", "n": "NoneType"}
@@ -70,7 +70,7 @@ class _Reader:
         return char
 
     def skip(self, char: str) -> bool:
-        """Use up the next character if it is `char`, and tell whether it was."""
+        """Use up the next character if it is `char`, and return whether it was."""
         return self.next_char() == char and bool(self.take(char))
 
     def value(self) -> Any:
@@ -83,7 +83,9 @@ class _Reader:
                 if self._ended or len(self._text) - self._at > MAX_ENTRY_CHARS:
                     raise json.JSONDecodeError(error.msg, "", self._used + error.pos) from None
             else:
-                if self._ended or (end < len(self._text) and self._text[end] not in ".eE"):  # else a number may go on
+                if self._ended or (
+                    end < len(self._text) and self._text[end] not in ".eE"
+                ):  # else a number may continue
                     self._at = end
                     return value
             self._read_on()

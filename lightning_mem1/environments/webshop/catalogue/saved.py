@@ -1,8 +1,8 @@
 """A catalogue's saved form: made once from the official files, then mapped into memory and shared by processes.
 
-It lies in ``.lightning_mem1`` beside the data, or, where that folder may not be written, in the user's cache. Its
+It lies in ``.lightning_mem1`` next to the data, or, where that folder may not be written, in the user's cache. Its
 folder is named for the format and the content of the data, so a saved form of other data or of another version is
-never opened: it is made anew and the old one goes. The files hold numbers and JSON, nothing that could be executed.
+never opened: it is made again and the old one is removed. The files hold numbers and JSON, nothing executable.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ class SavedStock(Stock):
         return RecordedProducts(self.folder / _RECORDS, self.ends, prices)
 
     def draws(self, human: bool, seed: int) -> Draws:
-        """Return prices and price bounds of a seed; they are drawn once and kept beside the rest."""
+        """Return prices and price bounds of a seed; they are drawn once and kept next to the rest."""
         names = [f"draws.{'human' if human else 'synthetic'}.{seed}.{each}.npy" for each in ("prices", "bounds")]
         try:
             return Draws(*(_load(self.folder / name) for name in names))
@@ -99,7 +99,7 @@ def open_stock(folder: str | Path, *, skip_malformed: bool = False) -> SavedStoc
 
 
 def _home(folder: Path) -> Path:
-    """Return the folder of saved forms: beside the data, else in the user's cache, else one for this process."""
+    """Return the folder of saved forms: next to the data, else in the user's cache, else one for this process."""
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "lightning_mem1"
     beside = [folder / ".lightning_mem1"] if folder.stat().st_mode & 0o222 else []  # root may write, but should not
     for home in [*beside, cache / sha256(str(folder.resolve()).encode()).hexdigest()[:16]]:
@@ -176,7 +176,7 @@ def _opened(folder: Path) -> SavedStock | None:
 
 
 def _built(files: OfficialFiles, home: Path, key: str, skip_malformed: bool) -> SavedStock:
-    """Make the saved form beside its place, then move it there and remove those of other data or versions."""
+    """Make the saved form in a temporary folder, then move it and remove those of other data or versions."""
     with tempfile.TemporaryDirectory(dir=home, prefix="building-", ignore_cleanup_errors=True) as scratch:
         folder = Path(scratch) / "done"
         folder.mkdir()

@@ -1,9 +1,9 @@
 """A generated catalogue in the format of the official files: five departments of look-alike products.
 
 Products come in families: four to eight of one type that share some attributes, options and a price level. A title
-names about 60% of a product's attributes; the others stand in its bullets and description. Almost half of the
-products are *loud*: dearer, and their texts list popular searches for what they are not, so that the first
-search result is often a wrong one while titles and prices still tell the products apart.
+names about 60% of a product's attributes; the others are in its bullets and description. Almost half of the
+products are *keyword-stuffed* (`loud`): they cost more, and list popular searches for what they are not. The first
+search result is often a wrong one; titles and prices still distinguish the products.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ TWINS = 0.45  # probability that a member is another member's near copy at anoth
 SHOWN_ATTRIBUTES = 0.6  # part of the attributes that the title names
 WANTED_FROM_TITLE = 0.75  # probability that a wanted attribute is taken from those in the title
 LOUD = 0.55  # probability that a product (not the first of its family) lists popular searches for what it is not
-LOUD_WANTED = 0.3  # part of the loud products that an instruction asks for; of the others, all
+LOUD_WANTED = 0.3  # part of the keyword-stuffed products that an instruction asks for; of the others, all
 LOUD_MARKUP = (1.2, 2.0)
 NUM_SEARCHES = (5, 7)
-OTHER_TYPE = 0.4  # part of the loud products whose popular searches name another product type of the shelf
+OTHER_TYPE = 0.4  # part of the keyword-stuffed products whose popular searches name another product type of the shelf
 
 _TITLES = (
     "{brand} {first} {noun} with {rest}",
@@ -56,7 +56,7 @@ _REQUESTS = (
 class _Member:
     """What one product of a family has before it is put into words.
 
-    `searches` are the popular searches that a loud description lists; they name what the product is not.
+    `searches` are the popular searches that a keyword-stuffed description lists; they name what the product is not.
     """
 
     searches: list[str]
@@ -127,7 +127,7 @@ def _brands(rng: random.Random, words: Lexicon, count: int) -> list[str]:
 
 
 def _asin(rng: random.Random, taken: dict[str, None], syllables: int) -> str:
-    """Draw a new id that can be read aloud, e.g. "MIKUDO": a few tokens, and the first one mostly tells it apart."""
+    """Draw a new id that can be pronounced, e.g. "MIKUDO": a few tokens, and the first one mostly identifies it."""
     while True:
         asin = "".join(rng.choice(_CONSONANTS) + rng.choice(_VOWELS) for _ in range(syllables))
         if asin not in taken:

@@ -33,7 +33,7 @@ def restyle(
         seed: Equal seeds give equal words.
 
     Returns:
-        Both anew, in the same order, with new ids.
+        Both rewritten, in the same order, with new ids.
     """
     rng, taken, listed, asked = random.Random(f"marketplace/{seed}"), set[str](), [], {}
     for item in items:

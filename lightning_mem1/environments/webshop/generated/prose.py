@@ -1,6 +1,6 @@
 """Sentences of the generated catalogue: descriptions and bullets.
 
-The text of a "loud" product lists popular searches for what it is not, in the words of a shopper's request.
+The text of a keyword-stuffed product lists popular searches for what it is not, in the words of a shopper's request.
 Attributes stand there with a hyphen, so that a search engine counts them and the reward, which looks for
 the phrase itself, does not.
 """
@@ -67,7 +67,7 @@ class Prose:
         return text[0].upper() + text[1:]
 
     def description(self, told: Sequence[str], searches: Sequence[str]) -> str:
-        """One to three sentences: loud products list popular searches, the others tell a story."""
+        """One to three sentences: keyword-stuffed products list popular searches, the others a story."""
         if searches:
             sentences = [self.sentence(_LOUD, searches=", ".join(searches)) for _ in range(2)]
         else:

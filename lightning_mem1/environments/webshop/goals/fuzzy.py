@@ -28,7 +28,7 @@ def token_set_ratio(one: str, other: str) -> int:
 
 @lru_cache(maxsize=1 << 18)
 def alike(one: str, other: str) -> bool:
-    """Tell whether the token set ratio is above 85 (the same answer, faster: most pairs need no alignment)."""
+    """Return whether the token set ratio is above 85 (the same answer, faster: most pairs need no alignment)."""
     return any(_may_match(*pair) and _ratio(*pair) > MATCH_ABOVE for pair in _compared(one, other))
 
 
@@ -55,7 +55,7 @@ def _ratio(first: str, second: str) -> int:
 
 
 def _may_match(first: str, second: str) -> bool:
-    """Tell whether two texts share enough letters, in any order, to reach the limit."""
+    """Return whether two texts share enough letters, in any order, to reach the limit."""
     total = len(first) + len(second)
     if not first or not second or round(200 * min(len(first), len(second)) / total) <= MATCH_ABOVE:
         return False

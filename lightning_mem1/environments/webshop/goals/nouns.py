@@ -1,6 +1,6 @@
 """Nouns of product titles, by which the reward judges whether two products are of the same type.
 
-The reference tags titles with spaCy. Without it a rule stands in that agrees on the type reward for 92 to 96% of
+The reference tags titles with spaCy. Without it a rule takes its place; it agrees on the type reward for 92 to 96% of
 product pairs, so rewards across products differ a little between sources: `Nouns.of_pair` says which was used.
 """
 

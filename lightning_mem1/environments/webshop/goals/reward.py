@@ -184,7 +184,7 @@ def _pair_text(name: str, value: str) -> str:
 
 
 def _attribute_met(attribute: str, product: Product) -> bool:
-    """Tell whether an attribute is like an annotated one or stands in the title, the bullets or the description."""
+    """Return whether an attribute is like an annotated one or is in the title, the bullets or the description."""
     if any(alike(own, attribute) for own in product.attributes):
         return True
     texts = (product.title, " ".join(product.bullets), product.description)

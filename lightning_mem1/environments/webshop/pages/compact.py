@@ -1,6 +1,6 @@
 """The shop in the form a small policy can read, with the reference's traps repaired.
 
-What can be clicked stands in square brackets, in lower case. The last line of a page lists its actions.
+What can be clicked is in square brackets, in lower case. The last line of a page lists its actions.
 """
 
 from __future__ import annotations

@@ -37,7 +37,7 @@ class Page:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What an action did: `why` tells what was wrong with an invalid one; a purchase has a product and a reward."""
+    """What an action did: `why` says what was wrong with an invalid one; a purchase has a product and a reward."""
 
     valid: bool = True
     why: str = ""

@@ -84,7 +84,7 @@ def results_page(instruction: str, products: Sequence[Product], number: int, tot
 
 
 def item_page(instruction: str, product: Product, show_attrs: bool) -> StrictPage:
-    """Return a product's page. It does not tell what is chosen, except through the url in ``text_rich``."""
+    """Return a product's page. It does not show what is chosen, except through the url in ``text_rich``."""
     texts: list[tuple[Role, str]] = [*_top(instruction), ("button", PREV)]
     for name, values in product.options.items():
         texts += [("text", name), *(("option", value) for value in values)]
@@ -110,7 +110,7 @@ def sub_page(instruction: str, product: Product, name: str) -> StrictPage:
 
 
 def done_page(asin: str, options: Mapping[str, str], reward: float) -> StrictPage:
-    """Return the page after a purchase, which tells the score; the many ``None`` are the reference's."""
+    """Return the page after a purchase, which shows the score; the many ``None`` are the reference's."""
     lines = ["Thank you for shopping with us!", "Your code: ", "None", " (Paste it in your MTurk interface.)"]
     lines += ["Purchased", "asin", asin, "options", _html_json(options)]
     lines += ["attrs", "None", "category", "None", "query", "None", "product category", "None"]

@@ -56,7 +56,7 @@ def _step_1(word: str) -> str:
 
 
 def _mended(root: str) -> str:
-    """Mend a root that lost -ed or -ing: ``hopp`` -> ``hop``, ``conflat`` -> ``conflate``, ``fil`` -> ``file``."""
+    """Repair a root that lost -ed or -ing: ``hopp`` -> ``hop``, ``conflat`` -> ``conflate``, ``fil`` -> ``file``."""
     if root.endswith(("at", "bl", "iz")):
         return root + "e"
     if _double_consonant(root):
@@ -97,7 +97,7 @@ def _step_5(word: str) -> str:
 
 
 def _consonants(word: str) -> list[bool]:
-    """Tell for each letter whether it is a consonant; y is one at the start and after a vowel."""
+    """Return for each letter whether it is a consonant; y is one at the start and after a vowel."""
     flags: list[bool] = []
     for letter in word:
         flags.append((not flags or not flags[-1]) if letter == "y" else letter not in _VOWELS)
@@ -119,5 +119,5 @@ def _double_consonant(word: str) -> bool:
 
 
 def _short(word: str) -> bool:
-    """Tell whether the word ends consonant, vowel, consonant, the last not w, x or y."""
+    """Return whether the word ends consonant, vowel, consonant, the last not w, x or y."""
     return len(word) > 2 and _consonants(word)[-3:] == [True, False, True] and word[-1] not in "wxy"

@@ -1,0 +1,105 @@
+"""How a prompt begins and ends: what a tokenizer puts before a text, what its chat template puts around a message."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+PROBE = "Which river?"
+STAND_IN = "MESSAGE-OF-THE-USER"
+# <think>, [THINK], <|START_THINKING|>, <seed:think>: what opens a model's reasoning, not what ends it
+_REASONS = r"[<\[\u25c1](?!\|?end)\|?[\w:.-]*(?:think|thought|reason)[\w:.-]*\|?[>\]\u25b7]"
+
+
+class ChatTemplate:
+    """One user message as a prompt.
+
+    Args:
+        tokenizer: A transformers tokenizer, with a chat template or without.
+        tag: Name of the internal state, which a template may open as well.
+        settings: What the template is given besides the message, such as ``{"enable_thinking": False}``.
+
+    Attributes:
+        opening: What the template begins each reply with, to have the model reason first (``<think>`` and a line
+            break); empty for most. It is no part of the prompt: every turn begins with it.
+
+    Raises:
+        ValueError: a template that fails, or does not show the message; settings that it does not know.
+    """
+
+    def __init__(self, tokenizer: Any, tag: str, settings: Mapping[str, Any] | None = None) -> None:
+        self._tokenizer, self._settings = tokenizer, dict(settings or {})
+        self._text = template_text(tokenizer)
+        self._opens = re.compile(rf"(?:<{re.escape(tag)}>|{_REASONS})\s*\Z", flags=re.IGNORECASE)
+        self._check_settings()
+        self.opening = ""
+        if self._text:
+            rendered = self._rendered(f"{PROBE} <{tag}>red</{tag}>")
+            self.opening = rendered[self._end(rendered) :]
+
+    def ids(self, message: str) -> list[int]:
+        """Ids of the prompt with this message; without a template of the message alone, begun as texts are."""
+        if not self._text:
+            return [*begins(self._tokenizer), *self._encode(message + "\n")]
+        rendered = self._rendered(message)
+        return self._encode(rendered[: self._end(rendered)])
+
+    def _end(self, rendered: str) -> int:
+        """Where a rendered prompt ends, without what opens the reply."""
+        found = self._opens.search(rendered)
+        return found.start() if found else len(rendered)
+
+    def _encode(self, text: str) -> list[int]:
+        return list(self._tokenizer.encode(text, add_special_tokens=False))
+
+    def _rendered(self, message: str) -> str:
+        """The prompt as text; the first way to hand over the message by which it is shown whole."""
+        problem = "a prompt without the message"
+        for given, standing_in in self._ways(message):
+            try:
+                rendered = str(self._apply(given))
+            except Exception as error:  # a template may raise anything
+                problem = " ".join(str(error).split())[:160]
+                continue
+            if standing_in and rendered.count(STAND_IN) == 1:
+                rendered = rendered.replace(STAND_IN, message)
+            if message.strip() in rendered:
+                return rendered
+        raise ValueError(
+            f"cannot use the policy's chat template: expected one that shows a user's message, got {problem}; repair "
+            "chat_template.jinja in its folder, or take it away"
+        )
+
+    def _ways(self, message: str) -> Iterator[tuple[Any, bool]]:
+        """Contents: a text, a list of parts, and both with a word in place of a message that would be changed."""
+        for text in (message, STAND_IN):
+            yield text, text is STAND_IN
+            yield [{"type": "text", "text": text}], text is STAND_IN
+
+    def _apply(self, content: Any) -> Any:
+        chat = [{"role": "user", "content": content}]
+        return self._tokenizer.apply_chat_template(chat, add_generation_prompt=True, tokenize=False, **self._settings)
+
+    def _check_settings(self) -> None:
+        if unknown := [key for key in self._settings if not re.search(rf"\b{re.escape(key)}\b", self._text)]:
+            known = "a chat template that reads it" if self._text else "a policy with a chat template"
+            raise ValueError(
+                f"unknown setting of the chat template '{unknown[0]}': expected {known}, got none; set "
+                "model.rollout.chat_template_kwargs"
+            )
+
+
+def template_text(tokenizer: Any) -> str:
+    """The chat template; of several the default one, and all of them where none is the default."""
+    found = getattr(tokenizer, "chat_template", None) or ""
+    if isinstance(found, Mapping):
+        found = found.get("default") or "\n".join(map(str, found.values()))
+    return str(found)
+
+
+def begins(tokenizer: Any) -> list[int]:
+    """What a tokenizer puts before a text by itself: its BOS, where it has one and uses it."""
+    text, whole = (list(tokenizer.encode(PROBE, add_special_tokens=each)) for each in (False, True))
+    places = range(len(whole) - len(text) + 1)
+    return next((whole[:start] for start in places if whole[start : start + len(text)] == text), [])

@@ -1,0 +1,54 @@
+"""The process of a worker: ``python -m lightning_mem1.rollout.workers.child SOCKET NUMBER``, started by `processes`."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import warnings
+from multiprocessing.connection import Connection
+
+import cloudpickle
+
+
+def main() -> None:
+    """Serve until the socket closes.
+
+    Ctrl-C and a scheduler's SIGTERM reach every process of a job: the one that trains decides what they mean.
+    """
+    for name in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(name, signal.SIG_IGN)
+    end, number = Connection(int(sys.argv[1])), int(sys.argv[2])
+    try:
+        _serve(end, number)
+    except (EOFError, ConnectionError):
+        os._exit(0)  # the process that trains is gone, or has no more use for this one
+
+
+def _serve(end: Connection, number: int) -> None:
+    import torch
+    from transformers.utils import logging
+
+    from lightning_mem1.rollout.workers.worker import Worker
+
+    warnings.simplefilter("ignore", FutureWarning)  # of libraries; the process that trains shows its own
+    logging.disable_progress_bar()
+    logging.set_verbosity_error()
+    pickled = end.recv_bytes()
+    try:
+        worker = Worker(cloudpickle.loads(pickled), number)
+        while True:
+            path, key, version, job = cloudpickle.loads(end.recv_bytes())
+            if not worker.knows(key):
+                worker.take(version, key, torch.load(path, weights_only=True))
+            end.send_bytes(cloudpickle.dumps(worker.play(job)))
+    except (EOFError, ConnectionError):
+        raise
+    except Exception as error:
+        end.send_bytes(
+            cloudpickle.dumps(f"worker {number} failed: {type(error).__name__}: {' '.join(str(error).split())}")
+        )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,129 @@
+"""Workers that are actors of a Ray cluster. Ray places them, and starts one that died again.
+
+The weights of an rl_step are put into Ray's object store once, from where each machine fetches them once.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Mapping
+from typing import Any
+
+import cloudpickle
+
+from lightning_mem1.rollout.workers.job import Job, Plan, Weights, pickled
+from lightning_mem1.rollout.workers.pool import Outcome
+from lightning_mem1.rollout.workers.worker import Worker
+
+
+class RayActors:
+    """A `pool.Crew` of Ray actors.
+
+    Args:
+        plan: What each worker is made of.
+        count: How many.
+        address: Of the cluster; None starts one on this machine, unless one is there already.
+        resources: ``num_cpus``, ``num_gpus`` and resources by names of your own, for each worker.
+
+    Raises:
+        ValueError: there is no such cluster.
+    """
+
+    def __init__(self, plan: Plan, count: int, address: str | None, resources: Mapping[str, float] | None) -> None:
+        import ray
+
+        self.count, self._ray = count, ray
+        self._own = not ray.is_initialized()
+        if self._own:
+            _connect(ray, address)
+        self._plan = ray.put((sys.path, pickled(plan)))
+        self._options = _options(resources or {"num_cpus": 1.0})
+        self._actors: dict[int, Any] = {}
+        self._waiting: dict[Any, int] = {}  # what is to come -> who owes it
+        self._weights: tuple[str, Any] = ("", None)
+
+    def send(self, worker: int, job: Job, weights: Weights) -> None:
+        """Give a job to a worker; the first one starts it."""
+        if worker not in self._actors:
+            actor = self._ray.remote(_Actor).options(**self._options)
+            self._actors[worker] = actor.remote(self._plan)
+        if weights.key != self._weights[0]:
+            self._weights = weights.key, self._ray.put(dict(weights.state))
+        held = [self._weights[1]]  # in a list, Ray hands the reference on and the worker fetches it only if need be
+        owed = self._actors[worker].play.remote(job, weights.version, weights.key, held)
+        self._waiting[owed] = worker
+
+    def receive(self, timeout_s: float) -> Outcome | None:
+        """See `pool.Crew.receive`."""
+        ready, _ = self._ray.wait(list(self._waiting), num_returns=1, timeout=timeout_s)
+        if not ready:
+            return None
+        worker = self._waiting.pop(ready[0])
+        try:
+            return Outcome(worker, self._ray.get(ready[0]))
+        except self._ray.exceptions.RayTaskError as error:
+            raise ValueError(f"worker {worker} failed: {_reason(error)}") from error
+        except self._ray.exceptions.RayActorError as error:
+            if "__init__" in str(error):  # it cannot be made: another one could not either
+                raise ValueError(f"worker {worker} failed: {_reason(error)}") from error
+            self._actors.pop(worker)
+            return Outcome(worker, None)
+
+    def actor(self, worker: int) -> Any:
+        """Ray's handle of a worker that was started."""
+        return self._actors[worker]
+
+    def close(self) -> None:
+        """End every worker; leave a cluster that was there before."""
+        for actor in self._actors.values():
+            self._ray.kill(actor)
+        self._actors, self._waiting = {}, {}
+        if self._own:
+            self._ray.shutdown()
+
+
+class _Actor:
+    """A `Worker` as Ray calls it."""
+
+    def __init__(self, plan: tuple[list[str], bytes]) -> None:
+        paths, sent = plan
+        sys.path.extend(path for path in paths if path not in sys.path)  # where the user's own modules are
+        self.worker = Worker(cloudpickle.loads(sent), number=0)  # Ray shows a worker its own GPUs alone
+
+    def play(self, job: Job, version: int, key: str, held: list[Any]) -> Any:
+        if not self.worker.knows(key):
+            import ray
+
+            self.worker.take(version, key, ray.get(held[0]))
+        return self.worker.play(job)
+
+    def pid(self) -> int:
+        return os.getpid()
+
+
+def _connect(ray: Any, address: str | None) -> None:
+    try:
+        ray.init(address=address, log_to_driver=False, include_dashboard=False if address is None else None)
+    except Exception as error:
+        raise ValueError(
+            f"no Ray cluster: expected one at '{address or 'this machine'}', got {_reason(error)}; start it with "
+            "`ray start --head`, or set model.rollout.workers.address"
+        ) from error
+
+
+def _options(resources: Mapping[str, float]) -> dict[str, Any]:
+    """Ray's options for an actor.
+
+    >>> _options({"num_gpus": 0.5, "shop": 1.0})
+    {'num_gpus': 0.5, 'resources': {'shop': 1.0}}
+    """
+    own = {name: number for name, number in resources.items() if name in ("num_cpus", "num_gpus", "memory")}
+    other = {name: number for name, number in resources.items() if name not in own}
+    return {**own, **({"resources": other} if other else {})}
+
+
+def _reason(error: BaseException) -> str:
+    """The last line of what Ray reports is the cause."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[-1] if lines else type(error).__name__

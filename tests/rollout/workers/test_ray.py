@@ -1,0 +1,61 @@
+"""Workers as actors of a real Ray, started on this machine."""
+
+import os
+import signal
+
+import pytest
+
+from lightning_mem1.callbacks.collector import Collector
+from lightning_mem1.rollout.workers.factory import make_workers
+from lightning_mem1.rollout.workers.job import Plan
+from lightning_mem1.rollout.workers.settings import WorkerSettings
+from tiny_tasks import EvenTasks
+
+ray = pytest.importorskip("ray", reason="Ray is not installed (extra ray)")
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory):
+    """Two CPUs by name: none of the machine is taken away from other tests."""
+    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, object_store_memory=80 * 2**20)
+    yield
+    ray.shutdown()
+
+
+def ids(trajectories):
+    return [[turn.action_ids for turn in t.turns] for t in trajectories]
+
+
+def test_two_actors_play_what_this_process_would_and_one_that_is_killed_is_replaced(make_module, make_data, cluster):
+    module, data = make_module(), make_data(EvenTasks(), tasks_per_step=4)
+    plan = Plan(
+        data.source_maker(), module.policy.source, module.lora, vars(module.compute), module.engine_settings,
+        module.memory.settings, "cpu", 1,
+    )  # fmt: skip
+    batch, settings = data.train_batch(1), module.rollout_settings
+    here = Collector(module, data).play(batch, 2, settings)
+    workers = make_workers(plan, WorkerSettings("ray", 2, resources={"num_cpus": 1.0}))
+    try:
+        there = Collector(module, data, workers=workers).play(batch, 2, settings)
+        assert ids(there) == ids(here) and workers.stats.restarts == 0
+        os.kill(ray.get(workers.crew.actor(0).pid.remote()), signal.SIGKILL)
+        again = Collector(module, data, workers=workers).play(batch, 2, settings)
+        assert ids(again) == ids(here) and workers.stats.restarts == 1
+        assert [t.seed for t in again] == [t.seed for t in here]
+    finally:
+        workers.close()
+    assert ray.is_initialized(), "a cluster that was there before stays"
+
+
+def test_an_actor_that_cannot_be_made_ends_the_run_in_one_line(make_module, make_data, cluster):
+    module, data = make_module(), make_data(EvenTasks())
+    plan = Plan(
+        data.source_maker(), "nowhere/at/all", module.lora, vars(module.compute), module.engine_settings,
+        module.memory.settings, "cpu", 1,
+    )  # fmt: skip
+    workers = make_workers(plan, WorkerSettings("ray", 1))
+    with pytest.raises(ValueError, match="^worker 0 failed: .*nowhere/at/all") as caught:
+        Collector(module, data, workers=workers).play(data.train_batch(1), 1, module.rollout_settings)
+    assert "\n" not in str(caught.value)
+    workers.close()
