@@ -38,7 +38,7 @@ def check_shape(checkpoint: Mapping[str, Any], path: str = "") -> None:
 
 
 def check_resumable(checkpoint: Mapping[str, Any], path: str = "") -> None:
-    """Raise ValueError where a checkpoint lacks what a run needs to go on as if it had never stopped."""
+    """Raise ValueError where a checkpoint lacks what a run needs to continue as if it had never stopped."""
     check_shape(checkpoint, path)
     for key, part in _OF_RUNS.items():
         _check(checkpoint, key, part, path, RESUMED)
@@ -50,7 +50,7 @@ def check_resumable(checkpoint: Mapping[str, Any], path: str = "") -> None:
 
 
 def check_memory(theirs: Any, ours: Any) -> None:
-    """Raise ValueError when a run would go on in another memory mode than it was trained in.
+    """Raise ValueError when a run would continue in another memory mode than it was trained in.
 
     Args:
         theirs: The setting that a checkpoint was made with, a word or a mode with its settings.

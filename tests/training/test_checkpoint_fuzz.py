@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from lightning_mem1.cli.lightning_cli import checkpoint_path
+from lightning_mem1.cli.weights import Asked
 from lightning_mem1.training.checkpoint_shape import check_resumable
 from lightning_mem1.training.checkpoint_state import ENTRY
 from tiny_checkpoint import tiny_checkpoint
@@ -81,7 +82,7 @@ def test_a_checkpoint_with_anything_in_it_is_taken_as_it_was_written_or_is_one_l
         path = tmp_path / "spoilt.ckpt"
         torch.save(content, path)
         try:
-            checkpoint_path(str(path), None, "")
+            checkpoint_path(Asked(str(path), None, ""))
             found = torch.load(path, weights_only=True)
             check_resumable(found)
             module.on_load_checkpoint(found)
@@ -106,7 +107,7 @@ def test_a_checkpoint_with_any_byte_changed_or_cut_is_taken_or_is_one_line_and_s
         content = whole[:place] if cut else whole[:place] + rng.randbytes(rng.randint(1, 9)) + whole[place + 1 :]
         path.write_bytes(content)
         try:
-            checkpoint_path(str(path), None, "")
+            checkpoint_path(Asked(str(path), None, ""))
         except ValueError as error:
             assert "\n" not in str(error) and "spoilt.ckpt" in str(error), (number, error)
         else:
