@@ -7,6 +7,13 @@ With prompt P and turns (A0, I0), (A1, I1), the next context is::
     window     P A0 I0 A1 I1, and of more turns the last `window`
     none       P I1
     amem       P A0 I0 A1 I1, and of more turns the `window` nearest to the last, and the last
+    compaction P A0 I0 A1 I1, until that passes a budget and a memory takes the place of what is older
+    masked     P A0 I0 A1 I1, and of more turns than `window` a note in place of the older replies
+    fold       P A0 I0 A1 I1, without the turns of branches that have ended
+    multiscale P A1 I1, and before it the internal states that stand for what is older
+    edit       P A0 I0 A1 I1, without the turns that the policy deleted
+    recall     P A1 I1, which may quote what has left; or as compaction
+    recorded   what the agent sent for that turn, whatever it is (`Turn.context_ids`)
 
 A turn that was malformed and retried (`Turn.retried`) is in no context, in whatever mode::
 
@@ -21,8 +28,10 @@ from dataclasses import dataclass, field, replace
 from itertools import chain
 from typing import Any, TypeVar
 
-from lightning_mem1.context.memory import Kind, MemoryMode, Runs, standing
+from lightning_mem1.context.memory import Asked, Kind, MemoryMode, Runs, standing
+from lightning_mem1.context.modes.recorded import Recorded
 from lightning_mem1.context.settings import MemorySetting, memory_mode
+from lightning_mem1.context.tags import ParsedTurn
 from lightning_mem1.io.own_code import told
 from lightning_mem1.types import Trajectory, Turn
 
@@ -143,19 +152,35 @@ def derived(memory: MemorySetting | Contexts) -> Contexts:
 
 def derive(trajectory: Trajectory, memory: MemoryMode) -> list[Context]:
     """The context of each turn: the mode is asked once for each. For what asks more than once there is `Contexts`."""
-    turns = trajectory.turns
-    return [
-        Context.of(trajectory.prompt_ids, [*kept(memory, turns[:t]), turn.opening_ids]) for t, turn in enumerate(turns)
-    ]
+    turns, found = trajectory.turns, []
+    for t, turn in enumerate(turns):
+        sent = turn.context_ids if isinstance(memory, Recorded) else None
+        runs = (
+            [*kept(memory, turns[:t], turn.kind), turn.opening_ids] if sent is None else [_behind(trajectory, t, sent)]
+        )
+        found.append(Context.of(trajectory.prompt_ids, runs))
+    return found
 
 
-def kept(memory: MemoryMode, turns: Sequence[Turn]) -> Runs:
-    """The runs of ids that stay after some turns.
+def _behind(trajectory: Trajectory, turn: int, sent: Sequence[int]) -> Sequence[int]:
+    """What a recorded context has behind the prompt; raises ValueError where it does not begin with the prompt."""
+    length = len(trajectory.prompt_ids)
+    if list(sent[:length]) != trajectory.prompt_ids:
+        raise ValueError(
+            f"recorded contexts begin with the prompt: expected its {length} ids before turn {turn} of "
+            f"'{trajectory.task.id}', got others; record what they all begin with as prompt_ids"
+        )
+    return sent[length:]
+
+
+def kept(memory: MemoryMode, turns: Sequence[Turn], kind: Kind = "act") -> Runs:
+    """The runs of ids that stay after some turns, for a call of a kind.
 
     Raises:
         ValueError: the mode failed; one line with its file and line.
     """
-    runs = _asked(memory, turns, lambda: list(memory.context(standing(turns))))
+    rule = memory.memory_context if kind == "memory" else memory.context
+    runs = _asked(memory, turns, lambda: list(rule(standing(turns))))
     if strange := [run for run in runs if not isinstance(run, Sequence)]:
         raise ValueError(
             f"memory mode '{memory}' keeps no runs of ids: expected lists, such as turn.action_ids, got "
@@ -172,9 +197,11 @@ def _asked(memory: MemoryMode, turns: Sequence[Turn], question: Callable[[], T])
         raise ValueError(f"memory mode '{memory}' failed after {len(turns)} turns: {told(error)}; fix it") from error
 
 
-def context_ids(prompt_ids: Sequence[int], turns: Sequence[Turn], memory: MemorySetting = "mem1") -> list[int]:
-    """Ids of the context in which the turn after `turns` is generated, without that turn's opening."""
-    return [*prompt_ids, *chain.from_iterable(kept(memory_mode(memory), turns))]
+def context_ids(
+    prompt_ids: Sequence[int], turns: Sequence[Turn], memory: MemorySetting = "mem1", kind: Kind = "act"
+) -> list[int]:
+    """Ids of the context in which the turn after `turns`, of a kind, is generated, without that turn's opening."""
+    return [*prompt_ids, *chain.from_iterable(kept(memory_mode(memory), turns, kind))]
 
 
 def contexts(trajectory: Trajectory, memory: MemorySetting | Contexts = "mem1") -> list[list[int]]:
@@ -200,14 +227,32 @@ def next_kind(turns: Sequence[Turn], memory: MemorySetting, prompt_tokens: int =
     return kind
 
 
+def asked(turns: Sequence[Turn], written: ParsedTurn, memory: MemoryMode) -> Asked:
+    """What a turn after `turns` asks of its memory; nothing when it holds no action.
+
+    Raises:
+        ValueError: the mode failed, or gives something else than `Asked`.
+    """
+    if written.action is None:
+        return Asked()
+    found = _asked(memory, turns, lambda: memory.parse(standing(turns), written))
+    if not isinstance(found, Asked):
+        raise ValueError(f"memory mode '{memory}' reads no turn: expected Asked, got {found!r:.80}; fix its parse()")
+    return found
+
+
 def drift(trajectory: Trajectory, memory: MemorySetting | Contexts = "mem1") -> int:
     """Number of turns whose context, derived now, is not what the engine was given when they were sampled.
 
     Training derives contexts from ids, so this stays 0. Anything else means that ids or the memory mode have changed
-    since the rollout, and that training would not see what the rollout saw.
+    since the rollout, and that training would not see what the rollout saw. A recorded turn counts too when a message
+    of the policy was not found among what it sampled (`Turn.num_unmatched`): it is scored as it was played, and stands
+    in its context as its text reads, not as it was sampled.
     """
     pairs = zip(trajectory.turns, derived(memory).of(trajectory), strict=True)
-    return sum(turn.context_hash not in (None, context_hash(seen.ids)) for turn, seen in pairs)
+    return sum(
+        turn.num_unmatched > 0 or turn.context_hash not in (None, context_hash(seen.ids)) for turn, seen in pairs
+    )
 
 
 def context_hash(ids: Sequence[int]) -> int:

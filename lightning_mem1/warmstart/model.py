@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from lightning_mem1.io.disk_room import room_for
 from lightning_mem1.policy.loading import load_tokenizer
 from lightning_mem1.policy.merged import Merged
 from lightning_mem1.policy.policy import Policy
@@ -51,5 +52,6 @@ def save(policy: Policy, folder: str) -> None:
     model = Merged(policy.causal_lm).model
     once = {"lm_head.weight"} if model.config.tie_word_embeddings else set()
     half = {name: tensor.half() for name, tensor in model.state_dict().items() if name not in once}
-    model.save_pretrained(folder, state_dict=half, safe_serialization=True)
-    policy.tokenizer.save_pretrained(folder)
+    with room_for(folder):
+        model.save_pretrained(folder, state_dict=half, safe_serialization=True)
+        policy.tokenizer.save_pretrained(folder)

@@ -16,6 +16,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from lightning_mem1.evaluation.tables import Row
+from lightning_mem1.io.disk_room import room_for
 
 COLORS = ("#2457c5", "#c2352b", "#1f8a4c", "#b06f13", "#7a4fb5", "#4a8f9c")  # distinct in print and by most eyes
 BY_OBJECTIVES = {"peak_tokens": "peak tokens", "dependency": "dependency, pairs of tokens", "reward": "reward"}
@@ -139,7 +140,8 @@ def save(figures: Mapping[str, Figure], folder: Path) -> list[Path]:
     paths = []
     for name, figure in figures.items():
         paths.append(folder / f"{name}.png")
-        figure.savefig(paths[-1], dpi=130, metadata={"Software": None})  # the same numbers make the same bytes
+        with room_for(paths[-1]):
+            figure.savefig(paths[-1], dpi=130, metadata={"Software": None})  # the same numbers make the same bytes
     return paths
 
 
