@@ -46,7 +46,7 @@ class CreditSettings:
         step_weight: Weight of the comparison of steps against that of trajectories (gigpo).
         anchor: Which steps are compared: those taken in the same context, so with the same memory, or in the same state
             of the environment, as the paper has it (gigpo).
-        bootstrap: Whether an episode that was cut off by turns or context counts as going on: the critic's last value
+        bootstrap: Whether an episode that was cut off by turns or context continues: the critic's last value
             stands for what would have come (ppo).
         keep: Most trajectories of a group that are imitated; null for no limit (raft).
         threshold: Least reward that is imitated; null for any (raft).
