@@ -209,13 +209,15 @@ def _credit_of(played: GroupedRollouts, number: int, values: Tensor, settings: C
     return advantages.float().repeat_interleave(lengths), returns.float().repeat_interleave(lengths)
 
 
-def _gae_of(played: GroupedRollouts, number: int, rewards: Tensor, values: Tensor, settings: CreditSettings) -> Tensor:
+def _gae_of(
+    played: GroupedRollouts, number: int, rewards: Tensor, values: Tensor, settings: CreditSettings, beyond: float
+) -> Tensor:
     """Advantages (T,) of one trajectory, by what `settings.rewrites` says of rewrites."""
     if settings.rewrites == "rows":
-        return gae_by_rows(rewards, values, played.lengths[number], settings.gamma, settings.lam)
+        return gae_by_rows(rewards, values, played.lengths[number], settings.gamma, settings.lam, beyond)
     if settings.rewrites == "segments":
-        return gae_by_segments(rewards, values, played.segment_lengths(number), settings.gamma, settings.lam)
-    return gae(rewards, values, settings.gamma, settings.lam)
+        return gae_by_segments(rewards, values, played.segment_lengths(number), settings.gamma, settings.lam, beyond)
+    return gae(rewards, values, settings.gamma, settings.lam, beyond)
 
 
 GiveCredit = Callable[[GroupedRollouts, CreditSettings], Credit]
