@@ -21,6 +21,7 @@ from docstring_parser import parse  # noqa: E402
 
 from lightning_mem1 import callbacks  # noqa: E402
 from lightning_mem1.context.modes import MODES  # noqa: E402
+from lightning_mem1.data.agents import AgentData  # noqa: E402
 from lightning_mem1.data.qa import QAData  # noqa: E402
 from lightning_mem1.data.task_data import TaskDataModule  # noqa: E402
 from lightning_mem1.data.webshop import WebShopData  # noqa: E402
@@ -86,6 +87,7 @@ def sections() -> Iterator[tuple[str, str, str, type]]:
     yield "`data`", "How tasks are fed, of any task source.", "data", TaskDataModule
     yield "`data`, shop", "`class_path: WebShopData`; the settings above too.", "data", WebShopData
     yield "`data`, questions", "`class_path: QAData`; the settings above too.", "data", QAData
+    yield "`data`, agents", "`class_path: AgentData`; the settings above too.", "data", AgentData
     yield "`warmstart`", "Of `mem1 warmstart`: cloning before RL.", "warmstart", WarmStart
     yield "`warmstart.stages`", "One item of the curriculum.", "warmstart.stages[]", Stage
     for kind in callbacks.DEFAULTS:

@@ -212,12 +212,13 @@ def _credit_of(played: GroupedRollouts, number: int, values: Tensor, settings: C
 def _gae_of(
     played: GroupedRollouts, number: int, rewards: Tensor, values: Tensor, settings: CreditSettings, beyond: float
 ) -> Tensor:
-    """Advantages (T,) of one trajectory, by what `settings.rewrites` says of rewrites."""
+    """Advantages (T,) of one trajectory, by what `settings.rewrites` says of rewrites; see `gae`."""
+    rates = settings.gamma, settings.lam, beyond
     if settings.rewrites == "rows":
-        return gae_by_rows(rewards, values, played.lengths[number], settings.gamma, settings.lam, beyond)
+        return gae_by_rows(rewards, values, played.lengths[number], *rates)
     if settings.rewrites == "segments":
-        return gae_by_segments(rewards, values, played.segment_lengths(number), settings.gamma, settings.lam, beyond)
-    return gae(rewards, values, settings.gamma, settings.lam, beyond)
+        return gae_by_segments(rewards, values, played.segment_lengths(number), *rates)
+    return gae(rewards, values, *rates)
 
 
 GiveCredit = Callable[[GroupedRollouts, CreditSettings], Credit]
