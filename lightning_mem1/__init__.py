@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from lightning_mem1.callbacks import default_callbacks
-    from lightning_mem1.data.agents import AgentData
     from lightning_mem1.data.qa import QAData
     from lightning_mem1.data.task_data import TaskDataModule
     from lightning_mem1.data.webshop import WebShopData
@@ -27,7 +26,6 @@ __version__ = "0.1.0"
 
 _HOMES = {  # module below this package: the public names in it
     "callbacks": ("default_callbacks",),
-    "data.agents": ("AgentData",),
     "data.qa": ("QAData",),
     "data.task_data": ("TaskDataModule",),
     "data.webshop": ("WebShopData",),
@@ -43,7 +41,6 @@ _HOMES = {  # module below this package: the public names in it
 _HOME = {name: module for module, names in _HOMES.items() for name in names}
 
 __all__ = [
-    "AgentData",
     "Env",
     "Episode",
     "Mem1Module",

@@ -41,7 +41,7 @@ def test_the_tasks_of_another_data_module_come_with_its_curriculum_and_its_basel
     [
         ({"agent": "tiny_agents.nobody"}, "no such agent: expected 'nobody' in "),
         ({"agent": "tiny_agents.word"}, "expected data.agent to name a function, got str; set it"),
-        ({"agent": "tiny_agents.counter", "timeout_s": 0}, "data.timeout_s too small: expected more than 0, got 0; set"),
+        ({"agent": "tiny_agents.counter", "timeout_s": 0}, "data.timeout_s too small: expected more than 0, got 0"),
         ({"agent": "tiny_agents.counter", "max_running": 0}, "data.max_running too small: expected at least 1"),
         ({"agent": "os.getcwd"}, "an agent is called with a task and a client"),
     ],
