@@ -13,7 +13,7 @@ from typing import Any
 
 SETTINGS: dict[str, tuple[Any, str]] = {  # dotted name: default without a config, meaning
     "model.policy": ("bundled", "model to start from: bundled, a folder, or a model of the hub"),
-    "model.memory": ("mem1", "mem1, full, window, none, summary, amem or recorded"),
+    "model.memory": ("mem1", "a word such as mem1, full, compaction, fold (docs/reference/memory_modes.md)"),
     "model.algorithm": ("grpo", "grpo, dr_grpo, rloo, reinforce_pp, dapo, gspo, gigpo, ppo or raft"),
     "model.lr": (1e-3, "learning rate"),
     "model.lora.r": (16, "rank of the adapter; --model.lora null trains every weight"),

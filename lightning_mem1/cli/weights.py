@@ -13,6 +13,9 @@ from typing import Any
 
 import yaml
 
+from lightning_mem1.cli.errors import check_printable
+from lightning_mem1.io.terminal import printable
+
 NONE, LAST, BEST = "none", "last", "best"
 WORDS = (LAST, BEST, NONE)
 TRAIN_FIRST = "train first (mem1 fit), or set --ckpt_path to a file"
@@ -115,6 +118,7 @@ def announced(argv: Sequence[str], config: str, uses: Uses) -> tuple[str, str | 
     )
     try:
         path = asked.path()
+        check_printable([str(path)])
         if uses.plays and needs_saying(argv):
             asked.check_said()
     except (ValueError, OSError):
@@ -126,7 +130,7 @@ def announced(argv: Sequence[str], config: str, uses: Uses) -> tuple[str, str | 
 
 def named(checkpoint: str | Path | None, policy: str) -> str:
     """``with the weights of runs/qa/0/checkpoints/last.ckpt``, or ``with model.policy bundled as it is``."""
-    return f"with the weights of {checkpoint}" if checkpoint else f"with model.policy {policy} as it is"
+    return printable(f"with the weights of {checkpoint}" if checkpoint else f"with model.policy {policy} as it is")
 
 
 def needs_saying(argv: Sequence[str]) -> bool:

@@ -69,12 +69,13 @@ class Mem1Module(CheckpointedModule):
     Args:
         policy: "bundled", a folder with safetensors (a model, or an adapter that names its base), or a hub id. On the
             command line "bundled" becomes "bundled_marketplace" where the pages are those of official files.
-        memory: Memory mode: mem1, full, window, none, summary, amem or recorded, or the dotted name of your own; with
-            settings of its own {mode: window, window: 3}, see `context.modes`.
+        memory: Memory mode: mem1, full, window, none, summary, amem, compaction, masked, fold, multiscale, edit, recall or
+            recorded, or the dotted name of your own; with settings of its own {mode: window, window: 3}, see
+            `context.modes`.
         layout: How trajectories are scored: tree or rows (equal numbers), stitched (the paper's single copy) or
             official (that of its public code); the last two do not score what was sampled.
-        algorithm: grpo, dr_grpo, rloo, reinforce_pp, dapo, gspo, gigpo, ppo or raft, see `algorithms`; or the dotted
-            name of your own, such as my_file.my_algorithm.
+        algorithm: grpo, resum_grpo, dr_grpo, rloo, reinforce_pp, dapo, gspo, gigpo, ppo or raft, see `algorithms`; or
+            the dotted name of your own, such as my_file.my_algorithm.
         lr: Learning rate of AdamW.
         lora: The trained adapter; null trains every weight.
         optim: The optimizer, and how many steps it takes.
@@ -173,6 +174,7 @@ class Mem1Module(CheckpointedModule):
             total=self.ranks.total,
             kl_coef=loss.kl_coef if loss.kl_in == "reward" else 0.0,
             kl_estimator=loss.kl_estimator or "k1",
+            contexts=self.contexts,
         )
 
     def watch(self, on_pass: Callable[[int, int], None] | None) -> None:
@@ -210,8 +212,7 @@ class Mem1Module(CheckpointedModule):
             shard(self.policy, self.device_mesh["data_parallel"])
 
     def on_fit_start(self) -> None:
-        """Refuse what would not see what the rollout saw, a precision of updates alone or a model not scored as it is,
-        and groups that have nothing to compare."""
+        """Refuse a precision of updates alone, groups with nothing to compare, and a model not scored as it is."""
         if self.trainer.precision != "32-true":
             raise ValueError(
                 "trainer.precision is not for rollouts, which would stay in the base's dtype: expected 32-true, got "
@@ -255,6 +256,7 @@ class Mem1Module(CheckpointedModule):
         credit, ratios = corrected(credit, trajectories, scores, self.mismatch)
         signal = [each.has_signal for each in credit]
         counted = counted_in_loss(trajectories, signal, self.policy_loss.likelihood, self.policy_loss.drop_silent)
+        counted = [i for i in counted if not self.credit_assigner.masks(trajectories[i])]
         steps = self._learn([trajectories[i] for i in counted], [credit[i] for i in counted], rl_step)
         return {
             **step_numbers(steps, lambda: self.learner.measure(trajectories)),

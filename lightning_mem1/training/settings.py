@@ -63,7 +63,8 @@ class LossSettings:
         kl_in: Where the penalty acts: in the loss, or taken off the reward token by token.
         kl_estimator: k1, k2 or k3, see `losses.kl_penalty`; null for k3 in the loss and k1 in the reward.
         entropy_coef: Weight of the entropy bonus.
-        state_weight: Weight of the policy loss on internal-state tokens, in units of that on the other ones.
+        state_weight: Weight of the policy loss on tokens about memory (internal states, and turns that act on memory
+            alone), in units of that on the other ones.
     """
 
     clip: float | None = None
@@ -140,6 +141,11 @@ def check_settings(settings: Mapping[str, Any], algorithm: Algorithm) -> None:
         raise ValueError(
             "raft would imitate whatever was played: expected a limit, got keep null and threshold null; "
             "set model.credit.keep or model.credit.threshold"
+        )
+    if credit.unit == "turn" and credit.rewrites != "cross":
+        raise ValueError(
+            f"GAE over turns crosses rewrites: expected credit.rewrites cross, got {credit.rewrites}; set "
+            "model.credit.unit token"
         )
     if credit.bootstrap and not algorithm.critic:
         raise ValueError(

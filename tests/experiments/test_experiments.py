@@ -53,6 +53,20 @@ def test_the_ablation_of_layouts_differs_from_the_shopper_in_nothing_else():
     assert ablation == shopper
 
 
+@pytest.mark.parametrize(
+    ("newer", "papers", "policy", "slots"),
+    [
+        ("qa_qwen3-8b", "qa_qwen2.5-7b", "Qwen/Qwen3-8B-Base", 32),
+        ("qa_qwen3.5-9b_80gb", "qa_qwen2.5-7b_80gb", "Qwen/Qwen3.5-9B-Base", 64),
+    ],
+)
+def test_the_configs_of_newer_bases_differ_from_the_papers_in_the_base_and_in_what_fits(newer, papers, policy, slots):
+    one, other = (yaml.safe_load((ROOT / "experiments" / "paper" / f"{n}.yaml").read_text()) for n in (newer, papers))
+    assert (one["model"].pop("policy"), other["model"].pop("policy")) == (policy, "Qwen/Qwen2.5-7B")
+    assert (one["model"]["engine"].pop("num_slots"), other["model"]["engine"].pop("num_slots")) == (slots, 64)
+    assert one == other
+
+
 def test_the_memory_modes_of_the_claim_differ_from_each_other_in_the_mode_alone():
     rl, raft = (
         yaml.safe_load((ROOT / "experiments" / "claim" / f"{name}.yaml").read_text()) for name in ("qa", "raft")

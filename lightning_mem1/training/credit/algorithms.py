@@ -31,6 +31,7 @@ from lightning_mem1.training.credit.advantages import (
     step_relative,
 )
 from lightning_mem1.training.credit.grouped_rollouts import Anchor, GroupedRollouts
+from lightning_mem1.training.credit.rewrites import gae_by_rows, gae_by_segments
 from lightning_mem1.training.losses import Unit
 
 
@@ -46,10 +47,14 @@ class CreditSettings:
         step_weight: Weight of the comparison of steps against that of trajectories (gigpo).
         anchor: Which steps are compared: those taken in the same context, so with the same memory, or in the same state
             of the environment, as the paper has it (gigpo).
-        bootstrap: Whether an episode that was cut off by turns or context counts as going on: the critic's last value
+        bootstrap: Whether an episode that was cut off by turns or context counts as unfinished: the critic's last value
             stands for what would have come (ppo).
         keep: Most trajectories of a group that are imitated; null for no limit (raft).
         threshold: Least reward that is imitated; null for any (raft).
+        rewrites: What GAE does where the context is rewritten (ppo with unit token): cross goes on as if it were not;
+            segments and rows, for comparison, end there, see `credit.rewrites`.
+        mask_overlong: Leave episodes out of the loss that end without an end of their own: by the turn budget, or by
+            the engine's context (SUPO, arXiv 2510.06727; any algorithm). Groups are still compared with them.
     """
 
     scale: Scale = "std"
@@ -61,6 +66,8 @@ class CreditSettings:
     bootstrap: bool = False
     keep: int | None = 1
     threshold: float | None = None
+    rewrites: Literal["cross", "segments", "rows"] = "cross"
+    mask_overlong: bool = False
     ranges: ClassVar[Ranges] = {"gamma": SHARE, "lam": SHARE, "keep": Range(1), "threshold": ANY_SIGN}
 
 
@@ -79,6 +86,19 @@ def grpo(played: GroupedRollouts, settings: CreditSettings) -> Credit:
     (equation 3) counts every trajectory the same, ``loss_unit: trajectory``.
     """
     return Credit(played.spread(group_relative(played.rewards, played.groups, settings.scale)))
+
+
+def resum_grpo(played: GroupedRollouts, settings: CreditSettings) -> Credit:
+    """ReSum-GRPO (arXiv 2509.13313): the advantage of the episode on each of its segments, each a sample of its own.
+
+    Segments count the same however long they are, so a token's advantage is that of `grpo` times the mean length of the
+    segments over the length of its own: in a loss over tokens that is the mean over segments of their means.
+    """
+    lengths = [played.segment_lengths(number) for number in range(len(played.lengths))]
+    filled = [length for each in lengths for length in each if length]
+    mean = sum(filled) / max(len(filled), 1)
+    shares = [torch.cat([torch.full((n,), mean / max(n, 1)) for n in [*each, 0]]) for each in lengths]
+    return Credit([a * share for a, share in zip(grpo(played, settings).advantages, shares, strict=True)])
 
 
 def dr_grpo(played: GroupedRollouts, settings: CreditSettings) -> Credit:
@@ -162,7 +182,7 @@ def ppo(played: GroupedRollouts, settings: CreditSettings) -> Credit:
     """PPO (arXiv 1707.06347) with GAE (arXiv 1506.02438) that crosses memory rewrites; whitened over action tokens.
 
     An episode that was cut off by its turn budget, or by the length of its context, counts as ended: the budget is part
-    of the task, and the agent sees the turns left. With `credit.bootstrap` it counts as going on. The state after its
+    of the task, and the agent sees the turns left. With `credit.bootstrap` it counts as unfinished. The state after its
     last action was never shown to the critic, so the value before its last action token (of its last turn, with unit
     "turn") stands for it.
     """
@@ -178,7 +198,7 @@ def _credit_of(played: GroupedRollouts, number: int, values: Tensor, settings: C
     goes_on = settings.bootstrap and played.cut_off is not None and played.cut_off[number] and len(values) > 0
     if settings.unit == "token":
         beyond = float(values[-1]) if goes_on else 0.0
-        advantages = gae(rewards, values, settings.gamma, settings.lam, beyond)
+        advantages = _gae_of(played, number, rewards, values, settings, beyond)
         return advantages.float(), (advantages + values).float()
     lengths = torch.tensor([length for length in played.lengths[number] if length])
     starts = lengths.cumsum(0) - lengths
@@ -187,6 +207,18 @@ def _credit_of(played: GroupedRollouts, number: int, values: Tensor, settings: C
     advantages = gae(turn_rewards, values[starts], settings.gamma, settings.lam, beyond)
     returns = advantages + values[starts]
     return advantages.float().repeat_interleave(lengths), returns.float().repeat_interleave(lengths)
+
+
+def _gae_of(
+    played: GroupedRollouts, number: int, rewards: Tensor, values: Tensor, settings: CreditSettings, beyond: float
+) -> Tensor:
+    """Advantages (T,) of one trajectory, by what `settings.rewrites` says of rewrites; see `gae`."""
+    rates = settings.gamma, settings.lam, beyond
+    if settings.rewrites == "rows":
+        return gae_by_rows(rewards, values, played.lengths[number], *rates)
+    if settings.rewrites == "segments":
+        return gae_by_segments(rewards, values, played.segment_lengths(number), *rates)
+    return gae(rewards, values, *rates)
 
 
 GiveCredit = Callable[[GroupedRollouts, CreditSettings], Credit]
@@ -207,6 +239,7 @@ class Algorithm:
         clip: Clip range below 1, unless `model.loss.clip` says otherwise.
         clip_high: Clip range above 1, likewise; None for `clip`.
         loss_unit: What counts the same in the loss, whatever `model.loss_unit` says; None to leave it the choice.
+        segments: Needs the segments of contexts.
         paper_unit: What counts the same in its paper, where the choice is left.
     """
 
@@ -220,6 +253,7 @@ class Algorithm:
     clip: float = 0.2
     clip_high: float | None = None
     loss_unit: Unit | None = None
+    segments: bool = False
     paper_unit: Unit | None = None
 
     def give_credit(self, played: GroupedRollouts, settings: CreditSettings) -> Credit:
@@ -269,6 +303,7 @@ def _check_shapes(what: str, given: Sequence[Tensor], played: GroupedRollouts) -
 
 ALGORITHMS: dict[str, Algorithm] = {
     "grpo": Algorithm(grpo, paper_unit="trajectory"),
+    "resum_grpo": Algorithm(resum_grpo, loss_unit="token", segments=True),
     "dr_grpo": Algorithm(dr_grpo, loss_unit="token"),
     "rloo": Algorithm(rloo),
     "reinforce_pp": Algorithm(reinforce_pp, relative=False, whiten=True),

@@ -27,6 +27,7 @@ class GroupedRollouts:
         anchors: What each turn was taken in, by trajectory: turns with equal ones can be compared, see `of`.
         penalties: (T,) by trajectory: what each token costs (the KL in the reward); None for nothing.
         values: (T,) by trajectory: what the critic expects before each token; None without a critic.
+        segments: The segment of each turn, by trajectory (`rewrites.segments`); None for a single one.
         cut_off: By trajectory: whether it ended by turns or context, where it might have gone on; None for no.
     """
 
@@ -37,6 +38,7 @@ class GroupedRollouts:
     penalties: Sequence[Tensor] | None = None
     values: Sequence[Tensor] | None = None
     cut_off: Sequence[bool] | None = None
+    segments: Sequence[Sequence[int]] | None = None
 
     @classmethod
     def of(
@@ -46,13 +48,14 @@ class GroupedRollouts:
         penalties: Sequence[Tensor] | None = None,
         values: Sequence[Tensor] | None = None,
         anchor: Anchor = "context",
+        segments: Sequence[Sequence[int]] | None = None,
     ) -> GroupedRollouts:
         """Take it from trajectories.
 
         Args:
             trajectories: B of them.
             turn_rewards: In place of their own.
-            penalties, values: See the attributes.
+            penalties, values, segments: See the attributes.
             anchor: What anchors are: the context that a turn was sampled in, or the state of the environment, its
                 latest reply, whatever the memory holds.
         """
@@ -64,6 +67,7 @@ class GroupedRollouts:
             penalties,
             values,
             [t.stop_reason in CUT_OFF for t in trajectories],
+            segments,
         )
 
     @property
@@ -99,6 +103,15 @@ class GroupedRollouts:
             return rewards, [torch.zeros_like(each) for each in rewards]
         parts = [p.double().split(list(of)) for p, of in zip(self.penalties, self.lengths, strict=True)]
         return rewards, [torch.tensor([float(cost.sum()) for cost in turns], dtype=torch.float64) for turns in parts]
+
+    def segment_lengths(self, number: int) -> list[int]:
+        """Action tokens of each segment of a trajectory."""
+        if self.segments is None:
+            return [sum(self.lengths[number])]
+        found = [0] * (max(self.segments[number], default=-1) + 1)
+        for segment, length in zip(self.segments[number], self.lengths[number], strict=True):
+            found[segment] += length
+        return found
 
     def spread(self, advantages: Tensor) -> list[Tensor]:
         """One advantage per trajectory (B,) -> one per action token, by trajectory."""
