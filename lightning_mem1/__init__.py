@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from lightning_mem1.callbacks import default_callbacks
     from lightning_mem1.callbacks.transcripts import known_advantages
-    from lightning_mem1.data.agents import AgentData
     from lightning_mem1.data.qa import QAData
     from lightning_mem1.data.task_data import TaskDataModule
     from lightning_mem1.data.webshop import WebShopData
@@ -33,7 +32,6 @@ __version__ = "0.1.0"
 _HOMES = {  # module below this package: the public names in it
     "callbacks": ("default_callbacks",),
     "callbacks.transcripts": ("known_advantages",),
-    "data.agents": ("AgentData",),
     "data.qa": ("QAData",),
     "data.task_data": ("TaskDataModule",),
     "data.webshop": ("WebShopData",),
@@ -54,7 +52,6 @@ _HOME = {name: module for module, names in _HOMES.items() for name in names}
 
 __all__ = [
     "EngineSettings",
-    "AgentData",
     "Env",
     "Episode",
     "Mem1Module",
