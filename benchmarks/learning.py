@@ -36,7 +36,7 @@ EXPERIMENTS = [
     for path in sorted(ROOT.glob("experiments/**/*.yaml"))
     if "warmstart" not in OmegaConf.load(path)  # those are for lightning_mem1.warmstart.train
 ]
-ALGORITHMS = ("grpo", "dr_grpo", "rloo", "reinforce_pp", "dapo", "gspo", "gigpo", "ppo", "raft")
+ALGORITHMS = ("grpo", "dr_grpo", "rloo", "reinforce_pp", "dapo", "gspo", "gigpo", "ppo", "raft", "resum_grpo")
 THREADS = "1"  # of each run
 TOLERANCE = 0.1  # rewards, which vary from seed to seed
 VALIDATION = re.compile(r"^val\s+(\d+)\s+reward ([\d.]+)\s+success ([\d.]+)", re.MULTILINE)

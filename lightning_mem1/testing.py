@@ -16,12 +16,12 @@ from dataclasses import dataclass
 from numbers import Real
 from typing import Any
 
-from lightning_mem1.context.contexts import context_ids, next_kind
+from lightning_mem1.context.contexts import asked, context_ids, next_kind
 from lightning_mem1.context.memory import MemoryMode
 from lightning_mem1.context.modes.mem1 import Mem1
 from lightning_mem1.context.modes.summary import Summary
 from lightning_mem1.context.settings import memory_mode
-from lightning_mem1.context.tags import Tags, escape_tags
+from lightning_mem1.context.tags import ParsedTurn, Tags, escape_tags
 from lightning_mem1.types import Env, StepResult, Task, TaskSource, Turn
 
 Player = Callable[[str, random.Random], str]
@@ -276,7 +276,7 @@ class _EnvChecker:
 
 
 def check_memory(memory: Any) -> MemoryReport:
-    """Check a memory mode.
+    """Check a memory mode, over turns that ask nothing of it and over turns that ask for all kinds of things.
 
     Args:
         memory: What ``model.memory`` may be: a word, a dotted name, either with settings of its own, or in Python the
@@ -291,7 +291,14 @@ def check_memory(memory: Any) -> MemoryReport:
     """
     mode = memory_mode(memory)
     name = f"'{mode.name.rpartition('.')[2]}'"
-    return _check(lambda prompt, turns: context_ids(prompt, turns, mode), name, mode)
+
+    def context(prompt: Sequence[int], turns: Sequence[Turn]) -> list[int]:
+        return context_ids(prompt, turns, mode, next_kind(turns, mode, len(prompt)))
+
+    report = _check(context, name, mode)
+    for seed in range(20):
+        _check_asking(context, name, mode, random.Random(seed))
+    return report
 
 
 def check_contexts(context: Context, name: str = "given", staged: bool = False) -> MemoryReport:
@@ -337,6 +344,85 @@ def _check(context: Context, name: str, mode: MemoryMode) -> MemoryReport:
     return MemoryReport(longest, (longest[32] - longest[16]) / 16)
 
 
+def _check_asking(context: Context, name: str, mode: MemoryMode, rng: random.Random) -> None:
+    """Check contexts and `parse` over turns that name turns in range and out of it, and actions of the mode's own."""
+    prompt, turns, seen = [1, 2, 3], list[Turn](), [[1, 2, 3]]
+    while len(turns) < 10:
+        memory = next_kind(turns, mode, len(prompt)) == "memory"
+        turn = _written(1000 * (len(turns) + 1), rng, memory)
+        if not memory:
+            written = ParsedTurn(_asking_state(len(turns), rng), _asking_action(mode, len(turns), rng))
+            wanted = asked(turns, written, mode)
+            _expect("\n" not in wanted.problem, name, "a problem in one line", wanted.problem, "fix its parse()")
+            turn.directive, turn.valid = wanted.directive, not wanted.problem
+        turns.append(turn)
+        seen.append(list(context(prompt, turns)))
+        _check_parts(seen[-1], prompt, turns, name)
+    later = [list(context(prompt, turns[:t])) for t in range(len(turns) + 1)]
+    changed = [t for t, (before, after) in enumerate(zip(seen, later, strict=True)) if before != after]
+    advice = "let a context depend on the turns before it alone, and remember nothing between calls"
+    _expect(not changed, name, "contexts that later turns do not change", f"others at turns {changed}", advice)
+
+
+def _written(start: int, rng: random.Random, memory: bool) -> Turn:
+    """A turn of ids that no other turn has."""
+    length = rng.randint(1, 6)
+    ids = list(range(start, start + length))
+    if memory:
+        return Turn(ids, [0.0] * length, kind="memory", opening_ids=[start + 700])
+    reply = list(range(start + 500, start + 500 + rng.randint(1, 9)))
+    return Turn(ids, [0.0] * length, reply, state_tokens=rng.randint(0, length), note_ids=[start + 900])
+
+
+def _asking_state(number: int, rng: random.Random) -> str:
+    first, last = rng.randint(0, number), rng.choice((number - 1, rng.randint(0, number + 1)))
+    return rng.choice(("", "red", f"[{first}-{last}] red", f"[{number - 1}] red", "[1-", "[99999]", "[3-1]"))
+
+
+def _asking_action(mode: MemoryMode, number: int, rng: random.Random) -> str:
+    named = rng.choice((*mode.actions, "click"))
+    first, last = rng.randint(0, number), rng.randint(0, number + 1)
+    wanted = (
+        "",
+        " ",
+        "red",
+        "-1",
+        "99999",
+        "0-99999",
+        f"{first}",
+        f"{first}: red",
+        f"{first}-{last}",
+        f"{first}, {last}",
+    )
+    return f"{named}[{rng.choice(wanted)}]"
+
+
+def _check_parts(ids: Sequence[int], prompt: list[int], turns: Sequence[Turn], name: str) -> None:
+    """The prompt, then states, rests, replies, notes and memories, each whole and none twice."""
+    size = len(prompt)
+    _expect(list(ids[:size]) == prompt, name, f"contexts to start with the prompt {prompt}", ids[:size], "put it first")
+    cuts = [(turn, turn.state_tokens if turn.kind == "act" else 0) for turn in turns]
+    pieces = [
+        piece
+        for turn, cut in cuts
+        for piece in (
+            [*turn.opening_ids, *turn.action_ids[:cut]],
+            turn.action_ids[cut:],
+            turn.information_ids,
+            turn.note_ids,
+        )
+    ]
+    wholes = {piece[0]: list(piece) for piece in pieces if piece}
+    wholes |= {turn.ids[0]: turn.ids for turn in turns if turn.kind == "memory"}
+    at = size
+    while at < len(ids):
+        piece = wholes.pop(ids[at], [])
+        whole = bool(piece) and list(ids[at : at + len(piece)]) == piece
+        advice = "keep actions, states and replies whole, as the ids they are, and none of them twice"
+        _expect(whole, name, "contexts of whole parts", f"{list(ids[at : at + 8])} at {at}", advice)
+        at += len(piece)
+
+
 def _turns(number: int, rng: random.Random | None, mode: MemoryMode, prompt_tokens: int) -> list[Turn]:
     """Turns of ids that no other turn has, with a memory wherever one is due.
 
@@ -374,7 +460,8 @@ def _check_pieces(ids: Sequence[int], prompt: list[int], turns: Sequence[Turn], 
 
 def _expect(holds: bool, name: str, expected: str, got: object, advice: str) -> None:
     if not holds:
-        raise AssertionError(f"memory mode {name}: expected {expected}, got {str(got)[:200]}; {advice}")
+        shown = " ".join(str(got)[:200].split())
+        raise AssertionError(f"memory mode {name}: expected {expected}, got {shown}; {advice}")
 
 
 def _named(error: Exception) -> str:

@@ -97,6 +97,21 @@ class TaskSource(Protocol):
         ...
 
 
+@dataclass(frozen=True)
+class Directive:
+    """What a turn did to the memory, in the memory modes that let the policy say so.
+
+    Attributes:
+        name: What was done, in the mode's word: branch, return, fold, delete or recall.
+        turns: Numbers of the acts that it was done to, ascending, see `MemoryMode.numbered`.
+        acts: Whether the turn acts on the environment too; otherwise all of it is about memory.
+    """
+
+    name: str
+    turns: tuple[int, ...] = ()
+    acts: bool = False
+
+
 @dataclass
 class Turn:
     """One policy call and the reply to it.
@@ -121,6 +136,9 @@ class Turn:
             were not sampled.
         embedding: Unit vector of the turn and its reply by a sentence encoder, where memory mode `amem` was given one.
         retried: Whether it was malformed and is retried (`rollout.malformed: retry`): no later context holds it.
+        directive: What it did to the memory, where the memory mode lets the policy say so.
+        state_tokens: How many of its action ids are its internal state with the tags, where a mode keeps those alone.
+        note_ids: Ids that stand for its reply once a mode has left that out.
     """
 
     action_ids: list[int]
@@ -136,6 +154,9 @@ class Turn:
     opening_ids: list[int] = field(default_factory=list)
     embedding: tuple[float, ...] = ()
     retried: bool = False
+    directive: Directive | None = None
+    state_tokens: int = 0
+    note_ids: Sequence[int] = ()
 
     @property
     def ids(self) -> list[int]:

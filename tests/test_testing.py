@@ -8,13 +8,13 @@ from typing import ClassVar
 
 import pytest
 
-from lightning_mem1.context.memory import MemoryMode
+from lightning_mem1.context.memory import Asked, MemoryMode
 from lightning_mem1.context.modes import MODES
 from lightning_mem1.context.tags import QA_TAGS
 from lightning_mem1.environments.qa.tasks import EncyclopediaTasks
 from lightning_mem1.environments.webshop.tasks import ShopTasks
 from lightning_mem1.testing import check_contexts, check_env, check_memory
-from lightning_mem1.types import StepResult, Turn
+from lightning_mem1.types import Directive, StepResult, Turn
 from tiny import task
 
 TASK = task(7, max_turns=4)
@@ -221,16 +221,63 @@ def test_tags_in_texts_of_strangers_are_allowed_when_said_so():
 
 
 @pytest.mark.parametrize("mode", list(MODES))
-def test_our_memory_modes_pass_and_only_full_grows_with_every_turn(mode):
+def test_our_memory_modes_pass_and_grow_as_they_say_where_nothing_is_asked_of_them(mode):
     report = check_memory(mode)
-    assert report.bounded == (mode != "full")
+    growing = {"full": 8, "compaction": 8, "fold": 8, "multiscale": 8, "edit": 8, "masked": 3}  # in tokens per turn
+    assert report.bounded == (mode not in growing)
     # prompt of 3, turns of 3 + 5
     expected = {"mem1": [11] * 6, "none": [8] * 6, "window": [11] + [19] * 5}
     expected["amem"] = [11, 19] + [27] * 4
     expected["summary"] = [12] + [15] * 5  # prompt, old memory of 3, turn and reply, and the opening of the new one
-    expected["full"] = [3 + 8 * n for n in (1, 2, 4, 8, 16, 32)]
+    expected["recall"] = expected["mem1"]
+    expected |= {name: [3 + 8 * n for n in (1, 2, 4, 8, 16, 32)] for name in growing}
+    expected["masked"] = [11, 19, 35, 67, 3 + 10 * 8 + 6 * 3, 3 + 10 * 8 + 22 * 3]  # the replies of the last ten
     assert list(report.longest) == [1, 2, 4, 8, 16, 32] and list(report.longest.values()) == expected[mode]
-    assert report.tokens_per_turn == (8 if mode == "full" else 0)
+    assert report.tokens_per_turn == growing.get(mode, 0)
+
+
+@pytest.mark.parametrize("memory", [{"mode": "compaction"}, {"mode": "recall", "over": "compaction"}])
+def test_a_mode_with_a_budget_keeps_to_it_in_every_call(memory):
+    report = check_memory({**memory, "budget": 40})
+    assert report.bounded and report.longest[4] == 3 + 4 * 8
+    # prompt, opening and memory of 3 together, and four turns make 38; the opening of a memory comes on top of the 40
+    assert report.longest[32] <= 40 + 1 and report.longest[8] == 38
+
+
+@pytest.mark.parametrize(
+    ("problem", "line"),
+    [
+        ("no such turn\nat all", "expected a problem in one line, got no such turn at all; fix its parse()"),
+        (KeyError(7), "memory mode '.*Broken' failed after 0 turns: KeyError: 7"),
+    ],
+)
+def test_what_a_mode_asks_in_a_wrong_way_is_named(problem, line):
+    class Broken(MemoryMode):
+        def context(self, turns):
+            return whole(turns)
+
+        def parse(self, turns, written):
+            if isinstance(problem, Exception):
+                raise problem
+            return Asked(problem=problem)
+
+    with pytest.raises((AssertionError, ValueError), match=line):
+        check_memory(Broken())
+
+
+def test_a_context_that_cuts_a_turn_only_once_something_was_asked_is_named():
+    class Cutting(MemoryMode):
+        actions = ("cut",)
+
+        def context(self, turns):
+            cut = any(turn.directive for turn in turns)
+            return [turn.information_ids[:1] if cut else turn.information_ids for turn in turns[-1:]]
+
+        def parse(self, turns, written):
+            return Asked(Directive("cut")) if self.own_action(written) else Asked()
+
+    with pytest.raises(AssertionError, match="'Cutting': expected contexts of whole parts, got"):
+        check_memory(Cutting())
 
 
 def test_a_mode_whose_memory_is_written_apart_is_checked_over_turns_of_both_kinds():
@@ -331,7 +378,7 @@ def test_contexts_without_their_prompt_are_named():
 
 
 def test_an_unknown_mode_names_those_there_are():
-    with pytest.raises(ValueError, match="expected one of mem1, full, window, none, summary, amem, got 'mem2'"):
+    with pytest.raises(ValueError, match="amem, compaction, masked, fold, multiscale, edit, recall, got 'mem2'"):
         check_memory("mem2")
 
 

@@ -23,8 +23,11 @@ def tiny_tokenizer():
     return train_tokenizer(TEXT, vocab_size=320)
 
 
-def tiny_policy(lora: LoraSettings | None = None, seed: int = 0, kv_heads: int = 2) -> Policy:
-    """Two layers, width 32, random weights; the adapter's B matrices are random too, so that it matters."""
+def tiny_policy(lora: LoraSettings | None = None, seed: int = 0, kv_heads: int = 2, tied: bool = True) -> Policy:
+    """Two layers, width 32, random weights; the adapter's B matrices are random too, so that it matters.
+
+    The head is the embedding, unless it is not `tied`.
+    """
     torch.manual_seed(seed)
     config = Qwen2Config(
         vocab_size=len(tiny_tokenizer()),
@@ -35,7 +38,7 @@ def tiny_policy(lora: LoraSettings | None = None, seed: int = 0, kv_heads: int =
         num_key_value_heads=kv_heads,
         max_position_embeddings=2048,
         initializer_range=0.15,
-        tie_word_embeddings=True,
+        tie_word_embeddings=tied,
     )
     config._attn_implementation = register()
     policy = Policy(Qwen2ForCausalLM(config), tiny_tokenizer(), lora, source="tiny")

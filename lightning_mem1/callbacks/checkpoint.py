@@ -11,7 +11,7 @@ import io
 import math
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
@@ -20,7 +20,7 @@ from lightning.pytorch.callbacks import Checkpoint
 
 from lightning_mem1.callbacks.card import described, measured, save_with_card
 from lightning_mem1.callbacks.sigterm import Sigterm
-from lightning_mem1.checks import check_least
+from lightning_mem1.checks import Range, Ranges, check_numbers
 from lightning_mem1.data.task_data import TaskBatch
 from lightning_mem1.io.atomic_files import keep, write_atomic
 from lightning_mem1.tracking.artifacts import log_artifact
@@ -45,6 +45,8 @@ class RLCheckpoint(Checkpoint):
         num_kept: How many of the last checkpoints keep a name of their own, `last.ckpt` among them.
     """
 
+    ranges: ClassVar[Ranges] = {"every_n_rl_steps": Range(1)}
+
     def __init__(
         self,
         folder: str | None = None,
@@ -53,8 +55,7 @@ class RLCheckpoint(Checkpoint):
         save_adapter: bool = True,
         num_kept: int = 2,
     ) -> None:
-        check_least("num_kept", num_kept, 0)
-        check_least("every_n_rl_steps", every_n_rl_steps, 1)
+        check_numbers("RLCheckpoint", RLCheckpoint, locals())
         self.given_folder, self.every_n_rl_steps = folder, every_n_rl_steps
         self.monitor, self.save_adapter, self.num_kept = monitor, save_adapter, num_kept
         self.best: float | None = None

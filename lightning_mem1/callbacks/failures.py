@@ -6,11 +6,12 @@ import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from lightning.pytorch import Callback, Trainer
 
+from lightning_mem1.checks import Range, Ranges, check_numbers
 from lightning_mem1.context.tags import printable
 from lightning_mem1.data.task_data import TaskBatch
 from lightning_mem1.io.redaction import redacted
@@ -33,7 +34,10 @@ class FailuresCallback(Callback):
         max_failed_steps: rl_steps in a row in which every training episode may fail; null for no limit.
     """
 
+    ranges: ClassVar[Ranges] = {"max_failed_steps": Range(1)}
+
     def __init__(self, folder: str | None = None, max_failed_steps: int | None = 2) -> None:
+        check_numbers("FailuresCallback", FailuresCallback, locals())
         self.given_folder, self.max_failed_steps = folder, max_failed_steps
         self.path = Path("failures.jsonl")
         self._failed_steps, self._first = 0, ""  # in a row, and the first error of the first of them

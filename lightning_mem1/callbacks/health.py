@@ -16,6 +16,7 @@ from lightning_mem1.training.module import Mem1Module
 from lightning_mem1.types import Trajectory
 
 MAX_INVALID, MAX_CUT_OFF, MAX_SILENT = 0.25, 0.25, 0.5  # shares of turns, of turns and of groups that pass
+DILUTES = "; model.loss.drop_silent true keeps them from diluting the loss of the others"
 MAX_GAP = 1e-4  # nats a token, mean: an exact layout in float32 is near 1e-7
 MAX_GAP_16_BITS = MAX_SERVER_GAP  # of kernels in 16 bits, too
 
@@ -66,7 +67,7 @@ def remarks(
     if module.credit_assigner.algorithm.relative and silent > MAX_SILENT * num_groups:
         found.append(
             f"{silent} of {num_groups} groups have no signal (raise data.group_size or model.rollout.temperature, or "
-            "take easier tasks)"
+            f"take easier tasks{'' if module.policy_loss.drop_silent else DILUTES})"
         )
     gap, limit = logged("train/rollout_gap_mean"), gap_limit(module)
     if gap > limit and not logged("rollout/staleness"):

@@ -29,7 +29,13 @@ STOPS = tuple(f"stop_{reason}" for reason in StopReason)
 OUTCOME: tuple[str, ...] = ("reward", "reward_squared", "success", "group_std", "invalid_action_rate", "turns")
 OUTCOME += ("seconds_per_episode", *STOPS)
 ANSWERS = ("answered", "searches", "exact_format")
-COST = ("peak_tokens_without_prompt_mean", "dependency", "internal_state_copy_rate")
+COST: tuple[str, ...] = (
+    "peak_tokens_without_prompt_mean",
+    "dependency",
+    "internal_state_copy_rate",
+    "repeated_actions",
+)
+COST += ("recall_rate",)
 
 
 class MetricsCallback(Callback):
@@ -51,7 +57,9 @@ class MetricsCallback(Callback):
     (tokens), ``internal_state_growth`` (tokens per turn) and ``internal_state_copy_rate`` (0-1: share of a state's runs
     of 3 tokens that the state before had too, so 1 is a memory that stays as it is; left out when no state was long
     enough); ``context_tokens_turn_<k>`` (mean context of turn k, or of the memory written after it where that is
-    longer). Where the memory is staged, the contexts that it is written in count like the others.
+    longer); ``repeated_actions`` (per trajectory: actions repeated after their result had left the context) and
+    ``recall_rate`` (0-1, of turns that act: those that fetched turns back). Where the memory is staged, the contexts
+    that it is written in count like the others.
 
     And in training, of this process: ``memory/engine_kv_mib``, ``memory/process_gib``, ``memory/gpu_peak_gib``, see
     `process_memory`.

@@ -13,7 +13,7 @@ from rich.text import Text
 from lightning_mem1.callbacks.collector import RolloutProgress
 from lightning_mem1.callbacks.rollout import RolloutCallback
 from lightning_mem1.callbacks.step_bar import StepBar
-from lightning_mem1.checks import check_least
+from lightning_mem1.checks import check_numbers
 from lightning_mem1.data.task_data import TaskBatch, TaskDataModule
 from lightning_mem1.training.module import Mem1Module
 
@@ -31,7 +31,7 @@ class ProgressCallback(Callback):
     """
 
     def __init__(self, show_loss: bool = False, plain_every_s: float = 30.0) -> None:
-        check_least("plain_every_s", plain_every_s, 0)
+        check_numbers("ProgressCallback", ProgressCallback, locals())
         self.show_loss = show_loss
         self.console = Console(highlight=False, soft_wrap=True)
         self.bar = StepBar(self.console, plain_every_s)
@@ -57,7 +57,8 @@ class ProgressCallback(Callback):
             trained = sum(p.numel() for p in pl_module.policy.parameters() if p.requires_grad)
             self._print(
                 f"{pl_module.algorithm}, memory {pl_module.memory}, {data.tasks_per_step} tasks x {data.group_size} "
-                f"episodes per rl_step, {trained:,} trained weights, {data.source.size('train'):,} training tasks"
+                f"episodes per rl_step, {trained:,} trained weights, {data.source.size('train'):,} training tasks; in "
+                f"the loss {_unit(pl_module)}"
             )
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: Mem1Module, batch: TaskBatch, batch_idx: int) -> None:  # type: ignore[override]
@@ -161,6 +162,12 @@ class ProgressCallback(Callback):
     def _print(self, line: str, style: str = "") -> None:
         self.bar.clear()
         self.console.print(Text(line, style=style))
+
+
+def _unit(module: Mem1Module) -> str:
+    """``every token counts the same, in its paper every trajectory``."""
+    unit, paper = module.policy_loss.unit, module.credit_assigner.algorithm.paper_unit
+    return f"every {unit} counts the same" + (f", in its paper every {paper}" if paper not in (None, unit) else "")
 
 
 def _step(trainer: Trainer, rl_step: int) -> str:

@@ -6,7 +6,7 @@ from typing import Any
 
 from lightning.pytorch import Callback, Trainer
 
-from lightning_mem1.checks import check_least
+from lightning_mem1.checks import check_numbers
 from lightning_mem1.data.task_data import TaskBatch, spread_indices
 from lightning_mem1.tracking.artifacts import hand_over, mlflow_runs
 from lightning_mem1.tracking.traces import send, trace_record
@@ -30,7 +30,7 @@ class TraceCallback(Callback):
     """
 
     def __init__(self, traces_per_step: int | None = 8) -> None:
-        check_least("traces_per_step", 0 if traces_per_step is None else traces_per_step, 0)
+        check_numbers("TraceCallback", TraceCallback, locals())
         self.traces_per_step = traces_per_step
         self._failed = False
 

@@ -9,9 +9,11 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import ClassVar
 
 from lightning.pytorch import Callback, Trainer
 
+from lightning_mem1.checks import Range, Ranges, check_numbers
 from lightning_mem1.data.task_data import TaskBatch
 from lightning_mem1.evaluation.report.episode import episode
 from lightning_mem1.evaluation.report.page import page
@@ -34,6 +36,8 @@ class TranscriptCallback(Callback):
         log_artifacts: Put the readable validation transcripts and the page into MLflow as well.
     """
 
+    ranges: ClassVar[Ranges] = {"every_n_rl_steps": Range(1)}
+
     def __init__(
         self,
         num_trajectories: int = 2,
@@ -42,6 +46,7 @@ class TranscriptCallback(Callback):
         folder: str | None = None,
         log_artifacts: bool = True,
     ) -> None:
+        check_numbers("TranscriptCallback", TranscriptCallback, locals())
         self.num_trajectories, self.num_page_trajectories = num_trajectories, num_page_trajectories
         self.every_n_rl_steps, self.folder, self.log_artifacts = every_n_rl_steps, folder, log_artifacts
 

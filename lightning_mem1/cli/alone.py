@@ -6,8 +6,10 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from lightning_mem1.checks import DTYPES, check_choice
 from lightning_mem1.cli import experiments
 from lightning_mem1.cli.hub import add_hub_options, check_push
+from lightning_mem1.cli.weights import WORDS
 from lightning_mem1.engine.settings import EngineSettings
 
 ASKS_FOR_A_CONFIG = ("--config", "-c", "--print_config")
@@ -23,21 +25,31 @@ def export(argv: list[str]) -> argparse.Namespace | None:
     if not argv or not argv[0].startswith("-") or any(a.partition("=")[0] in ASKS_FOR_A_CONFIG for a in argv):
         return None
     parser = argparse.ArgumentParser(exit_on_error=False, add_help=False, allow_abbrev=False)
-    for name in ("--ckpt_path", "--output"):
+    for name in ("--ckpt_path", "--output", "--dtype"):
         parser.add_argument(name)
     for name in ("--merged", "--force"):
         parser.add_argument(name, action="store_true")
     add_hub_options(parser.add_argument)
-    given = _parsed(parser, argv, ": expected --ckpt_path, --output, --merged or --force without a CONFIG")
-    if given.ckpt_path in (None, "last"):
+    given = _parsed(parser, argv, ": expected --ckpt_path, --output, --merged, --dtype or --force without a CONFIG")
+    if given.ckpt_path in (None, *WORDS):
         raise ValueError(
             f"no checkpoint: expected CONFIG, or --ckpt_path with a file, got {given.ckpt_path or 'neither'}; e.g. "
             "mem1 export experiments/webshop.yaml --output DIR"
         )
     free_folder(given.output, given.force)
     check_push(given)
+    check_dtype(given.dtype, given.merged)
     given.loads = given.ckpt_path
     return given
+
+
+def check_dtype(given: str | None, merged: bool) -> None:
+    """Raise ValueError for a dtype that merged weights cannot be written in, or where none are written."""
+    if given is None:
+        return
+    check_choice("dtype", given, DTYPES, "--dtype")
+    if not merged:
+        raise ValueError(f"--dtype is for merged weights: expected --merged as well, got --dtype {given} alone")
 
 
 def free_folder(given: str | None, force: bool) -> Path:

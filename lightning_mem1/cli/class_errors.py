@@ -10,13 +10,13 @@ import difflib
 import importlib
 import inspect
 import re
-import traceback
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from types import ModuleType
 from typing import Any, get_type_hints
 
 from lightning_mem1.cli.parser_messages import key_at
+from lightning_mem1.io import own_code
 
 OLD_CALLBACKS = tuple(f"lightning_mem1.callbacks.{name}." for name in ("memory_usage", "reward", "answers"))
 MOVED = {  # class -> what a YAML names it now
@@ -90,19 +90,18 @@ def import_problem(path: str) -> str | None:
             return f"no module '{error.name}'{_similar_module(error.name)}; correct class_path, or set PYTHONPATH"
         return _own_mistake(error)
     except SyntaxError as error:
-        file, line = error.filename or module_name, error.lineno
-        return f"{type(error).__name__} in '{file}', line {line}: {error.msg}; correct that file"
-    except Exception as error:  # whatever a module does while it is imported
+        place = f"'{error.filename}', line {error.lineno}" if error.filename else f"the file of module '{module_name}'"
+        return f"{type(error).__name__} in {place}: {error.msg}; correct that file"
+    except own_code.RAISED as error:  # whatever a module does while it is imported
         return _own_mistake(error)
     return None if hasattr(module, name) else _no_name(module, name)
 
 
 def _own_mistake(error: BaseException) -> str:
-    """The line of a file that failed while it was imported: the last one that is no part of the import system."""
-    frames = [each for each in traceback.extract_tb(error.__traceback__) if "importlib" not in each.filename]
-    own = [each for each in frames if Path(each.filename) != Path(__file__)]
-    place = f" in '{own[-1].filename}', line {own[-1].lineno}" if own else ""
-    return f"{type(error).__name__}{place}: {' '.join(str(error).split())[:200]}; correct that file"
+    """What a file raised while it was imported, and in which line."""
+    found = own_code.place(error)
+    where = f" in '{found[0]}', line {found[1]}" if found else ""
+    return f"{type(error).__name__}{where}: {own_code.message(error)[:200]}; correct that file"
 
 
 def _no_name(module: ModuleType, name: str) -> str:
@@ -131,12 +130,17 @@ def _protocol_problem(path: str, protocol_name: str) -> str:
 
     module, _, name = path.rpartition(".")
     kind, protocol = getattr(importlib.import_module(module), name), getattr(types, protocol_name, None)
-    methods = inspect.getmembers(protocol, inspect.isfunction) if protocol else []
+    if not inspect.isclass(kind):
+        return f"expected a class, got a {type(kind).__name__}; set class_path to one"
+    members = inspect.getmembers(protocol, inspect.isfunction) if protocol else []
+    methods = [(name, wanted) for name, wanted in members if not name.startswith("_")]
     for differs in (_arguments_differ, _results_differ):  # what is surely wrong before what only may be
         for method, wanted in methods:
             own = getattr(kind, method, None)
-            reason = "is missing" if own is None else differs(own, wanted) if inspect.isfunction(own) else None
-            if reason and not method.startswith("_"):
+            reason = (
+                "is missing" if own is None else differs(own, wanted) if inspect.isfunction(own) else "is no method"
+            )
+            if reason:
                 return f"method '{method}' {reason}; expected {method}{_signature(wanted)}"
     return f"expected the methods of lightning_mem1.types.{protocol_name} with the same arguments and annotations"
 

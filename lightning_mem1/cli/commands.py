@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from lightning_mem1.cli import alone, errors, help_pages, startup
+from lightning_mem1.cli.weights import LAST, Uses
 
 SETTINGS = ("seed_everything", "trainer", "model", "data", "ckpt_path", "experiment", "tracking_uri")
 EVALUATE = ("objectives", "memory", "tasks", "temperature", "split", "output", "page", "published", "fresh")
@@ -29,31 +30,39 @@ class Command:
         about: What it does.
         keys: The top-level keys of its configs; none for a command that takes none and reads its arguments by itself.
         alone: Reads the arguments where they do without a config; None when they do not.
+        uses: What it does with a checkpoint; None for nothing.
     """
 
     about: str
     keys: tuple[str, ...] = ()
     alone: Callable[[list[str]], argparse.Namespace | None] = never
+    uses: Uses | None = None
 
 
 COMMANDS = {
-    "fit": Command("train a policy by RL", SETTINGS),
+    "fit": Command("train a policy by RL", SETTINGS, uses=Uses()),
     "evaluate": Command(
-        "measure a policy on tasks of several lengths, in several memory modes", (*SETTINGS, *EVALUATE)
+        "measure a policy on tasks of several lengths, in several memory modes",
+        (*SETTINGS, *EVALUATE),
+        uses=Uses(plays=True),
     ),
     "play": Command(
-        "show one episode turn by turn", (*SETTINGS, "split", "index", "temperature", "max_lines", "human")
+        "show one episode turn by turn",
+        (*SETTINGS, "split", "index", "temperature", "max_lines", "human"),
+        uses=Uses(plays=True),
     ),
     "export": Command(
         "write a checkpoint as a folder that transformers, peft and vLLM read",
-        (*SETTINGS, "output", "merged", "force", "push_to_hub", "private", "commit_message"),
+        (*SETTINGS, "output", "merged", "dtype", "force", "push_to_hub", "private", "commit_message"),
         alone.export,
+        Uses(default=LAST),
     ),
     "warmstart": Command("clone demonstrations into a small policy, before RL", ("warmstart",)),
     "serve": Command(
         "serve a policy over OpenAI's completions protocol",
         (*SETTINGS, "name", "host", "port", "allow_adapters"),
         alone.serve,
+        Uses(plays=True),
     ),
     "serve-retriever": Command("serve a corpus to agents that search it"),
     "serve-shop": Command("open the shop in a browser, or write a catalogue"),
@@ -101,4 +110,4 @@ def _opened(command: Command, argv: list[str]) -> startup.Opened:
     if not startup.asks_for_help(argv) and (options := command.alone(argv)):
         startup.say_loading(options.loads)
         return startup.Opened(argv, options=options, given=argv)
-    return startup.opened(argv, command.keys)
+    return startup.opened(argv, command.keys, command.uses)

@@ -11,6 +11,7 @@ import math
 import os
 import re
 import sys
+import traceback
 import unicodedata
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -22,6 +23,7 @@ from lightning_mem1 import checks
 from lightning_mem1.cli.class_errors import explain_class
 from lightning_mem1.cli.foreign_keys import foreign_key
 from lightning_mem1.cli.parser_messages import joined, key_at, type_name, wrong_value
+from lightning_mem1.io import own_code
 from lightning_mem1.io.redaction import redacted, remember, remember_arguments, root
 from lightning_mem1.io.terminal import printable
 
@@ -54,8 +56,8 @@ def run(command: Callable[[list[str]], int], argv: Sequence[str] | None = None) 
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return INTERRUPTED
-    except Exception as error:
-        if debug:
+    except own_code.RAISED as error:
+        if debug or (isinstance(error, SystemExit) and not own_code.raised_by_user(error)):
             raise
         print(f"error: {printable(redacted(one_line(error)))}", file=sys.stderr)
         return 1
@@ -80,13 +82,29 @@ def _controls(character: str) -> bool:
 
 
 def one_line(error: BaseException) -> str:
-    """The message of an error in one line; errors that are nobody's mistake say their kind and how to see more."""
-    message = " ".join(str(error).split())
-    if message.startswith("Does not validate against"):  # jsonargparse around the reason
-        message = " ".join(str(root(error)).split())
+    """The message of an error in one line.
+
+    Errors that are nobody's mistake say their kind and how to see more; those of the user's own files, where they are.
+    """
+    message = own_code.message(error)
+    if message.startswith("Does not validate against") or _is_wrapped(error):  # jsonargparse around the reason
+        error = root(error)
+        message = own_code.message(error)
+    if isinstance(error, SystemExit):
+        return f"a file ended the program instead of being used: {own_code.told(error)}; take sys.exit out of it"
+    if own_code.raised_by_user(error):
+        return f"{own_code.told(error)}; correct that file"
     if isinstance(error, ValueError | OSError) and message:
         return message
     return f"{type(error).__name__}: {message or 'no message'} (--debug shows where)"
+
+
+def _is_wrapped(error: BaseException) -> bool:
+    """Whether jsonargparse says in words of its own that somebody's class could not be made."""
+    frames = traceback.extract_tb(error.__traceback__)
+    return (
+        bool(frames) and f"{os.sep}jsonargparse{os.sep}" in frames[-1].filename and own_code.raised_by_user(root(error))
+    )
 
 
 def check_config(path: str, experiments: Sequence[str] = (), keys: Sequence[str] = ()) -> None:
@@ -176,11 +194,14 @@ def explain_parsing(message: str, keys: Iterable[str], config: str | None, argv:
         keys = list(keys)
         nearest = foreign_key(key, keys) or did_you_mean(key, keys)
         return f"unknown key '{key}' in {where(key)}{nearest or '; --help lists the keys'}"
+    if found := re.search(r"argument --([\w.]+): expected (one|at least one) argument", message):
+        return f"no value for '{found[1]}' in the command line: expected one, got none; write --{found[1]}=VALUE"
     values = list(re.finditer(r'Parser key "([\w.]+)":\s*\n\s*Expected an? (.+?)\. Got value: (.*)', message))
     if values:
         name, expected, got = values[-1].groups()
         key = joined(key_at(message, values[-1].start()), name)
-        return f"wrong value for '{key}' in {where(key)}: expected {type_name(expected)}, got {got.strip()!r}"
+        shown = "null" if got.strip() == "None" else repr(got.strip())
+        return f"wrong value for '{key}' in {where(key)}: expected {type_name(expected)}, got {shown}"
     if line := explain_class(message, where, DATA_CLASSES):
         return line
     if value := wrong_value(message):
@@ -196,7 +217,7 @@ def explain_parsing(message: str, keys: Iterable[str], config: str | None, argv:
 
 def _moved(key: str, config: str | None, argv: Sequence[str]) -> str:
     """The present names of all keys of earlier versions that the config or the command line has."""
-    found = [name for name, _ in _options(argv) if name in MOVED]
+    found = [name for name, _ in options(argv) if name in MOVED]
     found += [name for name in _keys_of(config) if name in MOVED]
     named = ", ".join(f"{name} is now {MOVED[name]}" for name in dict.fromkeys([key, *found]))
     places = " and ".join(dict.fromkeys(_where(name, config, argv) for name in dict.fromkeys([key, *found])))
@@ -246,7 +267,7 @@ def _unknown_key(message: str) -> str | None:
 def _where(key: str, config: str | None, argv: Sequence[str]) -> str:
     """The command line when an option speaks of the key, else the config's line where the key's last part stands."""
     last = key.rpartition(".")[2]
-    spoken_of = any(_speaks_of(name, value, key) for name, value in _options(argv))
+    spoken_of = any(_speaks_of(name, value, key) for name, value in options(argv))
     if config is None or not Path(config).is_file() or spoken_of:
         return "the command line"
     lines = Path(config).read_text(encoding="utf-8").splitlines()
@@ -257,7 +278,7 @@ def _where(key: str, config: str | None, argv: Sequence[str]) -> str:
     return f"'{config}'"
 
 
-def _options(argv: Sequence[str]) -> list[tuple[str, str]]:
+def options(argv: Sequence[str]) -> list[tuple[str, str]]:
     """``["--a.init_args.b=1", "--c", "2"]`` -> ``[("a.b", "1"), ("c", "2")]``."""
     pairs: list[tuple[str, str]] = []
     for argument in argv:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import shutil
+import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,8 +20,10 @@ from lightning.pytorch.cli import LightningArgumentParser
 
 from lightning_mem1.callbacks.card import report_of
 from lightning_mem1.cli import commands, hub, startup
-from lightning_mem1.cli.alone import free_folder
+from lightning_mem1.cli.alone import check_dtype, free_folder
 from lightning_mem1.cli.lightning_cli import CommandLine, checkpoint_path, no_progress_bars
+from lightning_mem1.cli.weights import LAST, NONE, TRAIN_FIRST, Asked
+from lightning_mem1.policy.adapter_files import MAX_LOST, lost_line
 from lightning_mem1.policy.loading import resolve
 from lightning_mem1.policy.policy import Policy
 from lightning_mem1.training.checkpoint_state import entry_of, settings_of
@@ -62,7 +65,7 @@ def run(given: startup.Opened) -> int:
 def _export_alone(given: argparse.Namespace) -> int:
     """Export a checkpoint without a config: it says which base and settings it belongs to."""
     no_progress_bars()
-    path = checkpoint_path(given.ckpt_path, None, "")
+    path = checkpoint_path(Asked(given.ckpt_path, None, ""))
     assert path is not None
     _export(load_policy(path), path, free_folder(given.output, given.force), given)
     return 0
@@ -73,15 +76,16 @@ class ExportingCommandLine(CommandLine):
 
     command = "export"
     about = "Write the adapter or the merged weights of a checkpoint as a folder."
-    without_checkpoint = "train first (mem1 fit), or set --ckpt_path to a file"
+    without_checkpoint = TRAIN_FIRST
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Add the folder."""
         super().add_arguments_to_parser(parser)
-        parser.set_defaults({"ckpt_path": "last"})
+        parser.set_defaults({"ckpt_path": LAST})
         add = parser.add_argument
         add("--output", type=str | None, default=None, help="The folder to write.")
         add("--merged", action="store_true", help="Write the whole model, the adapter in its weights.")
+        add("--dtype", type=str | None, default=None, help="Of merged weights, e.g. float32; null: as it was trained.")
         add("--force", action="store_true", help="Write into a folder that is not empty, over an earlier export.")
         hub.add_hub_options(add)
 
@@ -89,7 +93,10 @@ class ExportingCommandLine(CommandLine):
         """Check the folder, before seconds are spent on loading."""
         free_folder(self.config.output, self.config.force)
         hub.check_push(self.config)
-        self.config.ckpt_path = self.config.ckpt_path or "last"
+        check_dtype(self.config.dtype, self.config.merged)
+        self.config.ckpt_path = self.config.ckpt_path or LAST
+        if self.config.ckpt_path == NONE:
+            raise ValueError("nothing to export: expected --ckpt_path last, best or a file, got none; leave it out")
         super().before_instantiate_classes()
 
     def instantiate_classes(self) -> None:
@@ -101,20 +108,20 @@ def _export(policy: Policy, path: str, output: Path, given: Any) -> None:
     whole = given.merged or policy.model is policy.causal_lm
     if given.push_to_hub:
         hub.check_base(resolve(policy.source), whole)
-    _write(policy, path, output, given.merged, given.push_to_hub or HERE)
+    _write(policy, path, output, given, given.push_to_hub or HERE)
     if given.push_to_hub:
         print(f"pushing {output} to {given.push_to_hub} ...", flush=True)
         print(f"pushed to {hub.push(output, WRITTEN, given, given.force)}")
 
 
-def _write(policy: Policy, path: str, output: Path, merged: bool, name: str) -> None:
+def _write(policy: Policy, path: str, output: Path, given: Any, name: str) -> None:
     """Write into a temporary folder and then move, so that a failure leaves no half of an export."""
     checkpoint = torch.load(path, map_location="cpu", weights_only=True)
     entry = {**entry_of(checkpoint), "settings": settings_of(checkpoint)}
-    whole = merged or policy.model is policy.causal_lm
+    whole = given.merged or policy.model is policy.causal_lm
     output.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=output.parent, prefix=f".{output.name}.") as beside:
-        made = save(policy, Path(beside), merged)
+        made = save(policy, Path(beside), given.merged, given.dtype)
         (made / "README.md").write_text(card(entry, policy, whole, report_of(checkpoint), name), encoding="utf-8")
         for pattern in WRITTEN:
             for old in output.glob(pattern):
@@ -125,17 +132,25 @@ def _write(policy: Policy, path: str, output: Path, merged: bool, name: str) -> 
     print(f"wrote the {kind} of {path} (rl_step {entry['rl_step']}) to {output}")
 
 
-def save(policy: Policy, folder: Path, merged: bool) -> Path:
+def save(policy: Policy, folder: Path, merged: bool, dtype: str | None = None) -> Path:
     """Write the adapter, or the whole model where `merged` or where there is none; returns the folder of the files.
 
     A policy that is saved merged is used up: it has no adapter afterwards.
+
+    Args:
+        policy: What is written.
+        folder: Where.
+        merged: Whether the adapter goes into the weights. That is done in float32; a line says when rounding to `dtype`
+            loses some of what the adapter adds.
+        dtype: Of merged weights; None for the base's.
+
+    Raises:
+        ValueError: a base in 4 bits, or an adapter on weights that two modules share, cannot be merged.
     """
-    if merged and getattr(policy.causal_lm, "is_quantized", False):
-        raise ValueError(
-            "cannot merge into a base in 4 bits: expected whole weights, got model.compute.quantization nf4; leave "
-            "--merged out, and put the adapter on the base as it was published"
-        )
     if merged:
-        policy.merge()
+        if dtype:
+            policy.causal_lm.to(getattr(torch, dtype))
+        if (lost := policy.merge()) > MAX_LOST:
+            print(lost_line("the adapter", lost, policy.causal_lm.dtype, "--dtype float32 keeps it"), file=sys.stderr)
     policy.save(folder)
     return folder

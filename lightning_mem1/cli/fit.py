@@ -23,8 +23,11 @@ from lightning_mem1.callbacks.sigterm import ended_by_sigterm
 from lightning_mem1.cli import commands, errors, run_folder, startup
 from lightning_mem1.cli.foreign_keys import check_trainer
 from lightning_mem1.cli.lightning_cli import CommandLine, flat, mlflow_logger
+from lightning_mem1.cli.weights import LAST
 from lightning_mem1.io.atomic_files import write_atomic
+from lightning_mem1.io.own_code import raised_by_user
 from lightning_mem1.io.redaction import redacted, redacted_settings
+from lightning_mem1.training.checkpoint_shape import check_resumable
 from lightning_mem1.training.memory_estimate import memory_line
 from lightning_mem1.training.strategy import num_shards
 
@@ -66,8 +69,10 @@ class TrainingCommandLine(CommandLine):
     run_id: str | None = None  # of the MLflow run that is resumed
 
     def before_instantiate_classes(self) -> None:
-        """Say how much memory it will take, before anything large is loaded."""
+        """Check what is resumed, and say how much memory it will take, before anything large is loaded."""
         super().before_instantiate_classes()
+        if self.resume_path:
+            check_resumable(torch.load(self.resume_path, map_location="cpu", weights_only=True), self.resume_path)
         trainer = self.config.trainer
         check_trainer(trainer)
         line = memory_line(self.config.model.as_dict(), trainer.accelerator == "cpu", num_shards(trainer))
@@ -86,7 +91,7 @@ class TrainingCommandLine(CommandLine):
         return super().instantiate_trainer(**kwargs)
 
     def _settle_folder(self, given: Namespace) -> None:
-        last, root = self.config.ckpt_path == "last", given.default_root_dir
+        last, root = self.config.ckpt_path == LAST, given.default_root_dir
         self.run_id = _run_of(self.resume_path) if last and self.resume_path else None
         if not self.config.experiment:  # a saved config names its experiment, and is called config
             self.experiment = run_folder.experiment_of(self.config_path, root) or self.experiment
@@ -100,6 +105,8 @@ def _train(cli: TrainingCommandLine) -> int:
     try:
         cli.trainer.fit(cli.model, datamodule=cli.datamodule, ckpt_path=cli.resume_path, weights_only=True)
     except SystemExit as left:  # how Lightning leaves after Ctrl-C, and after SIGTERM at the end of an rl_step
+        if raised_by_user(left):
+            raise
         if cli.trainer.is_global_zero:
             print(_say_what_is_kept(getattr(cli.model, "rl_step", 0), checkpoints), file=sys.stderr)
         return 0 if isinstance(left, SIGTERMException) else errors.INTERRUPTED

@@ -13,7 +13,7 @@ from typing import Any
 
 SETTINGS: dict[str, tuple[Any, str]] = {  # dotted name: default without a config, meaning
     "model.policy": ("bundled", "model to start from: bundled, a folder, or a model of the hub"),
-    "model.memory": ("mem1", "mem1, full, window, none, summary or amem"),
+    "model.memory": ("mem1", "a word such as mem1, full, compaction, fold (docs/reference/memory_modes.md)"),
     "model.algorithm": ("grpo", "grpo, dr_grpo, rloo, reinforce_pp, dapo, gspo, gigpo, ppo or raft"),
     "model.lr": (1e-3, "learning rate"),
     "model.lora.r": (16, "rank of the adapter; --model.lora null trains every weight"),
@@ -46,7 +46,7 @@ SETTINGS: dict[str, tuple[Any, str]] = {  # dotted name: default without a confi
     "trainer.val_check_interval": (10, "rl_steps between validations"),
     "trainer.logger": (None, "null: MLflow; false: none; or a class of Lightning"),
     "seed_everything": (0, "seed of weights, tasks and sampling"),
-    "ckpt_path": (None, "checkpoint: a file, or last"),
+    "ckpt_path": (None, "weights: last, best, a checkpoint, or none for model.policy as it is"),
     "experiment": (None, "name of the run; null: the config's"),
     "tracking_uri": (None, "MLflow's store; null: MLFLOW_TRACKING_URI, else sqlite:///mlflow.db"),
     "objectives": (None, "questions per task, e.g. 1,2,4,8; null: as in the config"),
@@ -62,6 +62,7 @@ SETTINGS: dict[str, tuple[Any, str]] = {  # dotted name: default without a confi
     "max_lines": (12, "lines shown of each reply"),
     "human": (False, "type the turns yourself"),
     "merged": (False, "write the whole model, not the adapter alone"),
+    "dtype": (None, "of merged weights, e.g. float32; null: as it was trained"),
     "force": (False, "write over an earlier export, or commit to an existing repository"),
     "push_to_hub": (None, "also push to ORG/NAME; the token is HF_TOKEN"),
     "private": (False, "make that repository private"),
@@ -157,7 +158,7 @@ PAGES = {
         },
         (
             "mem1 evaluate webshop --ckpt_path last --tasks 500",
-            "mem1 evaluate qa --objectives 1,2,4,8,16 --memory mem1,full",
+            "mem1 evaluate qa --ckpt_path none --objectives 1,2,4,8,16 --memory mem1,full",
             "mem1 evaluate qa --model.policy exported --output results",
         ),
         {"split": "test"},
@@ -185,7 +186,7 @@ PAGES = {
             "It names the run whose last checkpoint is written.",
         ),
         {
-            "Export": ("ckpt_path", "output", "merged", "force"),
+            "Export": ("ckpt_path", "output", "merged", "dtype", "force"),
             "Hub": ("push_to_hub", "private", "commit_message"),
             "Run": ("experiment", "model.policy"),
         },

@@ -16,17 +16,21 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from lightning.pytorch import Trainer
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 from transformers.utils import logging as transformers_logging
 
-from lightning_mem1.cli import errors, full_help, startup
+from lightning_mem1.checks import SEED, check_number, check_numbers
+from lightning_mem1.cli import base_60, errors, full_help, startup
 from lightning_mem1.cli.memory_words import with_mode
+from lightning_mem1.cli.weights import Asked, needs_saying
 from lightning_mem1.data.qa import QAData
 from lightning_mem1.data.task_data import TaskDataModule
 from lightning_mem1.data.webshop import WebShopData
 from lightning_mem1.io.redaction import redacted_settings, remember
+from lightning_mem1.training.checkpoint_shape import check_shape
 from lightning_mem1.training.module import Mem1Module
-from lightning_mem1.training.trainer import TRAINER_DEFAULTS
+from lightning_mem1.training.trainer import TRAINER_DEFAULTS, TRAINER_RANGES
 
 
 class CommandLine(LightningCLI):
@@ -41,8 +45,10 @@ class CommandLine(LightningCLI):
     about = ""
     saves_config: type[SaveConfigCallback] | None = None
     without_checkpoint = "leave --ckpt_path out"  # what to do when there is none
+    plays = False  # so that it has to be said which weights
 
     def __init__(self, argv: list[str], config_path: str | None) -> None:
+        self.argv = argv
         self.config_path = config_path
         self.experiment = Path(config_path).stem if config_path else "experiment"
         self.resume_path: str | None = None
@@ -85,7 +91,10 @@ class CommandLine(LightningCLI):
         """Add the settings of every command."""
         parser.set_defaults({"data": {"class_path": "WebShopData"}})
         parser.add_argument(
-            "--ckpt_path", type=str | None, default=None, help="Resume or use this checkpoint, or the 'last' one."
+            "--ckpt_path",
+            type=str | None,
+            default=None,
+            help="Weights: last, best, a checkpoint, or none for model.policy as it is.",
         )
         parser.add_argument("--experiment", type=str | None, default=None, help="Name; null for the config's.")
         parser.add_argument(
@@ -103,9 +112,14 @@ class CommandLine(LightningCLI):
         try:
             super().parse_arguments(parser, args)
         except argparse.ArgumentError as error:
+            base_60.check({}, self.config_path, ())
             known = known_keys(parser)
             raise ValueError(errors.explain_parsing(str(error), known, self.config_path, args)) from error
         remember(self.config.as_dict())
+        base_60.check(dotted(self.config.as_dict()), self.config_path, errors.options(args))
+        if not isinstance(seed := self.config.seed_everything, bool):
+            check_number("seed_everything", seed, SEED)
+        check_numbers("trainer", Trainer, self.config.trainer.as_dict(), TRAINER_RANGES)
 
     def before_instantiate_classes(self) -> None:
         """Settle what depends on the machine and on other settings."""
@@ -113,9 +127,10 @@ class CommandLine(LightningCLI):
         self.config.model.policy = bundled_for(self.config.model.policy, self.config.data.get("init_args") or {})
         trainer = self.config.trainer
         trainer.accelerator = accelerator(trainer.accelerator)
-        self.resume_path = checkpoint_path(
-            self.config.ckpt_path, trainer.default_root_dir, self.experiment, self.without_checkpoint
-        )
+        asked = Asked(self.config.ckpt_path, trainer.default_root_dir, self.experiment, self.without_checkpoint)
+        if self.plays and needs_saying(self.argv):
+            asked.check_said()
+        self.resume_path = checkpoint_path(asked)
         on_cpu = trainer.accelerator == "cpu"
         if trainer.deterministic is None and on_cpu:
             trainer.deterministic = True  # float additions in a fixed order: same seed, same digits
@@ -146,6 +161,8 @@ def bundled_for(policy: str, data: Mapping[str, Any]) -> str:
 
 class PlayingCommandLine(CommandLine):
     """A command line that plays and never trains: it makes no trainer and no folder."""
+
+    plays = True
 
     def instantiate_trainer(self, **kwargs: Any) -> Any:
         """Nothing is trained."""
@@ -203,31 +220,17 @@ def flat(settings: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     return result
 
 
-def checkpoint_path(
-    given: str | None, root: str | None, experiment: str, otherwise: str = "leave --ckpt_path out"
-) -> str | None:
-    """The checkpoint to resume from, checked: it must load, and without running anything in it.
+def dotted(settings: dict[str, Any]) -> dict[str, Any]:
+    """Every setting by its dotted name, without ``init_args``."""
+    return {key.replace(".init_args", ""): value for key, value in flat(settings).items()}
 
-    Args:
-        given: A path, "last" for the newest one, None for none.
-        root: Where runs are; None for ``runs/<experiment>``.
-        experiment: Name of the experiment.
-        otherwise: What to do when there is no last one.
-    """
-    if given is None:
+
+def checkpoint_path(asked: Asked) -> str | None:
+    """The checkpoint that is asked for, checked: it must load, and without running anything in it."""
+    path = asked.path()
+    if path is None:
         return None
-    path = Path(given)
-    if given == "last":
-        folder = Path(root) if root else Path("runs") / experiment
-        found = sorted(folder.glob("**/checkpoints/last.ckpt"), key=lambda p: p.stat().st_mtime)
-        if not found:
-            raise FileNotFoundError(
-                f"no checkpoint to resume from: expected one under '{folder}', got none; {otherwise}"
-            )
-        path = found[-1]
-        errors.check_printable([str(path)])
-    if not path.is_file():
-        raise FileNotFoundError(f"no such checkpoint: expected a file, got '{path}'; set --ckpt_path")
+    errors.check_printable([str(path)])
     _check_checkpoint(path)
     return str(path)
 
@@ -243,6 +246,7 @@ def _check_checkpoint(path: Path) -> None:
         ) from error
     if not isinstance(content, dict) or "lightning_mem1" not in content:
         raise ValueError(f"not a checkpoint of lightning_mem1: '{path}'; set --ckpt_path to a file that it wrote")
+    check_shape(content, str(path))
 
 
 def mlflow_logger(experiment: str, tracking_uri: str | None, run_name: str, run_id: str | None = None) -> Any:

@@ -16,6 +16,7 @@ from lightning_mem1.checks import check_least
 from lightning_mem1.cli import commands, startup
 from lightning_mem1.cli.lightning_cli import PlayingCommandLine
 from lightning_mem1.context.tags import escape_tags, read_action
+from lightning_mem1.data.source_checks import checked_task, split_size
 from lightning_mem1.engine.scripted import ScriptedEngine
 from lightning_mem1.evaluation.player import Player
 from lightning_mem1.evaluation.report.terminal import Screen
@@ -51,22 +52,23 @@ class WatchingCommandLine(PlayingCommandLine):
         add("--human", action="store_true", help="Type the turns yourself.")
 
     def before_instantiate_classes(self) -> None:
-        """Check the temperature."""
-        check_least("--temperature", self.config.temperature, 0)
+        """Check the numbers."""
+        for name in ("temperature", "index", "max_lines"):
+            check_least(f"--{name}", self.config[name], 0)
         super().before_instantiate_classes()
 
 
 def _play(cli: Any) -> int:
     module, config = cli.loaded_module(), cli.config
     source = cli.datamodule.source
-    size = source.size(config.split)
+    size = split_size(source, config.split)
     if not 0 <= config.index < size:
         raise ValueError(
             f"no such task: expected --index from 0 to {size - 1} in split {config.split}, got {config.index}"
             if size
             else f"no {config.split} tasks: expected at least 1 from {type(source).__name__}, got 0; set --split"
         )
-    task = source.task(config.split, config.index)
+    task = checked_task(source, source.task(config.split, config.index))
     player = Player(module, source, module.memory, config.temperature)
     screen = Screen(Console(highlight=False), player.view, config.max_lines)
     screen.begin(task, player.observation(task))

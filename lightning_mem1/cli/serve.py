@@ -9,20 +9,24 @@ from __future__ import annotations
 
 import argparse
 import os
+import sys
 from collections.abc import Sequence
 from typing import Any
 
 import torch
 from lightning.pytorch.cli import LightningArgumentParser
 
-from lightning_mem1.checks import check_least
+from lightning_mem1.checks import PORT, check_number, check_numbers
 from lightning_mem1.cli import commands, startup
 from lightning_mem1.cli.alone import add_serving_options
 from lightning_mem1.cli.lightning_cli import CommandLine, no_progress_bars
 from lightning_mem1.engine.serving.endpoint import endpoint
 from lightning_mem1.engine.settings import EngineSettings, ServerSettings
+from lightning_mem1.policy.adapter_files import MAX_LOST, lost_line
 from lightning_mem1.policy.policy import Policy
 from lightning_mem1.training.loading import load_policy
+
+REMEDY = "serve the base with --allow_adapters, and load the exported adapter"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -43,9 +47,9 @@ def run(given: startup.Opened) -> int:
 def _serve_policy(given: argparse.Namespace) -> int:
     """Serve a policy that is named by itself."""
     no_progress_bars()
+    settings = _checked(EngineSettings(given.num_slots, given.max_context_tokens), given)
     policy = Policy.load(given.policy, dtype=given.dtype)
     policy.to("cuda" if torch.cuda.is_available() else "cpu")
-    settings = EngineSettings(given.num_slots, given.max_context_tokens)
     return _listen(policy, settings, given.name or given.policy, given)
 
 
@@ -53,9 +57,10 @@ def _serve_config(cli: ServingCommandLine) -> int:
     """Serve the policy of a config, with the weights of a checkpoint where one is given."""
     model = cli.config.model
     engine = {key: model.engine[key] for key in ("num_slots", "max_context_tokens", "max_prefill_tokens")}
+    settings = _checked(EngineSettings(**engine), cli.config)
     device = "cpu" if cli.config.trainer.accelerator == "cpu" else "cuda"
     policy = trained(model.policy, model.compute.dtype, cli.resume_path).to(device)
-    return _listen(policy, EngineSettings(**engine), cli.config.name or cli.experiment, cli.config)
+    return _listen(policy, settings, cli.config.name or cli.experiment, cli.config)
 
 
 def trained(source: str, dtype: str, checkpoint: str | None) -> Policy:
@@ -63,7 +68,8 @@ def trained(source: str, dtype: str, checkpoint: str | None) -> Policy:
     if checkpoint is None:
         return Policy.load(source, dtype=dtype)
     policy = load_policy(checkpoint, source)
-    policy.merge()
+    if (lost := policy.merge()) > MAX_LOST:
+        print(lost_line("the adapter", lost, policy.causal_lm.dtype, REMEDY), file=sys.stderr)
     return policy
 
 
@@ -72,6 +78,7 @@ class ServingCommandLine(CommandLine):
 
     command = "serve"
     about = "Serve the policy of a config over OpenAI's completions protocol."
+    plays = True
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Add where the server listens."""
@@ -82,9 +89,14 @@ class ServingCommandLine(CommandLine):
         """Nothing: neither tasks nor a trainer are served."""
 
 
+def _checked(settings: EngineSettings, given: Any) -> EngineSettings:
+    """The settings, before anything is loaded for them; raises ValueError for numbers that cannot be."""
+    check_numbers("", EngineSettings, vars(settings))
+    check_number("--port", given.port, PORT)
+    return settings
+
+
 def _listen(policy: Policy, settings: EngineSettings, name: str, given: Any) -> int:
-    check_least("num_slots", settings.num_slots, 1)
-    check_least("max_context_tokens", settings.max_context_tokens, 2)
     key = os.environ.get(ServerSettings().key_variable, "")
     serving = endpoint(policy, settings, name, given.host, given.port, given.allow_adapters, key)
     print(f"serving {name} at http://{given.host}:{serving.server_port}", flush=True)

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
+from lightning_mem1.checks import PORT, check_number
 from lightning_mem1.environments.qa.retrieval.corpus import Corpus
 from lightning_mem1.environments.qa.retrieval.factory import make_retriever
 from lightning_mem1.environments.qa.retrieval.server import server
@@ -17,6 +18,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Serve until interrupted; returns the exit code."""
     given = parser().parse_args(argv)
     try:
+        check_number("--port", given.port, PORT)
         retriever = load(given.retriever, given.corpus, given.index, given.model)
         started = server(retriever, given.host, given.port)
     except (OSError, ValueError, ImportError) as error:

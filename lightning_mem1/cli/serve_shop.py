@@ -12,6 +12,7 @@ import sys
 import time
 from collections.abc import Sequence
 
+from lightning_mem1.checks import PORT, check_number
 from lightning_mem1.environments.webshop.generated.bulk import write_catalogue
 from lightning_mem1.environments.webshop.server import ShopServer
 from lightning_mem1.environments.webshop.shop import Shop
@@ -41,6 +42,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _serve(options: argparse.Namespace) -> None:
+    check_number("--port", options.port, PORT)
     if options.catalogue is None:
         if options.human_goals:
             raise ValueError("--human-goals needs official files, got the generated catalogue: give --catalogue FOLDER")

@@ -17,7 +17,8 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from lightning_mem1.cli import errors, experiments
+from lightning_mem1.cli import errors, experiments, weights
+from lightning_mem1.io.own_code import raised_by_user
 
 QUIET = (  # true of this package on purpose, and no news to a user
     ".*does not have many workers.*",
@@ -43,20 +44,23 @@ class Opened:
         config: Path of the config; None where none is needed.
         options: The arguments, parsed, of a command line that does without a config (see `alone`).
         given: The arguments as they were typed.
+        checkpoint: The checkpoint that was said to be loaded; None for none.
     """
 
     argv: list[str]
     config: str | None = None
     options: argparse.Namespace | None = None
     given: list[str] = field(default_factory=list)
+    checkpoint: str | None = None
 
 
-def opened(argv: list[str], keys: Sequence[str] = ()) -> Opened:
-    """Find and check the config of a command line, and say that it is being loaded.
+def opened(argv: list[str], keys: Sequence[str] = (), uses: weights.Uses | None = None) -> Opened:
+    """Find and check the config of a command line, and say that it is being loaded, with which weights.
 
     Args:
         argv: The arguments.
         keys: The top-level keys that a config may have; none given: any.
+        uses: What the command does with a checkpoint; None for nothing.
 
     Raises:
         FileNotFoundError, ValueError: there is no config, it is not YAML, or it has a key that does not exist.
@@ -71,9 +75,11 @@ def opened(argv: list[str], keys: Sequence[str] = ()) -> Opened:
         raise ValueError(
             "no config: expected a YAML file or the name of an experiment, e.g. webshop; mem1 experiments lists them"
         )
-    if config is not None and not shows_config:
-        say_loading(config)
-    return Opened(argv, config, given=given)
+    if config is None or shows_config:
+        return Opened(argv, config, given=given)
+    what, checkpoint = weights.announced(argv, config, uses) if uses else ("", None)
+    say_loading(f"{config}{what}")
+    return Opened(argv, config, given=given, checkpoint=checkpoint)
 
 
 def asks_for_help(argv: Sequence[str]) -> bool:
@@ -101,13 +107,16 @@ def is_first_rank() -> bool:
 def built(command_line: Callable[[list[str], str | None], Any], given: Opened) -> Any:
     """Parse and instantiate everything; None when the command line only asked to show something."""
     try:
-        return command_line(given.argv, given.config)
+        cli = command_line(given.argv, given.config)
     except argparse.ArgumentError as error:
         raise ValueError(str(error)) from error
     except SystemExit as done:  # --help and --print_config
-        if done.code:
+        if done.code or raised_by_user(done):
             raise
         return None
+    if is_first_rank() and (path := getattr(cli, "resume_path", None)) != given.checkpoint:
+        print(weights.named(path, cli.config.model.policy), flush=True)  # settings can be given in more ways than read
+    return cli
 
 
 def _with_config_option(argv: list[str]) -> tuple[list[str], str | None]:

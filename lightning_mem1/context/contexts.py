@@ -7,6 +7,12 @@ With prompt P and turns (A0, I0), (A1, I1), the next context is::
     window     P A0 I0 A1 I1, and of more turns the last `window`
     none       P I1
     amem       P A0 I0 A1 I1, and of more turns the `window` nearest to the last, and the last
+    compaction P A0 I0 A1 I1, until that passes a budget and a memory takes the place of what is older
+    masked     P A0 I0 A1 I1, and of more turns than `window` a note in place of the older replies
+    fold       P A0 I0 A1 I1, without the turns of branches that have ended
+    multiscale P A1 I1, and before it the internal states that stand for what is older
+    edit       P A0 I0 A1 I1, without the turns that the policy deleted
+    recall     P A1 I1, which may quote what has left; or as compaction
 
 A turn that was malformed and retried (`Turn.retried`) is in no context, in whatever mode::
 
@@ -21,9 +27,10 @@ from dataclasses import dataclass, field, replace
 from itertools import chain
 from typing import Any, TypeVar
 
-from lightning_mem1.context.memory import Kind, MemoryMode, Runs, standing
+from lightning_mem1.context.memory import Asked, Kind, MemoryMode, Runs, standing
 from lightning_mem1.context.settings import MemorySetting, memory_mode
-from lightning_mem1.io.dotted_names import reason
+from lightning_mem1.context.tags import ParsedTurn
+from lightning_mem1.io.own_code import told
 from lightning_mem1.types import Trajectory, Turn
 
 T = TypeVar("T")
@@ -145,17 +152,19 @@ def derive(trajectory: Trajectory, memory: MemoryMode) -> list[Context]:
     """The context of each turn: the mode is asked once for each. For what asks more than once there is `Contexts`."""
     turns = trajectory.turns
     return [
-        Context.of(trajectory.prompt_ids, [*kept(memory, turns[:t]), turn.opening_ids]) for t, turn in enumerate(turns)
+        Context.of(trajectory.prompt_ids, [*kept(memory, turns[:t], turn.kind), turn.opening_ids])
+        for t, turn in enumerate(turns)
     ]
 
 
-def kept(memory: MemoryMode, turns: Sequence[Turn]) -> Runs:
-    """The runs of ids that stay after some turns.
+def kept(memory: MemoryMode, turns: Sequence[Turn], kind: Kind = "act") -> Runs:
+    """The runs of ids that stay after some turns, for a call of a kind.
 
     Raises:
         ValueError: the mode failed; one line with its file and line.
     """
-    runs = _asked(memory, turns, lambda: list(memory.context(standing(turns))))
+    rule = memory.memory_context if kind == "memory" else memory.context
+    runs = _asked(memory, turns, lambda: list(rule(standing(turns))))
     if strange := [run for run in runs if not isinstance(run, Sequence)]:
         raise ValueError(
             f"memory mode '{memory}' keeps no runs of ids: expected lists, such as turn.action_ids, got "
@@ -169,12 +178,14 @@ def _asked(memory: MemoryMode, turns: Sequence[Turn], question: Callable[[], T])
     try:
         return question()
     except Exception as error:
-        raise ValueError(f"memory mode '{memory}' failed after {len(turns)} turns: {reason(error)}; fix it") from error
+        raise ValueError(f"memory mode '{memory}' failed after {len(turns)} turns: {told(error)}; fix it") from error
 
 
-def context_ids(prompt_ids: Sequence[int], turns: Sequence[Turn], memory: MemorySetting = "mem1") -> list[int]:
-    """Ids of the context in which the turn after `turns` is generated, without that turn's opening."""
-    return [*prompt_ids, *chain.from_iterable(kept(memory_mode(memory), turns))]
+def context_ids(
+    prompt_ids: Sequence[int], turns: Sequence[Turn], memory: MemorySetting = "mem1", kind: Kind = "act"
+) -> list[int]:
+    """Ids of the context in which the turn after `turns`, of a kind, is generated, without that turn's opening."""
+    return [*prompt_ids, *chain.from_iterable(kept(memory_mode(memory), turns, kind))]
 
 
 def contexts(trajectory: Trajectory, memory: MemorySetting | Contexts = "mem1") -> list[list[int]]:
@@ -198,6 +209,20 @@ def next_kind(turns: Sequence[Turn], memory: MemorySetting, prompt_tokens: int =
             f"{'a memory' if before else 'no turn'}; fix its due()"
         )
     return kind
+
+
+def asked(turns: Sequence[Turn], written: ParsedTurn, memory: MemoryMode) -> Asked:
+    """What a turn after `turns` asks of its memory; nothing when it holds no action.
+
+    Raises:
+        ValueError: the mode failed, or gives something else than `Asked`.
+    """
+    if written.action is None:
+        return Asked()
+    found = _asked(memory, turns, lambda: memory.parse(standing(turns), written))
+    if not isinstance(found, Asked):
+        raise ValueError(f"memory mode '{memory}' reads no turn: expected Asked, got {found!r:.80}; fix its parse()")
+    return found
 
 
 def drift(trajectory: Trajectory, memory: MemorySetting | Contexts = "mem1") -> int:

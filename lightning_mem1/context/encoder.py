@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -64,6 +64,10 @@ class ContextEncoder:
     def _detokenizer(self) -> Detokenizer:
         return Detokenizer(self.tokenizer)
 
+    def with_actions(self, names: Sequence[str]) -> ContextEncoder:
+        """The same for a memory mode with actions of its own, see `Tags.with_actions`."""
+        return replace(self, format=replace(self.format, tags=self.format.tags.with_actions(names)))
+
     def encode(self, text: str) -> list[int]:
         """Text -> ids as they continue a context: nothing is put around them, nor a space before them."""
         return list(self._reads.encode(text, add_special_tokens=False))
@@ -82,16 +86,17 @@ class ContextEncoder:
         seen = self.decode(ids)
         return self._control.harmless(safe) if (safe := escape_tags(seen, tags)) != seen else (text, ids)
 
-    def prompt_ids(self, task: Task, observation: str, staged: bool = False) -> list[int]:
+    def prompt_ids(self, task: Task, observation: str, staged: bool = False, about: str = "") -> list[int]:
         """Ids of the prompt that every context of a task begins with.
 
         Args:
             task: What is asked.
             observation: What its environment shows first.
             staged: Whether calls of their own write the memory: a prompt that explains the format says so.
+            about: What a memory mode says of itself in such a prompt, see `MemoryMode.about`.
         """
         asked, shown = (self.harmless(text)[0] for text in (task.prompt, observation))
-        return self._chat.ids(self.format.prompt(asked, shown, task.max_turns, self.style, staged))
+        return self._chat.ids(self.format.prompt(asked, shown, task.max_turns, self.style, staged, about))
 
     def turn_opening(self, staged: bool = False) -> list[int]:
         """Ids that are put before each turn that acts: what the chat template begins a reply with, mostly none.
@@ -106,17 +111,23 @@ class ContextEncoder:
         """Ids that are put before a memory that is to be written."""
         return self.encode(self.format.tags.state_opening)
 
-    def information_ids(self, information: str, turns_left: int) -> list[int]:
+    def information_ids(self, information: str, turns_left: int, before: Sequence[int] = ()) -> list[int]:
         """Ids of a reply as later contexts hold it; one that is too long loses its middle, never its closing tag.
 
         Args:
             information: What the environment said; tags and control tokens in it are made harmless.
             turns_left: How many turns the agent still has, for the hint.
+            before: Ids that come first inside of it, as they are: a turn's number, turns that are quoted.
         """
         head, tail = map(self.encode, self.format.information_ends(turns_left))
-        body = self.harmless(information)[1]
+        body = [*before, *self.harmless(information)[1]]
         room = max(0, self.max_information_tokens - len(head) - len(tail))
         return [*head, *(body if len(body) <= room else self._cut(body, room)), *tail]
+
+    def note_ids(self, note: str) -> list[int]:
+        """Ids of a reply that holds nothing but a note; none for an empty one."""
+        head, tail = map(self.encode, self.format.information_ends(0))
+        return [*head, *self.harmless(note)[1], *tail] if note else []
 
     def _cut(self, body: Sequence[int], room: int) -> list[int]:
         """The beginning and the end of a reply, without a tag where they meet."""

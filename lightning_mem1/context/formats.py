@@ -43,10 +43,12 @@ class PromptFormat:
     answer_last: bool = False
     instructions: str = ""
 
-    def prompt(self, task_prompt: str, observation: str, turns: int, style: str, staged: bool = False) -> str:
-        """The user message that opens every context; a format with `instructions` ignores the last three arguments."""
+    def prompt(
+        self, task_prompt: str, observation: str, turns: int, style: str, staged: bool = False, about: str = ""
+    ) -> str:
+        """The user message that opens every context; a format with `instructions` ignores the last four arguments."""
         if not self.instructions:
-            return render_prompt(task_prompt, observation, turns, self.tags, style, staged)
+            return render_prompt(task_prompt, observation, turns, self.tags, style, staged, about)
         parts = [escape_tags(task_prompt, self.tags), escape_tags(observation, self.tags)]
         return "\n".join([self.instructions, *filter(None, parts)])
 

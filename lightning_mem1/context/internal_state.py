@@ -82,8 +82,11 @@ def state_lengths(trajectory: Trajectory, spans: Sequence[tuple[int, int]]) -> l
 
 
 def state_mask(trajectory: Trajectory, spans: Sequence[tuple[int, int]]) -> Tensor:
-    """(T,) True on the action tokens that belong to an internal state."""
-    masks = [torch.zeros(len(turn.action_ids), dtype=torch.bool) for turn in trajectory.turns]
+    """(T,) True on the action tokens that are about memory: internal states, and turns that act on memory alone."""
+    masks = [
+        torch.full((len(turn.action_ids),), turn.directive is not None and not turn.directive.acts)
+        for turn in trajectory.turns
+    ]
     for mask, (start, end) in zip(masks, spans, strict=True):
         mask[start:end] = True
     return torch.cat(masks) if masks else torch.zeros(0, dtype=torch.bool)

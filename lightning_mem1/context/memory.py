@@ -6,17 +6,38 @@ file each; `settings.memory_mode` makes one of a word, of a dotted name, or of e
 
 from __future__ import annotations
 
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, ClassVar, Literal
 
+from lightning_mem1.checks import Range, check_number
 from lightning_mem1.context.encoder import ContextEncoder
-from lightning_mem1.types import Turn
+from lightning_mem1.context.tags import ParsedTurn, Tags
+from lightning_mem1.types import Directive, Turn
 
 Runs = list[Sequence[int]]  # ids that stay, run after run
 Kind = Literal["act", "memory"]  # of a call of the policy
 Decode = Callable[[Sequence[int]], str]
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What a turn asks of its memory, see `MemoryMode.parse`.
+
+    Attributes:
+        directive: What is done; the turn keeps it, and later contexts follow from it. None for nothing.
+        reply: What the policy is told, where the mode answers in place of the environment, which is then not asked to
+            act and shows what it showed; None where the environment carries out the turn's action.
+        quoted: Ids that come before that reply, as they are.
+        problem: Why it cannot be done, one line: the turn is invalid, nothing is carried out, and the reply says so.
+    """
+
+    directive: Directive | None = None
+    reply: str | None = None
+    quoted: Sequence[int] = ()
+    problem: str = ""
 
 
 @dataclass(frozen=True)
@@ -38,11 +59,14 @@ class MemoryMode(ABC):
 
     Attributes:
         word: What a YAML calls a mode of the package; empty for any other, which goes by its dotted name.
-        staged: Whether a call of its own writes the memory (kind ``memory``), so that acts write none.
+        actions: Names of the actions that the mode itself answers, such as ``recall``: see `parse`.
+        numbered: Whether each reply begins with the number of its turn, so that the policy can name turns. It is
+            counted from 0 over the acts that a mode is given.
     """
 
     word: ClassVar[str] = ""
-    staged: ClassVar[bool] = False
+    actions: ClassVar[tuple[str, ...]] = ()
+    numbered: ClassVar[bool] = False
 
     @abstractmethod
     def context(self, turns: Sequence[Turn]) -> Runs:
@@ -50,6 +74,15 @@ class MemoryMode(ABC):
 
         Hand on the turns' own lists where you can (`whole` does): what a context shares with others is then not copied.
         """
+
+    @property
+    def staged(self) -> bool:
+        """Whether calls of their own write the memory (kind ``memory``), so that acts write none."""
+        return False
+
+    def memory_context(self, turns: Sequence[Turn]) -> Runs:
+        """Runs of ids that stay for a call that writes the memory. Unless overridden, those of any other call."""
+        return self.context(turns)
 
     def due(self, turns: Sequence[Turn], prompt_tokens: int = 0) -> Kind:
         """What kind of call comes after these turns. Unless overridden: in a staged mode a memory after each act.
@@ -67,6 +100,40 @@ class MemoryMode(ABC):
             encoder: Text to ids and back, the policy's; a mode has no other way to either.
         """
         return None
+
+    def parse(self, turns: Sequence[Turn], written: ParsedTurn) -> Asked:
+        """What a turn asks of its memory; unless overridden, nothing. It raises nothing, whatever was written.
+
+        Args:
+            turns: Those before it that later contexts may hold.
+            written: The turn, which holds an action.
+        """
+        return Asked()
+
+    def label(self, turns: Sequence[Turn]) -> str:
+        """What the reply to the turn after these begins with: its number, where turns are numbered."""
+        return f"turn {len(acts(standing(turns)))}\n" if self.numbered else ""
+
+    def own_action(self, written: ParsedTurn) -> tuple[str, str] | None:
+        """Name and argument where the action is one of the mode's own; None for one of the environment's."""
+        named = re.fullmatch(r"(\w+)\s*\[(.*)\]", written.action or "", flags=re.DOTALL)
+        return (named[1], named[2]) if named and named[1] in self.actions else None
+
+    def aside(self, turns: Sequence[Turn]) -> bool:
+        """Whether the turn after these is in a branch, whose turns leave the context when it ends."""
+        return False
+
+    def left_out(self) -> str:
+        """The note that stands for a reply once it is left out; empty where no note does."""
+        return ""
+
+    def most_tokens(self, prompt_tokens: int) -> int:
+        """Most tokens of a context once turns begin to leave it, in a mode with a budget; 0 where turns alone tell."""
+        return 0
+
+    def about(self, tags: Tags) -> str:
+        """What an explained prompt says of the mode; empty for what it says of modes in general."""
+        return ""
 
     @property
     def name(self) -> str:
@@ -92,7 +159,16 @@ def standing(turns: Sequence[Turn]) -> list[Turn]:
     return [turn for turn in turns if not turn.retried]
 
 
+def acts(turns: Sequence[Turn]) -> list[Turn]:
+    """Those that act: a mode's numbers count them from 0."""
+    return [turn for turn in turns if turn.kind == "act"]
+
+
+def size(runs: Runs) -> int:
+    """Tokens of all runs."""
+    return sum(map(len, runs))
+
+
 def check_window(window: int) -> None:
     """Raise ValueError when a mode is to keep or to retrieve less than one turn."""
-    if window < 1:
-        raise ValueError(f"window too small: expected at least 1 turn, got {window}; set model.memory.window")
+    check_number("model.memory.window", window, Range(1))

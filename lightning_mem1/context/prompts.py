@@ -30,8 +30,26 @@ The reply comes inside <{information}>...</{information}> and starts with the nu
 is wanted, what you found, what you tried. It replaces the previous one, and the turn before it is dropped."""
 
 
+ACT_INSTRUCTIONS = """You act step by step in an environment. {about}
+In every turn reason in a few words inside <{internal_state}>...</{internal_state}>, and then write {action}: exactly \
+one of the available actions, nothing else.
+The reply comes inside <{information}>...</{information}> and starts with the number of turns left."""
+
+STAGED_ACT_INSTRUCTIONS = """You act step by step in an environment. {about}
+To act, reason in a few words and then write {action}: exactly one of the available actions, nothing else.
+The reply comes inside <{information}>...</{information}> and starts with the number of turns left.
+When <{internal_state}> stands behind the reply, do not act: write your memory and close it with </{internal_state}>: \
+what is wanted, what you found, what you tried."""
+
+
 def render_prompt(
-    task_prompt: str, observation: str, turns: int, tags: Tags, style: str = "full", staged: bool = False
+    task_prompt: str,
+    observation: str,
+    turns: int,
+    tags: Tags,
+    style: str = "full",
+    staged: bool = False,
+    about: str = "",
 ) -> str:
     """The user message that opens every context.
 
@@ -43,6 +61,7 @@ def render_prompt(
         style: ``"full"`` explains the format (for pretrained chat models); ``"brief"`` holds only the task (for
             policies that were trained on the format, where each further token costs time in every context).
         staged: Explain the format in which calls of their own write the memory.
+        about: What a memory mode says of itself, in place of what is said for the modes that say nothing.
 
     Raises:
         ValueError: unknown `style`.
@@ -52,5 +71,8 @@ def render_prompt(
     if style == "full":
         action = " or ".join(f"<{name}>...</{name}>" for name in tags.names)
         names = {"internal_state": tags.internal_state, "action": action, "information": tags.information}
-        parts.insert(0, (STAGED_INSTRUCTIONS if staged else FULL_INSTRUCTIONS).format(**names))
+        general, own = (
+            (STAGED_INSTRUCTIONS, STAGED_ACT_INSTRUCTIONS) if staged else (FULL_INSTRUCTIONS, ACT_INSTRUCTIONS)
+        )
+        parts.insert(0, (own if about else general).format(**names, about=about))
     return "\n".join(part for part in parts if part)

@@ -10,7 +10,8 @@ from typing import Any
 from lightning_mem1.checks import check_choice
 from lightning_mem1.context.memory import MemoryMode, Runs
 from lightning_mem1.context.modes import MODES
-from lightning_mem1.io.dotted_names import imported, reason
+from lightning_mem1.io.dotted_names import imported
+from lightning_mem1.io.own_code import told
 from lightning_mem1.types import Turn
 
 KEY = "model.memory"
@@ -107,7 +108,7 @@ def _made(kind: type[MemoryMode], given: Mapping[str, Any], key: str) -> MemoryM
     except ValueError:
         raise
     except Exception as error:
-        raise ValueError(f"cannot make memory mode '{name}': {reason(error)}; set {key}, or fix that class") from error
+        raise ValueError(f"cannot make memory mode '{name}': {told(error)}; set {key}, or fix that class") from error
 
 
 def _fits(value: Any, default: Any) -> bool:

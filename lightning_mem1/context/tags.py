@@ -7,8 +7,8 @@ that are tokenised once, and read the turns that come back.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 from lightning_mem1.io.terminal import printable as printable
@@ -50,6 +50,23 @@ class Tags:
     def stop(self) -> tuple[str, ...]:
         """Strings that end a turn."""
         return tuple(f"</{name}>" for name in self.names)
+
+    def with_actions(self, names: Sequence[str]) -> Tags:
+        """The same with further actions, such as those of a memory mode, where the tags name the actions.
+
+        >>> QA_TAGS.with_actions(["recall"]).names, Tags().with_actions(["recall"]).names
+        (('recall', 'search', 'answer'), ('answer',))
+        """
+        return replace(self, actions=(*names, *self.actions)) if self.actions else self
+
+    def written(self, name: str, argument: str = "...") -> str:
+        """How an action is written.
+
+        >>> QA_TAGS.written("recall", "2"), Tags().written("recall", "2")
+        ('<recall>2</recall>', '<answer>recall[2]</answer>')
+        """
+        tag, text = (name, argument) if self.actions else (self.action, f"{name}[{argument}]")
+        return f"<{tag}>{text}</{tag}>"
 
 
 QA_TAGS = Tags("think", "answer", "information", ("search", "answer"))

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
-from lightning_mem1.checks import check_choice, check_least
+from lightning_mem1.checks import Range, Ranges, check_choice, check_numbers
 from lightning_mem1.data.task_data import TaskDataModule
 from lightning_mem1.environments.qa.composition import Preset
 from lightning_mem1.environments.qa.encyclopedia.questions import WORDINGS, Wording
 from lightning_mem1.environments.qa.encyclopedia.world import Encyclopedia, EncyclopediaSettings
 from lightning_mem1.environments.qa.retrieval.corpus import Corpus
-from lightning_mem1.environments.qa.retrieval.factory import DENSE_MODEL, check_retriever, make_retriever
+from lightning_mem1.environments.qa.retrieval.factory import (
+    DENSE_MODEL,
+    check_passages,
+    check_retriever,
+    make_retriever,
+)
 from lightning_mem1.environments.qa.retrieval.passage import Retriever, Style
 from lightning_mem1.environments.qa.retrieval.web import WebSettings
 from lightning_mem1.environments.qa.scoring import RewardKind, Variant
@@ -51,6 +56,14 @@ class QAData(TaskDataModule):
         stream: How tasks are fed, see `TaskDataModule`: tasks_per_step, group_size, num_rl_steps and so on.
     """
 
+    ranges: ClassVar[Ranges] = {
+        "objectives": Range(1, 10**4),
+        "hops": Range(1, 3),
+        "turns_per_task": Range(1),
+        "top_k": Range(1, 10**6),
+        "max_question_chars": Range(1),
+    }
+
     def __init__(
         self,
         questions: str | list[str] | None = None,
@@ -75,12 +88,11 @@ class QAData(TaskDataModule):
         max_question_chars: int = 2000,
         **stream: Any,
     ) -> None:
+        check_numbers("data", QAData, locals())
         super().__init__(source=None, **stream)
-        check_least("data.top_k", top_k, 1)
-        if turns_per_task is not None:
-            check_least("data.turns_per_task", turns_per_task, 1)
         check_choice("wording", wording, WORDINGS, "data.wording")
         check_retriever(retriever)
+        check_passages(retriever, corpus, index)
         _check_questions(questions, bool(val_questions or test_questions or corpus), wording)
         self.questions, self.corpus = _paths(questions), corpus
         self.val_questions = None if val_questions is None else _paths(val_questions)

@@ -10,13 +10,14 @@ import copy
 import random
 from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from lightning.pytorch import LightningDataModule
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
-from lightning_mem1.checks import check_least, resolve_seed
+from lightning_mem1.checks import SEED, Range, Ranges, check_numbers, resolve_seed
+from lightning_mem1.data.source_checks import checked_task, split_size
 from lightning_mem1.types import Task, TaskSource, Trajectory
 
 
@@ -66,14 +67,15 @@ class TaskStream(IterableDataset):
 
     def batch(self, rl_step: int) -> TaskBatch:
         """The tasks of an rl_step (from 1) on this rank."""
-        indices = train_indices(self.seed, rl_step, self.tasks_per_step, self.source.size("train"))
+        indices = train_indices(self.seed, rl_step, self.tasks_per_step, split_size(self.source, "train"))
         positions = range(self.rank, len(indices), self.world)
         return TaskBatch(rl_step, [self._task(rl_step, indices[p], p) for p in positions], positions)
 
     def _task(self, rl_step: int, index: int, position: int) -> Task:
         """A source with a curriculum has `task_at`, which gets the rl_step and the place in the batch as well."""
         task_at = getattr(self.source, "task_at", None)
-        return task_at(rl_step, index, position) if task_at else self.source.task("train", index)
+        made = task_at(rl_step, index, position) if task_at else self.source.task("train", index)
+        return checked_task(self.source, made)
 
 
 def train_indices(seed: int, rl_step: int, tasks_per_step: int, size: int) -> list[int]:
@@ -117,6 +119,14 @@ class TaskDataModule(LightningDataModule):
         ValueError: a number is too small, or the source holds no task.
     """
 
+    ranges: ClassVar[Ranges] = {
+        "tasks_per_step": Range(1, 10**6),
+        "group_size": Range(1, 10**6),
+        "num_rl_steps": Range(1),
+        "val_batch_size": Range(1),
+        "seed": SEED,
+    }
+
     def __init__(
         self,
         source: TaskSource | None = None,
@@ -127,12 +137,10 @@ class TaskDataModule(LightningDataModule):
         val_batch_size: int = 128,
         seed: int | None = None,
     ) -> None:
+        check_numbers("data", TaskDataModule, locals())
         super().__init__()
         self.tasks_per_step, self.group_size = tasks_per_step, group_size
         self.num_rl_steps, self.num_val_tasks, self.val_batch_size = num_rl_steps, num_val_tasks, val_batch_size
-        for name in ("tasks_per_step", "group_size", "num_rl_steps", "val_batch_size"):
-            check_least(f"data.{name}", getattr(self, name), 1)
-        check_least("data.num_val_tasks", num_val_tasks, 0)
         self.seed = resolve_seed(seed)
         self._source = source
         self._done_rl_steps = 0
@@ -168,7 +176,7 @@ class TaskDataModule(LightningDataModule):
         """Build the source and check that it has tasks for every rank."""
         for split in ("train", "val"):
             wanted = split == "train" or self.num_val_tasks
-            if wanted and self.source.size(split) < 1:  # type: ignore[arg-type]
+            if wanted and split_size(self.source, split) < 1:  # type: ignore[arg-type]
                 raise ValueError(
                     f"no {split} tasks: expected at least 1 from {type(self.source).__name__}, got 0; give it more data"
                 )
@@ -204,15 +212,17 @@ class TaskDataModule(LightningDataModule):
         """The fixed validation tasks of this rank."""
         positions = range(self._rank, len(self.val_indices), self._world)
         chunks = [positions[i : i + self.val_batch_size] for i in range(0, len(positions), self.val_batch_size)]
-        batches = [
-            TaskBatch(0, [self.source.task("val", self.val_indices[p]) for p in chunk], chunk) for chunk in chunks
-        ]
+        indices = self.val_indices
+        batches = [TaskBatch(0, [self._val_task(indices[p]) for p in chunk], chunk) for chunk in chunks]
         return DataLoader(batches, batch_size=None, generator=_own_generator())  # type: ignore[arg-type]
+
+    def _val_task(self, index: int) -> Task:
+        return checked_task(self.source, self.source.task("val", index))
 
     @property
     def val_indices(self) -> list[int]:
         """Indices of the validation tasks, over all ranks."""
-        return spread_indices(self.num_val_tasks, self.source.size("val")) if self.num_val_tasks else []
+        return spread_indices(self.num_val_tasks, split_size(self.source, "val")) if self.num_val_tasks else []
 
     def baselines(self) -> dict[str, float]:
         """Mean rewards of the source's own baselines on the validation tasks, e.g. rule and oracle; {} without any."""
@@ -235,8 +245,14 @@ class TaskDataModule(LightningDataModule):
         return {"done_rl_steps": self.rl_steps_done()}
 
     def load_state_dict(self, state_dict: dict[str, int]) -> None:
-        """Continue after the rl_steps that are done."""
-        self._done_rl_steps = int(state_dict["done_rl_steps"])
+        """Continue after the rl_steps that are done; raises ValueError for a state that does not say how many."""
+        done = state_dict.get("done_rl_steps") if isinstance(state_dict, dict) else None
+        if not isinstance(done, int) or done < 0:
+            raise ValueError(
+                "incomplete checkpoint: expected done_rl_steps of the data to be a whole number from 0, got "
+                f"{done!r:.60}; set --ckpt_path to another one"
+            )
+        self._done_rl_steps = done
 
     @property
     def _rank(self) -> int:

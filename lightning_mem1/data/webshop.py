@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
+from lightning_mem1.checks import Range, Ranges, check_numbers
 from lightning_mem1.data.task_data import TaskDataModule
 from lightning_mem1.environments.webshop.shop import SplitRule
 from lightning_mem1.types import TaskSource
@@ -27,6 +28,12 @@ class WebShopData(TaskDataModule):
         stream: How tasks are fed, see `TaskDataModule`: tasks_per_step, group_size, num_rl_steps and so on.
     """
 
+    ranges: ClassVar[Ranges] = {
+        "max_turns": Range(1),
+        "results_per_page": Range(1, 10**6),
+        "num_products": Range(1, 10**7),
+    }
+
     def __init__(
         self,
         catalogue: str | None = None,
@@ -41,6 +48,7 @@ class WebShopData(TaskDataModule):
         marketplace: bool = False,
         **stream: Any,
     ) -> None:
+        check_numbers("data", WebShopData, locals())
         super().__init__(source=None, **stream)
         self.catalogue, self.split_rule = catalogue, split_rule
         self.max_turns, self.results_per_page = max_turns, results_per_page

@@ -20,6 +20,8 @@ from lightning_mem1.io.atomic_files import atomic_folder
 if TYPE_CHECKING:
     from lightning_mem1.policy.policy import Policy
 
+FROM_ZERO = ("lora_B", "lora_embedding_A")  # weights that are 0 until an adapter has been trained
+
 
 class AdapterFolders:
     """Writes the policy's adapter as it is, and deletes what is not wanted any more.
@@ -50,7 +52,7 @@ class AdapterFolders:
                 "servers cannot be given whole models: expected a policy that trains an adapter, got full training; "
                 "set model.lora, or serve the merged weights and name their folder as model.policy"
             )
-        if not any(bool(tensor.any()) for name, tensor in tensors.items() if "lora_B" in name):
+        if not any(bool(tensor.any()) for name, tensor in tensors.items() if any(part in name for part in FROM_ZERO)):
             self.name = None
             return
         self.name = f"mem1-{fingerprint(tensors)}"

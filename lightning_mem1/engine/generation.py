@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lightning_mem1.engine.sampling import sample
+from lightning_mem1.engine.sampling import check_sampled, sample
 from lightning_mem1.engine.settings import EngineSettings, check_fits, check_positions
 from lightning_mem1.engine.stopping import StopRule
 from lightning_mem1.policy.inspection import differs
@@ -182,7 +182,8 @@ class _Sampling:
         # a turn that has ended draws no more, so that its numbers are those of any batch
         draws = [0.0 if turn.ended else turn.rng.random() for turn in self._turns]
         ids, logprobs = sample(scores, temperatures, top_ps, torch.tensor(draws, dtype=torch.float64))
-        for turn, token, logprob in zip(self._turns, ids.tolist(), logprobs.tolist(), strict=True):
+        check_sampled(known := logprobs.tolist())
+        for turn, token, logprob in zip(self._turns, ids.tolist(), known, strict=True):
             if not turn.ended:
                 turn.ids.append(token)
                 turn.logprobs.append(logprob)

@@ -8,6 +8,7 @@ renormalised, slightly sharper distribution, and the gradient is biased by that 
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 
 import torch
 import torch.nn.functional as F
@@ -38,7 +39,17 @@ def sample(logits: Tensor, temperatures: Tensor, top_ps: Tensor, uniforms: Tenso
     ids = _invert(_nucleus(probs, top_ps) if any_cut else probs, uniforms)
     if any_greedy:
         ids = torch.where(greedy, logits.argmax(-1), ids)
+    ids = ids.clamp(max=logits.shape[1] - 1)  # of logits that are nan
     return ids, logps.gather(1, ids[:, None])[:, 0]
+
+
+def check_sampled(logprobs: Iterable[float]) -> None:
+    """Raise ValueError for log-probs that are nan, once they are on the CPU: looking at logits would wait for a GPU."""
+    if any(map(math.isnan, logprobs)):
+        raise ValueError(
+            "the policy's probabilities are no numbers: expected finite logits, got nan; its weights are broken, or "
+            "its activations overflow: take an earlier checkpoint and a lower model.lr, or another model.compute.dtype"
+        )
 
 
 def _nucleus(probs: Tensor, top_ps: Tensor) -> Tensor:

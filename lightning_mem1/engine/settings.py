@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import ClassVar, Literal
 
+from lightning_mem1.checks import RETRIES, TIMEOUT_S, Range, Ranges
 from lightning_mem1.types import GenerationRequest
 
 
@@ -34,6 +35,7 @@ class ServerSettings:
     pause_s: float = 0.5
     max_staleness: int = 0
     adapter_folder: str | None = None
+    ranges: ClassVar[Ranges] = {"timeout_s": TIMEOUT_S, "num_retries": RETRIES, "pause_s": Range(0, 3600)}
 
 
 @dataclass
@@ -47,6 +49,7 @@ class VllmSettings:
 
     gpu_memory_utilization: float = 0.4
     enforce_eager: bool = False
+    ranges: ClassVar[Ranges] = {"gpu_memory_utilization": Range(0, 1, above=True)}
 
 
 @dataclass
@@ -86,6 +89,12 @@ class EngineSettings:
     vllm: VllmSettings = field(default_factory=VllmSettings)
     self_check: bool = True
     one_step_off: bool = False
+    ranges: ClassVar[Ranges] = {
+        "num_slots": Range(1, 2**16),
+        "max_context_tokens": Range(2),
+        "max_prefill_tokens": Range(1),
+        "prefill_interval": Range(1),
+    }
 
 
 def check_fits(request: GenerationRequest, max_context_tokens: int) -> None:

@@ -18,7 +18,8 @@ from lightning_mem1.engine.adapter_folders import AdapterFolders
 from lightning_mem1.engine.protocol.client import MAX_SEED
 from lightning_mem1.engine.settings import EngineSettings, check_fits
 from lightning_mem1.engine.stopping import StopRule
-from lightning_mem1.policy.loading import ADAPTER_CONFIG, resolve
+from lightning_mem1.policy.adapter_files import ADAPTER_CONFIG
+from lightning_mem1.policy.loading import resolve
 from lightning_mem1.policy.policy import ADAPTER, Policy
 from lightning_mem1.types import Completion, GenerationRequest
 

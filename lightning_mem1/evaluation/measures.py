@@ -16,6 +16,7 @@ from lightning_mem1.context.contexts import largest_by_act
 from lightning_mem1.context.internal_state import copy_rates, state_lengths, state_spans
 from lightning_mem1.context.tags import exact_format, read_action
 from lightning_mem1.evaluation.metrics import dependency, peak_tokens
+from lightning_mem1.evaluation.reexploration import recalls, repeated_actions
 from lightning_mem1.evaluation.view import View
 from lightning_mem1.types import StopReason, Trajectory, Turn
 
@@ -47,6 +48,8 @@ MEASURES = (
     Measure("turns", "turns", 2),
     Measure("searches", "searches", 2),
     Measure("internal_state_tokens", "internal state, tokens", 1),
+    Measure("repeated_actions", "repeated actions", 2),
+    Measure("recall_rate", "turns that recall"),
     Measure("seconds", "seconds", 2),
 )
 
@@ -98,7 +101,9 @@ def cost(trajectory: Trajectory, view: View) -> Numbers:
         that writes a memory included; the paper leaves out the prompt), ``dependency`` (pairs of tokens, likewise). One
         for each turn that acts: ``context_tokens`` (what the policy saw, to act or to write the memory after it,
         whichever was more). One for each internal state that is carried on: ``internal_state_tokens``. One for each of
-        these but the first, where it is long enough: ``internal_state_copy_rate`` (0-1, see `copy_rate`).
+        these but the first, where it is long enough: ``internal_state_copy_rate`` (0-1, see `copy_rate`). One number
+        each: ``repeated_actions`` (after their result had left the context). One for each turn that acts:
+        ``recall_rate`` (0 or 1, whether it fetched turns back).
     """
     seen = view.contexts.lengths(trajectory)
     written = [len(turn.action_ids) for turn in trajectory.turns]
@@ -110,19 +115,21 @@ def cost(trajectory: Trajectory, view: View) -> Numbers:
         "context_tokens": [float(number) for number in largest_by_act(trajectory, seen)],
         "internal_state_tokens": [float(length) for length in state_lengths(trajectory, spans)],
         "internal_state_copy_rate": copy_rates(trajectory, spans),
+        "repeated_actions": [float(repeated_actions(trajectory, view.contexts))],
+        "recall_rate": recalls(trajectory),
     }
 
 
 def group_deviations(trajectories: Iterable[Trajectory]) -> list[float]:
-    """Standard deviation of the rewards of each group; rewards that are no finite numbers are left out.
+    """Standard deviation of the rewards of each group, over the episodes that it is compared over.
 
-    ```
-    group 0: 0 1    group 1: 3 nan    ->    0.5 0.0
-    ```
+    Those that failed and rewards that are no finite numbers are left out::
+
+        group 0: 0 1    group 1: 3 nan    group 2: 1 1 1 failed    ->    0.5 0.0 0.0
     """
     groups: dict[int, list[float]] = {}
     for trajectory in trajectories:
-        if math.isfinite(trajectory.reward):
+        if math.isfinite(trajectory.reward) and trajectory.stop_reason != StopReason.ERROR:
             groups.setdefault(trajectory.group, []).append(float(trajectory.reward))
     return [pstdev(rewards) for rewards in groups.values()]
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from lightning_mem1.data.source_checks import checked_task, split_size
 from lightning_mem1.data.task_data import spread_indices
 from lightning_mem1.evaluation.published import Published, published
 from lightning_mem1.evaluation.tables import Baseline
@@ -29,7 +30,7 @@ class TaskSet:
 
     def tasks(self) -> dict[int, Task]:
         """The tasks by index."""
-        return {index: self.source.task(self.split, index) for index in self.indices}
+        return {index: checked_task(self.source, self.source.task(self.split, index)) for index in self.indices}
 
     def baselines(self) -> list[Baseline]:
         """Rewards of the source's own baselines on these tasks; none where it has no baselines."""
@@ -72,7 +73,7 @@ def task_sets(source: TaskSource, numbers: Sequence[int] | None, split: Split, n
 
 
 def _size(source: TaskSource, split: Split, k: int | None = None) -> int:
-    size = source.size(split)
+    size = split_size(source, split)
     if size < 1:
         of = "" if k is None else f" of {k} objectives"
         raise ValueError(

@@ -16,7 +16,7 @@ class View:
 
     Args:
         decode: Ids -> text, the policy's, tags included.
-        tags: Names of the blocks.
+        tags: Names of the blocks; where they name the actions, those of the memory mode are added.
         memory: The memory mode they were played in, or its contexts as they were derived before.
 
     Attributes:
@@ -30,3 +30,4 @@ class View:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "contexts", derived(self.memory))
+        object.__setattr__(self, "tags", self.tags.with_actions(self.contexts.memory.actions))

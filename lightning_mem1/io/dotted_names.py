@@ -4,16 +4,10 @@ from __future__ import annotations
 
 import difflib
 import importlib
-import os
-import sysconfig
-import traceback
-from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-MAX_REASON = 200  # characters of what somebody else's code says
-PACKAGE = f"{Path(__file__).parents[1]}{os.sep}"
-INSTALLED = tuple(f"{sysconfig.get_path(name)}{os.sep}" for name in ("stdlib", "purelib", "platlib"))
+from lightning_mem1.io.own_code import RAISED, told
 
 
 def imported(name: str, what: str, key: str) -> Any:
@@ -47,27 +41,9 @@ def _module(module_name: str, name: str, what: str, key: str) -> ModuleType:
             f"no such {what}: expected a word, or a dotted name of what Python can import, got '{name}', and there is "
             f"no module '{error.name}'; set {key}, or put its folder on PYTHONPATH"
         ) from error
-    except Exception as error:
+    except RAISED as error:
         raise ValueError(_broken(module_name, key, error)) from error
 
 
-def _broken(module_name: str, key: str, error: Exception) -> str:
-    return f"cannot import '{module_name}', which {key} names: {reason(error)}; fix that file"
-
-
-def reason(error: BaseException) -> str:
-    """What somebody's own code raised, and where: ``KeyError: 'x' ('my_file.py', line 3)``."""
-    if isinstance(error, SyntaxError):
-        text, file, line = f"{type(error).__name__}: {error.msg}", error.filename, error.lineno
-    else:
-        frames = [frame for frame in traceback.extract_tb(error.__traceback__) if not _is_ours(frame.filename)]
-        text = f"{type(error).__name__}: {error}"
-        frames = [frame for frame in frames if not frame.filename.startswith(INSTALLED)] or frames  # theirs, if any
-        file, line = (frames[-1].filename, frames[-1].lineno) if frames else (None, None)
-    said = " ".join(text.split())[:MAX_REASON]
-    return f"{said} ('{file}', line {line})" if file else said
-
-
-def _is_ours(file: str) -> bool:
-    """Whether a frame is one of the import system or of this package, which only called what failed."""
-    return file.startswith(("<frozen ", PACKAGE)) or file == importlib.__file__
+def _broken(module_name: str, key: str, error: BaseException) -> str:
+    return f"cannot import '{module_name}', which {key} names: {told(error)}; fix that file"

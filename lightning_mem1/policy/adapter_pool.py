@@ -8,7 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from lightning_mem1.policy.loading import ADAPTER_CONFIG, ADAPTER_WEIGHTS, fill_adapter
+from lightning_mem1.policy.adapter_files import ADAPTER_CONFIG, ADAPTER_WEIGHTS, fill_adapter, without_warnings
 from lightning_mem1.policy.policy import Policy
 
 
@@ -52,7 +52,8 @@ class AdapterPool:
             config = PeftConfig.from_pretrained(folder)
             config.inference_mode = True
             self._peft = PeftModel(self.policy.causal_lm, config, adapter_name=name)
-        self._peft.load_adapter(folder, adapter_name=name)
+        with without_warnings():
+            self._peft.load_adapter(folder, adapter_name=name)
         fill_adapter(self._peft, name, folder)
         self._peft.eval()
 

@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import contextlib
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from lightning_mem1.checks import RATE, Ranges
 from lightning_mem1.policy.policy import LoraSettings, Policy, ScoredBatch
 
 CRITIC = "critic"
@@ -40,6 +41,7 @@ class CriticSettings(LoraSettings):
     lr: float = 1e-3
     value_clip: float | None = 0.5
     warmup_steps: int = 0
+    ranges: ClassVar[Ranges] = {"lr": RATE}
 
 
 class Critic(nn.Module):

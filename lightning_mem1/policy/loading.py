@@ -12,16 +12,16 @@ from typing import Any
 
 import torch
 
-from lightning_mem1.checks import check_choice
+from lightning_mem1.checks import DTYPES, check_choice
+from lightning_mem1.policy.adapter_files import ADAPTER_CONFIG, ADAPTER_WEIGHTS, with_adapter
 from lightning_mem1.policy.attention import register
+from lightning_mem1.policy.completeness import check_complete, check_finite, without_report
 from lightning_mem1.policy.quantization import check_quantization, play_as_it_trains, quantization_config
 
 ASSETS = Path(__file__).parent / "assets"
 BUNDLED = ASSETS / "policy"
 # "bundled" reads the generated shop and encyclopedia, the other one listings like the official WebShop's
 BUNDLED_POLICIES = {"bundled": BUNDLED, "bundled_marketplace": ASSETS / "marketplace"}
-ADAPTER_CONFIG, ADAPTER_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
-DTYPES = ("float32", "bfloat16", "float16")
 
 
 def resolve(source: str) -> str:
@@ -64,11 +64,12 @@ def path_of_base(source: str) -> str:
 
 
 def load_model(folder: str, dtype: str = "float32", quantization: str = "none") -> Any:
-    """Load a causal LM with this package's attention; adapters are merged into it, in `dtype`.
+    """Load a causal LM with this package's attention; adapters are merged into it in float32, then rounded to `dtype`.
 
     Raises:
         ValueError: unknown dtype or quantisation, an adapter on a base that is to be quantised, weights that cannot be
-            read, a hub that cannot be reached, or an adapter that is no LoRA or does not fit its base.
+            read, are missing, are no numbers or fit another config, a hub that cannot be reached, or an adapter that is
+            no LoRA or does not fit its base.
     """
     check_choice("dtype", dtype, DTYPES, "model.compute.dtype")
     check_quantization(quantization)
@@ -78,14 +79,17 @@ def load_model(folder: str, dtype: str = "float32", quantization: str = "none") 
             f"cannot merge adapter '{folder}' into a quantised base: expected a whole model, got an adapter; export it "
             "with --merged first, or set model.compute.quantization none"
         )
-    model = _load_base(base, dtype, quantization)
+    model, info = _load_base(base, dtype, quantization)
+    check_complete(model, info, base)
+    check_finite(model.named_parameters(), base)
     play_as_it_trains(model)
     for adapter in adapters:
-        model = _merged(model, adapter, base)
+        model = with_adapter(model, adapter, base)
     return model
 
 
-def _load_base(folder: str, dtype: str, quantization: str) -> Any:
+def _load_base(folder: str, dtype: str, quantization: str) -> tuple[Any, dict[str, Any]]:
+    """The model, and what transformers says of its weights."""
     from transformers import AutoConfig
 
     try:
@@ -96,11 +100,15 @@ def _load_base(folder: str, dtype: str, quantization: str) -> Any:
             "use_safetensors": True,
             "trust_remote_code": False,  # left out, it would be asked for
             "quantization_config": quantization_config(quantization, dtype),
+            "output_loading_info": True,
+            "ignore_mismatched_sizes": True,  # they are in the info, and refused by name
         }
-        try:
-            return _model_class(config).from_pretrained(folder, attn_implementation=register(), **given)
-        except KeyError:  # a model that chooses among classes of its own
-            return _model_class(config).from_pretrained(folder, attn_implementation="eager", **given)
+        with without_report():
+            try:
+                found = _model_class(config).from_pretrained(folder, attn_implementation=register(), **given)
+            except KeyError:  # a model that chooses among classes of its own
+                found = _model_class(config).from_pretrained(folder, attn_implementation="eager", **given)
+        return found
     except Exception as error:  # transformers, safetensors and the hub each raise their own kinds
         raise ValueError(_explain(folder, error)) from error
 
@@ -115,7 +123,15 @@ def _model_class(config: Any) -> Any:
 
 
 def check_vocabulary(model: Any, tokenizer: Any, source: str) -> None:
-    """Raise ValueError where the tokenizer has ids that the model has no embedding for."""
+    """Raise ValueError where the tokenizer knows no words, or has ids that the model has no embedding for.
+
+    Without its files transformers makes a tokenizer of special tokens alone.
+    """
+    if not set(tokenizer.encode("a b", add_special_tokens=False)) - {tokenizer.unk_token_id}:
+        raise ValueError(
+            f"the tokenizer of '{source}' knows no words: expected tokenizer.json in the folder, got a vocabulary of "
+            f"{len(tokenizer)} that reads no letters; set model.policy to a folder with its tokenizer"
+        )
     rows, needed = model.get_input_embeddings().weight.shape[0], len(tokenizer)
     if rows < needed:
         raise ValueError(
@@ -175,46 +191,6 @@ def _base_here(base: str, adapter: Path) -> str:
         return str(adapter / base) if not Path(base).exists() and (adapter / base).is_dir() else base
     tails = {path.parts[-4:]: name for name, path in BUNDLED_POLICIES.items()}  # lightning_mem1/policy/assets/...
     return base if Path(base).exists() else tails.get(Path(base).parts[-4:], base)
-
-
-def _merged(model: Any, adapter: str, base: str) -> Any:
-    """The model with an adapter in its weights."""
-    from peft import PeftModel
-
-    try:
-        # the base runs with this package's attention; peft only puts layers around its linear ones
-        adapted = PeftModel.from_pretrained(model, adapter)
-        fill_adapter(adapted, "default", adapter)
-        return adapted.merge_and_unload()
-    except Exception as error:  # peft, safetensors and torch each raise their own kinds
-        reason = " ".join(str(error).split())[:200]
-        raise ValueError(f"adapter '{adapter}' does not fit its base '{base}': {reason}") from error
-
-
-def fill_adapter(adapted: Any, name: str, folder: str) -> None:
-    """Put an adapter's weights where their names say, after peft has; it leaves out those it would rename.
-
-    Raises:
-        ValueError: weights that belong nowhere, or layers that get none.
-    """
-    from safetensors.torch import load_file
-
-    products = (".lora_A.", ".lora_B.")
-    stored = load_file(Path(folder) / ADAPTER_WEIGHTS).items()
-    weights = {_of_adapter(key, name): value for key, value in stored if any(part in key for part in products)}
-    places = {key: p for key, p in adapted.named_parameters() if any(f"{part}{name}." in key for part in products)}
-    if odd := sorted(weights.keys() ^ places.keys()):
-        place = "layer without weights" if odd[0] in places else "weights without a layer"
-        raise ValueError(f"expected weights for {len(places)} layers, got a {place}, {odd[0]}")
-    with torch.no_grad():
-        for key, parameter in places.items():
-            parameter.copy_(weights[key])
-
-
-def _of_adapter(key: str, name: str) -> str:
-    """``...lora_A.weight`` of a file is ``...lora_A.name.weight`` in a model."""
-    start, _, last = key.rpartition(".")
-    return f"{start}.{name}.{last}"
 
 
 def is_plain_tokenizer(folder: str) -> bool:

@@ -13,12 +13,13 @@ from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 import torch
 from torch import Tensor, nn
 
-from lightning_mem1.checks import check_choice
+from lightning_mem1.checks import Range, Ranges, check_choice
+from lightning_mem1.policy.adapter_files import without_warnings
 from lightning_mem1.policy.architecture import Architecture
 from lightning_mem1.policy.attention import Pass, carrying
 from lightning_mem1.policy.backbone import Head, backbone, backbone_name, text_config
@@ -26,11 +27,13 @@ from lightning_mem1.policy.inspection import inspect_layers
 from lightning_mem1.policy.kernels import use_kernels
 from lightning_mem1.policy.loading import check_vocabulary, load_model, load_tokenizer, path_of_base, resolve
 from lightning_mem1.policy.logprobs import chunked_logprobs
+from lightning_mem1.policy.merging import merge
 from lightning_mem1.policy.recurrent import adopt, bypassed_linears, check_no_drawn_mask
 from lightning_mem1.policy.rotary import LengthRule, adopt_rotary
 from lightning_mem1.policy.rows import Rows, rows_of
 from lightning_mem1.policy.scores import EVERYTHING
 from lightning_mem1.policy.stillness import let_train, recompute_activations, scoring
+from lightning_mem1.policy.tied_weights import check_training
 from lightning_mem1.policy.tree_kernels import SIXTEEN_BITS, TREE_KERNELS
 from lightning_mem1.policy.tree_table import TreeTable
 
@@ -74,6 +77,11 @@ class LoraSettings:
     alpha: float = 32.0
     dropout: float = 0.0
     target_modules: str | list[str] = "all-linear"
+    ranges: ClassVar[Ranges] = {
+        "r": Range(1, 2**14),
+        "alpha": Range(0, 10**6, above=True),
+        "dropout": Range(0, 1, below=True),
+    }
 
 
 class Policy(nn.Module):
@@ -351,8 +359,9 @@ class Policy(nn.Module):
             raise ValueError(
                 f"cannot add adapter '{name}': expected a policy with an adapter, got full training; set model.lora"
             )
-        with self._same_trained():
+        with self._same_trained(), without_warnings():
             self.model.add_adapter(name, _lora_config(lora, self.causal_lm))
+        check_training(self.model, self.causal_lm)
         _leave_inputs(self.model)
         for own, parameter in self.named_parameters():
             if f".{name}." in own:
@@ -413,11 +422,21 @@ class Policy(nn.Module):
             self.model.save_pretrained(str(folder), safe_serialization=True)
         self.tokenizer.save_pretrained(str(folder))
 
-    def merge(self) -> None:
-        """Put the policy's adapter into the weights for good; a critic's goes. Nothing trains or refers any more."""
-        if self.model is not self.causal_lm:
-            self.causal_lm = self.model = self.model.merge_and_unload(adapter_names=[ADAPTER])
-            self._architecture = None
+    def merge(self) -> float:
+        """Put the policy's adapter into the weights for good; a critic's goes. Nothing trains or refers any more.
+
+        Returns:
+            The share of what the adapter adds that is lost to rounding, see `merging.merge`.
+
+        Raises:
+            ValueError: a base in 4 bits, or an adapter on weights that two modules share.
+        """
+        if self.model is self.causal_lm:
+            return 0.0
+        model, lost = merge(self.model, [ADAPTER])
+        self.causal_lm = self.model = model
+        self._architecture = None
+        return lost
 
 
 def copies(weights: Mapping[str, nn.Parameter]) -> dict[str, Tensor]:
@@ -446,7 +465,9 @@ def put_back(weights: Mapping[str, nn.Parameter], state: Mapping[str, Tensor]) -
 def _with_adapter(model: nn.Module, lora: LoraSettings) -> nn.Module:
     from peft import get_peft_model
 
-    adapted = get_peft_model(model, _lora_config(lora, model), adapter_name=ADAPTER)
+    with without_warnings():
+        adapted = get_peft_model(model, _lora_config(lora, model), adapter_name=ADAPTER)
+    check_training(adapted, model)
     _leave_inputs(adapted)
     return adapted
 

@@ -15,8 +15,8 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
-from lightning_mem1.context.contexts import context_hash, context_ids, next_kind
-from lightning_mem1.context.memory import Kind, MemoryMode
+from lightning_mem1.context.contexts import asked, context_hash, context_ids, next_kind
+from lightning_mem1.context.memory import Asked, Kind, MemoryMode
 from lightning_mem1.context.settings import MemorySetting, memory_mode
 from lightning_mem1.context.tags import ParsedTurn, parse_turn
 from lightning_mem1.rollout.env_guard import EnvError, EnvGuard, checked_task
@@ -58,6 +58,7 @@ class _Running:
     started: float
     asked: Turn = field(default_factory=lambda: Turn([], []))  # the turn that is being generated, its ids still to come
     parsed: ParsedTurn | None = None  # the turn whose action is being carried out
+    wanted: Asked = field(default_factory=Asked)  # of its memory, by that turn
     done: bool = False
 
 
@@ -106,7 +107,9 @@ class _Rollout:
 
     def __init__(self, engine: Engine, tokenizer: Any, settings: RolloutSettings, memory: MemoryMode) -> None:
         self.engine, self.settings, self.memory = engine, settings, memory
-        self.encoder = settings.encoder(tokenizer)
+        self.encoder = settings.encoder(tokenizer).with_actions(memory.actions)
+        self.tags = self.encoder.format.tags
+        self.note_ids = self.encoder.note_ids(memory.left_out())
         self.openings = {"act": self.encoder.turn_opening(memory.staged), "memory": self.encoder.memory_opening()}
         self.annotate = memory.annotator(self.encoder)
         self.guard = self._guard()
@@ -148,7 +151,8 @@ class _Rollout:
         if len(observation) > self.engine.max_context_tokens * MAX_CHARS_PER_TOKEN:  # too long to be tokenised at all
             _end(running, StopReason.CONTEXT)
             return running
-        trajectory.prompt_ids = self.encoder.prompt_ids(trajectory.task, observation, self.memory.staged)
+        about = self.memory.about(self.tags)
+        trajectory.prompt_ids = self.encoder.prompt_ids(trajectory.task, observation, self.memory.staged, about)
         self.ask(session, running)
         return running
 
@@ -177,7 +181,7 @@ class _Rollout:
         trajectory = running.trajectory
         kind = next_kind(trajectory.turns, self.memory, len(trajectory.prompt_ids))
         opening = list(self.openings[kind])
-        context = context_ids(trajectory.prompt_ids, trajectory.turns, self.memory) + opening
+        context = context_ids(trajectory.prompt_ids, trajectory.turns, self.memory, kind) + opening
         if len(context) + self.settings.max_new_tokens > self.engine.max_context_tokens:
             _end(running, StopReason.CONTEXT)
             return
@@ -197,7 +201,7 @@ class _Rollout:
     def _stop(self, kind: Kind, trajectory: Trajectory) -> tuple[str, ...]:
         """What ends the next turn."""
         if kind == "memory":
-            return (self.settings.tags.state_closing,)
+            return (self.tags.state_closing,)
         return self.encoder.format.stop(trajectory.task.max_turns - len(trajectory.acts))
 
     def take(self, session: int, running: _Running, completion: Completion) -> bool:
@@ -210,29 +214,31 @@ class _Rollout:
         turns = running.trajectory.turns
         turns.append(turn)
         if turn.kind == "memory":
-            turn.valid = self.settings.tags.state_closing in self.encoder.decode(turn.action_ids)
+            turn.valid = self.tags.state_closing in self.encoder.decode(turn.action_ids)
             # once: a memory costs no turn, so that nothing else would end this
             turn.retried = self.settings.retries and not turn.valid and not turns[-2].retried
             return True
-        running.parsed = parse_turn(self.encoder.decode(turn.ids), self.settings.tags)
-        # a malformed turn is still shown to the environment, as an action that means nothing: it costs the turn,
-        # and the agent sees its page again together with what was wrong
-        env, action = running.episode.env, running.parsed.action or ""
+        running.parsed = parse_turn(self.encoder.decode(turn.ids), self.tags)
+        running.wanted = asked(turns[:-1], running.parsed, self.memory)
+        if running.wanted.problem:
+            running.parsed = replace(running.parsed, problem=running.wanted.problem)
+        turn.directive = running.wanted.directive
+        step = partial(_carry_out, running.episode.env, running.parsed, running.wanted)
         if self.steps:
-            self.steps.begin(session, partial(self._step_alone, env), action)
+            self.steps.begin(session, self._alone, step)
             return False
         reply: Future[StepResult] = Future()
         try:
-            reply.set_result(self.guard.step(env, action))
+            reply.set_result(step(self.guard))
         except Exception as error:
             reply.set_exception(error)
         self.receive(running, reply)
         return True
 
-    def _step_alone(self, env: Env, action: str) -> StepResult:
+    def _alone(self, step: Callable[[EnvGuard], StepResult]) -> StepResult:
         """Carry out an action in one of several threads: a guard serves one at a time."""
         with closing(self._guard()) as guard:
-            return guard.step(env, action)
+            return step(guard)
 
     def receive(self, running: _Running, reply: Future[StepResult]) -> None:
         """Take in what an environment said to the last turn, or that it failed."""
@@ -243,20 +249,35 @@ class _Rollout:
             _fail(running, str(error), error.at)
 
     def _record(self, running: _Running, turn: Turn, parsed: ParsedTurn, result: StepResult) -> None:
+        wanted, trajectory = running.wanted, running.trajectory
         turn.action = parsed.action
         turn.reward, turn.info = result.reward, result.info
-        turn.valid = result.valid and parsed.action is not None
-        turn.information = result.information if not parsed.problem else f"{parsed.problem}\n{result.information}"
-        turns_left = running.trajectory.task.max_turns - len(running.trajectory.acts)
+        turn.valid = result.valid and not parsed.problem
+        first = parsed.problem or wanted.reply
+        turn.information = f"{first}\n{result.information}" if first else result.information
+        turns_left = trajectory.task.max_turns - len(trajectory.acts)
         if result.done:
             _end(running, StopReason.DONE)
         elif turns_left <= 0:
             _end(running, StopReason.MAX_TURNS)
         else:
-            turn.information_ids = self.encoder.information_ids(turn.information, turns_left)
-            turn.retried = self.settings.retries and parsed.action is None
+            before = [*self.encoder.encode(self.memory.label(trajectory.turns[:-1])), *wanted.quoted]
+            turn.information_ids = self.encoder.information_ids(turn.information, turns_left, before)
+            turn.retried = self.settings.retries and bool(parsed.problem)
+            turn.note_ids = self.note_ids
             if self.annotate and not turn.retried:
                 self.annotate(turn)
+
+
+def _carry_out(env: Env, parsed: ParsedTurn, wanted: Asked, guard: EnvGuard) -> StepResult:
+    """The reply to an action.
+
+    A malformed turn is still shown to the environment, as an action that means nothing: it costs the turn, and the
+    agent sees its page again together with what was wrong. Where the memory mode answers, it sees its page again too.
+    """
+    if wanted.reply is not None and not parsed.problem:
+        return guard.look(env)
+    return guard.step(env, "" if parsed.problem else parsed.action or "")
 
 
 def turn_temperature(turns: Sequence[Turn], kind: str, settings: RolloutSettings) -> float:

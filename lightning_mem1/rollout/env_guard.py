@@ -83,6 +83,16 @@ class EnvGuard:
         """
         return self._checked(lambda: _text("observe()", self._within(env.observe, "observe()")))
 
+    def look(self, env: Env) -> StepResult:
+        """What an environment shows now, as the reply to an action that is not the environment's to carry out.
+
+        Raises:
+            EnvError: as `observe`.
+        """
+        return self._checked(
+            lambda: checked(StepResult(_text("observe()", self._within(env.observe, "observe()"))), self.max_chars)
+        )
+
     def step(self, env: Env, action: str) -> StepResult:
         """Carry out an action; the answer holds plain values of the types that `StepResult` names.
 

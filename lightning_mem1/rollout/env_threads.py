@@ -9,8 +9,11 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from typing import TypeVar
 
 from lightning_mem1.types import StepResult
+
+T = TypeVar("T")
 
 
 class EnvThreads:
@@ -32,7 +35,7 @@ class EnvThreads:
         """Steps begun and not yet taken in."""
         return len(self._under_way)
 
-    def begin(self, session: int, step: Callable[[str], StepResult], action: str) -> None:
+    def begin(self, session: int, step: Callable[[T], StepResult], action: T) -> None:
         """Carry out an action of a session in a thread."""
         self._under_way.append((self._pass + self.max_passes, session, self._threads.submit(step, action)))
 

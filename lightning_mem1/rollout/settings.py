@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, ClassVar
 
-from lightning_mem1.checks import check_choice, check_least
+from lightning_mem1.checks import TIMEOUT_S, Range, Ranges, check_choice, check_number
 from lightning_mem1.context.encoder import ContextEncoder
 from lightning_mem1.context.formats import prompt_format
 from lightning_mem1.context.tags import Tags
@@ -63,16 +63,22 @@ class RolloutSettings:
     env_timeout_s: float | None = None
     resample_rounds: int = 0
     workers: WorkerSettings = field(default_factory=WorkerSettings)
+    ranges: ClassVar[Ranges] = {
+        "temperature": Range(0, 1000),
+        "retry_temperature": Range(0, 1000),
+        "top_p": Range(0, 1, above=True),
+        "max_new_tokens": Range(1),
+        "max_information_tokens": Range(16),
+        "env_threads": Range(0, 4096),
+        "env_timeout_s": TIMEOUT_S,
+        "resample_rounds": Range(0, 1000),
+    }
 
     def __post_init__(self) -> None:
         self.tags = prompt_format(self.format, self.tags).tags
-        if self.env_threads < 0 or self.env_passes < 0:
-            raise ValueError(
-                f"expected numbers from 0 up, got env_threads {self.env_threads} and env_passes {self.env_passes}; "
-                "set model.rollout"
-            )
+        for name in ("env_threads", "env_passes", "retry_temperature"):
+            check_number(f"model.rollout.{name}", getattr(self, name), self.ranges.get(name, Range()))
         check_choice("treatment of malformed turns", self.malformed, MALFORMED, "model.rollout.malformed")
-        check_least("model.rollout.retry_temperature", self.retry_temperature, 0)
 
     @property
     def retries(self) -> bool:

@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from lightning_mem1.context.contexts import context_ids
+from lightning_mem1.context.contexts import asked, context_ids
 from lightning_mem1.context.settings import memory_mode
 from lightning_mem1.context.tags import ParsedTurn, parse_turn
 from lightning_mem1.engine.factory import local_engine
@@ -40,16 +40,16 @@ class Agent:
         settings: ``memory`` and ``rollout`` of the module that it was trained by, as plain values.
 
     Raises:
-        ValueError: a memory mode that writes its memory in a turn of its own, which one call per turn cannot.
+        ValueError: a memory mode with turns or actions for the memory, which one call per turn cannot answer.
     """
 
     def __init__(self, policy: Policy, settings: Mapping[str, Any]) -> None:
         known = with_memory(settings)
         self.policy, self.memory = policy.eval(), memory_mode(known["memory"])
-        if self.memory.staged:
+        if self.memory.staged or self.memory.actions:
             raise ValueError(
-                f"an agent writes one turn per call: expected a memory mode without turns for the memory, got "
-                f"'{self.memory}'; play it with `collect`, or by the command `play`"
+                f"an agent writes one turn per call: expected a memory mode without turns or actions for the memory, "
+                f"got '{self.memory}'; play it with `collect`, or by the command `play`"
             )
         self.rollout = greedy(from_plain(RolloutSettings, known["rollout"], "model.rollout"))
         self.encoder = self.rollout.encoder(policy.tokenizer)
@@ -87,8 +87,11 @@ class Agent:
             raise ValueError(f"episode {number} has no prompt: expected a dict with 'prompt', got {row!r:.80}")
         max_turns, reported = int(row.get("max_turns") or MAX_TURNS), row.get("turns") or ()
         task = Task(str(number), row["prompt"], (), max_turns)
-        prompt = self.encoder.prompt_ids(task, str(row.get("observation") or ""))
-        turns = [self._turn(turn, max_turns - taken) for taken, turn in enumerate(reported, start=1)]
+        about = self.memory.about(self.encoder.format.tags)
+        prompt = self.encoder.prompt_ids(task, str(row.get("observation") or ""), about=about)
+        turns: list[Turn] = []
+        for turn in reported:
+            turns.append(self._turn(turn, turns, max_turns - len(turns) - 1))
         context = context_ids(prompt, turns, self.memory) + self.opening
         positions = self.policy.max_positions
         if positions is not None and len(context) + self.rollout.max_new_tokens > positions:
@@ -101,15 +104,16 @@ class Agent:
         seed = turn_seed(0, len(turns))
         return GenerationRequest(number, context, self.rollout.max_new_tokens, stop, temperature, seed=seed)
 
-    def _turn(self, reported: Mapping[str, str], turns_left: int) -> Turn:
-        information = reported.get("information", "")
-        reply = self.encoder.information_ids(information, turns_left)
-        action = self._parsed(reported["text"]).action
-        valid = action is not None
-        retried = self.rollout.retries and not valid
-        ids = self.encoder.encode(reported["text"])
-        turn = Turn(ids, [], reply, action, information, valid=valid, opening_ids=self.opening, retried=retried)
-        if self.annotate and not retried:
+    def _turn(self, reported: Mapping[str, str], before: Sequence[Turn], turns_left: int) -> Turn:
+        information, parsed = reported.get("information", ""), self._parsed(reported["text"])
+        label = self.encoder.encode(self.memory.label(before))
+        reply = self.encoder.information_ids(information, turns_left, label)
+        wanted = asked(before, parsed, self.memory)
+        turn = Turn(self.encoder.encode(reported["text"]), [], reply, parsed.action, information)
+        turn.valid, turn.opening_ids = not (parsed.problem or wanted.problem), self.opening
+        turn.retried = self.rollout.retries and not turn.valid
+        turn.directive, turn.note_ids = wanted.directive, self.encoder.note_ids(self.memory.left_out())
+        if self.annotate and not turn.retried:
             self.annotate(turn)
         return turn
 

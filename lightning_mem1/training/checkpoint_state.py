@@ -79,9 +79,15 @@ def entry_of(checkpoint: Mapping[str, Any]) -> dict[str, Any]:
             f"not a checkpoint of lightning_mem1: expected an entry '{ENTRY}', got only "
             f"{', '.join(sorted(checkpoint))}; set --ckpt_path to a file that this package wrote"
         )
-    if entry.get("format", 1) > FORMAT:
+    number = entry.get("format", 1)
+    if not isinstance(number, int) or number < 1:
         raise ValueError(
-            f"checkpoint of a later version: expected format {FORMAT} at most, got {entry['format']}; install the "
+            f"not a checkpoint of lightning_mem1: expected a format from 1 to {FORMAT}, got {number!r:.40}; set "
+            "--ckpt_path to a file that this package wrote"
+        )
+    if number > FORMAT:
+        raise ValueError(
+            f"checkpoint of a later version: expected format {FORMAT} at most, got {number}; install the "
             "version of lightning_mem1 that wrote it"
         )
     return entry

@@ -13,8 +13,11 @@ from lightning.pytorch import LightningModule
 from torch import nn
 
 from lightning_mem1.checks import MOVED
+from lightning_mem1.policy.completeness import check_finite
 from lightning_mem1.policy.policy import Policy, copies, put_back
 from lightning_mem1.training import checkpoint_state
+from lightning_mem1.training.checkpoint_shape import check_memory, check_resumable, check_shape
+from lightning_mem1.training.lightning_internals import resumes
 
 NAMES_OF_CODE = ("algorithm", "memory")  # settings that a dotted name in them makes code of
 
@@ -54,10 +57,15 @@ class CheckpointedModule(LightningModule):
         Raises:
             ValueError: it does not.
         """
+        check_shape(checkpoint)
+        if resumes(self):
+            check_resumable(checkpoint)
+            check_memory(checkpoint_state.settings_of(checkpoint)["memory"], self.hparams["memory"])
         checkpoint_state.migrate(checkpoint)
         entry = checkpoint_state.entry_of(checkpoint)
         checkpoint_state.check_base(entry, self.policy)
         checkpoint_state.check_scale(checkpoint_state.settings_of(checkpoint), self.hparams)
+        check_finite(checkpoint["state_dict"].items(), "the checkpoint")
         put_back(self.trained(), checkpoint["state_dict"])
         self.rl_step = int(entry["rl_step"])
         checkpoint_state.set_rng_state(entry["rng"], self.global_rank)
@@ -89,6 +97,7 @@ class CheckpointedModule(LightningModule):
         """
         check_arguments(cls, kwargs)
         checkpoint = checkpoint_state.read(checkpoint_path)
+        check_shape(checkpoint)
         trained_with = checkpoint_state.settings_of(checkpoint)
         if hparams_file is None:
             check_code({name: value for name, value in trained_with.items() if name not in kwargs})

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from lightning.pytorch import Trainer
+from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.loggers import Logger, MLFlowLogger
 from lightning.pytorch.strategies import ModelParallelStrategy
 from lightning.pytorch.trainer.connectors.logger_connector.result import _ResultCollection
@@ -89,6 +89,11 @@ def end_by_sigterm(trainer: Trainer) -> None:
 def share_over_all_ranks(strategy: ModelParallelStrategy) -> None:
     """Make the mesh's data-parallel side as long as there are ranks; to be called before the mesh is made."""
     strategy._data_parallel_size = strategy.num_processes * strategy.num_nodes
+
+
+def resumes(module: LightningModule) -> bool:
+    """Whether a module is given a checkpoint in order to train on, not to be looked at or played with."""
+    return module._trainer is not None and module._trainer.state.fn == "fit"
 
 
 def tracking_uri(logger: Logger) -> str | None:

@@ -6,8 +6,10 @@ from pathlib import Path
 
 import torch
 
+from lightning_mem1.policy.completeness import check_finite
 from lightning_mem1.policy.policy import LoraSettings, Policy
 from lightning_mem1.training import checkpoint_state
+from lightning_mem1.training.checkpoint_shape import check_shape
 
 
 def load_policy(source: str | Path, base: str | None = None) -> Policy:
@@ -31,11 +33,14 @@ def load_policy(source: str | Path, base: str | None = None) -> Policy:
 
 def _of_checkpoint(path: Path, base: str | None) -> Policy:
     checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+    check_shape(checkpoint)
     checkpoint_state.migrate(checkpoint)
     settings = checkpoint_state.settings_of(checkpoint)
     lora = LoraSettings(**settings["lora"]) if settings["lora"] else None
     compute = {name: settings["compute"][name] for name in ("dtype", "quantization") if name in settings["compute"]}
     policy = Policy.load(base or str(settings["policy"]), lora=lora, **compute)
     checkpoint_state.check_base(checkpoint_state.entry_of(checkpoint), policy)
-    policy.load_adapter_state(checkpoint_state.policy_weights(checkpoint))
+    weights = checkpoint_state.policy_weights(checkpoint)
+    check_finite(weights.items(), str(path))
+    policy.load_adapter_state(weights)
     return policy

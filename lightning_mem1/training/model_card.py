@@ -36,6 +36,8 @@ def card(entry: Mapping[str, Any], policy: Policy, whole: bool, report: Mapping[
         name="mem1-policy" if name == HERE else name.rpartition("/")[2],
     )
     rows = _made_of(entry, base, settings) | _trained_on(report, settings) | _played_with(settings)
+    if whole:  # merged weights may be in another dtype than the training was
+        rows["dtype"] = str(policy.causal_lm.dtype).removeprefix("torch.")
     return CARD.format(
         header=header,
         what="causal LM, trained" if whole else "LoRA adapter for a causal LM, trained",

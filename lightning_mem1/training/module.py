@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 import torch
 from torch import Tensor
 
-from lightning_mem1.checks import resolve_seed
+from lightning_mem1.checks import RATE, SEED, Range, Ranges, check_numbers, resolve_seed
 from lightning_mem1.context.contexts import Contexts, drift
 from lightning_mem1.context.settings import MemorySetting, memory_mode
 from lightning_mem1.engine.factory import AnyEngine, make_engine
@@ -23,10 +23,11 @@ from lightning_mem1.policy.policy import LoraSettings, Policy
 from lightning_mem1.policy.sampling_copy import SamplingPolicy
 from lightning_mem1.policy.sharding import gather, is_sharded, release, shard
 from lightning_mem1.rollout.settings import RolloutSettings
+from lightning_mem1.training.broken_weights import check_weights
 from lightning_mem1.training.checkpoint_state import base_fingerprint
 from lightning_mem1.training.checkpointed_module import CheckpointedModule
 from lightning_mem1.training.credit.algorithms import Algorithm, CreditSettings, find_algorithm
-from lightning_mem1.training.credit.assignment import CreditAssigner
+from lightning_mem1.training.credit.assignment import CreditAssigner, check_group_size
 from lightning_mem1.training.credit.filters import (
     bad_input,
     bad_values,
@@ -68,17 +69,19 @@ class Mem1Module(CheckpointedModule):
     Args:
         policy: "bundled", a folder with safetensors (a model, or an adapter that names its base), or a hub id. On the
             command line "bundled" becomes "bundled_marketplace" where the pages are those of official files.
-        memory: Memory mode: mem1, full, window, none, summary or amem, or the dotted name of your own; with settings of
-            its own {mode: window, window: 3}, see `context.modes`.
+        memory: Memory mode: mem1, full, window, none, summary, amem, compaction, masked, fold, multiscale, edit or
+            recall, or the dotted name of your own; with settings of its own {mode: window, window: 3}, see
+            `context.modes`.
         layout: How trajectories are scored: tree or rows (equal numbers), stitched (the paper's single copy) or
             official (that of its public code); the last two do not score what was sampled.
-        algorithm: grpo, dr_grpo, rloo, reinforce_pp, dapo, gspo, gigpo, ppo or raft, see `algorithms`; or the dotted
-            name of your own, such as my_file.my_algorithm.
+        algorithm: grpo, resum_grpo, dr_grpo, rloo, reinforce_pp, dapo, gspo, gigpo, ppo or raft, see `algorithms`; or
+            the dotted name of your own, such as my_file.my_algorithm.
         lr: Learning rate of AdamW.
         lora: The trained adapter; null trains every weight.
         optim: The optimizer, and how many steps it takes.
         loss: The loss of the policy.
-        loss_unit: What counts the same in the loss: every token, turn or trajectory (gspo: always trajectory).
+        loss_unit: What counts the same in the loss: every token, turn or trajectory (dr_grpo and dapo: always token,
+            gspo: always trajectory; grpo's paper: trajectory).
         max_tokens_per_microbatch: Most tokens in one forward pass; gradients add up over passes.
         credit: How rewards become advantages.
         critic: The critic of ppo; the other algorithms have none.
@@ -95,6 +98,8 @@ class Mem1Module(CheckpointedModule):
         ValueError, FileNotFoundError: one line on what was expected, what came and which key to set.
         TypeError: an argument that there is not, with its present name where it has moved.
     """
+
+    ranges: ClassVar[Ranges] = {"lr": RATE, "max_tokens_per_microbatch": Range(1), "seed": SEED}
 
     def __init__(
         self,
@@ -121,6 +126,7 @@ class Mem1Module(CheckpointedModule):
         settings = grouped({key: value for key, value in locals().items() if key not in ("self", "__class__")})
         settings["memory"] = memory_mode(memory)
         chosen = find_algorithm(algorithm)
+        check_numbers("model", Mem1Module, settings)
         check_settings(settings, chosen)
         kept = {key: plain(value) for key, value in settings.items()} | {"memory": settings["memory"].settings}
         self.save_hyperparameters(kept, logger=False)
@@ -168,6 +174,7 @@ class Mem1Module(CheckpointedModule):
             total=self.ranks.total,
             kl_coef=loss.kl_coef if loss.kl_in == "reward" else 0.0,
             kl_estimator=loss.kl_estimator or "k1",
+            contexts=self.contexts,
         )
 
     def watch(self, on_pass: Callable[[int, int], None] | None) -> None:
@@ -205,12 +212,14 @@ class Mem1Module(CheckpointedModule):
             shard(self.policy, self.device_mesh["data_parallel"])
 
     def on_fit_start(self) -> None:
-        """Refuse what would not see what the rollout saw: a precision of updates alone, a model not scored as it is."""
+        """Refuse a precision of updates alone, groups with nothing to compare, and a model not scored as it is."""
         if self.trainer.precision != "32-true":
             raise ValueError(
                 "trainer.precision is not for rollouts, which would stay in the base's dtype: expected 32-true, got "
                 f"{self.trainer.precision}; leave it out and set model.compute.dtype, such as bfloat16"
             )
+        group_size = getattr(self.trainer.datamodule, "group_size", None)  # type: ignore[attr-defined]
+        check_group_size(group_size, self.algorithm, self.credit_assigner)
         self._lr(1)  # a schedule without an end is refused before anything is played
         send_own_values_only(self.trainer)
         if self.engine_settings.self_check:
@@ -229,6 +238,7 @@ class Mem1Module(CheckpointedModule):
         fitting = self.ranks.sum(len(batch.trajectories) - outgrown)
         check_room(fitting, outgrown, batch.rl_step, self.engine_settings.max_context_tokens)
         metrics = self.update(batch.trajectories, batch.rl_step)
+        check_weights(self.trained(), batch.rl_step)
         self.rl_step = batch.rl_step
         self.log_dict({**metrics, "step": float(self.rl_step)}, on_step=True, on_epoch=False, batch_size=1)
 
@@ -245,8 +255,8 @@ class Mem1Module(CheckpointedModule):
         credit = self.credit_assigner.assign(trajectories, scores)
         credit, ratios = corrected(credit, trajectories, scores, self.mismatch)
         signal = [each.has_signal for each in credit]
-        algorithm = self.credit_assigner.algorithm
-        counted = counted_in_loss(trajectories, signal, algorithm.likelihood, algorithm.drops_no_signal)
+        counted = counted_in_loss(trajectories, signal, self.policy_loss.likelihood, self.policy_loss.drop_silent)
+        counted = [i for i in counted if not self.credit_assigner.masks(trajectories[i])]
         steps = self._learn([trajectories[i] for i in counted], [credit[i] for i in counted], rl_step)
         return {
             **step_numbers(steps, lambda: self.learner.measure(trajectories)),

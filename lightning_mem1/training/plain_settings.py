@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from types import UnionType
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
-from lightning_mem1.checks import check_choice
+from lightning_mem1.checks import check_choice, check_numbers
 
 T = TypeVar("T")
 
@@ -27,7 +27,8 @@ def from_plain(kind: type[T], given: T | Mapping[str, Any], key: str) -> T:
         key: Where it is set, e.g. ``model.optim``, for the error.
 
     Raises:
-        ValueError: one line on a key that the group does not have, or a value that is none of its choices.
+        ValueError: one line on a key that the group does not have, a value that is none of its choices, or a number
+            that cannot be.
     """
     group = given if isinstance(given, kind) else _made(kind, given, key)
     for name, hint in get_type_hints(kind).items():
@@ -35,13 +36,15 @@ def from_plain(kind: type[T], given: T | Mapping[str, Any], key: str) -> T:
         if choices and (value := getattr(group, name)) is not None:
             what = f"{key.rpartition('.')[2]} name" if name == "name" else name
             check_choice(what, value, choices, f"{key}.{name}")
+    check_numbers(key, kind, vars(group))
     return group
 
 
 def _made(kind: type[T], given: Any, key: str) -> T:
     if not isinstance(given, Mapping):
         raise ValueError(f"wrong value for '{key}': expected {kind.__name__} or a dict, got {given!r:.80}; set {key}")
-    hints = get_type_hints(kind)
+    names = {each.name for each in dataclasses.fields(kind)}  # type: ignore[arg-type]
+    hints = {name: hint for name, hint in get_type_hints(kind).items() if name in names}
     for name in given:
         if name not in hints:
             nearest = difflib.get_close_matches(str(name), hints, n=1)

@@ -41,6 +41,7 @@ class PolicyLoss:
         sequence_ratio: One ratio per trajectory instead of one per token.
         state_weight: Weight of the policy loss on internal-state tokens, in units of that on action tokens.
         likelihood: Imitate what has credit: no ratio, no clip.
+        drop_silent: Groups without a signal stay out of the mean.
     """
 
     temperature: float
@@ -53,6 +54,7 @@ class PolicyLoss:
     sequence_ratio: bool = False
     state_weight: float = 1.0
     likelihood: bool = False
+    drop_silent: bool = False
 
     @classmethod
     def of(cls, settings: LossSettings, algorithm: Algorithm, unit: Unit, temperature: float) -> PolicyLoss:
@@ -69,6 +71,7 @@ class PolicyLoss:
             sequence_ratio=algorithm.sequence_ratio,
             state_weight=settings.state_weight,
             likelihood=algorithm.likelihood,
+            drop_silent=algorithm.drops(settings.drop_silent),
         )
 
     @property

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Any, ClassVar, Literal, get_args
 
-from lightning_mem1.checks import check_choice, check_least
+from lightning_mem1.checks import ANY_SIGN, Range, Ranges, check_choice
 from lightning_mem1.context.prompts import PROMPT_STYLES
 from lightning_mem1.engine.settings import EngineSettings
 from lightning_mem1.engine.vllm import check_installed
@@ -47,6 +47,7 @@ class OptimSettings:
     max_grad_norm: float | None = 1.0
     num_epochs: int = 1
     num_minibatches: int = 1
+    ranges: ClassVar[Ranges] = {"num_epochs": Range(1, 10**4), "num_minibatches": Range(1, 10**6)}
 
 
 @dataclass
@@ -55,21 +56,26 @@ class LossSettings:
 
     Args:
         clip: Clip range of the probability ratio, below 1; null for the algorithm's own (0.2, gspo 3e-4).
-        clip_high: Clip range above 1; null for the algorithm's own (dapo 0.28, gspo 4e-4), else for `clip`.
+        clip_high: Clip range above 1; null for the wider of the algorithm's own (dapo 0.28, gspo 4e-4) and `clip`.
+        drop_silent: Whether groups without a signal stay out of the mean of the loss, which they dilute, where groups
+            are compared; null for the algorithm's own (dapo true, the others false).
         kl_coef: Weight of the KL penalty against the base policy (adapters off); 0 leaves the reference pass out.
         kl_in: Where the penalty acts: in the loss, or taken off the reward token by token.
         kl_estimator: k1, k2 or k3, see `losses.kl_penalty`; null for k3 in the loss and k1 in the reward.
         entropy_coef: Weight of the entropy bonus.
-        state_weight: Weight of the policy loss on internal-state tokens, in units of that on the other ones.
+        state_weight: Weight of the policy loss on tokens about memory (internal states, and turns that act on memory
+            alone), in units of that on the other ones.
     """
 
     clip: float | None = None
     clip_high: float | None = None
+    drop_silent: bool | None = None
     kl_coef: float = 0.0
     kl_in: Literal["loss", "reward"] = "loss"
     kl_estimator: KLEstimator | None = None
     entropy_coef: float = 0.0
     state_weight: float = 1.0
+    ranges: ClassVar[Ranges] = {"entropy_coef": ANY_SIGN}
 
 
 @dataclass
@@ -104,44 +110,6 @@ GROUPS: Mapping[str, type[Any]] = {  # arguments of `Mem1Module` that are groups
     "rollout": RolloutSettings,
 }
 
-LEAST: Mapping[str, int] = {  # keys below model, and the least that each may be
-    "max_tokens_per_microbatch": 1,
-    "lr": 0,
-    "optim.weight_decay": 0,
-    "optim.warmup_steps": 0,
-    "optim.max_grad_norm": 0,
-    "optim.num_epochs": 1,
-    "optim.num_minibatches": 1,
-    "loss.clip": 0,
-    "loss.clip_high": 0,
-    "loss.kl_coef": 0,
-    "loss.state_weight": 0,
-    "credit.gamma": 0,
-    "credit.lam": 0,
-    "credit.step_weight": 0,
-    "credit.keep": 1,
-    "mismatch.cap": 1,
-    "shaping.overlong_buffer_tokens": 0,
-    "shaping.overlong_penalty": 0,
-    "shaping.state_budget_tokens": 0,
-    "shaping.state_penalty": 0,
-    "lora.r": 1,
-    "critic.r": 1,
-    "critic.lr": 0,
-    "critic.value_clip": 0,
-    "critic.warmup_steps": 0,
-    "engine.num_slots": 1,
-    "engine.max_prefill_tokens": 1,
-    "engine.prefill_interval": 1,
-    "engine.max_context_tokens": 2,
-    "engine.server.num_retries": 0,
-    "engine.server.pause_s": 0,
-    "engine.server.max_staleness": 0,
-    "rollout.max_new_tokens": 1,
-    "rollout.max_information_tokens": 16,
-    "rollout.resample_rounds": 0,
-}
-
 
 def grouped(settings: Mapping[str, Any]) -> dict[str, Any]:
     """The arguments of `Mem1Module` with every group as its dataclass, whether it came as one or as a dict.
@@ -168,13 +136,21 @@ def check_settings(settings: Mapping[str, Any], algorithm: Algorithm) -> None:
     """
     check_layout(settings["layout"], settings["memory"])
     check_choice("loss unit", settings["loss_unit"], get_args(Unit), "model.loss_unit")
-    for key, least in LEAST.items():
-        check_least(f"model.{key}", _get(settings, key), least)
     credit = settings["credit"]
     if settings["algorithm"] == "raft" and credit.keep is None and credit.threshold is None:
         raise ValueError(
             "raft would imitate whatever was played: expected a limit, got keep null and threshold null; "
             "set model.credit.keep or model.credit.threshold"
+        )
+    if credit.unit == "turn" and credit.rewrites != "cross":
+        raise ValueError(
+            f"GAE over turns crosses rewrites: expected credit.rewrites cross, got {credit.rewrites}; set "
+            "model.credit.unit token"
+        )
+    if credit.bootstrap and not algorithm.critic:
+        raise ValueError(
+            f"nothing to bootstrap from: expected an algorithm with a critic, got {settings['algorithm']}; set "
+            "model.algorithm ppo or model.credit.bootstrap false"
         )
     _check_sampling(settings)
     _check_engine(settings)
@@ -206,16 +182,6 @@ def _check_sampling(settings: Mapping[str, Any]) -> None:
             f"training needs sampling: expected a temperature above 0, got {rollout.temperature}; "
             "set model.rollout.temperature"
         )
-    if not 0 < rollout.top_p <= 1:
-        raise ValueError(
-            f"model.rollout.top_p out of range: expected above 0, at most 1, got {rollout.top_p}; "
-            "set model.rollout.top_p"
-        )
-    if rollout.env_timeout_s is not None and not rollout.env_timeout_s > 0:
-        raise ValueError(
-            f"model.rollout.env_timeout_s too small: expected more than 0, got {rollout.env_timeout_s}; set it, or "
-            "null for no limit"
-        )
     check_choice("prompt style", rollout.prompt, PROMPT_STYLES, "model.rollout.prompt")
     if context <= rollout.max_new_tokens:
         raise ValueError(
@@ -229,26 +195,8 @@ def _check_engine(settings: Mapping[str, Any]) -> None:
     check_choice("engine", engine.kind, ("local", "transformers", "server", "vllm"), "model.engine.kind")
     if engine.kind == "vllm":
         check_installed()
-    if not 0 < engine.vllm.gpu_memory_utilization <= 1:
-        raise ValueError(
-            "model.engine.vllm.gpu_memory_utilization out of range: expected above 0, at most 1, got "
-            f"{engine.vllm.gpu_memory_utilization}; set it"
-        )
-    if not engine.server.timeout_s > 0:
-        raise ValueError(
-            f"model.engine.server.timeout_s too small: expected more than 0, got {engine.server.timeout_s}; set it"
-        )
     if engine.kind == "server" and engine.server.max_staleness and not settings["mismatch"].on:
         raise ValueError(
             "stale weights need a correction: expected model.mismatch.correction tis or mis, got none; set it, or "
             "model.engine.server.max_staleness 0"
         )
-
-
-def _get(settings: Mapping[str, Any], key: str) -> Any:
-    """``"lora.r"`` -> the adapter's rank, None without an adapter."""
-    first, *rest = key.split(".")
-    value = settings[first]
-    for name in rest:
-        value = getattr(value, name, None)
-    return value

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from lightning_mem1.checks import Range, Ranges
+
 TRAINER_DEFAULTS: dict[str, Any] = {
     "accelerator": "auto",
     "devices": 1,
@@ -15,6 +17,12 @@ TRAINER_DEFAULTS: dict[str, Any] = {
     "enable_progress_bar": True,  # ours, see `callbacks.ProgressCallback`
     "enable_model_summary": False,
     "use_distributed_sampler": False,  # tasks are shared out by the datamodule
+}
+
+TRAINER_RANGES: Ranges = {  # -1 is every one, or no limit
+    **dict.fromkeys(("devices", "max_epochs", "max_steps", "num_sanity_val_steps"), Range(-1)),
+    **dict.fromkeys(("num_nodes", "accumulate_grad_batches"), Range(1, 10**6)),
+    "val_check_interval": Range(0, above=True),
 }
 
 

@@ -166,7 +166,7 @@ class _Hand:
 class _StagedHand(_Hand):
     """Writes the same turns in two parts, the state when a memory is asked for and then the action.
 
-    No memory is asked for before the first action, so the first state stays unwritten; it says that nothing is known.
+    Where none is asked for before an action, as before the first one, the state stays unwritten.
     """
 
     def __init__(
@@ -177,12 +177,12 @@ class _StagedHand(_Hand):
 
     def __call__(self, context: str) -> str:
         asked_for_memory = context.endswith(self.tags.state_opening)
-        if asked_for_memory or not self.written:
+        if asked_for_memory or not self.action:
             self.state, closing, self.action = self.next().partition(self.tags.state_closing)
             self.state += closing
         if asked_for_memory:
             return self.state.removeprefix(self.tags.state_opening)
-        action = self.slip(self.action)
+        action, self.action = self.slip(self.action), ""
         self.written.append(self.state + action)
         return action
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import ClassVar, Literal
 
-from lightning_mem1.checks import check_choice, check_least
+from lightning_mem1.checks import ANY_SIGN, POSITIVE, RATE, SEED, SHARE, Range, Ranges, check_choice, check_numbers
 from lightning_mem1.context.memory import MemoryMode
 from lightning_mem1.context.settings import MemorySetting, memory_mode
 from lightning_mem1.environments.qa.composition import Preset
 from lightning_mem1.environments.qa.encyclopedia.questions import WORDINGS, Wording
+from lightning_mem1.environments.qa.encyclopedia.world import MIN_PASSAGES
 from lightning_mem1.environments.qa.scripted_researcher.notation import NOTATIONS, NUMBERED, Notation
 from lightning_mem1.environments.qa.scripted_researcher.researcher import ResearcherSkill as Research
 from lightning_mem1.environments.webshop.scripted_shopper import ShopperSkill as Shopping
@@ -45,6 +46,16 @@ class Architecture:
     induction_start: bool = True
     rope_theta: float = 1e6
     max_positions: int = 4096
+    ranges: ClassVar[Ranges] = {
+        "vocab_size": Range(300, 10**6),
+        "hidden_size": Range(2, 10**5),
+        "num_layers": Range(1, 1000),
+        "num_heads": Range(1, 1000),
+        "num_kv_heads": Range(1, 1000),
+        "intermediate_size": Range(1, 10**6),
+        "rope_theta": Range(1, 10**12),
+        "max_positions": Range(2),
+    }
 
 
 @dataclass
@@ -72,6 +83,12 @@ class Stage:
     hops: list[int] = field(default_factory=lambda: [1, 2])
     compose: Preset = "mixed"
     marketplace_episodes: int = 0
+    ranges: ClassVar[Ranges] = {
+        "steps": Range(1),
+        **dict.fromkeys(("shop_episodes", "qa_episodes", "marketplace_episodes"), Range(0, 10**5)),
+        **dict.fromkeys(("results_per_page", "passages", "objectives"), Range(1, 10**4)),
+        "hops": Range(1, 3),
+    }
 
 
 @dataclass
@@ -87,6 +104,7 @@ class ShopDemonstrations:
     num_products: int = 200
     max_turns: int = 10
     skill: Shopping = field(default_factory=Shopping)
+    ranges: ClassVar[Ranges] = {"num_products": Range(1, 10**7), "max_turns": Range(1)}
 
 
 @dataclass
@@ -112,18 +130,21 @@ class QADemonstrations:
     largest_first: int = 1
     wording: Wording = "question"
     carried: float = 0.0
+    ranges: ClassVar[Ranges] = {
+        "num_passages": Range(MIN_PASSAGES, 10**7),
+        "largest_first": Range(1),
+        "carried": SHARE,
+    }
 
     def __post_init__(self) -> None:
+        check_numbers("warmstart.data.qa", QADemonstrations, vars(self))
         check_choice("notation", self.notation, NOTATIONS, "warmstart.data.qa.notation")
         check_choice("wording", self.wording, WORDINGS, "warmstart.data.qa.wording")
-        if not 0.0 <= self.carried <= 1.0:
-            raise ValueError(f"warmstart.data.qa.carried must lie in [0, 1], got {self.carried}")
         if self.carried and (self.notation not in NUMBERED or self.largest_first == 1):
             raise ValueError(
                 "warmstart.data.qa.carried needs notation next or react and largest_first above 1, got "
                 f"{self.notation} and {self.largest_first}; set both or drop it"
             )
-        check_least("warmstart.data.qa.largest_first", self.largest_first, 1)
 
 
 @dataclass
@@ -147,6 +168,12 @@ class DemonstrationSettings:
     min_reward: float | None = None
     shop: ShopDemonstrations = field(default_factory=ShopDemonstrations)
     qa: QADemonstrations = field(default_factory=QADemonstrations)
+    ranges: ClassVar[Ranges] = {
+        "first_seed": SEED,
+        "steps_per_world": Range(1),
+        "slip": SHARE,
+        "min_reward": ANY_SIGN,
+    }
 
 
 @dataclass
@@ -172,10 +199,7 @@ class Optimisation:
     max_grad_norm: float = 1.0
     max_tokens: int = 4096
     max_seconds: float | None = None
-
-    def __post_init__(self) -> None:
-        if self.max_seconds is not None and not self.max_seconds > 0:
-            raise ValueError(f"warmstart.optim.max_seconds must be above 0, got {self.max_seconds}; null for no limit")
+    ranges: ClassVar[Ranges] = {"lr": RATE, "max_tokens": Range(1), "max_seconds": POSITIVE}
 
 
 @dataclass
@@ -220,11 +244,12 @@ class WarmStart:
     accelerator: Literal["cpu", "cuda", "auto"] = "cpu"
     precision: str = "32-true"
     num_workers: int = 1
+    ranges: ClassVar[Ranges] = {"seed": SEED, "save_every": Range(1), "num_workers": Range(0, 1000)}
 
     def __post_init__(self) -> None:
+        check_numbers("warmstart", WarmStart, vars(self))
         mode = self.mode
         check_choice("accelerator", self.accelerator, ("cpu", "cuda", "auto"), "warmstart.accelerator")
-        check_least("warmstart.num_workers", self.num_workers, 0)
         if self.data.qa.notation == "react" and mode.name != "full":
             raise ValueError(
                 "warmstart.data.qa.notation react leaves the answers in the history, got warmstart.memory "

@@ -114,10 +114,17 @@ def test_outcomes_count_every_trajectory_and_every_turn():
     numbers = outcome_numbers([won, lost, broken])
     assert numbers["reward"] == [1.0, 0.0, 0.0]
     assert numbers["success"] == [1.0, 0.0, 0.0]
-    assert numbers["group_std"] == [0.5, 0.0]
+    assert numbers["group_std"] == [0.5]  # who failed is compared with nobody
     assert numbers["invalid_action_rate"] == [1.0, 0.0, 0.0]
     assert numbers["turns"] == [2.0, 1.0, 0.0]
     assert numbers["stop_error"] == [0.0, 0.0, 1.0]
+
+
+def test_an_environment_that_fails_once_is_no_reward_of_0_in_its_group():
+    stops = [StopReason.DONE] * 3 + [StopReason.ERROR]
+    played = [Trajectory(task(0), [1], [Turn([2], [0.0], reward=1.0)], stop) for stop in stops]
+    played[3].turns[0].reward = 0.0
+    assert outcome_numbers(played)["group_std"] == [0.0]
 
 
 def test_a_reward_that_is_no_number_is_told_and_its_group_still_has_a_deviation():
@@ -306,6 +313,7 @@ def test_progress_prints_a_line_per_rl_step_and_the_way_from_first_to_last(make_
     fit(make_module(), make_data(num_rl_steps=2), Scores(), ProgressCallback())
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].startswith("grpo, memory mem1, 2 tasks x 3 episodes per rl_step")
+    assert lines[0].endswith("; in the loss every token counts the same, in its paper every trajectory")
     assert lines[1].startswith("val     0  reward 0.300")
     assert lines[2].startswith("step    1/2  reward 0.500  success 0.33  peak")
     assert "tokens/s" in lines[2] and "ETA" in lines[2]

@@ -36,8 +36,11 @@ def test_turns_that_are_invalid_or_cut_off_are_named_with_their_share_and_key(ma
 def test_groups_without_a_signal_are_named_where_groups_are_compared(make_module):
     metrics = {**HEALTHY, "train/zero_signal_groups": 5.0}
     assert remarks(played((1, True)), metrics, make_module(), 8) == [
-        "5 of 8 groups have no signal (raise data.group_size or model.rollout.temperature, or take easier tasks)"
+        "5 of 8 groups have no signal (raise data.group_size or model.rollout.temperature, or take easier tasks; "
+        "model.loss.drop_silent true keeps them from diluting the loss of the others)"
     ]
+    (line,) = remarks(played((1, True)), metrics, make_module(loss={"drop_silent": True}), 8)
+    assert line.endswith("or take easier tasks)")
     assert remarks(played((1, True)), metrics, make_module(algorithm="reinforce_pp"), 8) == []
 
 

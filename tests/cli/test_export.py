@@ -257,3 +257,38 @@ def test_an_adapter_without_safetensors_is_refused(tmp_path, monkeypatch):
     (folder / "adapter_model.safetensors").rename(folder / "adapter_model.bin")
     with pytest.raises(ValueError, match=r"expected adapter_model.safetensors, got none"):
         Policy.load(str(folder))
+
+
+def small(module):
+    """Makes an adapter add about a hundredth of what bfloat16 tells apart."""
+    for name, parameter in module.policy.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(parameter, std=2e-5)
+
+
+def test_merged_in_16_bits_a_small_adapter_is_said_to_be_lost_and_in_float32_is_kept(config, make_module, capsys):
+    module = make_module(compute={"dtype": "bfloat16"}).eval()
+    small(module)
+    with module.policy.reference():
+        base = Policy.load(module.policy.source, dtype="bfloat16").causal_lm.float().model.layers[0].mlp.up_proj.weight
+    adapted = module.policy.causal_lm.model.layers[0].mlp.up_proj
+    exact = base + adapted.get_delta_weight("policy").detach()
+    checkpoint = {}
+    module.on_save_checkpoint(checkpoint)
+    checkpoint["hyper_parameters"] = dict(module.hparams)
+    Path("runs/tiny/0/checkpoints").mkdir(parents=True)
+    torch.save(checkpoint, LAST)
+    capsys.readouterr()
+    assert export.main(["--ckpt_path", LAST, "--output=out", "--merged"]) == 0
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("the adapter: ")
+    assert line.endswith("of what it adds is lost to rounding in bfloat16; --dtype float32 keeps it")
+    assert int(line.removeprefix("the adapter: ").partition("%")[0]) > 90
+    assert export.main(["--ckpt_path", LAST, "--output=kept", "--merged", "--dtype=float32"]) == 0
+    assert capsys.readouterr().err == ""
+    kept = Policy.load("kept").causal_lm.model.layers[0].mlp.up_proj.weight
+    torch.testing.assert_close(kept, exact, atol=1e-9, rtol=1e-6)
+    assert "| dtype | float32 |" in Path("kept/README.md").read_text()
+    assert failure(capsys, "--ckpt_path", LAST, "--output=no", "--dtype=float32").startswith("--dtype is for merged")
+    wrong = failure(capsys, config, "--output=no", "--merged", "--dtype=int8")
+    assert wrong == "unknown dtype: expected one of float32, bfloat16, float16, got 'int8'; set --dtype"

@@ -101,6 +101,15 @@ def test_a_layout_is_chosen_on_the_command_line_and_its_gap_is_shown(config, cap
     assert float(gap) > 1e-3
 
 
+def test_groups_of_one_are_one_line_where_groups_are_compared(config, capsys):
+    assert command.main([config, "--data.group_size", "1", "--trainer.logger=false"]) == 1
+    assert capsys.readouterr().err == (
+        "error: nothing to compare: expected data.group_size 2 or more, since grpo compares the episodes of a task, "
+        "got 1; raise it or set model.algorithm reinforce_pp or ppo\n"
+    )
+    assert not any(Path("runs").glob("**/*.ckpt"))
+
+
 def test_print_config_prints_yaml_and_nothing_else(config, capsys):
     assert command.main([config, "--print_config"]) == 0
     printed = yaml.safe_load(capsys.readouterr().out)

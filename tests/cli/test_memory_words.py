@@ -86,7 +86,7 @@ def test_a_warm_start_takes_memory_and_format_alike(tmp_path, capsys):
     assert "warmstart.rollout.wire is now warmstart.rollout.format: rename it in" in capsys.readouterr().err
     path.write_text("warmstart: {output: x, memory: window}")
     assert warmstart.main([str(path), "--warmstart.memory.window", "0"]) == 1
-    assert "window too small: expected at least 1 turn, got 0" in capsys.readouterr().err
+    assert "window too small: expected at least 1, got 0" in capsys.readouterr().err
 
 
 def test_what_is_wrong_with_a_memory_mode_is_one_line_of_the_command(config, capsys, tmp_path, monkeypatch):

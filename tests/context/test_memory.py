@@ -90,14 +90,13 @@ def test_amem_goes_by_the_embeddings_of_a_sentence_encoder_where_turns_have_them
 
 
 def test_an_unknown_mode_names_the_modes_there_are():
-    with pytest.raises(
-        ValueError, match="expected one of mem1, full, window, none, summary, amem, got 'mem2'; set model.memory"
-    ):
+    words = "mem1, full, window, none, summary, amem, compaction, masked, fold, multiscale, edit, recall"
+    with pytest.raises(ValueError, match=f"expected one of {words}, got 'mem2'; set model.memory"):
         memory_mode("mem2")
 
 
 def test_a_window_of_zero_turns_is_refused():
-    with pytest.raises(ValueError, match="expected at least 1 turn, got 0"):
+    with pytest.raises(ValueError, match="expected at least 1, got 0"):
         memory_mode({"mode": "window", "window": 0})
 
 

@@ -106,7 +106,8 @@ def test_a_dotted_name_is_a_class_or_a_function_of_a_file_outside_of_the_package
     [
         (
             "mem2",
-            "unknown memory mode: expected one of mem1, full, window, none, summary, amem, got 'mem2'; set model."
+            "unknown memory mode: expected one of mem1, full, window, none, summary, amem, compaction, masked, fold, "
+            "multiscale, edit, recall, got 'mem2'; set model."
             "memory, also to a dotted name such as my_file.plan",
         ),
         ({"window": 3}, "memory without a mode: expected a word or {mode: ..., ...}, got {'window': 3}; set model.mem"),
@@ -120,7 +121,10 @@ def test_a_dotted_name_is_a_class_or_a_function_of_a_file_outside_of_the_package
         ),
         ({"mode": "window", "window": "x"}, "wrong value for 'model.memory.window': expected int, got 'x'; set it"),
         ({"mode": "window", "window": True}, "wrong value for 'model.memory.window': expected int, got True; set it"),
-        ({"mode": "amem", "window": 0}, "window too small: expected at least 1 turn, got 0; set model.memory.window"),
+        (
+            {"mode": "amem", "window": 0},
+            "model.memory.window too small: expected at least 1, got 0; set model.memory.window",
+        ),
         (
             None,
             "not a memory mode: expected a subclass of lightning_mem1.context.memory.MemoryMode, or a function from",

@@ -18,6 +18,7 @@ from lightning_mem1.engine.serving.endpoint import EndpointHandler, endpoint
 from lightning_mem1.engine.serving.loop import EngineLoop
 from lightning_mem1.engine.serving.text import TextCodec
 from lightning_mem1.engine.settings import EngineSettings, ServerSettings
+from lightning_mem1.io.json_server import Refused
 from lightning_mem1.io.json_server import server as server_of
 from lightning_mem1.policy.policy import LoraSettings
 from lightning_mem1.rollout.collect import Episode, collect
@@ -153,6 +154,78 @@ def test_a_server_that_takes_an_adapter_and_still_serves_the_base_is_named():
         if "lora_B" in name:
             parameter.data.mul_(1e-3)  # moves no number by more than rounding would: nobody can tell
     engine_of(origin, policy=policy, version=lambda: 1, num_retries=0).reset()
+    serving.shutdown()
+    serving.server_close()
+
+
+class Stuck(EndpointHandler):
+    """Takes every adapter, and goes on with the first one."""
+
+    first: str
+
+    def posts(self):
+        def load(body):
+            if not type(self).first:
+                type(self).first = body["lora_name"]
+                return self._load(body)
+            return {"status": "loaded"}
+
+        def complete(body):
+            return self._complete({**body, "model": type(self).first or "tiny"})
+
+        return {PATH: complete, LOAD: load, UNLOAD: lambda body: {"status": "unloaded"}}
+
+
+def test_a_server_that_goes_on_with_an_earlier_adapter_is_named():
+    shared = {"loop": EngineLoop(tiny_policy(), LOCAL), "text": TextCodec(tiny_tokenizer(), 160), "name": "tiny"}
+    serving = server_of(Stuck, **shared, key="", allow_adapters=True, first="")
+    threading.Thread(target=serving.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
+    origin, policy = f"http://127.0.0.1:{serving.server_port}", tiny_policy(LoraSettings(r=4, alpha=8))
+    version = [1]
+    engine = engine_of(origin, policy=policy, version=lambda: version[0], num_retries=0)
+    engine.reset()
+    for name, parameter in policy.named_parameters():
+        if "lora_B" in name:
+            parameter.data.mul_(-1.5)
+    version[0] = 2
+    said = f"{origin} took the adapter 'mem1-[0-9a-f]+' and still serves an earlier adapter: expected log-probabilities"
+    with pytest.raises(ConnectionError, match=said):
+        engine.reset()
+    serving.shutdown()
+    serving.server_close()
+
+
+class Narrow(EndpointHandler):
+    """Has room for a few adapters."""
+
+    room: int
+
+    def _load(self, body):
+        if len(self.loop.adapters.names) >= self.room:
+            raise Refused(400, f"no room: expected at most {self.room} adapters")
+        return super()._load(body)
+
+
+@pytest.mark.parametrize("staleness", [0, 1, 2])
+def test_a_server_needs_room_for_one_adapter_more_than_weights_may_lag_behind(staleness):
+    shared = {"loop": EngineLoop(tiny_policy(), LOCAL), "text": TextCodec(tiny_tokenizer(), 160), "name": "tiny"}
+    serving = server_of(Narrow, **shared, key="", allow_adapters=True, room=staleness + 1)
+    threading.Thread(target=serving.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
+    policy, version = tiny_policy(LoraSettings(r=4, alpha=8)), [0]
+    settings = {"version": lambda: version[0], "num_retries": 0, "max_staleness": staleness}
+    engine, named = engine_of(f"http://127.0.0.1:{serving.server_port}", policy=policy, **settings), []
+    for version[0] in range(1, 3 * (staleness + 1) + 1):
+        for parameter in policy.parameters():
+            if parameter.requires_grad:
+                parameter.data.mul_(-1.1)
+        engine.reset()
+        (server,) = engine.fleet.servers
+        turn = engine.adapters.naming(server)
+        named.append((turn, turn.__enter__()))
+        while len(named) > staleness:  # as many turns are under way as weights may lag behind
+            named.pop(0)[0].__exit__(None, None, None)
+        assert {name for _, name in named} <= set(shared["loop"].adapters.names)
+    assert server.version > version[0] - staleness - 1 and engine.counts["retries"] == 0
     serving.shutdown()
     serving.server_close()
 

@@ -165,6 +165,7 @@ def test_a_config_is_served_with_the_weights_of_its_checkpoint(config, tmp_path,
         common = [config, "--tasks=2", "--split=val", QUIET]
         assert evaluate.main([*common, "--ckpt_path=last", "--output=here"]) == 0
         # the server has the trained weights in its base: no adapter is handed over
+        common.append("--ckpt_path=none")
         there = ["--model.engine.kind=server", f"--model.engine.server.urls=[{address}]"]
         assert evaluate.main([*common, *there, "--output=there"]) == 0
         assert evaluate.main([*common, "--output=untrained"]) == 0

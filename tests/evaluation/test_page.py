@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from chromium import Chromium, find_chromium
+from lightning_mem1.context.modes.masked import Masked
 from lightning_mem1.context.tags import Tags
 from lightning_mem1.evaluation.report.episode import (
     MAX_CHARS,
@@ -24,7 +25,7 @@ from lightning_mem1.evaluation.report.episode import (
 )
 from lightning_mem1.evaluation.report.page import page
 from lightning_mem1.evaluation.view import View
-from lightning_mem1.types import Objective, StopReason, Task, Trajectory, Turn
+from lightning_mem1.types import Directive, Objective, StopReason, Task, Trajectory, Turn
 
 TASK = Task("shop/1", "buy shoes", (Objective("shoes"),), 8)
 EVIL = (
@@ -79,6 +80,20 @@ def test_a_context_is_told_by_its_parts_and_what_the_history_has_beside_them_is_
     assert [dropped(f, m) for f, m in zip(full, mem1, strict=True)] == [[], [], [["turn", 0, 3], ["information", 0, 2]]]
     assert parts(trajectory, "none")[2] == [prompt, ["information", 1, 1]]
     assert parts(trajectory, note)[1] == [prompt, ["other", -1, 2], ["information", 0, 2]]
+
+
+def test_a_state_of_which_no_more_is_left_and_a_note_are_told_as_what_they_are():
+    turns = [Turn([7] * 3, [0.0] * 3, [8] * 2, state_tokens=1, note_ids=[9]) for _ in range(4)]
+    turns[1].directive, turns[2].directive = Directive("fold", (0,)), Directive("fold", (1,))
+    turns[3].directive = Directive("fold", (0, 1))
+    trajectory, prompt = Trajectory(TASK, [1] * 5, [*turns, Turn([7], [0.0])], StopReason.DONE), ["prompt", -1, 5]
+    assert parts(trajectory, "multiscale")[3:] == [
+        [prompt, ["turn", 1, 1, 0], ["turn", 2, 3], ["information", 2, 2]],
+        [prompt, ["turn", 3, 1, 0], ["turn", 2, 2, 1], ["information", 2, 2], ["turn", 3, 2, 1], ["information", 3, 2]],
+    ]
+    masked = parts(trajectory, Masked(1))[2]
+    assert masked == [prompt, ["turn", 0, 3], ["other", -1, 1], ["turn", 1, 3], ["information", 1, 2]]
+    json.dumps(shown(trajectory, "multiscale"))
 
 
 def apart() -> Trajectory:

@@ -60,6 +60,8 @@ def test_the_measures_of_a_trajectory_are_those_worked_by_hand():
         "turns": 3.0,
         "searches": 1.0,
         "internal_state_tokens": pytest.approx((2 + 0 + 1) / 3),
+        "repeated_actions": 0.0,
+        "recall_rate": 0.0,
         "seconds": 4.0,
     }
 

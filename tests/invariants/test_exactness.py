@@ -72,7 +72,7 @@ def test_tree_and_rows_agree_on_log_probs_entropies_and_every_gradient(mode, sha
     rng = random.Random(seed)
     prompts = [random_ids(rng, 5), random_ids(rng, 3)]
     trajectories = [
-        random_trajectory(rng, shape, prompts[i % 2], i, MODES[mode].staged) for i, shape in enumerate(shapes)
+        random_trajectory(rng, shape, prompts[i % 2], i, MODES[mode]().staged) for i, shape in enumerate(shapes)
     ]
     results = [POLICY.logprobs(collate(trajectories, layout, mode)) for layout in ("tree", "rows")]
     torch.testing.assert_close(results[0][0], results[1][0], atol=1e-5, rtol=0)

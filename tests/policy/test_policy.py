@@ -140,8 +140,9 @@ def test_unknown_dtype_and_attention_are_refused(folder):
 
 
 @pytest.mark.parametrize("target", ["all-linear", ["q_proj", "lm_head"]])
-def test_on_a_base_of_16_bits_adapters_keep_their_float32_weights_and_compute_in_16(target):
-    policy = Policy.load("bundled", lora=LoraSettings(target_modules=target), dtype="bfloat16")
+def test_on_a_base_of_16_bits_adapters_keep_their_float32_weights_and_compute_in_16(target, tmp_path):
+    tiny_policy(tied=False).save(tmp_path)
+    policy = Policy.load(str(tmp_path), lora=LoraSettings(target_modules=target), dtype="bfloat16")
     seen: set[torch.dtype] = set()
     for name, module in policy.named_modules():
         if "lora_A.policy" in name:

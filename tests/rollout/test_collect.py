@@ -209,7 +209,9 @@ def test_an_environment_that_fails_in_a_thread_ends_its_own_episode():
 
 
 def test_a_number_of_threads_below_zero_is_refused():
-    with pytest.raises(ValueError, match="from 0 up, got env_threads -1 and env_passes 4; set model.rollout"):
+    with pytest.raises(
+        ValueError, match="model.rollout.env_threads too small: expected at least 0, got -1; set model.rollout"
+    ):
         RolloutSettings(env_threads=-1)
 
 

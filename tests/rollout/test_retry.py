@@ -119,7 +119,7 @@ def test_no_memory_is_due_behind_an_act_that_is_written_again():
 def test_retried_turns_are_scored_and_change_no_other_turn_in_any_layout(mode, seed):
     policy, rng = tiny_policy().double(), random.Random(seed)
     plain_ones = [
-        random_trajectory(rng, [(3, 4), (2, 5), (4, 3), (2, 0)], random_ids(rng, 5), number, MODES[mode].staged)
+        random_trajectory(rng, [(3, 4), (2, 5), (4, 3), (2, 0)], random_ids(rng, 5), number, MODES[mode]().staged)
         for number in range(3)
     ]
     with_more = [with_retries(each, rng) for each in plain_ones]

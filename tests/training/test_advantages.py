@@ -8,6 +8,8 @@ from lightning_mem1.training.credit.advantages import (
     gae,
     group_relative,
     leave_one_out,
+    numbered,
+    penalised,
     returns_to_go,
     step_relative,
     whiten,
@@ -112,6 +114,32 @@ def test_gae_worked_by_hand():
 def test_with_gamma_and_lambda_one_gae_is_the_return_minus_the_value():
     rewards, values = torch.tensor([1.0, 0.0, 2.0]), torch.tensor([0.5, -1.0, 4.0])
     assert gae(rewards, values).tolist() == [3.0 - 0.5, 2.0 + 1.0, 2.0 - 4.0]
+
+
+def test_gae_of_an_episode_that_goes_on_ends_with_what_is_still_to_come():
+    # as above but for the last delta: 1 + 8/2 - 4 = 1      advantages: 1;  0 + 1/4;  0 + 1/16
+    found = gae(torch.tensor([0.0, 0.0, 1.0]), torch.tensor([1.0, 2.0, 4.0]), 0.5, 0.5, beyond=8.0)
+    assert found.tolist() == [1 / 16, 1 / 4, 1.0]
+
+
+def test_costs_are_taken_off_where_rewards_differ_or_nothing_is_compared():
+    rewards, costs = torch.tensor([1.0, 1.0, 1.0, 0.0, 1.0]), torch.tensor([0.5, 0.25, 0.5, 0.25, 0.25])
+    assert penalised(rewards, costs, torch.tensor([0, 0, 1, 1, 2])).tolist() == [1.0, 1.0, 0.5, -0.25, 0.75]
+
+
+@pytest.mark.parametrize("scale", ["std", "none"])
+def test_rewards_that_were_added_up_in_another_order_are_equal(scale):
+    rewards = torch.tensor([0.1, 0.2, 0.3]).sum(), torch.tensor(0.1) + (torch.tensor(0.2) + torch.tensor(0.3))
+    spread = torch.stack([rewards[0], torch.nextafter(rewards[0], torch.tensor(9.0)), rewards[1]])
+    assert group_relative(spread, torch.zeros(3, dtype=torch.long), scale).tolist() == [0.0] * 3
+    far = torch.tensor([1.0, 1.00001])
+    assert group_relative(far, torch.zeros(2, dtype=torch.long), "none").tolist() == pytest.approx(
+        [-5e-6, 5e-6], rel=0.02
+    )
+
+
+def test_equal_things_get_equal_numbers_in_the_order_they_come():
+    assert numbered(["shop", "page", "shop", ("shop", 1)]).tolist() == [0, 1, 0, 2]
 
 
 def test_gae_refuses_values_that_do_not_align():

@@ -14,6 +14,7 @@ from lightning_mem1.training.credit.token_credit import TokenCredit
 from lightning_mem1.training.module import Mem1Module
 from lightning_mem1.training.settings import ComputeSettings, LossSettings, OptimSettings
 from lightning_mem1.types import StopReason, Trajectory, Turn
+from tiny import task
 from tiny_tasks import BrokenTasks, LongTasks, RankedTasks
 
 SHARED = ("train/", "rollout/reward", "rollout/success", "memory/peak", "memory/internal")
@@ -285,8 +286,6 @@ def test_a_broken_episode_is_counted_and_teaches_nothing(make_module, make_data,
 
 
 def test_advantages_leave_broken_episodes_out_of_the_comparison(make_module):
-    from tiny import task
-
     module = make_module(credit=CreditSettings(scale="none"))
     played = [
         trajectory(task(0), 1.0, group=0),
@@ -297,6 +296,24 @@ def test_advantages_leave_broken_episodes_out_of_the_comparison(make_module):
     ]
     credit = TokenCredit.cat(module.credit_assigner.assign(played, {}))
     assert credit.advantages.tolist() == [0.5, -0.5, 0.0, 0.0, 0.0]
+
+
+@pytest.mark.parametrize(
+    ("algorithm", "expected"),
+    [
+        ("dr_grpo", [1 / 3, 1 / 3, -2 / 3, 0.0]),  # mean 2/3 of three; as a reward of 0 it would be 1/2 of four
+        ("rloo", [1 / 2, 1 / 2, -1.0, 0.0]),
+        ("grpo", [0.577349, 0.577349, -1.154699, 0.0]),  # deviation 0.577350
+        ("raft", [1.0, 0.0, 0.0, 0.0]),
+    ],
+)
+def test_an_environment_that_fails_in_one_of_four_episodes_is_no_reward_of_0(make_module, algorithm, expected):
+    stops = [StopReason.DONE] * 3 + [StopReason.ERROR]
+    played = [
+        trajectory(task(0), reward, 0, stop=stop) for reward, stop in zip((1.0, 1.0, 0.0, 0.0), stops, strict=True)
+    ]
+    credit = TokenCredit.cat(make_module(algorithm=algorithm).credit_assigner.assign(played, {}))
+    assert credit.advantages.tolist() == pytest.approx(expected, abs=1e-5)
 
 
 @pytest.mark.parametrize("layout", ["tree", "rows"])
@@ -339,14 +356,29 @@ def test_bad_rewards_and_empty_trajectories_are_counted_and_never_reach_the_weig
 
 
 def test_a_group_of_one_keeps_its_raw_reward_and_is_counted(make_module, make_data, fit):
-    record = Recorder()
-    fit(make_module(), make_data(num_rl_steps=1, num_val_tasks=0, group_size=1, tasks_per_step=3), record)
+    record, module = Recorder(), make_module(algorithm="reinforce_pp")
+    fit(module, make_data(num_rl_steps=1, num_val_tasks=0, group_size=1, tasks_per_step=3), record)
     assert record.history[0]["train/lone_groups"] == 3
 
 
-def test_dropped_groups_do_not_count_in_the_loss_of_dapo(make_module, make_data, fit):
+@pytest.mark.parametrize("algorithm", ["grpo", "rloo", "dapo", "gigpo", "raft"])
+def test_groups_of_one_are_refused_where_groups_are_compared(make_module, make_data, fit, algorithm):
+    message = f"nothing to compare: expected data.group_size 2 or more, since {algorithm} compares the episodes"
+    with pytest.raises(ValueError, match=message):
+        fit(make_module(algorithm=algorithm), make_data(num_rl_steps=1, group_size=1))
+
+
+def test_a_reward_that_is_imitated_from_a_threshold_on_needs_no_group(make_module, make_data, fit):
+    module = make_module(algorithm="raft", credit={"threshold": 0.0, "keep": None})
+    fit(module, make_data(num_rl_steps=1, num_val_tasks=0, group_size=1))
+    assert module.rl_step == 1
+
+
+@pytest.mark.parametrize("settings", [{"loss": {"drop_silent": True}}, {"algorithm": "dapo"}])
+def test_groups_without_a_signal_dilute_the_loss_unless_they_are_dropped(make_module, make_data, fit, settings):
+    """All turns are six tokens and all episodes two turns long, so that every unit counts the same."""
     norms = []
-    for algorithm in ("grpo", "dapo"):
+    for given in ({}, settings):
 
         def silence(trajectories):
             for t in trajectories:
@@ -354,7 +386,7 @@ def test_dropped_groups_do_not_count_in_the_loss_of_dapo(make_module, make_data,
                     t.turns[-1].reward = 0.5 - sum(turn.reward for turn in t.turns[:-1])
 
         record = Recorder(silence)
-        module = make_module(algorithm=algorithm, loss_unit="trajectory")
+        module = make_module(loss_unit="trajectory", **given)
         fit(module, make_data(num_rl_steps=1, num_val_tasks=0), record)
         assert record.history[0]["train/zero_signal_groups"] == 1
         norms.append(record.history[0]["train/grad_norm"])
@@ -404,7 +436,7 @@ def test_the_weight_on_internal_state_tokens_shares_the_pull(make_module, make_d
         ),
         ({"optim": OptimSettings(num_epochs=0)}, "model.optim.num_epochs too small: expected at least 1, got 0"),
         ({"lr": -1.0}, "model.lr too small: expected at least 0, got -1.0; set model.lr"),
-        ({"lr": float("nan")}, "model.lr too small: expected at least 0, got nan; set model.lr"),
+        ({"lr": float("nan")}, "model.lr is no number: expected at least 0, got nan; set model.lr"),
         ({"lora": LoraSettings(r=0)}, "model.lora.r too small: expected at least 1, got 0; set model.lora.r"),
         ({"engine": EngineSettings(num_slots=0)}, "model.engine.num_slots too small: expected at least 1, got 0"),
         (
@@ -425,13 +457,22 @@ def test_the_weight_on_internal_state_tokens_shares_the_pull(make_module, make_d
         ({"engine": EngineSettings(max_context_tokens=256)}, "no room for a context: .*max_new_tokens, 256, got 256"),
         ({"rollout": RolloutSettings(max_new_tokens=0)}, "model.rollout.max_new_tokens too small: expected at least 1"),
         ({"rollout": RolloutSettings(max_information_tokens=15)}, "max_information_tokens too small: .* at least 16"),
-        ({"rollout": RolloutSettings(top_p=0.0)}, "top_p out of range: expected above 0, at most 1, got 0.0; set"),
-        ({"rollout": RolloutSettings(top_p=1.5)}, "top_p out of range: expected above 0, at most 1, got 1.5; set"),
+        (
+            {"rollout": RolloutSettings(top_p=0.0)},
+            "top_p too small: expected more than 0, got 0.0; set model.rollout.top_p",
+        ),
+        (
+            {"rollout": RolloutSettings(top_p=1.5)},
+            "top_p too large: expected at most 1, got 1.5; set model.rollout.top_p",
+        ),
         (
             {"rollout": RolloutSettings(prompt="long")},
             "unknown prompt style: expected one of full, brief, got 'long'; set",
         ),
-        ({"rollout": RolloutSettings(env_timeout_s=0)}, "env_timeout_s too small: expected more than 0, got 0; set it"),
+        (
+            {"rollout": RolloutSettings(env_timeout_s=0)},
+            "env_timeout_s too small: expected more than 0, got 0; set model",
+        ),
         ({"rollout": RolloutSettings(temperature=0.0)}, "training needs sampling: expected a temperature above 0"),
         ({"loss": LossSettings(kl_coef=0.1), "lora": None}, "no reference policy: expected an adapter"),
     ],

@@ -5,12 +5,11 @@ from typing import get_args, get_type_hints
 
 import pytest
 
-from lightning_mem1.checks import MOVED
+from lightning_mem1.checks import DTYPES, MOVED
 from lightning_mem1.context.modes import MODES
 from lightning_mem1.engine.settings import EngineSettings, ServerSettings
 from lightning_mem1.policy.attention import TREE_KERNELS
 from lightning_mem1.policy.kernels import KERNELS
-from lightning_mem1.policy.loading import DTYPES
 from lightning_mem1.policy.quantization import QUANTIZATIONS
 from lightning_mem1.rollout.settings import RolloutSettings
 from lightning_mem1.training.module import Mem1Module
@@ -90,3 +89,21 @@ def test_a_module_of_ones_own_may_take_further_arguments(tiny_folder):
     assert module.hparams["tempo"] == 3 and module.hparams["optim"]["num_epochs"] == 2
     with pytest.raises(TypeError, match=r"model\.beta is now model\.loss\.kl_coef: call Own with loss="):
         Own(beta=0.1)
+
+
+def test_a_bootstrap_without_a_critic_is_refused(make_module):
+    with pytest.raises(
+        ValueError, match="nothing to bootstrap from: expected an algorithm with a critic, got grpo; set"
+    ):
+        make_module(credit={"bootstrap": True})
+    assert make_module(algorithm="ppo", credit={"bootstrap": True}).credit_assigner.settings.bootstrap
+
+
+def test_dr_grpo_and_dapo_are_over_tokens_whatever_is_set(make_module):
+    for algorithm, unit in (("dr_grpo", "token"), ("dapo", "token"), ("gspo", "trajectory"), ("grpo", "turn")):
+        assert make_module(algorithm=algorithm, loss_unit="turn").policy_loss.unit == unit
+
+
+def test_the_default_clip_range_written_out_keeps_the_wider_one_of_dapo(make_module):
+    loss = make_module(algorithm="dapo", loss={"clip": 0.2}).policy_loss
+    assert (loss.clip, loss.clip_high) == (0.2, 0.28)

@@ -127,13 +127,14 @@ def test_the_official_layout_asks_where_internal_states_end():
 @pytest.mark.parametrize(("layout", "mode"), [("official", "mem1"), *(("stitched", mode) for mode in MODES)])
 def test_a_changed_token_changes_what_the_mask_lets_it_reach_and_nothing_else(layout, mode):
     rng = random.Random(4)
-    staged = MODES[mode].staged
+    staged = MODES[mode]().staged
     shorter = random_trajectory(rng, SHAPE[1:], random_ids(rng, 2), staged=staged)
     longer = random_trajectory(rng, SHAPE, random_ids(rng, 3), staged=staged)
     batch = collate([longer, shorter], layout, mode, state_end)
     sees = batch.attention_mask[:, 0].float()
     reach = (sees @ sees) > 0  # two layers: what is seen, and what that has seen
-    assert bool((reach & (sees == 0)).any()) == (mode in ("mem1", "window", "summary"))  # a turn has seen its own past
+    dropping = ("mem1", "window", "summary", "compaction", "recall")
+    assert bool((reach & (sees == 0)).any()) == (mode in dropping)  # a turn has seen its own past
     assert torch.equal(reach.tril(), reach)  # never the future
     before = hidden(batch, batch.input_ids)
     for place in range(batch.input_ids.shape[1]):

@@ -27,7 +27,11 @@ class Summary(MemoryMode):
     """
 
     word: ClassVar[str] = "summary"
-    staged: ClassVar[bool] = True
+
+    @property
+    def staged(self) -> bool:
+        """Every act is followed by a call that writes the memory."""
+        return True
 
     def context(self, turns: Sequence[Turn]) -> Runs:
         """The last memory, then the latest reply, with its act where a memory is due."""

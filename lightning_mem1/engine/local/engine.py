@@ -21,7 +21,7 @@ from torch import Tensor
 
 from lightning_mem1.engine.local.slots import SlotPool, Span, StepPlan
 from lightning_mem1.engine.local.static_decode import StaticDecode
-from lightning_mem1.engine.sampling import sample
+from lightning_mem1.engine.sampling import check_sampled, sample
 from lightning_mem1.engine.settings import EngineSettings, check_fits, check_positions
 from lightning_mem1.engine.stopping import StopRule
 from lightning_mem1.policy.attention import Pass, carrying
@@ -159,6 +159,7 @@ class LocalEngine:
             self.num_run += len(run.ids) - run.cached
             run.cached = len(run.ids)
         ids, logprobs = torch.stack([each.double() for each in sample(logits, *self._sampling())]).tolist()
+        check_sampled(logprobs)
         finished = [
             run
             for run, token, logprob in zip(self._running, map(int, ids), logprobs, strict=True)

@@ -43,7 +43,7 @@ class Adapters:
         self.folders.publish()
         if self.folders.name != before:
             known = self.folders.name is not None and not is_sharded(self.policy)
-            self.probe = probe_of(self.policy) if known else None
+            self.probe = probe_of(self.policy, self.probe) if known else None
 
     @contextmanager
     def naming(self, server: Server) -> Iterator[str]:
@@ -120,11 +120,11 @@ class Adapters:
 
         if self.probe is None or self.fleet.settings.text:
             return
-        if shown := self.probe.serves_base(ask, server.max_tokens):
+        if shown := self.probe.serves_other(ask, server.max_tokens):
             self._unload(server, name)
             raise Trouble(
-                f"{server.url} took the adapter '{name}' and still serves the base: {shown}; start it with LoRA "
-                f"enabled (vLLM: --enable-lora and {ALLOWED})"
+                f"{server.url} took the adapter '{name}' and still serves {shown}; start it again with LoRA enabled "
+                f"(vLLM: --enable-lora and {ALLOWED})"
             )
 
     def _drop(self, server: Server) -> None:

@@ -1,7 +1,8 @@
 """Whether a server acts with the adapter that it says it has loaded: a few of its log-probabilities against our own.
 
-A server may answer 200 and still serve the base. The fixed contexts here are scored with the adapter and without it: a
-server's numbers must not be those without it, as far as the two can be distinguished.
+A server may answer 200 and still serve the base, or an earlier adapter. The fixed contexts here are scored with the
+adapter, without it, and were with earlier ones: a server's numbers must be none of those, as far as they can be
+distinguished from the adapter's.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ MAX_TOKENS = 32
 PLACES = (3, 7, 15, 31)  # last ids of the contexts
 MIN_MOVED = 0.2  # nats over all contexts; kernels of 16 bits differ by a tenth of it
 NEAR = 0.25  # of what the adapter moves: a server's numbers that differ less from the base's are the base's
+BASE, EARLIER = "the base", "an earlier adapter"
 
 
 @dataclass(frozen=True)
@@ -34,14 +36,16 @@ class Probe:
         contexts: The contexts.
         adapted: (contexts, vocabulary) with the adapter, in nats.
         base: (contexts, vocabulary) without it.
+        earlier: The same with the first adapter and with the one before this one.
     """
 
     contexts: list[list[int]]
     adapted: Tensor
     base: Tensor
+    earlier: tuple[Tensor, ...] = ()
 
-    def serves_base(self, ask: Callable[[GenerationRequest], Reply], max_tokens: int | None = None) -> str:
-        """What shows that a server acts with the base; empty where nothing does.
+    def serves_other(self, ask: Callable[[GenerationRequest], Reply], max_tokens: int | None = None) -> str:
+        """What shows that a server acts with the base, or with an earlier adapter; empty where nothing does.
 
         Args:
             ask: Gets a turn of the adapter from the server.
@@ -60,14 +64,17 @@ class Probe:
     def verdict(self, ids: Sequence[int], given: Sequence[float]) -> str:
         """The same of what it gave: one id after each context, and its log-probability."""
         rows, columns = torch.arange(len(ids)), torch.tensor(ids)
-        adapted, base = self.adapted[rows, columns], self.base[rows, columns]
-        numbers = torch.tensor(given)
-        moved = (adapted - base).abs().sum()
-        if moved < MIN_MOVED or (numbers - base).abs().sum() > NEAR * moved:
-            return ""  # too small a change to see, or other weights than the base's
-        return (
-            f"expected log-probabilities like {_shown(adapted)}, got {_shown(numbers)}; the base's are {_shown(base)}"
-        )
+        adapted, numbers = self.adapted[rows, columns], torch.tensor(given)
+        for name, scores in ((BASE, self.base), *((EARLIER, each) for each in self.earlier)):
+            other = scores[rows, columns]
+            moved = (adapted - other).abs().sum()
+            # else too small a change to tell, or other weights than those
+            if moved >= MIN_MOVED and (numbers - other).abs().sum() <= NEAR * moved:
+                return (
+                    f"{name}: expected log-probabilities like {_shown(adapted)}, got {_shown(numbers)}; those of "
+                    f"{name} are {_shown(other)}"
+                )
+        return ""
 
 
 def _shown(numbers: Tensor) -> str:
@@ -75,8 +82,13 @@ def _shown(numbers: Tensor) -> str:
 
 
 @torch.no_grad()
-def probe_of(policy: Policy) -> Probe:
-    """Score the contexts with a policy's adapter and without it."""
+def probe_of(policy: Policy, before: Probe | None = None) -> Probe:
+    """Score the contexts with a policy's adapter and without it.
+
+    Args:
+        policy: Whose adapter.
+        before: The probe of the adapter before this one, None for none.
+    """
     ids = list(policy.tokenizer.encode(TEXT, add_special_tokens=False))[:MAX_TOKENS]
     places = [place for place in PLACES if place < len(ids)] or [len(ids) - 1]
     training = policy.training
@@ -87,7 +99,8 @@ def probe_of(policy: Policy) -> Probe:
             base = _scores(policy, ids, places)
     finally:
         policy.train(training)
-    return Probe([ids[: place + 1] for place in places], adapted, base)
+    earlier = () if before is None else (*before.earlier[:1], before.adapted)
+    return Probe([ids[: place + 1] for place in places], adapted, base, earlier)
 
 
 def _scores(policy: Policy, ids: list[int], places: list[int]) -> Tensor:

@@ -9,7 +9,7 @@ from typing import Any
 
 from lightning_mem1.engine.protocol.client import HEALTH, LOAD, MODELS, PATH, UNLOAD
 from lightning_mem1.engine.protocol.server import ADD_SPECIAL, answer, read_question
-from lightning_mem1.engine.serving.loop import EngineLoop
+from lightning_mem1.engine.serving.loop import EngineLoop, NoAdapter
 from lightning_mem1.engine.serving.text import TextCodec
 from lightning_mem1.engine.settings import EngineSettings
 from lightning_mem1.io.json_server import Answers, JsonHandler, JsonServer, Refused
@@ -63,7 +63,10 @@ class EndpointHandler(JsonHandler):
         model = asked.model or self.name
         if model != self.name and model not in self.loop.adapters.names:
             raise Refused(404, f"The model `{model[:100]}` does not exist: expected {', '.join(self._names())}")
-        done = self.loop.complete(asked.request, None if model == self.name else model)
+        try:
+            done = self.loop.complete(asked.request, None if model == self.name else model)
+        except NoAdapter as error:  # unloaded while the turn waited: a client may load it again
+            raise Refused(404, str(error)) from None
         return answer(asked, done, model, self.text.decode, policy.end_ids)
 
     def _load(self, body: Any) -> Any:

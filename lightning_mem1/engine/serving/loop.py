@@ -21,6 +21,10 @@ from lightning_mem1.policy.policy import Policy
 from lightning_mem1.types import Completion, GenerationRequest
 
 
+class NoAdapter(ValueError):
+    """An adapter that is not loaded, or not any more."""
+
+
 @dataclass
 class _Job:
     """A turn of a model, or a change of what is served; `future` gets what comes of it."""
@@ -53,7 +57,7 @@ class EngineLoop:
         """Generate a turn with an adapter, or with none.
 
         Raises:
-            ValueError: it does not fit the engine, or there is no such adapter.
+            ValueError: it does not fit the engine; `NoAdapter` when there is no such adapter.
         """
         done: Future[Completion] = Future()
         self._inbox.put(_Job(done, request, adapter))
@@ -116,7 +120,7 @@ class EngineLoop:
     def _switch(self, adapter: str | None) -> None:
         """Let another model act; whatever keys are cached are the other one's."""
         if adapter is not None and adapter not in self.adapters.names:
-            raise ValueError(f"no adapter '{adapter}': expected one of {', '.join(self.adapters.names) or 'none'}")
+            raise NoAdapter(f"no adapter '{adapter}': expected one of {', '.join(self.adapters.names) or 'none'}")
         if adapter != self._adapter:
             self.adapters.switch(adapter)
             self.engine.reset()

@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from copy import copy
 from functools import lru_cache
+from typing import ClassVar
 
+from lightning_mem1.checks import SEED, Range, Ranges, check_numbers
 from lightning_mem1.environments.qa.composition import Composer, Preset, check_schedule, num_objectives
 from lightning_mem1.environments.qa.encyclopedia.questions import Wording
 from lightning_mem1.environments.qa.encyclopedia.questions import questions as quiz
-from lightning_mem1.environments.qa.encyclopedia.world import Encyclopedia
+from lightning_mem1.environments.qa.encyclopedia.world import MIN_PASSAGES, Encyclopedia
 from lightning_mem1.environments.qa.env import RetrievalEnv
 from lightning_mem1.environments.qa.question import Question
 from lightning_mem1.environments.qa.retrieval.bm25 import BM25
@@ -47,6 +49,13 @@ class QATasks:
         ValueError: a setting is out of its range.
     """
 
+    ranges: ClassVar[Ranges] = {
+        "objectives": Range(1, 10**4),
+        "max_turns": Range(1),
+        "top_k": Range(1, 10**6),
+        "seed": SEED,
+    }
+
     def __init__(
         self,
         sources: Mapping[Split, Sources],
@@ -62,6 +71,7 @@ class QATasks:
         variant: Variant = "fixed",
         seed: int = 0,
     ) -> None:
+        check_numbers("data.source", QATasks, locals())
         check_schedule(objectives)
         self.retriever, self.objectives, self.max_turns = retriever, objectives, max_turns
         self.top_k, self.style, self.reward, self.variant = top_k, style, reward, variant
@@ -130,10 +140,13 @@ class EncyclopediaTasks(QATasks):
         settings: As for `QATasks`.
     """
 
+    ranges: ClassVar[Ranges] = {"num_passages": Range(MIN_PASSAGES, 10**7), "hops": Range(1, 3)}
+
     def __init__(
         self, seed: int = 0, num_passages: int = 5400, hops: Sequence[int] = (1, 2), retriever: Retriever | None = None,
         wording: Wording = "question", **settings: object,
     ) -> None:  # fmt: skip
+        check_numbers("data.source", EncyclopediaTasks, locals())
         world, questions = _world(seed, num_passages, tuple(hops), wording)
         super().__init__(questions, retriever or world, seed=seed, **settings)  # type: ignore[arg-type]
 

@@ -11,7 +11,9 @@ import random
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
+from lightning_mem1.checks import SHARE, Ranges
 from lightning_mem1.context.tags import Tags, parse_turn
 from lightning_mem1.environments.webshop.page_reader import Seen, Wanted, read_instruction, read_page
 
@@ -38,6 +40,7 @@ class ShopperSkill:
     browse: float = 0.1
     query: float = 0.6
     miss: float = 0.0
+    ranges: ClassVar[Ranges] = dict.fromkeys(("choice", "option", "recover", "browse", "query", "miss"), SHARE)
 
 
 SLIP = 0.05  # of the items whose options it would leave alone, this part gets another value for the first one

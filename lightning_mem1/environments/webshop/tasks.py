@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import ClassVar
 
+from lightning_mem1.checks import SEED, Range, Ranges, check_numbers
 from lightning_mem1.environments.webshop import Shop, WebShopEnv
 from lightning_mem1.environments.webshop.baselines import oracle, rule_baseline
 from lightning_mem1.environments.webshop.goals.reward import reachable
 from lightning_mem1.environments.webshop.shop import SplitRule, check_split_rule
-from lightning_mem1.types import Objective, Split, Task
+from lightning_mem1.types import Env, Objective, Split, Task
 
 
 class ShopTasks:
@@ -18,6 +20,13 @@ class ShopTasks:
     Attributes:
         shop: The catalogue with its goals and search index, shared by all environments.
     """
+
+    ranges: ClassVar[Ranges] = {
+        "max_turns": Range(1),
+        "results_per_page": Range(1, 10**6),
+        "seed": SEED,
+        "num_products": Range(1, 10**7),
+    }
 
     def __init__(
         self,
@@ -56,8 +65,7 @@ class ShopTasks:
             ValueError: A file is malformed; human goals or other nouns are asked of the generated catalogue, or untidy
                 listings of official files.
         """
-        if max_turns < 1:
-            raise ValueError(f"max_turns must be at least 1, got {max_turns}")
+        check_numbers("data.source", ShopTasks, locals())
         if catalogue is None and human_goals:
             raise ValueError(
                 "human_goals needs a catalogue folder with items_human_ins*.json, got the generated catalogue: "
@@ -104,8 +112,11 @@ class ShopTasks:
             data={"goal": goal.index},
         )
 
-    def env(self, task: Task) -> WebShopEnv:
+    def env(self, task: Task) -> Env:
         """Return a fresh shop visit for a task of this source."""
+        return self._visit(task)
+
+    def _visit(self, task: Task) -> WebShopEnv:
         goal = self.shop.goals[task.data["goal"]]
         return WebShopEnv(self.shop, goal, strict=self.strict, results_per_page=self.results_per_page)
 
@@ -118,7 +129,7 @@ class ShopTasks:
         shoppers = {"rule": rule_baseline, "oracle": oracle}
         tasks = [self.task(split, index) for index in indices]
         scores = {
-            name: sum(shop(self.env(t), self.max_turns).reward for t in tasks) / max(1, len(tasks))
+            name: sum(shop(self._visit(t), self.max_turns).reward for t in tasks) / max(1, len(tasks))
             for name, shop in shoppers.items()
         }
         return {**scores, "reachable": sum(map(self.reachable, tasks)) / max(1, len(tasks))}

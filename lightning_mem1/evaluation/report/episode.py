@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from difflib import SequenceMatcher
 from itertools import groupby
+from operator import itemgetter
 from typing import Any
 
 from lightning_mem1.context.contexts import Contexts, act_number
@@ -117,20 +118,34 @@ def parts(trajectory: Trajectory, memory: MemorySetting | Contexts) -> list[list
 
         turn 0   prompt 5
         turn 2   prompt 5, turn 1 3, information 1 2
+
+    A part of an act that is not all of it has a fourth entry, where it begins: in mode multiscale ``[turn, 0, 2, 0]``
+    is the state of a turn of which no more is left.
     """
     owners = [("prompt", -1)] * len(trajectory.prompt_ids)
     for place, turn in enumerate(trajectory.turns):
         kind, number = "turn" if turn.kind == "act" else "memory", act_number(trajectory, place)
         owners += [(kind, number)] * len(turn.ids) + [("information", number)] * len(turn.information_ids)
-    places = token_origins(trajectory, memory)
-    named = [[("other", -1) if place is None else owners[place] for place in context] for context in places]
-    return [[[*owner, len(list(run))] for owner, run in groupby(context)] for context in named]
+    wholes = {owner: range(owners.index(owner), owners.index(owner) + n) for owner, n in Counter(owners).items()}
+    found = []
+    for context in token_origins(trajectory, memory):
+        named = [(("other", -1) if place is None else owners[place], place) for place in context]
+        runs = [(owner, [place for _, place in run]) for owner, run in groupby(named, itemgetter(0))]
+        found.append([[*owner, len(run), *_offset(owner[0], run, wholes.get(owner))] for owner, run in runs])
+    return found
+
+
+def _offset(kind: str, run: Sequence[int | None], whole: range | None) -> list[int]:
+    """Where a part of an act begins in it; nothing for all of it, and for anything else."""
+    if kind != "turn" or whole is None or run[0] is None or len(run) == len(whole):
+        return []
+    return [run[0] - whole.start]
 
 
 def dropped(everything: Sequence[Sequence[Any]], seen: Sequence[Sequence[Any]]) -> list[list[Any]]:
     """What the whole history holds and a context does not, as ``[kind, turn, tokens]``."""
     kept: Counter[tuple[str, int]] = Counter()
-    for kind, turn, tokens in seen:
+    for kind, turn, tokens, *_ in seen:
         kept[kind, turn] += tokens
     return [[kind, turn, tokens - kept[kind, turn]] for kind, turn, tokens in everything if tokens > kept[kind, turn]]
 

@@ -20,7 +20,7 @@ function make(tag, className, text, ...children) {
 const count = (number, word) => `${number.toLocaleString("en")} ${word}${number === 1 ? "" : "s"}`;
 const number = (value, digits = 2) => (value === null ? "not finite" : value.toFixed(digits));
 const signed = (value) => (value === null ? "not finite" : (value > 0 ? "+" : "") + value.toPrecision(3));
-const named = ([kind, turn]) => (turn < 0 ? NAMES[kind] : `${NAMES[kind]} ${turn}`);
+const named = ([kind, turn, , start]) => (turn < 0 ? NAMES[kind] : `${start === undefined ? "" : "part of "}${NAMES[kind]} ${turn}`);
 const titled = (turn) => (turn.kind === "memory" ? `memory after turn ${turn.number}` : `turn ${turn.number}`);
 const tokensOf = (parts) => parts.reduce((sum, part) => sum + part[2], 0);
 const acts = (episode) => episode.acts ?? episode.turns.length + episode.turns_left_out;
@@ -52,10 +52,10 @@ function contextTexts(episode, turn) {
   box.addEventListener("toggle", () => {
     if (!box.open || box.childElementCount > 1) return;
     turn.context.forEach((part) => {
-      const [kind, index, tokens] = part, wanted = kind === "memory" ? "memory" : "act";
+      const [kind, index, tokens, start = 0] = part, wanted = kind === "memory" ? "memory" : "act";
       const from = episode.turns.find((each) => each.kind === wanted && each.number === index);
       const text = from === turn ? "(the opening that asks for it)" : kind === "prompt" ? episode.prompt
-        : kind === "turn" || kind === "memory" ? from.pieces.join("")
+        : kind === "turn" || kind === "memory" ? from.pieces.slice(start, start + tokens).join("")
         : kind === "information" ? from.information : "(made by the memory mode)";
       box.append(make("h4", "", `${named(part)}, ${count(tokens, "token")}`), make("pre", kind, text));
     });

@@ -80,7 +80,7 @@ class Screen:
     def _meter(self, trajectory: Trajectory) -> Text:
         """Tokens in the window at the end of the turn, against what the whole history would be."""
         *before, last = trajectory.turns
-        now, full = (len(context_ids(trajectory.prompt_ids, before, mode)) for mode in (self.memory, "full"))
+        now, full = (len(context_ids(trajectory.prompt_ids, before, mode, last.kind)) for mode in (self.memory, "full"))
         now, full = (tokens + len(last.ids) for tokens in (now, full))
         self._largest = max(self._largest, full)
         filled = max(1, round(METER_WIDTH * now / self._largest))

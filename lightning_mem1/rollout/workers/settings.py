@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.util import find_spec
-from typing import Literal, get_args
+from typing import ClassVar, Literal, get_args
 
-from lightning_mem1.checks import check_choice, check_least
+from lightning_mem1.checks import Range, Ranges, check_choice, check_numbers
 
 WorkerKind = Literal["none", "processes", "ray"]
 
@@ -32,11 +32,11 @@ class WorkerSettings:
     device: Literal["cpu", "cuda"] | None = None
     address: str | None = None
     resources: Mapping[str, float] | None = None
+    ranges: ClassVar[Ranges] = {"count": Range(1, 4096), "num_threads": Range(1, 4096)}
 
     def __post_init__(self) -> None:
         check_choice("kind of workers", self.kind, get_args(WorkerKind), "model.rollout.workers.kind")
-        check_least("model.rollout.workers.count", self.count, 1)
-        check_least("model.rollout.workers.num_threads", self.num_threads, 1)
+        check_numbers("model.rollout.workers", WorkerSettings, vars(self))
         if self.kind == "ray" and find_spec("ray") is None:
             raise ValueError(
                 "model.rollout.workers.kind ray needs Ray: expected the package ray in this environment, got none; "

@@ -15,6 +15,7 @@ from torch import Tensor
 
 Scale = Literal["std", "none"]
 MIN_VARIANCE = 1e-12  # below it numbers are equal but for rounding
+ROUNDING = 4 * torch.finfo(torch.float32).eps  # of the largest of some rewards: less apart they are equal
 
 
 def group_relative(rewards: Tensor, groups: Tensor, scale: Scale = "std", eps: float = 1e-6) -> Tensor:
@@ -53,6 +54,32 @@ def group_relative(rewards: Tensor, groups: Tensor, scale: Scale = "std", eps: f
     return advantages
 
 
+def penalised(rewards: Tensor, costs: Tensor, groups: Tensor) -> Tensor:
+    """Rewards with their costs taken off, but in groups whose rewards are all equal.
+
+    Costs that come of log-probabilities differ by rounding. Where nothing else differs, dividing by a deviation would
+    make advantages of that; a group without a signal has to stay one::
+
+        rewards  1    1   |  1    0   |  1
+        costs    0.1  0.2 |  0.1  0.2 |  0.3
+                 1    1   |  0.9 -0.2 |  0.7
+
+    Args:
+        rewards: (B,) rewards.
+        costs: (B,) what to take off.
+        groups: (B,) what is compared with each other shares a number.
+
+    Returns:
+        (B,) in the dtype of `rewards`.
+    """
+    found = rewards - costs.to(rewards.dtype)
+    for group in groups.unique():
+        members = groups == group
+        if int(members.sum()) > 1 and _are_equal(rewards[members]):
+            found[members] = rewards[members]
+    return found
+
+
 def leave_one_out(rewards: Tensor, groups: Tensor) -> Tensor:
     """Reward minus the mean reward of the *others* of its group (RLOO, arXiv 2402.14740, section 3.2).
 
@@ -88,10 +115,15 @@ def step_relative(returns: Tensor, anchors: Sequence[Hashable], scale: Scale = "
     Returns:
         (S,) advantages.
     """
-    numbers: dict[Hashable, int] = {}
-    index = torch.tensor([numbers.setdefault(anchor, len(numbers)) for anchor in anchors], dtype=torch.long)
+    index = numbered(anchors)
     sizes = index.bincount(minlength=1)[index]
     return torch.where(sizes > 1, group_relative(returns, index, scale, eps), 0.0)
+
+
+def numbered(anchors: Sequence[Hashable]) -> Tensor:
+    """(S,) a number for each of S things, the same for equal ones: ``[shop, page, shop]`` gives ``[0, 1, 0]``."""
+    numbers: dict[Hashable, int] = {}
+    return torch.tensor([numbers.setdefault(anchor, len(numbers)) for anchor in anchors], dtype=torch.long)
 
 
 def returns_to_go(rewards: Tensor, gamma: float = 1.0) -> Tensor:
@@ -99,10 +131,11 @@ def returns_to_go(rewards: Tensor, gamma: float = 1.0) -> Tensor:
     return gae(rewards, torch.zeros_like(rewards), gamma, 1.0)
 
 
-def gae(rewards: Tensor, values: Tensor, gamma: float = 1.0, lam: float = 1.0) -> Tensor:
+def gae(rewards: Tensor, values: Tensor, gamma: float = 1.0, lam: float = 1.0, beyond: float = 0.0) -> Tensor:
     """Generalised advantage estimation (arXiv 1506.02438, equation 16) over a sequence of steps that ends an episode.
 
-    ``delta_t = r_t + gamma V_{t+1} - V_t`` and ``A_t = delta_t + gamma lam A_{t+1}``, nothing after the last step.
+    ``delta_t = r_t + gamma V_{t+1} - V_t`` and ``A_t = delta_t + gamma lam A_{t+1}``; after the last step there is
+    nothing, or `beyond`.
 
     The steps are the action tokens of a trajectory (or its turns) and nothing else: the last action token of a turn is
     followed by the first one of the next turn, across the memory rewrite between them::
@@ -115,6 +148,7 @@ def gae(rewards: Tensor, values: Tensor, gamma: float = 1.0, lam: float = 1.0) -
         values: (T,) what the critic expects before each step.
         gamma: Discount per step.
         lam: Trace decay per step.
+        beyond: What is still to come after the last step: 0 when the episode has ended there.
 
     Returns:
         (T,) advantages in the dtype of `rewards`; advantage plus value is the return.
@@ -127,7 +161,7 @@ def gae(rewards: Tensor, values: Tensor, gamma: float = 1.0, lam: float = 1.0) -
             "values must align with rewards, one per step: "
             f"expected shape {tuple(rewards.shape)}, got {tuple(values.shape)}"
         )
-    advantages, ahead, value_ahead = [], 0.0, 0.0
+    advantages, ahead, value_ahead = [], 0.0, beyond
     for reward, value in zip(reversed(rewards.double().tolist()), reversed(values.double().tolist()), strict=True):
         ahead = reward + gamma * value_ahead - value + gamma * lam * ahead
         value_ahead = value
@@ -185,17 +219,22 @@ def best_of(rewards: Tensor, groups: Tensor, keep: int | None = 1, threshold: fl
         ranked = members[rewards[members].argsort(descending=True, stable=True)][:keep]
         if threshold is not None:
             kept[ranked[rewards[ranked] >= threshold]] = 1.0
-        elif rewards[members].max() > rewards[members].min():
+        elif not _are_equal(rewards[members]):
             kept[ranked] = 1.0
     return kept
 
 
 def _compare(rewards: Tensor, scale: Scale, eps: float) -> Tensor:
     """Advantages within one group of at least two."""
-    if rewards.max() == rewards.min():  # the mean of equal numbers may differ from them by a rounding error
+    if _are_equal(rewards):  # the mean of equal numbers may differ from them by a rounding error
         return torch.zeros_like(rewards)
     centred = rewards - rewards.mean()
     return centred / (rewards.std() + eps) if scale == "std" else centred
+
+
+def _are_equal(rewards: Tensor) -> bool:
+    """Whether some rewards are all equal, but for rounding in float32."""
+    return bool(rewards.max() - rewards.min() <= ROUNDING * rewards.abs().max())
 
 
 def _check(rewards: Tensor, groups: Tensor, scale: str) -> None:

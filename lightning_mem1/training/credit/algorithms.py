@@ -12,11 +12,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
 
+from lightning_mem1.checks import ANY_SIGN, SHARE, Range, Ranges
 from lightning_mem1.io.dotted_names import imported
 from lightning_mem1.training.credit.advantages import (
     Scale,
@@ -24,11 +25,14 @@ from lightning_mem1.training.credit.advantages import (
     gae,
     group_relative,
     leave_one_out,
+    numbered,
+    penalised,
     returns_to_go,
     step_relative,
 )
+from lightning_mem1.training.credit.grouped_rollouts import Anchor, GroupedRollouts
+from lightning_mem1.training.credit.rewrites import gae_by_rows, gae_by_segments
 from lightning_mem1.training.losses import Unit
-from lightning_mem1.types import Trajectory
 
 
 @dataclass
@@ -41,8 +45,16 @@ class CreditSettings:
         lam: Trace decay of GAE per unit (ppo).
         unit: What a step of GAE is: an action token or a turn (ppo).
         step_weight: Weight of the comparison of steps against that of trajectories (gigpo).
+        anchor: Which steps are compared: those taken in the same context, so with the same memory, or in the same state
+            of the environment, as the paper has it (gigpo).
+        bootstrap: Whether an episode that was cut off by turns or context counts as unfinished: the critic's last value
+            stands for what would have come (ppo).
         keep: Most trajectories of a group that are imitated; null for no limit (raft).
         threshold: Least reward that is imitated; null for any (raft).
+        rewrites: What GAE does where the context is rewritten (ppo with unit token): cross goes on as if it were not;
+            segments and rows, for comparison, end there, see `credit.rewrites`.
+        mask_overlong: Leave episodes out of the loss that end without an end of their own: by the turn budget, or by
+            the engine's context (SUPO, arXiv 2510.06727; any algorithm). Groups are still compared with them.
     """
 
     scale: Scale = "std"
@@ -50,84 +62,13 @@ class CreditSettings:
     lam: float = 1.0
     unit: Literal["token", "turn"] = "token"
     step_weight: float = 1.0
+    anchor: Anchor = "context"
+    bootstrap: bool = False
     keep: int | None = 1
     threshold: float | None = None
-
-
-@dataclass(frozen=True)
-class GroupedRollouts:
-    """What an algorithm sees of B trajectories; T is the number of action tokens of one.
-
-    Attributes:
-        groups: (B,) trajectories of one task share a number.
-        turn_rewards: Reward of each turn, by trajectory.
-        lengths: Action tokens of each turn, by trajectory.
-        anchors: The state each turn was taken in (the environment's reply before it; one that writes a memory is
-            compared with its like only), by trajectory.
-        penalties: (T,) by trajectory: what each token costs (the KL in the reward); None for nothing.
-        values: (T,) by trajectory: what the critic expects before each token; None without a critic.
-    """
-
-    groups: Tensor
-    turn_rewards: Sequence[Sequence[float]]
-    lengths: Sequence[Sequence[int]]
-    anchors: Sequence[Sequence[str]]
-    penalties: Sequence[Tensor] | None = None
-    values: Sequence[Tensor] | None = None
-
-    @classmethod
-    def of(
-        cls,
-        trajectories: Sequence[Trajectory],
-        turn_rewards: Sequence[Sequence[float]] | None = None,
-        penalties: Sequence[Tensor] | None = None,
-        values: Sequence[Tensor] | None = None,
-    ) -> GroupedRollouts:
-        """Take it from trajectories; `turn_rewards` may replace their own."""
-        return cls(
-            torch.tensor([t.group for t in trajectories]),
-            turn_rewards or [[float(turn.reward) for turn in t.turns] for t in trajectories],
-            [[len(turn.action_ids) for turn in t.turns] for t in trajectories],
-            [_anchors(t) for t in trajectories],
-            penalties,
-            values,
-        )
-
-    @property
-    def rewards(self) -> Tensor:
-        """(B,) reward of each trajectory, what its tokens cost taken off."""
-        rewards = torch.tensor([float(sum(turns)) for turns in self.turn_rewards])
-        if self.penalties is not None:
-            rewards = rewards - torch.stack([p.sum().float() for p in self.penalties])
-        return rewards
-
-    def token_rewards(self, number: int) -> Tensor:
-        """(T,) float64 rewards of a trajectory's action tokens: a turn's reward stands on its last token.
-
-        A turn without action tokens leaves its reward on the token before it (on the first one if there is none)::
-
-            lengths [2, 0, 1]   turn rewards [1, 2, 4]   ->   [0, 1 + 2, 4]
-        """
-        lengths = self.lengths[number]
-        rewards = torch.zeros(sum(lengths), dtype=torch.float64)
-        end = 0
-        for length, reward in zip(lengths, self.turn_rewards[number], strict=True):
-            end += length
-            rewards[max(end - 1, 0)] += reward
-        return rewards if self.penalties is None else rewards - self.penalties[number].double()
-
-    def spread(self, advantages: Tensor) -> list[Tensor]:
-        """One advantage per trajectory (B,) -> one per action token, by trajectory."""
-        return [a.repeat(sum(turns)) for a, turns in zip(advantages.float(), self.lengths, strict=True)]
-
-
-def _anchors(trajectory: Trajectory) -> list[str]:
-    """The environment's latest reply before each turn, marked where a memory was written of it."""
-    found, reply = [], ""
-    for turn in trajectory.turns:
-        found.append(reply if turn.kind == "act" else f"memory of {reply}")
-        reply = turn.information if turn.kind == "act" else reply
-    return found
+    rewrites: Literal["cross", "segments", "rows"] = "cross"
+    mask_overlong: bool = False
+    ranges: ClassVar[Ranges] = {"gamma": SHARE, "lam": SHARE, "keep": Range(1), "threshold": ANY_SIGN}
 
 
 @dataclass(frozen=True)
@@ -139,12 +80,32 @@ class Credit:
 
 
 def grpo(played: GroupedRollouts, settings: CreditSettings) -> Credit:
-    """GRPO (DeepSeekMath, arXiv 2402.03300, section 4.1.2): reward against mean and deviation of the group."""
+    """GRPO (DeepSeekMath, arXiv 2402.03300, section 4.1.2): reward against mean and deviation of the group.
+
+    Deviation: in the loss every action token counts the same, as `model.loss_unit` says unless it is set; the paper
+    (equation 3) counts every trajectory the same, ``loss_unit: trajectory``.
+    """
     return Credit(played.spread(group_relative(played.rewards, played.groups, settings.scale)))
+
+
+def resum_grpo(played: GroupedRollouts, settings: CreditSettings) -> Credit:
+    """ReSum-GRPO (arXiv 2509.13313): the advantage of the episode on each of its segments, each a sample of its own.
+
+    Segments count the same however long they are, so a token's advantage is that of `grpo` times the mean length of the
+    segments over the length of its own: in a loss over tokens that is the mean over segments of their means.
+    """
+    lengths = [played.segment_lengths(number) for number in range(len(played.lengths))]
+    filled = [length for each in lengths for length in each if length]
+    mean = sum(filled) / max(len(filled), 1)
+    shares = [torch.cat([torch.full((n,), mean / max(n, 1)) for n in [*each, 0]]) for each in lengths]
+    return Credit([a * share for a, share in zip(grpo(played, settings).advantages, shares, strict=True)])
 
 
 def dr_grpo(played: GroupedRollouts, settings: CreditSettings) -> Credit:
     """Dr. GRPO (arXiv 2503.20783, section 3.2): GRPO without the deviation and without a length in the loss.
+
+    Every action token counts the same in the loss, whatever `model.loss_unit` says: a trajectory that counted as one
+    would bring the length back.
 
     Deviation: the loss is divided by the action tokens of the update, where the paper divides by a constant; both leave
     a token's weight independent of how long its own trajectory is.
@@ -169,6 +130,8 @@ def reinforce_pp(played: GroupedRollouts, settings: CreditSettings) -> Credit:
 def dapo(played: GroupedRollouts, settings: CreditSettings) -> Credit:
     """DAPO (arXiv 2503.14476): GRPO's advantages; clip-higher, token-level loss, groups without signal dropped.
 
+    The loss is over tokens whatever `model.loss_unit` says, as in the paper (equation 8).
+
     Deviation: dynamic sampling plays the *same* tasks again (`model.rollout.resample_rounds` times at most) where the
     paper draws new ones; what stays without signal is dropped and does not count in the loss. The soft punishment of
     overlong turns is `model.shaping.overlong_buffer_tokens`.
@@ -185,24 +148,19 @@ def gspo(played: GroupedRollouts, settings: CreditSettings) -> Credit:
 
 
 def gigpo(played: GroupedRollouts, settings: CreditSettings) -> Credit:
-    """GiGPO (arXiv 2505.10978, equations 3-8): trajectories against their group plus steps against equal states.
+    """GiGPO (arXiv 2505.10978, equations 3-8): trajectories against their group plus steps against equal ones.
 
-    A step's state is the environment's reply that stands before it; states are compared within a group only.
+    Steps are compared within a group, where they were taken in the same context. Deviation: the paper compares those in
+    the same state of the environment (`credit.anchor: state`), whatever the agent remembers there; steps with other
+    memories differ in more than the step (HGPO, arXiv 2602.22817).
     """
     episode = group_relative(played.rewards, played.groups, settings.scale)
-    steps: list[Tensor] = []
-    for number, turns in enumerate(played.turn_rewards):
-        rewards = torch.tensor([float(reward) for reward in turns], dtype=torch.float64)
-        if played.penalties is not None:
-            costs = played.penalties[number].double().split(list(played.lengths[number]))
-            rewards = rewards - torch.stack([cost.sum() for cost in costs])
-        steps.append(returns_to_go(rewards, settings.gamma))
-    anchors = [
-        (int(group), state) for group, states in zip(played.groups, played.anchors, strict=True) for state in states
-    ]
-    step = (
-        step_relative(torch.cat(steps), anchors, settings.scale).float().split([len(turns) for turns in played.lengths])
-    )
+    rewards, costs = played.turn_rewards_and_costs()
+    counts = [len(turns) for turns in played.lengths]
+    returns, ahead = (torch.cat([returns_to_go(each, settings.gamma) for each in of]) for of in (rewards, costs))
+    anchors = [(int(group), one) for group, its in zip(played.groups, played.anchors, strict=True) for one in its]
+    compared = penalised(returns, ahead, numbered(anchors))
+    step = step_relative(compared, anchors, settings.scale).float().split(counts)
     return Credit(
         [
             (whole + settings.step_weight * turns).repeat_interleave(torch.tensor(lengths))
@@ -223,8 +181,10 @@ def raft(played: GroupedRollouts, settings: CreditSettings) -> Credit:
 def ppo(played: GroupedRollouts, settings: CreditSettings) -> Credit:
     """PPO (arXiv 1707.06347) with GAE (arXiv 1506.02438) that crosses memory rewrites; whitened over action tokens.
 
-    An episode that was cut off by its turn budget counts as ended: the budget is part of the task, and the agent sees
-    the turns left.
+    An episode that was cut off by its turn budget, or by the length of its context, counts as ended: the budget is part
+    of the task, and the agent sees the turns left. With `credit.bootstrap` it counts as unfinished. The state after its
+    last action was never shown to the critic, so the value before its last action token (of its last turn, with unit
+    "turn") stands for it.
     """
     if played.values is None:
         raise ValueError("ppo needs a critic: expected values of the action tokens, got none")
@@ -235,15 +195,27 @@ def ppo(played: GroupedRollouts, settings: CreditSettings) -> Credit:
 def _credit_of(played: GroupedRollouts, number: int, values: Tensor, settings: CreditSettings) -> tuple[Tensor, Tensor]:
     """Advantages and returns (T,) of one trajectory; with unit "turn" all tokens of a turn share its numbers."""
     rewards, values = played.token_rewards(number), values.double()
+    goes_on = settings.bootstrap and played.cut_off is not None and played.cut_off[number] and len(values) > 0
     if settings.unit == "token":
-        advantages = gae(rewards, values, settings.gamma, settings.lam)
+        beyond = float(values[-1]) if goes_on else 0.0
+        advantages = _gae_of(played, number, rewards, values, settings, beyond)
         return advantages.float(), (advantages + values).float()
     lengths = torch.tensor([length for length in played.lengths[number] if length])
     starts = lengths.cumsum(0) - lengths
     turn_rewards = torch.stack([part.sum() for part in rewards.split(lengths.tolist())])
-    advantages = gae(turn_rewards, values[starts], settings.gamma, settings.lam)
+    beyond = float(values[starts[-1]]) if goes_on else 0.0
+    advantages = gae(turn_rewards, values[starts], settings.gamma, settings.lam, beyond)
     returns = advantages + values[starts]
     return advantages.float().repeat_interleave(lengths), returns.float().repeat_interleave(lengths)
+
+
+def _gae_of(played: GroupedRollouts, number: int, rewards: Tensor, values: Tensor, settings: CreditSettings) -> Tensor:
+    """Advantages (T,) of one trajectory, by what `settings.rewrites` says of rewrites."""
+    if settings.rewrites == "rows":
+        return gae_by_rows(rewards, values, played.lengths[number], settings.gamma, settings.lam)
+    if settings.rewrites == "segments":
+        return gae_by_segments(rewards, values, played.segment_lengths(number), settings.gamma, settings.lam)
+    return gae(rewards, values, settings.gamma, settings.lam)
 
 
 GiveCredit = Callable[[GroupedRollouts, CreditSettings], Credit]
@@ -259,11 +231,13 @@ class Algorithm:
         whiten: Advantages are whitened over all action tokens of the rl_step.
         critic: Needs values.
         sequence_ratio: The probability ratio is that of a whole trajectory.
-        drops_no_signal: Groups without a signal do not count in the loss.
+        drops_no_signal: Groups without a signal do not count in the loss, unless `model.loss.drop_silent` is set.
         likelihood: The loss is that of imitation: no ratio, no clip, and what has no credit does not count.
         clip: Clip range below 1, unless `model.loss.clip` says otherwise.
         clip_high: Clip range above 1, likewise; None for `clip`.
         loss_unit: What counts the same in the loss, whatever `model.loss_unit` says; None to leave it the choice.
+        segments: Needs the segments of contexts.
+        paper_unit: What counts the same in its paper, where the choice is left.
     """
 
     credit: GiveCredit
@@ -276,6 +250,8 @@ class Algorithm:
     clip: float = 0.2
     clip_high: float | None = None
     loss_unit: Unit | None = None
+    segments: bool = False
+    paper_unit: Unit | None = None
 
     def give_credit(self, played: GroupedRollouts, settings: CreditSettings) -> Credit:
         """Credit of what was played.
@@ -292,10 +268,20 @@ class Algorithm:
         return given
 
     def clip_range(self, clip: float | None, clip_high: float | None) -> tuple[float, float]:
-        """How far the ratio may go below and above 1, given what the user set (None for nothing)."""
+        """How far the ratio may go below and above 1, given what the user set (None for nothing).
+
+        An algorithm's own range above 1 stays when `clip` is set, unless that is wider::
+
+            dapo, clip 0.2 and clip_high 0.28     clip 0.1 -> 0.1, 0.28     0.2 -> 0.2, 0.28     0.3 -> 0.3, 0.3
+        """
         low = self.clip if clip is None else clip
-        own_high = self.clip_high if clip is None else None
-        return low, next((each for each in (clip_high, own_high) if each is not None), low)
+        if clip_high is not None:
+            return low, clip_high
+        return low, max(low, self.clip_high or 0.0)
+
+    def drops(self, drop_silent: bool | None) -> bool:
+        """Whether groups without a signal stay out of the loss, given what the user set; only where groups compare."""
+        return self.relative and (self.drops_no_signal if drop_silent is None else drop_silent)
 
 
 _WRONG_CREDIT, _WHAT_TO_DO = "the algorithm gives wrong credit", "correct what model.algorithm names"
@@ -313,11 +299,12 @@ def _check_shapes(what: str, given: Sequence[Tensor], played: GroupedRollouts) -
 
 
 ALGORITHMS: dict[str, Algorithm] = {
-    "grpo": Algorithm(grpo),
-    "dr_grpo": Algorithm(dr_grpo),
+    "grpo": Algorithm(grpo, paper_unit="trajectory"),
+    "resum_grpo": Algorithm(resum_grpo, loss_unit="token", segments=True),
+    "dr_grpo": Algorithm(dr_grpo, loss_unit="token"),
     "rloo": Algorithm(rloo),
     "reinforce_pp": Algorithm(reinforce_pp, relative=False, whiten=True),
-    "dapo": Algorithm(dapo, drops_no_signal=True, clip_high=0.28),
+    "dapo": Algorithm(dapo, drops_no_signal=True, clip_high=0.28, loss_unit="token"),
     "gspo": Algorithm(gspo, sequence_ratio=True, clip=3e-4, clip_high=4e-4, loss_unit="trajectory"),
     "gigpo": Algorithm(gigpo),
     "ppo": Algorithm(ppo, relative=False, whiten=True, critic=True),

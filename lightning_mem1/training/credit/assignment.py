@@ -6,15 +6,18 @@ A trajectory that cannot be learnt from (see `filters`) keeps advantages of exac
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
+from lightning_mem1.context.contexts import Contexts
 from lightning_mem1.context.internal_state import Decode, state_end, state_mask, state_spans
 from lightning_mem1.training.credit.advantages import whiten
-from lightning_mem1.training.credit.algorithms import Algorithm, CreditSettings, GroupedRollouts
-from lightning_mem1.training.credit.filters import sound
+from lightning_mem1.training.credit.algorithms import Algorithm, CreditSettings
+from lightning_mem1.training.credit.filters import sound, unended
+from lightning_mem1.training.credit.grouped_rollouts import GroupedRollouts
+from lightning_mem1.training.credit.rewrites import segments
 from lightning_mem1.training.credit.shaping import ShapingSettings, shaped_rewards
 from lightning_mem1.training.credit.token_credit import TokenCredit
 from lightning_mem1.training.losses import KLEstimator, kl_penalty
@@ -29,6 +32,7 @@ class CreditAssigner:
 
     Attributes:
         kl_coef: Weight of the KL penalty in the reward; 0 when it is in the loss.
+        contexts: Those of the trajectories.
         decode: Ids to text.
         tag: Name of the internal state's tag.
         total: Adds a float64 tensor up over ranks.
@@ -43,6 +47,7 @@ class CreditAssigner:
     total: Callable[[Tensor], Tensor]
     kl_coef: float = 0.0
     kl_estimator: KLEstimator = "k1"
+    contexts: Contexts = field(default_factory=Contexts)
 
     def assign(self, trajectories: Sequence[Trajectory], scores: Scores) -> list[TokenCredit]:
         """What the loss needs, by trajectory.
@@ -61,10 +66,17 @@ class CreditAssigner:
             for place, i in enumerate(chosen):
                 advantages[i], credited[i] = credit.advantages[place], torch.ones_like(states[i])
                 returns[i] = returns[i] if credit.returns is None else credit.returns[place]
+        chosen = [i for i in chosen if not self.masks(trajectories[i])]
+        for i in set(range(len(trajectories))) - set(chosen):
+            advantages[i], credited[i] = torch.zeros_like(advantages[i]), torch.zeros_like(states[i])
         if self.algorithm.whiten:  # whatever this rank holds: the others wait for its sums
             self._whiten(advantages, chosen)
         known = zip(advantages, states, scores.get("values", values), returns, credited, strict=True)
         return [TokenCredit(*each) for each in known]
+
+    def masks(self, trajectory: Trajectory) -> bool:
+        """Whether a trajectory is left out of the loss for the way it ended."""
+        return self.settings.mask_overlong and unended(trajectory)
 
     def divergence_numbers(self, trajectories: Sequence[Trajectory], scores: Scores) -> dict[str, float]:
         """``train/kl_reference``: the mean divergence from the reference per action token of all ranks, in nats, before
@@ -87,14 +99,17 @@ class CreditAssigner:
         rewards = None
         if self.shaping.on:
             lengths = [[end - start for start, end in turns] for turns in spans]
-            rewards = shaped_rewards(trajectories, lengths, self.shaping, self.max_new_tokens)
+            rewards = shaped_rewards(trajectories, lengths, self.shaping, self.max_new_tokens, self.contexts)
         penalties = None
         if self.kl_coef:
             penalties = [
                 self.kl_coef * kl_penalty(old, reference, self.kl_estimator)
                 for old, reference in zip(_old_logprobs(trajectories, scores), scores["reference"], strict=True)
             ]
-        return GroupedRollouts.of(trajectories, rewards, penalties, scores.get("values"))
+        needed = self.algorithm.segments or self.settings.rewrites == "segments"
+        parts = [segments(self.contexts.of(t)) for t in trajectories] if needed else None
+        anchor = self.settings.anchor
+        return GroupedRollouts.of(trajectories, rewards, penalties, scores.get("values"), anchor, parts)
 
     def _whiten(self, advantages: list[Tensor], chosen: Sequence[int]) -> None:
         """In place, over the tokens of the trajectories that credit was given to."""
@@ -102,6 +117,23 @@ class CreditAssigner:
         parts = whiten(flat, self.total).split([len(advantages[i]) for i in chosen])
         for i, part in zip(chosen, parts, strict=False):
             advantages[i] = part
+
+
+def check_group_size(group_size: int | None, name: str, assigner: CreditAssigner) -> None:
+    """Raise ValueError when an algorithm compares the episodes of a task, and there is one of each.
+
+    Args:
+        group_size: Episodes of each task; None where nobody says.
+        name: The algorithm's, for the error.
+        assigner: Its settings.
+    """
+    algorithm = assigner.algorithm
+    best_of = algorithm.likelihood and assigner.settings.threshold is None
+    if group_size == 1 and (algorithm.relative or best_of):
+        raise ValueError(
+            f"nothing to compare: expected data.group_size 2 or more, since {name} compares the episodes of a task, "
+            "got 1; raise it or set model.algorithm reinforce_pp or ppo"
+        )
 
 
 def _old_logprobs(trajectories: Sequence[Trajectory], scores: Scores) -> Sequence[Tensor]:

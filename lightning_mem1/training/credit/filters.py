@@ -12,6 +12,7 @@ What happens to each kind of bad input:
 | a group of one from the start | keeps its raw reward | ``train/lone_groups`` |
 | all rewards of a group equal | advantages exactly 0 | ``train/zero_signal_groups`` |
 | a turn cut off at its token limit | trained on; `model.shaping` may punish it | ``train/overlong_turns`` |
+| an episode that no environment ended | trained on; `model.credit.mask_overlong` leaves it out | ``rollout/stop_*`` |
 | not kept by raft | advantage 0, and it does not count in the loss | ``train/kept_trajectories`` counts the others |
 | a log-prob of the engine that is no number | the next line; with `model.mismatch` only its token weighs 0 | |
 | a loss or gradient that is not finite | no optimizer step | ``train/skipped_updates`` |
@@ -46,6 +47,11 @@ def sound(trajectories: Sequence[Trajectory], relative: bool = True) -> list[int
     sizes = Counter(t.group for t in trajectories)
     left = Counter(trajectories[i].group for i in found)
     return [i for i in found if left[trajectories[i].group] > 1 or sizes[trajectories[i].group] == 1]
+
+
+def unended(trajectory: Trajectory) -> bool:
+    """Whether it was ended by the turn budget or by the engine's context, not by its environment."""
+    return trajectory.stop_reason in (StopReason.MAX_TURNS, StopReason.CONTEXT)
 
 
 def num_action_tokens(trajectory: Trajectory) -> int:

@@ -15,11 +15,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
 
+from lightning_mem1.checks import Range, Ranges
 from lightning_mem1.training.credit.token_credit import TokenCredit
 from lightning_mem1.training.losses import MAX_LOG_RATIO, Unit
 from lightning_mem1.types import Trajectory
@@ -41,6 +42,7 @@ class MismatchSettings:
     correction: Literal["none", "tis", "mis"] = "none"
     cap: float = 2.0
     level: Unit = "token"
+    ranges: ClassVar[Ranges] = {"cap": Range(1)}
 
     @property
     def on(self) -> bool:

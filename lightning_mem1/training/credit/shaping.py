@@ -1,4 +1,4 @@
-"""Reward shaping by length: turns that run into their token limit, internal states beyond a budget.
+"""Reward shaping: turns that run into their token limit, internal states beyond a budget, long main threads, failures.
 
 Off by default. A penalty belongs to a turn, so credit that flows in time finds the turn that earned it.
 """
@@ -8,12 +8,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from lightning_mem1.types import Trajectory
+from lightning_mem1.context.contexts import Contexts
+from lightning_mem1.context.memory import standing
+from lightning_mem1.types import Trajectory, Turn
 
 
 @dataclass
 class ShapingSettings:
-    """What length costs, in units of reward.
+    """What length and failure cost, in units of reward.
 
     Args:
         overlong_buffer_tokens: The last tokens before a turn's limit, over which the punishment rises; 0 for none
@@ -21,17 +23,25 @@ class ShapingSettings:
         overlong_penalty: What a turn that reaches its limit costs.
         state_budget_tokens: Tokens of internal state that cost nothing.
         state_penalty: What each further token of an internal state costs; 0 for none.
+        main_budget_tokens: Tokens of context, prompt included, that cost nothing in the main thread (memory mode
+            `fold`; in others every turn is in it). FoldGRPO (arXiv 2510.11967) takes half of the limit.
+        main_penalty: What a turn of the main thread that does not branch costs beyond that; 0 for none, FoldGRPO 1.
+        failed_penalty: What an act that is invalid costs; 0 for none, FoldGRPO 1.
     """
 
     overlong_buffer_tokens: int = 0
     overlong_penalty: float = 1.0
     state_budget_tokens: int = 0
     state_penalty: float = 0.0
+    main_budget_tokens: int = 0
+    main_penalty: float = 0.0
+    failed_penalty: float = 0.0
 
     @property
     def on(self) -> bool:
-        """True when any length costs anything."""
-        return bool(self.overlong_buffer_tokens and self.overlong_penalty) or bool(self.state_penalty)
+        """True when anything costs anything."""
+        overlong = self.overlong_buffer_tokens and self.overlong_penalty
+        return bool(overlong or self.state_penalty or self.main_penalty or self.failed_penalty)
 
 
 def overlong(length: int, limit: int, buffer: int) -> float:
@@ -48,22 +58,42 @@ def shaped_rewards(
     state_lengths: Sequence[Sequence[int]],
     settings: ShapingSettings,
     max_new_tokens: int,
+    contexts: Contexts | None = None,
 ) -> list[list[float]]:
-    """Reward of each turn, by trajectory, what its length costs taken off.
+    """Reward of each turn, by trajectory, what its length and its failure cost taken off.
+
+    FoldGRPO's process rewards go to the tokens of their turn alone, by the side of the episode's advantage; here they
+    are rewards of the turn, so how far they reach is the algorithm's to say.
 
     Args:
         trajectories: What was played.
         state_lengths: Tokens of the internal state of each turn, by trajectory.
-        settings: What length costs.
+        settings: What costs what.
         max_new_tokens: The limit of a turn.
+        contexts: The contexts of the trajectories; None for those of `mem1`.
     """
 
-    def cost(length: int, state: int) -> float:
-        late = overlong(length, max_new_tokens, settings.overlong_buffer_tokens)
+    def cost(turn: Turn, state: int, crowded: bool) -> float:
+        late = overlong(len(turn.action_ids), max_new_tokens, settings.overlong_buffer_tokens)
         over = max(state - settings.state_budget_tokens, 0)
-        return settings.overlong_penalty * late + settings.state_penalty * over
+        failed = turn.kind == "act" and not turn.valid
+        lengths = settings.overlong_penalty * late + settings.state_penalty * over
+        return lengths + settings.main_penalty * crowded + settings.failed_penalty * failed
 
+    known, shaped = contexts or Contexts(), []
+    for trajectory, states in zip(trajectories, state_lengths, strict=True):
+        crowds = _crowded(trajectory, settings, known) if settings.main_penalty else [False] * len(states)
+        turns = zip(trajectory.turns, states, crowds, strict=True)
+        shaped.append([float(turn.reward) - cost(turn, state, crowded) for turn, state, crowded in turns])
+    return shaped
+
+
+def _crowded(trajectory: Trajectory, settings: ShapingSettings, contexts: Contexts) -> list[bool]:
+    """Whether each turn is one of a main thread beyond its budget, and does not branch."""
+    memory, turns = contexts.memory, trajectory.turns
     return [
-        [float(turn.reward) - cost(len(turn.action_ids), state) for turn, state in zip(t.turns, states, strict=True)]
-        for t, states in zip(trajectories, state_lengths, strict=True)
+        length > settings.main_budget_tokens
+        and not memory.aside(standing(turns[:number]))
+        and not memory.aside(standing(turns[: number + 1]))
+        for number, length in enumerate(contexts.lengths(trajectory))
     ]

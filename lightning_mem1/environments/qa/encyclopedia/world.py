@@ -13,7 +13,9 @@ from __future__ import annotations
 import random
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import ClassVar
 
+from lightning_mem1.checks import SEED, Range, Ranges
 from lightning_mem1.environments.qa.encyclopedia.names import JOBS, PRODUCTS, Names
 from lightning_mem1.environments.qa.retrieval.passage import Passage
 
@@ -33,6 +35,7 @@ class EncyclopediaSettings:
 
     num_passages: int = 5400
     seed: int = 0
+    ranges: ClassVar[Ranges] = {"num_passages": Range(MIN_PASSAGES, 10**7), "seed": SEED}
 
 
 @dataclass(frozen=True)

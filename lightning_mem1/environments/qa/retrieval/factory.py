@@ -11,7 +11,8 @@ from lightning_mem1.environments.qa.retrieval.index_folder import READY, REMEMBE
 from lightning_mem1.environments.qa.retrieval.passage import Retriever
 from lightning_mem1.environments.qa.retrieval.web import Web, WebSettings
 
-KINDS = ("bm25", "dense", "web")
+INDEXED = ("bm25", "dense")  # search passages of our own
+KINDS = (*INDEXED, "web")
 ADDRESS = ("http://", "https://")
 DENSE_MODEL = "intfloat/e5-base-v2"
 
@@ -21,6 +22,18 @@ def check_retriever(kind: str) -> None:
     if kind not in KINDS and not kind.startswith(ADDRESS):
         raise ValueError(
             f"unknown retriever: expected bm25, dense, web or an address, got '{kind}'; set data.retriever"
+        )
+
+
+def check_passages(kind: str, corpus: str | None, index: str | None) -> None:
+    """Raise ValueError for passages or an index of a retriever that searches others: it would never look at them."""
+    ours = {"corpus": corpus, "index": index}
+    given = next((name for name, value in ours.items() if value is not None), None)
+    if given and kind not in INDEXED:
+        where = "the web" if kind == "web" else f"what '{kind}' serves"
+        raise ValueError(
+            f"data.{given} would not be searched: expected data.retriever {' or '.join(INDEXED)}, got {kind}, which "
+            f"searches {where}; drop data.{given}, or set data.retriever"
         )
 
 

@@ -11,9 +11,9 @@ import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
-from lightning_mem1.checks import check_choice
+from lightning_mem1.checks import RETRIES, TIMEOUT_S, Ranges, check_choice
 from lightning_mem1.environments.qa.retrieval.passage import Passage, RetrievalError
 from lightning_mem1.environments.qa.retrieval.service import RetryPolicy, ask
 from lightning_mem1.environments.qa.retrieval.web_page import Limits, read_page
@@ -47,6 +47,7 @@ class WebSettings:
     timeout_s: float = 10.0
     num_retries: int = 3
     allowed: tuple[str, ...] = ()
+    ranges: ClassVar[Ranges] = {"timeout_s": TIMEOUT_S, "num_retries": RETRIES}
 
 
 class Web:

@@ -20,7 +20,9 @@ import random
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import ClassVar
 
+from lightning_mem1.checks import SHARE, Ranges
 from lightning_mem1.context.tags import QA_TAGS, Tags, parse_turn
 from lightning_mem1.environments.qa.encyclopedia.questions import FOLLOW_UP, Asked, read_question
 from lightning_mem1.environments.qa.encyclopedia.world import Relation
@@ -64,6 +66,7 @@ class ResearcherSkill:
     hop: float = 0.7
     early: float = 0.05
     query: float = 0.8
+    ranges: ClassVar[Ranges] = dict.fromkeys(("choice", "hop", "early", "query"), SHARE)
 
 
 EXPERT_RESEARCHER = ResearcherSkill(choice=1.0, hop=1.0, early=0.0, query=1.0)
