@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from lightning_mem1.callbacks import default_callbacks
     from lightning_mem1.callbacks.transcripts import known_advantages
+    from lightning_mem1.data.agents import AgentData
     from lightning_mem1.data.qa import QAData
     from lightning_mem1.data.reading import ReadingData
     from lightning_mem1.data.task_data import TaskDataModule
@@ -33,6 +34,7 @@ __version__ = "0.1.0"
 _HOMES = {  # module below this package: the public names in it
     "callbacks": ("default_callbacks",),
     "callbacks.transcripts": ("known_advantages",),
+    "data.agents": ("AgentData",),
     "data.qa": ("QAData",),
     "data.reading": ("ReadingData",),
     "data.task_data": ("TaskDataModule",),
