@@ -9,7 +9,7 @@ from typing import Any
 
 from lightning_mem1.context.continuation import SPACE
 
-MARK = "\u2039"  # stands where a control token would begin; no normal form of Unicode makes "<" of it
+MARK = "\u2039"  # in the place where a control token would begin; no normal form of Unicode makes "<" of it
 Span = tuple[int, int]
 
 
