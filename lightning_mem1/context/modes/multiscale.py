@@ -94,7 +94,7 @@ def blocks(turns: Sequence[Turn]) -> list[Block]:
         rest: Runs = [turn.opening_ids, turn.action_ids]
         if turn.directive:
             first, last = turn.directive.turns[0], turn.directive.turns[-1]
-            state = [turn.opening_ids, turn.action_ids[: turn.state_tokens]]
+            state: Runs = [turn.opening_ids, turn.action_ids[: turn.state_tokens]]
             rest = [turn.action_ids[turn.state_tokens :]]
             before, after = [b for b in found if b.last < first], [b for b in found if b.first > last]
             found = [*before, Block(first, last, state), *after]

@@ -51,7 +51,7 @@ class CreditSettings:
             stands for what would have come (ppo).
         keep: Most trajectories of a group that are imitated; null for no limit (raft).
         threshold: Least reward that is imitated; null for any (raft).
-        rewrites: What GAE does where the context is rewritten (ppo with unit token): cross goes on as if it were not;
+        rewrites: What GAE does where the context is rewritten (ppo with unit token): cross continues as if it were not;
             segments and rows, for comparison, end there, see `credit.rewrites`.
         mask_overlong: Leave episodes out of the loss that end without an end of their own: by the turn budget, or by
             the engine's context (SUPO, arXiv 2510.06727; any algorithm). Groups are still compared with them.
@@ -209,13 +209,16 @@ def _credit_of(played: GroupedRollouts, number: int, values: Tensor, settings: C
     return advantages.float().repeat_interleave(lengths), returns.float().repeat_interleave(lengths)
 
 
-def _gae_of(played: GroupedRollouts, number: int, rewards: Tensor, values: Tensor, settings: CreditSettings) -> Tensor:
-    """Advantages (T,) of one trajectory, by what `settings.rewrites` says of rewrites."""
+def _gae_of(
+    played: GroupedRollouts, number: int, rewards: Tensor, values: Tensor, settings: CreditSettings, beyond: float
+) -> Tensor:
+    """Advantages (T,) of one trajectory, by what `settings.rewrites` says of rewrites; see `gae`."""
+    rates = settings.gamma, settings.lam, beyond
     if settings.rewrites == "rows":
-        return gae_by_rows(rewards, values, played.lengths[number], settings.gamma, settings.lam)
+        return gae_by_rows(rewards, values, played.lengths[number], *rates)
     if settings.rewrites == "segments":
-        return gae_by_segments(rewards, values, played.segment_lengths(number), settings.gamma, settings.lam)
-    return gae(rewards, values, settings.gamma, settings.lam)
+        return gae_by_segments(rewards, values, played.segment_lengths(number), *rates)
+    return gae(rewards, values, *rates)
 
 
 GiveCredit = Callable[[GroupedRollouts, CreditSettings], Credit]
