@@ -10,13 +10,20 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from lightning_mem1.callbacks import default_callbacks
+    from lightning_mem1.callbacks.transcripts import known_advantages
+    from lightning_mem1.data.agents import AgentData
     from lightning_mem1.data.qa import QAData
+    from lightning_mem1.data.reading import ReadingData
     from lightning_mem1.data.task_data import TaskDataModule
     from lightning_mem1.data.webshop import WebShopData
+    from lightning_mem1.engine.settings import EngineSettings
     from lightning_mem1.evaluation.player import Player
+    from lightning_mem1.evaluation.report.notebook import context_parts, plot_advantages, plot_curve, plot_masks
+    from lightning_mem1.evaluation.transcript import readable, transcript
     from lightning_mem1.rollout.collect import Episode, collect
     from lightning_mem1.rollout.settings import RolloutSettings
     from lightning_mem1.testing import check_env, check_memory
+    from lightning_mem1.training.layouts.collate import collate
     from lightning_mem1.training.loading import load_policy
     from lightning_mem1.training.module import Mem1Module
     from lightning_mem1.training.trainer import trainer_defaults
@@ -26,13 +33,20 @@ __version__ = "0.1.0"
 
 _HOMES = {  # module below this package: the public names in it
     "callbacks": ("default_callbacks",),
+    "callbacks.transcripts": ("known_advantages",),
+    "data.agents": ("AgentData",),
     "data.qa": ("QAData",),
+    "data.reading": ("ReadingData",),
     "data.task_data": ("TaskDataModule",),
     "data.webshop": ("WebShopData",),
+    "engine.settings": ("EngineSettings",),
     "evaluation.player": ("Player",),
+    "evaluation.report.notebook": ("context_parts", "plot_advantages", "plot_curve", "plot_masks"),
+    "evaluation.transcript": ("readable", "transcript"),
     "rollout.collect": ("Episode", "collect"),
     "rollout.settings": ("RolloutSettings",),
     "testing": ("check_env", "check_memory"),
+    "training.layouts.collate": ("collate",),
     "training.loading": ("load_policy",),
     "training.module": ("Mem1Module",),
     "training.trainer": ("trainer_defaults",),
@@ -41,12 +55,15 @@ _HOMES = {  # module below this package: the public names in it
 _HOME = {name: module for module, names in _HOMES.items() for name in names}
 
 __all__ = [
+    "AgentData",
+    "EngineSettings",
     "Env",
     "Episode",
     "Mem1Module",
     "Objective",
     "Player",
     "QAData",
+    "ReadingData",
     "RolloutSettings",
     "StepResult",
     "Task",
@@ -57,10 +74,18 @@ __all__ = [
     "WebShopData",
     "check_env",
     "check_memory",
+    "collate",
     "collect",
+    "context_parts",
     "default_callbacks",
+    "known_advantages",
     "load_policy",
+    "plot_advantages",
+    "plot_curve",
+    "plot_masks",
+    "readable",
     "trainer_defaults",
+    "transcript",
 ]
 
 

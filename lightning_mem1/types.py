@@ -139,6 +139,10 @@ class Turn:
         directive: What it did to the memory, where the memory mode lets the policy say so.
         state_tokens: How many of its action ids are its internal state with the tags, where a mode keeps those alone.
         note_ids: Ids that stand for its reply once a mode has left that out.
+        context_ids: Ids of its whole context as they were sent, the prompt's included, where an agent chose them
+            (memory mode `recorded`); None where contexts follow from the turns.
+        num_unmatched: Messages of the policy in that context whose sampled ids were not found, so that they were
+            tokenised from their text.
     """
 
     action_ids: list[int]
@@ -157,6 +161,8 @@ class Turn:
     directive: Directive | None = None
     state_tokens: int = 0
     note_ids: Sequence[int] = ()
+    context_ids: Sequence[int] | None = None
+    num_unmatched: int = 0
 
     @property
     def ids(self) -> list[int]:

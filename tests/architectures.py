@@ -309,7 +309,7 @@ FAMILIES: dict[str, Family] = {
     "StableLM": Family("StableLm", "hands no keywords to its attention"),
     "Nemotron": Family("Nemotron", "hands no keywords to its attention", {"head_dim": 8, "initializer_range": 0.07}),
     "GPT-2": Family("GPT2", "learnt positions", {"resid_pdrop": 0.3, "embd_pdrop": 0.3}),
-    "GPT-NeoX": Family("GPTNeoX", "attention beside the MLP"),
+    "GPT-NeoX": Family("GPTNeoX", "attention parallel to the MLP"),
     "GPT-BigCode": Family("GPTBigCode", "one head of keys, learnt positions"),
     "OPT": Family("OPT", "learnt positions", {"ffn_dim": 48, "word_embed_proj_dim": 32, "dropout": 0.3}),
     "DBRX": Family(
@@ -363,7 +363,7 @@ MROPE = scaled("default", mrope_section=[1, 1, 2])
 FAMILIES |= {  # of text and images; only text is read
     "Gemma 3 with images": Family(
         "Gemma3",
-        "sliding windows beside a tower for images",
+        "sliding windows, a tower for images",
         {"head_dim": 8, "sliding_window": WINDOW, "layer_types": BOTH, "query_pre_attn_scalar": 8},
         whole={"vision_config": {**EYES, "image_size": 28, "patch_size": 14}, "mm_tokens_per_image": 4},
     ),
@@ -393,7 +393,7 @@ STATES = {  # what a layer of `tiny_recurrent` keeps: (its name here, what it ha
     "granite_hybrid": ("Granite hybrid", "Mamba 2"),
     "granite_moe_hybrid": ("Granite hybrid, experts", "Mamba 2, experts"),
     "bamba": ("Bamba", "Mamba 2"),
-    "falcon_h1": ("Falcon-H1", "Mamba 2 beside attention"),
+    "falcon_h1": ("Falcon-H1", "Mamba 2 parallel to attention"),
     "nemotron_h": ("Nemotron-H", "Mamba 2, experts"),
     "jamba": ("Jamba", "Mamba, experts"),
 }

@@ -38,8 +38,3 @@ def commands(page: Path) -> list[list[str]]:
     text = "\n".join(block.text for block in blocks(page, "sh")).replace("\\\n", " ")
     lines = (shlex.split(line, comments=True) for line in text.splitlines())
     return [words for words in lines if words]
-
-
-def prose(page: Path) -> str:
-    """A page without its blocks of code and code in lines."""
-    return re.sub(r"`[^`\n]*`", "", BLOCK.sub("", page.read_text()))

@@ -64,7 +64,7 @@ MODULES = [path for path in sorted(PACKAGE.rglob("*.py")) if not str(path).endsw
 PAGES = [
     ROOT / "README.md",
     ROOT / "CONTRIBUTING.md",
-    *(page for kind in ("tutorials", "how-to", "explanation") for page in sorted((ROOT / "docs" / kind).glob("*.md"))),
+    *sorted((ROOT / "docs").rglob("*.md")),
     *sorted((ROOT / "notebooks").glob("*.md")),
     *sorted((ROOT / "notebooks").glob("*.ipynb")),
     *sorted((PACKAGE / "policy" / "assets").glob("*/README.md")),

@@ -223,7 +223,8 @@ def test_tags_in_texts_of_strangers_are_allowed_when_said_so():
 @pytest.mark.parametrize("mode", list(MODES))
 def test_our_memory_modes_pass_and_grow_as_they_say_where_nothing_is_asked_of_them(mode):
     report = check_memory(mode)
-    growing = {"full": 8, "compaction": 8, "fold": 8, "multiscale": 8, "edit": 8, "masked": 3}  # in tokens per turn
+    growing = {name: 8 for name in ("full", "compaction", "fold", "multiscale", "edit", "recorded")}
+    growing["masked"] = 3  # tokens per turn
     assert report.bounded == (mode not in growing)
     # prompt of 3, turns of 3 + 5
     expected = {"mem1": [11] * 6, "none": [8] * 6, "window": [11] + [19] * 5}
@@ -378,7 +379,7 @@ def test_contexts_without_their_prompt_are_named():
 
 
 def test_an_unknown_mode_names_those_there_are():
-    with pytest.raises(ValueError, match="amem, compaction, masked, fold, multiscale, edit, recall, got 'mem2'"):
+    with pytest.raises(ValueError, match="compaction, masked, fold, multiscale, edit, recall, recorded, got 'mem2'"):
         check_memory("mem2")
 
 

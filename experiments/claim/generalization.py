@@ -6,7 +6,7 @@
 
 What is done is not repeated, so the same command continues after Ctrl-C or a kill. Every job has one thread; ``--jobs``
 run at once. Below the output folder: policies, checkpoints, evaluations, logs, ``claim.json``, ``claim.md``, pictures.
-What is compared, and why: docs/results.md.
+What is compared, and why: experiments/claim/log.md; the result: docs/results.md.
 """
 
 from __future__ import annotations

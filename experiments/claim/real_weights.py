@@ -9,7 +9,7 @@ The modes are claim.py's: `react` sees the full history as `full` does, and rest
 has a ``<stage>.json`` and is not repeated. Processes may share the output folder, as above: a stage waits for what
 another process has to do first. The scripted reader of the warm start knows the answers: it asks every question as it
 stands and copies the answer out of the reply, of questions only where one search finds it. Without ``--data`` the
-generated encyclopedia is asked about. What is compared: docs/results.md.
+generated encyclopedia is asked about. What is compared: experiments/claim/log.md.
 """
 
 from __future__ import annotations

@@ -14,6 +14,7 @@ from lightning.pytorch import Callback, Trainer
 from lightning_mem1.checks import Range, Ranges, check_numbers
 from lightning_mem1.context.tags import printable
 from lightning_mem1.data.task_data import TaskBatch
+from lightning_mem1.io.disk_room import room_for
 from lightning_mem1.io.redaction import redacted
 from lightning_mem1.training.module import Mem1Module
 from lightning_mem1.types import StopReason, Trajectory
@@ -79,7 +80,7 @@ class FailuresCallback(Callback):
         if not records:
             return
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        with open(self.path, "a", encoding="utf-8") as file:
+        with room_for(self.path), open(self.path, "a", encoding="utf-8") as file:
             file.writelines(json.dumps({"split": split, "rl_step": batch.rl_step, **r}) + "\n" for r in records)
         first = records[0]
         print(

@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.text import Text
 
 from lightning_mem1.callbacks.rollout import MAX_SERVER_GAP
+from lightning_mem1.context.modes.recorded import Recorded
 from lightning_mem1.context.tags import printable
 from lightning_mem1.data.task_data import TaskBatch
 from lightning_mem1.training.module import Mem1Module
@@ -72,7 +73,13 @@ def remarks(
     gap, limit = logged("train/rollout_gap_mean"), gap_limit(module)
     if gap > limit and not logged("rollout/staleness"):
         found.append(f"rollout gap {gap:.1e} nats, expected at most {limit:g} ({_gap_advice(module)})")
-    if drift := int(logged("train/drift")):
+    drift = int(logged("train/drift"))
+    if drift and isinstance(module.memory, Recorded):
+        found.append(
+            f"{drift} turns drift: their contexts hold messages of the policy that it did not write so (have the agent "
+            "send back what it was given, unchanged; they are scored as they were played)"
+        )
+    elif drift:
         found.append(
             f"{drift} turns drift: training scores other contexts than were played (memory mode "
             f"{printable(str(module.memory))}: check it with lightning_mem1.testing.check_memory, or set model.memory)"

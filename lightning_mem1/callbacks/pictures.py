@@ -10,9 +10,9 @@ from lightning.pytorch import Callback, Trainer
 from matplotlib.figure import Figure
 
 from lightning_mem1.callbacks.transcripts import known_advantages
-from lightning_mem1.context.internal_state import state_mask, state_spans
 from lightning_mem1.data.task_data import TaskBatch
 from lightning_mem1.evaluation.report import layout_plot, plots
+from lightning_mem1.evaluation.report.notebook import plot_advantages, plot_masks
 from lightning_mem1.tracking.artifacts import log_artifact
 from lightning_mem1.training.credit.filters import num_action_tokens
 from lightning_mem1.training.module import Mem1Module
@@ -89,11 +89,8 @@ def of_batch(batch: TaskBatch, module: Mem1Module) -> dict[str, Figure]:
         return {}
     chosen = trajectories[number]
     if layout_plot.turns_drawn(chosen, module.contexts):
-        figures["layouts"] = layout_plot.masks(chosen, module.contexts, module.credit_assigner.state_end)
+        figures["layouts"] = plot_masks(chosen, module)
     if known is not None:
-        tag = module.rollout_settings.tags.internal_state
-        states = state_mask(chosen, state_spans(chosen, module.encoder.decode, tag)).tolist()
-        lengths = [len(turn.action_ids) for turn in chosen.turns]
         title = f"{chosen.task.id}, reward {chosen.reward:.2f}"
-        figures["advantages"] = plots.advantages(known[number], lengths, states, title)
+        figures["advantages"] = plot_advantages(chosen, known[number], module, title)
     return figures

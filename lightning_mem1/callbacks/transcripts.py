@@ -19,6 +19,7 @@ from lightning_mem1.evaluation.report.episode import episode
 from lightning_mem1.evaluation.report.page import page
 from lightning_mem1.evaluation.transcript import readable, transcript
 from lightning_mem1.evaluation.view import View
+from lightning_mem1.io.disk_room import room_for
 from lightning_mem1.tracking.artifacts import log_artifact
 from lightning_mem1.training.module import Mem1Module
 from lightning_mem1.types import Trajectory
@@ -75,14 +76,16 @@ class TranscriptCallback(Callback):
         if self.num_trajectories > 0:
             records = [transcript(t, module) for t in batch.trajectories[: self.num_trajectories]]
             lines = (json.dumps(record, ensure_ascii=True) for record in records)
-            path.with_suffix(".jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
-            path.with_suffix(".txt").write_text("\n\n".join(map(readable, records)) + "\n", encoding="utf-8")
+            with room_for(path.with_suffix(".jsonl")):
+                path.with_suffix(".jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
+                path.with_suffix(".txt").write_text("\n\n".join(map(readable, records)) + "\n", encoding="utf-8")
             written.append(path.with_suffix(".txt"))
         if self.num_page_trajectories > 0:
             run = "/".join(Path(trainer.default_root_dir).parts[-2:])
             title = f"{run}: {split}, rl_step {batch.rl_step}"
             text = page_of(batch.trajectories, module, title, self.num_page_trajectories, split == "train")
-            path.with_suffix(".html").write_text(text, encoding="utf-8")
+            with room_for(path.with_suffix(".html")):
+                path.with_suffix(".html").write_text(text, encoding="utf-8")
             written.append(path.with_suffix(".html"))
         return written
 

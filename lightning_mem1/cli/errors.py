@@ -24,12 +24,14 @@ from lightning_mem1.cli.class_errors import explain_class
 from lightning_mem1.cli.foreign_keys import foreign_key
 from lightning_mem1.cli.parser_messages import joined, key_at, type_name, wrong_value
 from lightning_mem1.io import own_code
+from lightning_mem1.io.disk_room import ADVICE, is_full
+from lightning_mem1.io.disk_room import reason as no_room
 from lightning_mem1.io.redaction import redacted, remember, remember_arguments, root
 from lightning_mem1.io.terminal import printable
 
 DEBUG = "LIGHTNING_MEM1_DEBUG"
 MAX_CONFIG_VALUES = 100_000
-DATA_CLASSES = ("QAData", "WebShopData", "TaskDataModule")
+DATA_CLASSES = ("QAData", "ReadingData", "WebShopData", "AgentData", "TaskDataModule")
 INTERRUPTED = 130  # what shells use for Ctrl-C
 MOVED: Mapping[str, str] = {  # keys of earlier versions, and their names now
     **checks.MOVED,
@@ -94,6 +96,9 @@ def one_line(error: BaseException) -> str:
         return f"a file ended the program instead of being used: {own_code.told(error)}; take sys.exit out of it"
     if own_code.raised_by_user(error):
         return f"{own_code.told(error)}; correct that file"
+    if is_full(error):
+        where = getattr(error, "filename", None) or os.getcwd()
+        return f"cannot write in '{where}': expected room on the disk, got '{no_room(error)}'; {ADVICE}"
     if isinstance(error, ValueError | OSError) and message:
         return message
     return f"{type(error).__name__}: {message or 'no message'} (--debug shows where)"

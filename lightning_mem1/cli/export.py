@@ -23,6 +23,7 @@ from lightning_mem1.cli import commands, hub, startup
 from lightning_mem1.cli.alone import check_dtype, free_folder
 from lightning_mem1.cli.lightning_cli import CommandLine, checkpoint_path, no_progress_bars
 from lightning_mem1.cli.weights import LAST, NONE, TRAIN_FIRST, Asked
+from lightning_mem1.io.disk_room import room_for
 from lightning_mem1.policy.adapter_files import MAX_LOST, lost_line
 from lightning_mem1.policy.loading import resolve
 from lightning_mem1.policy.policy import Policy
@@ -120,7 +121,7 @@ def _write(policy: Policy, path: str, output: Path, given: Any, name: str) -> No
     entry = {**entry_of(checkpoint), "settings": settings_of(checkpoint)}
     whole = given.merged or policy.model is policy.causal_lm
     output.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=output.parent, prefix=f".{output.name}.") as beside:
+    with room_for(output), tempfile.TemporaryDirectory(dir=output.parent, prefix=f".{output.name}.") as beside:
         made = save(policy, Path(beside), given.merged, given.dtype)
         (made / "README.md").write_text(card(entry, policy, whole, report_of(checkpoint), name), encoding="utf-8")
         for pattern in WRITTEN:

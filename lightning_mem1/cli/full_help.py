@@ -12,12 +12,14 @@ from typing import Any, get_args, get_type_hints
 from jsonargparse import ArgumentParser
 from lightning.pytorch import Trainer
 
+from lightning_mem1.data.agents import AgentData
 from lightning_mem1.data.qa import QAData
+from lightning_mem1.data.reading import ReadingData
 from lightning_mem1.data.task_data import TaskDataModule
 from lightning_mem1.data.webshop import WebShopData
 from lightning_mem1.training.module import Mem1Module
 
-DATA = (WebShopData, QAData, TaskDataModule)
+DATA = (WebShopData, QAData, ReadingData, AgentData, TaskDataModule)
 PARTS: dict[str, tuple[type, ...]] = {"model": (Mem1Module,), "data": DATA, "trainer": (Trainer,)}
 
 

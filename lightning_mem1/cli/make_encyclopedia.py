@@ -7,12 +7,13 @@ import json
 from collections.abc import Sequence
 
 from lightning_mem1.environments.qa.encyclopedia.world import Encyclopedia
+from lightning_mem1.io.disk_room import room_for
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Write the passages as wiki-18's JSON lines; returns the exit code."""
     given = parser().parse_args(argv)
-    with open(given.file, "w", encoding="utf-8") as file:
+    with room_for(given.file), open(given.file, "w", encoding="utf-8") as file:
         for number, passage in enumerate(Encyclopedia(given.seed, given.passages).passages):
             file.write(json.dumps({"id": str(number), "contents": passage.contents}) + "\n")
     return 0

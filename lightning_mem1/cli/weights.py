@@ -13,6 +13,9 @@ from typing import Any
 
 import yaml
 
+from lightning_mem1.cli.errors import check_printable
+from lightning_mem1.io.terminal import printable
+
 NONE, LAST, BEST = "none", "last", "best"
 WORDS = (LAST, BEST, NONE)
 TRAIN_FIRST = "train first (mem1 fit), or set --ckpt_path to a file"
@@ -61,7 +64,7 @@ class Asked:
             return path
         if (run := self.run()) is None:
             raise FileNotFoundError(
-                f"no checkpoint to go on from: expected one under '{self.folder}', got none; {self.otherwise}"
+                f"no checkpoint to resume from: expected one under '{self.folder}', got none; {self.otherwise}"
             )
         path = run / "checkpoints" / f"{self.ckpt_path}.ckpt"
         if not path.is_file():
@@ -115,6 +118,7 @@ def announced(argv: Sequence[str], config: str, uses: Uses) -> tuple[str, str | 
     )
     try:
         path = asked.path()
+        check_printable([str(path)])
         if uses.plays and needs_saying(argv):
             asked.check_said()
     except (ValueError, OSError):
@@ -126,7 +130,7 @@ def announced(argv: Sequence[str], config: str, uses: Uses) -> tuple[str, str | 
 
 def named(checkpoint: str | Path | None, policy: str) -> str:
     """``with the weights of runs/qa/0/checkpoints/last.ckpt``, or ``with model.policy bundled as it is``."""
-    return f"with the weights of {checkpoint}" if checkpoint else f"with model.policy {policy} as it is"
+    return printable(f"with the weights of {checkpoint}" if checkpoint else f"with model.policy {policy} as it is")
 
 
 def needs_saying(argv: Sequence[str]) -> bool:

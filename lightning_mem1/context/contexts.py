@@ -13,6 +13,7 @@ With prompt P and turns (A0, I0), (A1, I1), the next context is::
     multiscale P A1 I1, and before it the internal states that stand for what is older
     edit       P A0 I0 A1 I1, without the turns that the policy deleted
     recall     P A1 I1, which may quote what has left; or as compaction
+    recorded   what the agent sent for that turn, whatever it is (`Turn.context_ids`)
 
 A turn that was malformed and retried (`Turn.retried`) is in no context, in whatever mode::
 
@@ -28,6 +29,7 @@ from itertools import chain
 from typing import Any, TypeVar
 
 from lightning_mem1.context.memory import Asked, Kind, MemoryMode, Runs, standing
+from lightning_mem1.context.modes.recorded import Recorded
 from lightning_mem1.context.settings import MemorySetting, memory_mode
 from lightning_mem1.context.tags import ParsedTurn
 from lightning_mem1.io.own_code import told
@@ -150,11 +152,25 @@ def derived(memory: MemorySetting | Contexts) -> Contexts:
 
 def derive(trajectory: Trajectory, memory: MemoryMode) -> list[Context]:
     """The context of each turn: the mode is asked once for each. For what asks more than once there is `Contexts`."""
-    turns = trajectory.turns
-    return [
-        Context.of(trajectory.prompt_ids, [*kept(memory, turns[:t], turn.kind), turn.opening_ids])
-        for t, turn in enumerate(turns)
-    ]
+    turns, found = trajectory.turns, []
+    for t, turn in enumerate(turns):
+        sent = turn.context_ids if isinstance(memory, Recorded) else None
+        runs = (
+            [*kept(memory, turns[:t], turn.kind), turn.opening_ids] if sent is None else [_behind(trajectory, t, sent)]
+        )
+        found.append(Context.of(trajectory.prompt_ids, runs))
+    return found
+
+
+def _behind(trajectory: Trajectory, turn: int, sent: Sequence[int]) -> Sequence[int]:
+    """What a recorded context has behind the prompt; raises ValueError where it does not begin with the prompt."""
+    length = len(trajectory.prompt_ids)
+    if list(sent[:length]) != trajectory.prompt_ids:
+        raise ValueError(
+            f"recorded contexts begin with the prompt: expected its {length} ids before turn {turn} of "
+            f"'{trajectory.task.id}', got others; record what they all begin with as prompt_ids"
+        )
+    return sent[length:]
 
 
 def kept(memory: MemoryMode, turns: Sequence[Turn], kind: Kind = "act") -> Runs:
@@ -229,10 +245,14 @@ def drift(trajectory: Trajectory, memory: MemorySetting | Contexts = "mem1") -> 
     """Number of turns whose context, derived now, is not what the engine was given when they were sampled.
 
     Training derives contexts from ids, so this stays 0. Anything else means that ids or the memory mode have changed
-    since the rollout, and that training would not see what the rollout saw.
+    since the rollout, and that training would not see what the rollout saw. A recorded turn counts too when a message
+    of the policy was not found among what it sampled (`Turn.num_unmatched`): it is scored as it was played, and stands
+    in its context as its text reads, not as it was sampled.
     """
     pairs = zip(trajectory.turns, derived(memory).of(trajectory), strict=True)
-    return sum(turn.context_hash not in (None, context_hash(seen.ids)) for turn, seen in pairs)
+    return sum(
+        turn.num_unmatched > 0 or turn.context_hash not in (None, context_hash(seen.ids)) for turn, seen in pairs
+    )
 
 
 def context_hash(ids: Sequence[int]) -> int:

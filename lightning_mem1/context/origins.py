@@ -11,6 +11,7 @@ from dataclasses import replace
 from itertools import chain, count
 
 from lightning_mem1.context.contexts import Contexts, derive, derived
+from lightning_mem1.context.modes.recorded import Recorded
 from lightning_mem1.context.settings import MemorySetting
 from lightning_mem1.types import Trajectory
 
@@ -63,9 +64,12 @@ def token_origins(trajectory: Trajectory, memory: MemorySetting | Contexts = "me
         turn 1   0 1 2 3
         turn 2   0 1 4 5
 
-    Where a mode hands on the turns' own lists, their places are known, and nothing is derived a second time.
+    Where a mode hands on the turns' own lists, their places are known, and nothing is derived a second time. Of a
+    recorded context what begins like an earlier one, with its turn and reply, is known.
     """
     known = derived(memory)
+    if isinstance(known.memory, Recorded):
+        return _recorded_origins(trajectory, known)
     places, prompt = _places(trajectory), range(len(trajectory.prompt_ids))
     seen = known.of(trajectory)
     if all(id(run) in places for context in seen for run in context.runs):
@@ -73,6 +77,39 @@ def token_origins(trajectory: Trajectory, memory: MemorySetting | Contexts = "me
     return [
         [getattr(each, "place", None) for each in context.ids] for context in derive(traced(trajectory), known.memory)
     ]
+
+
+def _recorded_origins(trajectory: Trajectory, known: Contexts) -> list[list[int | None]]:
+    """What each context shares with the row of an earlier turn (its context, turn and reply) is where it is there."""
+    rows: list[tuple[list[int], list[int | None]]] = [(trajectory.prompt_ids, [*range(len(trajectory.prompt_ids))])]
+    found, start = [], len(trajectory.prompt_ids)
+    for turn, context in zip(trajectory.turns, known.of(trajectory), strict=True):
+        ids = context.ids
+        shared, places = max(((common_length(ids, row), places) for row, places in rows), key=lambda pair: pair[0])
+        found.append([*places[:shared], *[None] * (len(ids) - shared)])
+        end = start + len(turn.ids) + len(turn.information_ids)
+        after = [*range(start + len(turn.opening_ids), end)]  # the context ends with the opening
+        rows.append(([*ids, *turn.action_ids, *turn.information_ids], [*found[-1], *after]))
+        start = end
+    return found
+
+
+def common_length(one: Sequence[int], other: Sequence[int]) -> int:
+    """How many ids two lists begin with alike; whole slices are compared, which costs no step per id.
+
+    >>> common_length([5, 6, 7, 8], [5, 6, 9])
+    2
+    """
+    low, high = 0, min(len(one), len(other))
+    if one[:high] == other[:high]:
+        return high
+    while high - low > 1:
+        middle = (low + high) // 2
+        if one[low:middle] == other[low:middle]:
+            low = middle
+        else:
+            high = middle
+    return low
 
 
 def _places(trajectory: Trajectory) -> dict[int, range]:

@@ -39,7 +39,7 @@ def sample(logits: Tensor, temperatures: Tensor, top_ps: Tensor, uniforms: Tenso
     ids = _invert(_nucleus(probs, top_ps) if any_cut else probs, uniforms)
     if any_greedy:
         ids = torch.where(greedy, logits.argmax(-1), ids)
-    ids = ids.clamp(max=logits.shape[1] - 1)  # of logits that are nan
+    ids = ids.clamp(max=logits.shape[1] - 1)  # of logits that are nan, too
     return ids, logps.gather(1, ids[:, None])[:, 0]
 
 
@@ -78,4 +78,5 @@ def _first_above(cumulative: Tensor, target: Tensor) -> Tensor:
     """Where a row (n, m) first exceeds its target (n, 1), which rounding may have put outside: never where it rests."""
     zero = torch.zeros_like(target)
     highest = torch.nextafter(cumulative[:, -1:], zero)
-    return torch.searchsorted(cumulative, target.clamp(min=zero, max=highest), right=True)
+    found = torch.searchsorted(cumulative, target.clamp(min=zero, max=highest), right=True)
+    return found.clamp(max=cumulative.shape[1] - 1)  # where the numbers are nan nothing exceeds anything

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from lightning_mem1.io.atomic_files import write_atomic
+from lightning_mem1.io.disk_room import room_for
 
 LINES, SETTINGS, EPISODES = "trajectories.jsonl", "settings.json", "episodes.jsonl"
 Key = tuple[str, int, int]
@@ -98,7 +99,7 @@ class Ledger:
 
     def _append(self, name: str, entry: Mapping[str, Any]) -> None:
         line = f"{json.dumps(entry)}\n".encode()
-        with open(self.folder / name, "ab", buffering=0) as file:
+        with room_for(self.folder / name), open(self.folder / name, "ab", buffering=0) as file:
             file.write(line)  # one call: it is there or it is not
 
     def _check_settings(self) -> None:

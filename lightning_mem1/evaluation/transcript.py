@@ -22,13 +22,14 @@ def transcript(trajectory: Trajectory, module: Mem1Module) -> dict[str, Any]:
                 "turn": act_number(trajectory, number),
                 "kind": turn.kind,
                 "context_tokens": seen[number],
-                "dropped_tokens": everything[number] - seen[number],
+                "dropped_tokens": max(0, everything[number] - seen[number]),  # an agent may add text of its own
                 "action_tokens": len(turn.action_ids),
                 "internal_state": parse_turn(text, tags).internal_state,
                 "action": turn.action,
                 "text": text,
                 "valid": turn.valid,
                 "retried": turn.retried,
+                "unmatched_messages": turn.num_unmatched,
                 "reward": turn.reward,
                 "information": turn.information,
                 "info": {key: _plain(value) for key, value in turn.info.items()},
@@ -63,6 +64,8 @@ def readable(record: dict[str, Any]) -> str:
             f"internal state: {printable(state)}",
             *([f"action: {printable(turn['action'] or turn['text'])}{invalid}"] if act else []),
         ]
+        if turn["unmatched_messages"]:
+            lines.append(f"messages of the policy that it did not write so: {turn['unmatched_messages']}")
         if turn["information"]:
             lines += ["information:", *(f"    {line}" for line in printable(turn["information"]).splitlines())]
     if record["error"]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import math
 import os
 import re
 import shutil
@@ -15,6 +16,8 @@ import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
+
+from lightning_mem1.io.disk_room import room_for
 
 BESIDE = ".tmp"
 MAX_WRITE_S = 3600.0  # a temporary file of another machine that is older belongs to no process
@@ -38,7 +41,7 @@ def write_atomic(path: Path, content: bytes | memoryview) -> None:
         _sync_folder(path.parent)
     except OSError as error:
         beside.unlink(missing_ok=True)
-        size_mib = len(content) / 2**20
+        size_mib = math.ceil(10 * len(content) / 2**20) / 10
         raise OSError(
             f"cannot write '{path}': expected room for {size_mib:.1f} MiB, got '{error.strerror or error}'; "
             "earlier files are complete: free some space and resume from there"
@@ -103,7 +106,8 @@ def atomic_folder(folder: str | Path) -> Iterator[Path]:
     beside = Path(tempfile.mkdtemp(prefix=f".{path.name}-", dir=path.parent))
     try:
         os.chmod(beside, 0o755)  # who reads it, a server or a colleague, may be another user
-        yield beside
+        with room_for(path):
+            yield beside
         try:
             os.rename(beside, path)
         except OSError:

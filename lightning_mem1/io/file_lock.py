@@ -68,7 +68,8 @@ class FileLock:
             raise
         os.lseek(handle, 0, os.SEEK_SET)
         os.ftruncate(handle, 0)
-        os.write(handle, json.dumps({"pid": os.getpid(), "host": socket.gethostname()}).encode())
+        with contextlib.suppress(OSError):  # a full disk: it is held all the same, nobody can read by whom
+            os.write(handle, json.dumps({"pid": os.getpid(), "host": socket.gethostname()}).encode())
         self._handle, self._key = handle, key
         self._ended.clear()
         threading.Thread(target=self._touch, daemon=True, name="lock").start()

@@ -19,9 +19,10 @@ from torch import Tensor, nn
 from lightning_mem1.policy.architecture import Architecture
 from lightning_mem1.policy.attention import LAYER, NAME, AttentionLayer, Pass, carrying, watched
 from lightning_mem1.policy.backbone import Head, backbone, decoder_layers, text_config
+from lightning_mem1.policy.blocks import Block
 from lightning_mem1.policy.rotary import LengthRule
 from lightning_mem1.policy.scores import PositionRule, Scores, attend
-from lightning_mem1.policy.tree_table import Block, tree_table
+from lightning_mem1.policy.tree_table import tree_table
 
 PROMPT, SEGMENTS = 6, (5, 7)  # tokens of the row that is compared
 ROWS = (17, 150)  # tokens of the rows on which a model's own attention is tried

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from lightning_mem1.checks import Range, Ranges, check_choice
+from lightning_mem1.io.disk_room import room_for
 from lightning_mem1.policy.adapter_files import without_warnings
 from lightning_mem1.policy.architecture import Architecture
 from lightning_mem1.policy.attention import Pass, carrying
@@ -416,11 +417,12 @@ class Policy(nn.Module):
 
     def save(self, folder: str | Path) -> None:
         """Write the policy's adapter, see `save_adapter`, or the whole model when there is none; and the tokenizer."""
-        if self.model is not self.causal_lm:
-            self.save_adapter(folder)
-        else:
-            self.model.save_pretrained(str(folder), safe_serialization=True)
-        self.tokenizer.save_pretrained(str(folder))
+        with room_for(folder):
+            if self.model is not self.causal_lm:
+                self.save_adapter(folder)
+            else:
+                self.model.save_pretrained(str(folder), safe_serialization=True)
+            self.tokenizer.save_pretrained(str(folder))
 
     def merge(self) -> float:
         """Put the policy's adapter into the weights for good; a critic's goes. Nothing trains or refers any more.

@@ -2,31 +2,22 @@
 
 Attention finds the tokens that a token sees by a mask. A recurrent layer (gated delta rule, short convolution, state
 space) reads its tokens one after the other, so those of one context have to be a row of their own: prompts first, then
-the segments that hang on them, each from the state that its prompt left.
+the segments that hang on them, each from the state that its prompt left. Where segments hang on segments, every context
+is a row from its first token on.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields, replace
-from typing import Protocol
 
 import torch
 from torch import Tensor
 
+from lightning_mem1.policy.blocks import Block, above, place_index
+
 PADDING_LIMIT = 0.75  # a group takes segments down to this fraction of its longest, so little is padded
 SHORTEST = 2  # tokens of a segment's row: one alone would run as in decoding, which overwrites the state it starts from
-
-
-class Run(Protocol):
-    """A run of tokens in a packed row, as `attention.Block`."""
-
-    @property
-    def start(self) -> int: ...
-    @property
-    def length(self) -> int: ...
-    @property
-    def root(self) -> int | None: ...
 
 
 @dataclass(frozen=True)
@@ -76,12 +67,14 @@ def row_plan(groups: Sequence[RowGroup], device: torch.device | str) -> RowPlan:
     return RowPlan([group.to(device) for group in groups], restore.to(device))
 
 
-def segment_rows(blocks: Sequence[Run], device: torch.device | str) -> RowPlan:
-    """The rows of a segment table: prompts, then segments.
+def segment_rows(blocks: Sequence[Block], device: torch.device | str) -> RowPlan:
+    """The rows of a segment table: prompts, then segments; whole contexts where segments hang on segments.
 
     Prompts of one length run together, so that none is padded and their states are those after their last token.
     Segments are padded at their end, where it changes nothing: no row continues them.
     """
+    if any(len(above(block, blocks)) > 1 for block in blocks):
+        return _context_rows(blocks, device)
     prompts = [number for number, block in enumerate(blocks) if block.root is None and block.length]
     segments = [number for number, block in enumerate(blocks) if block.root is not None and block.length]
     groups: list[RowGroup] = []
@@ -95,6 +88,24 @@ def segment_rows(blocks: Sequence[Run], device: torch.device | str) -> RowPlan:
         rows = [blocks[number] for number in group]
         reads = torch.tensor([state[row.root] for row in rows])
         groups.append(_padded(rows, reads))
+    return row_plan(groups, device)
+
+
+def _context_rows(blocks: Sequence[Block], device: torch.device | str) -> RowPlan:
+    """A row for each context, from an empty state; a token's output is taken from the first row that holds it."""
+    ends = {*range(len(blocks))} - {block.root for block in blocks}
+    rows = [[*above(blocks[number], blocks), blocks[number]] for number in sorted(ends)]
+    places = [place_index(row) for row in rows]
+    groups, taken = [], torch.zeros(sum(block.length for block in blocks), dtype=torch.bool)
+    for group in _similar(range(len(rows)), [Block(0, len(each)) for each in places]):
+        width = max(SHORTEST, *(len(places[number]) for number in group))
+        index, fresh = [], []
+        for number in group:
+            row = places[number]
+            index.append(torch.cat([row, row[-1:].expand(width - len(row))]))
+            fresh.append(torch.cat([~taken[row], torch.zeros(width - len(row), dtype=torch.bool)]))
+            taken[row] = True
+        groups.append(RowGroup(torch.stack(index), places=torch.cat(fresh).nonzero()[:, 0]))
     return row_plan(groups, device)
 
 
@@ -119,7 +130,7 @@ def binary_parts(length: int) -> list[int]:
     return [1 << bit for bit in reversed(range(length.bit_length())) if length >> bit & 1]
 
 
-def _similar(numbers: Sequence[int], blocks: Sequence[Run]) -> list[list[int]]:
+def _similar(numbers: Sequence[int], blocks: Sequence[Block]) -> list[list[int]]:
     """Numbers of blocks in groups whose shortest is no shorter than `PADDING_LIMIT` of their longest."""
     groups: list[list[int]] = []
     for number in sorted(numbers, key=lambda number: -blocks[number].length):
@@ -130,12 +141,12 @@ def _similar(numbers: Sequence[int], blocks: Sequence[Run]) -> list[list[int]]:
     return groups
 
 
-def _index(rows: Sequence[Run]) -> Tensor:
+def _index(rows: Sequence[Block]) -> Tensor:
     starts = torch.tensor([[row.start] for row in rows])
     return starts + torch.arange(rows[0].length)
 
 
-def _padded(rows: Sequence[Run], reads: Tensor) -> RowGroup:
+def _padded(rows: Sequence[Block], reads: Tensor) -> RowGroup:
     lengths = [row.length for row in rows]
     steps = torch.arange(max(SHORTEST, *lengths))
     index = torch.stack([row.start + steps.clamp(max=row.length - 1) for row in rows])

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
+from lightning_mem1.policy.blocks import above, place_index
 from lightning_mem1.policy.rotary import LengthRule
 from lightning_mem1.policy.tree_table import TreeTable
 
@@ -71,7 +72,7 @@ def rows_of(batch: PackedBatch, rule: LengthRule | None) -> Rows:
     """Unpack a batch of layout `tree` or `rows`.
 
     Args:
-        batch: Of `tree`, every segment becomes a row with its prompt before it; of `rows`, every row stays one.
+        batch: Of `tree`, every segment becomes a row with what it hangs on before it; of `rows`, every row stays one.
         rule: Where frequencies depend on the length, every turn becomes a row of its own, and one that grows beyond
             the original length of LongRoPE two: tokens are predicted with the frequencies of what comes before them.
     """
@@ -100,11 +101,7 @@ def _places(batch: PackedBatch) -> list[Tensor]:
         width = batch.input_ids.shape[1]
         return [torch.arange(width) + row * width for row in range(len(batch.input_ids))]
     blocks = batch.tree.blocks
-    runs = [torch.arange(block.start, block.start + block.length) for block in blocks]
-    return [
-        run if block.root is None else torch.cat([runs[block.root], run])
-        for block, run in zip(blocks, runs, strict=True)
-    ]
+    return [place_index([*above(block, blocks), block]) for block in blocks]
 
 
 def _turns(batch: PackedBatch) -> Iterator[list[int]]:
@@ -120,7 +117,7 @@ def _tokens(batch: PackedBatch, turn: list[int], places: list[Tensor], rule: Len
         width = batch.input_ids.shape[1]
         row, found = predict[0] // width, [place % width for place in predict]
     else:
-        # a segment's first token is predicted from its prompt, the others from the segment
+        # the last one is predicted in the segment where the turn ends, the others there or in what it hangs on
         row = int(batch.tree.own[predict[-1]])
         found = batch.tree.positions[torch.tensor(predict, device=batch.tree.own.device)].tolist()
     for place in found:

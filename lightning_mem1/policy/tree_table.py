@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
-from itertools import accumulate
+from itertools import accumulate, chain
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
+from lightning_mem1.policy.blocks import Block, above, place_index
 from lightning_mem1.policy.recurrent_rows import RowPlan, segment_rows
 from lightning_mem1.policy.scores import EVERYTHING, PositionRule
 
@@ -19,21 +21,12 @@ PADDING_LIMIT = 0.75  # a bucket takes segments down to this fraction of its lon
 
 
 @dataclass(frozen=True)
-class Block:
-    """A run of tokens in a packed row; `root` is the index of the block it hangs on, None for a prompt."""
-
-    start: int
-    length: int
-    root: int | None = None
-
-
-@dataclass(frozen=True)
 class Bucket:
     """Blocks of similar length, attended in one batched call.
 
     Attributes:
         query_index: (n, S) positions of the queries in the packed row; padding repeats position 0.
-        key_index: (n, K) positions of the keys: the root's tokens, then the block's own.
+        key_index: (n, K) positions of the keys: the tokens of what the block hangs on, then the block's own.
         mask: (n, 1, S, K) True where a query sees a key.
         places: (N,) where the queries stand among the n * S, padding left out. Found once: a mask would have to be
             looked at in every layer, for which a GPU waits.
@@ -53,18 +46,21 @@ class TreeTable:
 
     Attributes:
         own: (T,) number of the block that each token belongs to.
-        root: (T,) number of the prompt block that each token may see besides its own.
+        first, last: (T,) of that block, and of the last of the blocks that hang on it, the place in the order in which
+            each block comes before those that hang on it, and those together: a block hangs on another, or is it, where
+            its `first` is from the other's `first` to its `last`.
         blocks: What the table was built from.
     """
 
     own: Tensor
-    root: Tensor
+    first: Tensor
+    last: Tensor
     blocks: Sequence[Block]
     _made: dict[Any, Any] = field(init=False, default_factory=dict, repr=False, compare=False)
 
     def to(self, device: torch.device | str) -> TreeTable:
         """The same table on another device."""
-        return replace(self, own=self.own.to(device), root=self.root.to(device))
+        return replace(self, own=self.own.to(device), first=self.first.to(device), last=self.last.to(device))
 
     @property
     def buckets(self) -> list[Bucket]:
@@ -82,8 +78,8 @@ class TreeTable:
 
     @cached_property
     def positions(self) -> Tensor:
-        """(T,) the position of each token in its context: a segment's continue from the end of its prompt."""
-        starts = [0 if block.root is None else self.blocks[block.root].length for block in self.blocks]
+        """(T,) the position of each token in its context: a segment's continue from the end of what it hangs on."""
+        starts = [sum(each.length for each in above(block, self.blocks)) for block in self.blocks]
         runs = [torch.arange(block.length) + start for block, start in zip(self.blocks, starts, strict=True)]
         return torch.cat(runs).to(self.own.device)
 
@@ -102,10 +98,8 @@ class TreeTable:
     def sequences(self) -> tuple[Tensor, Tensor, Tensor, int, int]:
         """For FlashAttention: positions of all keys (K,), where queries and keys end (n + 1,), the longest of both."""
         blocks = [block for block in self.blocks if block.length]
-        roots = [Block(0, 0) if block.root is None else self.blocks[block.root] for block in blocks]
-        runs = [torch.arange(b.start, b.start + b.length) for pair in zip(roots, blocks, strict=True) for b in pair]
-        queries = [block.length for block in blocks]
-        keys = [root.length + length for root, length in zip(roots, queries, strict=True)]
+        runs = [place_index([*above(block, self.blocks), block]) for block in blocks]
+        queries, keys = [block.length for block in blocks], [len(run) for run in runs]
         ends = [torch.tensor([0, *accumulate(lengths)], dtype=torch.int32) for lengths in (queries, keys)]
         index, ends_q, ends_k = (each.to(self.own.device) for each in (torch.cat(runs), *ends))
         return index, ends_q, ends_k, max(queries), max(keys)
@@ -160,18 +154,38 @@ class TreeTable:
             b 1 1 . . 1 .
             b 1 1 . . 1 1
         """
-        same = (self.own[key] == self.own[query]) | (self.own[key] == self.root[query])
-        seen = same & (query >= key)
+        number = self.first[query]
+        seen = (self.first[key] <= number) & (number <= self.last[key]) & (query >= key)
         return seen if rule == EVERYTHING else seen & rule.sees(self.positions[query], self.positions[key])
 
 
 def tree_table(blocks: Sequence[Block]) -> TreeTable:
     """Build the table of a packed row from its blocks, which must tile the row in order, roots before leaves."""
-    own, root = [], []
+    counts, (first, last) = torch.tensor([block.length for block in blocks]), map(torch.tensor, _nested(blocks))
+    own, first, last = (each.repeat_interleave(counts) for each in (torch.arange(len(blocks)), first, last))
+    return TreeTable(own, first, last, tuple(blocks))
+
+
+def _nested(blocks: Sequence[Block]) -> tuple[list[int], list[int]]:
+    """By block `first` and `last` of a `TreeTable`.
+
+    Of a prompt 0 with the segments 2 and 3, and a prompt 1::
+
+        first   0 3 1 2
+        last    2 3 1 2
+    """
+    sizes = [1] * len(blocks)  # of the block and all that hang on it
+    for number in reversed(range(len(blocks))):
+        if (root := blocks[number].root) is not None:
+            sizes[root] += sizes[number]
+    first, room, free = [0] * len(blocks), [0] * len(blocks), 0  # room: the next place behind a block
     for number, block in enumerate(blocks):
-        own += [number] * block.length
-        root += [number if block.root is None else block.root] * block.length
-    return TreeTable(torch.tensor(own), torch.tensor(root), tuple(blocks))
+        if block.root is None:
+            first[number], free = free, free + sizes[number]
+        else:
+            first[number], room[block.root] = room[block.root], room[block.root] + sizes[number]
+        room[number] = first[number] + 1
+    return first, [start + size - 1 for start, size in zip(first, sizes, strict=True)]
 
 
 def _similar(blocks: Sequence[Block]) -> list[list[int]]:
@@ -191,17 +205,16 @@ def _fits(block: Block, longest: Block) -> bool:
 
 
 def _bucket(group: Sequence[Block], blocks: Sequence[Block], rule: PositionRule) -> Bucket:
-    empty = Block(0, 0)
-    roots = [empty if block.root is None else blocks[block.root] for block in group]
-    offsets = _column(roots, "length")  # position of a block's first token
+    roots = [place_index(above(block, blocks)) for block in group]
+    offsets = torch.tensor([[len(root)] for root in roots])  # position of a block's first token
     roots = [_seen_part(root, rule) for root in roots]
     starts, lengths = _column(group, "start"), _column(group, "length")
-    root_starts, root_lengths = _column(roots, "start"), _column(roots, "length")
+    root_lengths = torch.tensor([[len(root)] for root in roots])
     step = torch.arange(int(lengths.max()))
     root_step = torch.arange(int(root_lengths.max()))
     valid, root_valid = step < lengths, root_step < root_lengths
     query_index = torch.where(valid, starts + step, 0)
-    key_index = torch.cat([torch.where(root_valid, root_starts + root_step, 0), query_index], dim=1)
+    key_index = torch.cat([pad_sequence(roots, batch_first=True), query_index], dim=1)
     causal = step[:, None] >= step[None, :]
     sees_root = root_valid[:, None, :].expand(-1, len(step), -1)
     # padded queries keep their own diagonal, so that no softmax row is empty (their output is dropped)
@@ -213,10 +226,9 @@ def _bucket(group: Sequence[Block], blocks: Sequence[Block], rule: PositionRule)
     return Bucket(query_index, key_index, mask[:, None], valid.flatten().nonzero()[:, 0])
 
 
-def _seen_part(root: Block, rule: PositionRule) -> Block:
+def _seen_part(root: Tensor, rule: PositionRule) -> Tensor:
     """The end of a prompt that the tokens behind it see; what none of them sees costs nothing."""
-    first = min(root.length, rule.first_seen(root.length))
-    return Block(root.start + first, root.length - first)
+    return root[min(len(root), rule.first_seen(len(root))) :]
 
 
 def _column(blocks: Sequence[Block], name: str) -> Tensor:
@@ -231,9 +243,9 @@ def visible_tiles(blocks: Sequence[Block]) -> list[list[int]]:
         if not block.length:
             continue
         own = _tiles_of(block)
-        root = _tiles_of(blocks[block.root]) if block.root is not None else range(0)
+        seen = set(chain.from_iterable(_tiles_of(each) for each in above(block, blocks) if each.length))
         for tile in own:
-            tiles[tile].update(root)
+            tiles[tile] |= seen
             tiles[tile].update(range(own.start, tile + 1))
     return [sorted(row) for row in tiles]
 

@@ -17,10 +17,13 @@ from typing import Any
 
 from lightning_mem1.context.contexts import asked, context_hash, context_ids, next_kind
 from lightning_mem1.context.memory import Asked, Kind, MemoryMode
+from lightning_mem1.context.modes.recorded import Recorded
 from lightning_mem1.context.settings import MemorySetting, memory_mode
 from lightning_mem1.context.tags import ParsedTurn, parse_turn
 from lightning_mem1.rollout.env_guard import EnvError, EnvGuard, checked_task
 from lightning_mem1.rollout.env_threads import EnvThreads
+from lightning_mem1.rollout.episodes import Episode as Episode
+from lightning_mem1.rollout.gateway.agent import AgentEnv
 from lightning_mem1.rollout.plain_values import valid_text
 from lightning_mem1.rollout.seeds import turn_seed
 from lightning_mem1.rollout.settings import RolloutSettings
@@ -31,22 +34,11 @@ from lightning_mem1.types import (
     GenerationRequest,
     StepResult,
     StopReason,
-    Task,
     Trajectory,
     Turn,
 )
 
 MAX_CHARS_PER_TOKEN = 64  # of a text that is read at all; ordinary ones have about four
-
-
-@dataclass(frozen=True)
-class Episode:
-    """A task to be played: `group` numbers the episodes of the same task, `seed` makes the sampling its own."""
-
-    task: Task
-    env: Env
-    group: int = 0
-    seed: int = 0
 
 
 @dataclass
@@ -74,7 +66,7 @@ def collect(
     """Play episodes to their ends.
 
     Args:
-        episodes: What to play; their environments are used up.
+        episodes: What to play; their environments are used up. Agents (`AgentEnv`) play through a gateway.
         engine: Generates the turns; it is reset first.
         tokenizer: A transformers tokenizer, the policy's.
         settings: Sampling and limits.
@@ -87,6 +79,14 @@ def collect(
     """
     mode = memory_mode(memory)
     engine.reset()
+    if any(isinstance(episode.env, AgentEnv) for episode in episodes):
+        if not isinstance(mode, Recorded):
+            raise ValueError(
+                f"agents send contexts of their own: expected memory mode recorded, got '{mode}'; set model.memory"
+            )
+        from lightning_mem1.rollout.gateway.play import play_agents  # imports a web server
+
+        return play_agents(episodes, engine, tokenizer, settings, on_turn, on_end)
     with _Rollout(engine, tokenizer, settings, mode) as rollout:
         running = [rollout.begin(session, episode) for session, episode in enumerate(episodes)]
         if on_end:

@@ -1,9 +1,21 @@
-"""Episodes begin: the environment of a task, or one that says why there is none."""
+"""Episodes: a task with its environment, or with one that says why there is none."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from lightning_mem1.rollout.env_guard import EnvError
 from lightning_mem1.types import Env, StepResult, Task, TaskSource
+
+
+@dataclass(frozen=True)
+class Episode:
+    """A task to be played: `group` numbers the episodes of the same task, `seed` makes the sampling its own."""
+
+    task: Task
+    env: Env
+    group: int = 0
+    seed: int = 0
 
 
 class BrokenEnv:

@@ -31,6 +31,7 @@ class Shape:
         kv_width: Key-value heads times the size of a head.
         query_width: Query heads times the size of a head.
         tied: Whether the head is the embedding.
+        kv_layers: Layers that keep keys and values; None for all of them.
     """
 
     width: int
@@ -40,10 +41,13 @@ class Shape:
     kv_width: int
     query_width: int
     tied: bool
+    kv_layers: int | None = None
 
     @classmethod
     def of(cls, config: Any) -> Shape:
-        """Read a transformers config."""
+        """Read a transformers config; of a model of text and images, the part for text."""
+        config = config.get_text_config() if hasattr(config, "get_text_config") else config
+        kinds = getattr(config, "layer_types", None) or ["attention"] * config.num_hidden_layers
         size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
         return cls(
             width=config.hidden_size,
@@ -53,6 +57,7 @@ class Shape:
             kv_width=config.num_key_value_heads * size,
             query_width=config.num_attention_heads * size,
             tied=bool(config.tie_word_embeddings),
+            kv_layers=sum("attention" in kind and "linear" not in kind for kind in kinds),
         )
 
     @property
@@ -160,7 +165,8 @@ def estimate(shape: Shape, settings: Mapping[str, Any], num_shards: int = 1) -> 
         layers * (1 - 1 / num_shards - 2 / shape.layers) if num_shards > 1 else 0.0
     )  # two layers are gathered at once
     engine = settings["engine"]
-    pool = engine["num_slots"] * engine["max_context_tokens"] * 2 * shape.layers * shape.kv_width * each
+    kv_layers = shape.layers if shape.kv_layers is None else shape.kv_layers
+    pool = engine["num_slots"] * engine["max_context_tokens"] * 2 * kv_layers * shape.kv_width * each
     return Estimate(
         weights=layers + shape.embedding_weights * each,
         trained=float(trained),

@@ -69,8 +69,8 @@ class Mem1Module(CheckpointedModule):
     Args:
         policy: "bundled", a folder with safetensors (a model, or an adapter that names its base), or a hub id. On the
             command line "bundled" becomes "bundled_marketplace" where the pages are those of official files.
-        memory: Memory mode: mem1, full, window, none, summary, amem, compaction, masked, fold, multiscale, edit or
-            recall, or the dotted name of your own; with settings of its own {mode: window, window: 3}, see
+        memory: Memory mode: mem1, full, window, none, summary, amem, compaction, masked, fold, multiscale, edit,
+            recall or recorded, or the dotted name of your own; with settings of its own {mode: window, window: 3}, see
             `context.modes`.
         layout: How trajectories are scored: tree or rows (equal numbers), stitched (the paper's single copy) or
             official (that of its public code); the last two do not score what was sampled.
@@ -212,8 +212,7 @@ class Mem1Module(CheckpointedModule):
             shard(self.policy, self.device_mesh["data_parallel"])
 
     def on_fit_start(self) -> None:
-        """Refuse what would not see what the rollout saw, a precision of updates alone or a model not scored as it is,
-        and groups that have nothing to compare."""
+        """Refuse a precision of updates alone, groups with nothing to compare, and a model not scored as it is."""
         if self.trainer.precision != "32-true":
             raise ValueError(
                 "trainer.precision is not for rollouts, which would stay in the base's dtype: expected 32-true, got "

@@ -82,6 +82,15 @@ def test_the_first_line_names_the_weights(runs, arguments, content, uses, said):
     assert line.strip().startswith(said) and bool(line) == bool(said)
 
 
+def test_names_that_would_act_on_the_terminal_are_not_said(runs, capsys):
+    put("runs/qa/\x1b[31mred", 90)
+    Path("qa.yaml").write_text('model: {policy: "\\e[2Jhere"}')
+    assert announced(["--ckpt_path=last"], "qa.yaml", Uses(plays=True)) == ("", None)
+    assert play.main(["qa.yaml", "--ckpt_path=last"]) == 1
+    line, _ = announced(["--ckpt_path=none"], "qa.yaml", Uses(plays=True))
+    assert "\x1b" not in line + "".join(capsys.readouterr()) and line == " with model.policy \\x1b[2Jhere as it is"
+
+
 def test_weights_that_the_command_line_names_are_not_asked_for():
     assert needs_saying(["--config", "x.yaml"]) and needs_saying(["--model.lr=1"])
     assert not needs_saying(["--model.policy", "exported"]) and not needs_saying(["--human"])

@@ -90,7 +90,7 @@ def test_amem_goes_by_the_embeddings_of_a_sentence_encoder_where_turns_have_them
 
 
 def test_an_unknown_mode_names_the_modes_there_are():
-    words = "mem1, full, window, none, summary, amem, compaction, masked, fold, multiscale, edit, recall"
+    words = "mem1, full, window, none, summary, amem, compaction, masked, fold, multiscale, edit, recall, recorded"
     with pytest.raises(ValueError, match=f"expected one of {words}, got 'mem2'; set model.memory"):
         memory_mode("mem2")
 

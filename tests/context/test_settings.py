@@ -107,7 +107,7 @@ def test_a_dotted_name_is_a_class_or_a_function_of_a_file_outside_of_the_package
         (
             "mem2",
             "unknown memory mode: expected one of mem1, full, window, none, summary, amem, compaction, masked, fold, "
-            "multiscale, edit, recall, got 'mem2'; set model."
+            "multiscale, edit, recall, recorded, got 'mem2'; set model."
             "memory, also to a dotted name such as my_file.plan",
         ),
         ({"window": 3}, "memory without a mode: expected a word or {mode: ..., ...}, got {'window': 3}; set model.mem"),

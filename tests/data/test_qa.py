@@ -97,6 +97,14 @@ def test_the_scripted_researcher_is_the_baseline_of_the_encyclopedia():
         ({"retriever": "google"}, "expected bm25, dense, web or an address, got 'google'"),
         ({"top_k": 0}, "data.top_k too small"),
         ({"turns_per_task": 0}, "data.turns_per_task too small"),
+        (
+            {"retriever": "web", "index": "i"},
+            "data.index would not be searched: expected data.retriever bm25 or dense, got",
+        ),
+        (
+            {"retriever": "http://127.0.0.1:9/retrieve", "questions": "q.jsonl", "corpus": "c.jsonl"},
+            "data.corpus would not be searched: .*, got http://127.0.0.1:9/retrieve, which .*; drop data.corpus",
+        ),
     ],
 )
 def test_settings_that_cannot_be_are_refused(settings, message):

@@ -5,6 +5,7 @@ from itertools import islice
 import pytest
 
 from lightning_mem1.data.task_data import TaskDataModule, TaskStream, spread_indices, train_indices
+from lightning_mem1.types import Task
 from tiny_tasks import NoTasks, RankedTasks
 
 
@@ -85,6 +86,39 @@ def test_a_number_that_is_too_small_is_named(make_data, name):
 def test_a_source_without_tasks_is_named(make_data):
     with pytest.raises(ValueError, match="no train tasks: expected at least 1 from NoTasks, got 0"):
         make_data(NoTasks()).setup("fit")
+
+
+@pytest.mark.parametrize("size", ["many", None, -1, 2.5, True, 10**30])
+def test_a_size_that_is_no_number_of_tasks_is_the_sources_mistake(make_data, size):
+    class Sized(RankedTasks):
+        def size(self, split):
+            return size
+
+    with pytest.raises(
+        ValueError, match=r"Sized\.size\('train'\) is no number of tasks: expected a whole number from 0"
+    ):
+        make_data(Sized()).setup("fit")
+
+
+@pytest.mark.parametrize(
+    ("made", "message"),
+    [
+        (None, "Making makes no tasks: expected lightning_mem1.types.Task, got None"),
+        ({"id": "a"}, "Making makes no tasks: expected lightning_mem1.types.Task, got {'id': 'a'}"),
+        (Task("a", None, (), 3), "expected prompt to be str, got None"),
+        (Task("a", "b", (), "3"), "expected max_turns to be int, got '3'"),
+        (Task("a", "b", (), 0), "expected max_turns of at least 1, got 0"),
+    ],
+)
+def test_a_task_that_cannot_be_played_is_the_sources_mistake(make_data, made, message):
+    class Making(RankedTasks):
+        def task(self, split, index):
+            return made
+
+    data = make_data(Making())
+    for loader in (data.train_dataloader, data.val_dataloader):
+        with pytest.raises(ValueError, match=message):
+            next(iter(loader()))
 
 
 def test_a_datamodule_without_a_source_says_where_to_name_one():

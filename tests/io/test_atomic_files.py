@@ -1,5 +1,6 @@
 """Several writers of one file: whoever reads it sees what one of them wrote, and nothing is left beside it."""
 
+import errno
 import os
 import socket
 import subprocess
@@ -7,7 +8,11 @@ import sys
 import time
 from pathlib import Path
 
+import pytest
+from safetensors import SafetensorError
+
 from lightning_mem1.io.atomic_files import keep, write_atomic
+from lightning_mem1.io.disk_room import room_for
 
 ROOT = Path(__file__).parents[2]
 WRITER = """
@@ -50,6 +55,22 @@ def test_what_a_killed_writer_left_is_deleted_by_the_next_one_and_what_a_living_
     os.utime(old, (time.time() - 7200, time.time() - 7200))
     write_atomic(tmp_path / "last.ckpt", b"new")
     assert {path.name for path in tmp_path.iterdir()} == {"last.ckpt", living.name, fresh.name, other.name}
+
+
+def test_a_full_disk_is_named_with_the_path_whoever_writes(tmp_path):
+    for error in (OSError(errno.ENOSPC, "No space left on device"), OSError(errno.EDQUOT, "Disk quota exceeded")):
+        with (
+            pytest.raises(OSError, match="^cannot write 'x': expected room on the disk, got '.*'; make"),
+            room_for("x"),
+        ):
+            raise error
+    full = "Error while serializing: I/O error: No space left on device (os error 28)"
+    with pytest.raises(OSError, match="^cannot write 'x': .*, got 'No space left on device'; make room"), room_for("x"):
+        raise SafetensorError(full)
+    with pytest.raises(PermissionError), room_for("x"):
+        raise PermissionError(errno.EACCES, "Permission denied")
+    with pytest.raises(KeyError), room_for("x"):
+        raise KeyError("x")
 
 
 def test_a_name_with_signs_of_patterns_means_itself(tmp_path):

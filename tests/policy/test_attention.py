@@ -2,10 +2,11 @@ import pytest
 import torch
 
 from lightning_mem1.policy.attention import attention_forward
+from lightning_mem1.policy.blocks import Block
 from lightning_mem1.policy.scores import EVERYTHING, PositionRule, Scores
 from lightning_mem1.policy.scores import attend as written_out
 from lightning_mem1.policy.tree_kernels import flex_tree_attention, segment_attention
-from lightning_mem1.policy.tree_table import Block, tree_table, visible_tiles
+from lightning_mem1.policy.tree_table import tree_table, visible_tiles
 
 # a prompt of two tokens, the segments of two turns, and a second prompt with its own segment
 BLOCKS = [Block(0, 2), Block(2, 3), Block(5, 2, 0), Block(7, 2, 0), Block(9, 1, 1)]
@@ -176,3 +177,47 @@ def test_flash_attention_over_blocks_says_where_it_runs():
         attention_forward(
             torch.nn.Module(), *torch.zeros(3, 1, 2, 10, 8), None, tree=tree_table(BLOCKS), tree_kernel="varlen"
         )
+
+
+# a prompt of two tokens, two that hang on it, one and two that hang on those, and one more on the prompt
+NESTED = [Block(0, 2), Block(2, 2, 0), Block(4, 1, 1), Block(5, 2, 1), Block(7, 1, 0)]
+
+
+def test_a_block_that_hangs_on_another_sees_all_that_the_other_hangs_on():
+    table, index = tree_table(NESTED), torch.arange(8)
+    assert table.visible(index[:, None], index[None]).int().tolist() == [
+        [1, 0, 0, 0, 0, 0, 0, 0],
+        [1, 1, 0, 0, 0, 0, 0, 0],
+        [1, 1, 1, 0, 0, 0, 0, 0],
+        [1, 1, 1, 1, 0, 0, 0, 0],
+        [1, 1, 1, 1, 1, 0, 0, 0],
+        [1, 1, 1, 1, 0, 1, 0, 0],
+        [1, 1, 1, 1, 0, 1, 1, 0],
+        [1, 1, 0, 0, 0, 0, 0, 1],
+    ]
+    assert table.positions.tolist() == [0, 1, 2, 3, 4, 4, 5, 2]
+    keys, ends_q, ends_k, longest_q, longest_k = table.sequences
+    assert keys.tolist() == [0, 1, 0, 1, 2, 3, 0, 1, 2, 3, 4, 0, 1, 2, 3, 5, 6, 0, 1, 7]
+    assert (ends_q.tolist(), ends_k.tolist()) == ([0, 2, 4, 5, 7, 8], [0, 2, 6, 11, 17, 20])
+    assert (longest_q, longest_k) == (2, 6)
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_kernels_follow_blocks_that_hang_on_blocks_under_every_rule(rule):
+    torch.manual_seed(4)
+    blocks, start = [], 0
+    for length, root in ((150, None), (7, 0), (3, 0), (40, None), (9, 3), (5, 4), (130, 5), (6, 6)):
+        blocks.append(Block(start, length, root))
+        start += length
+    inputs = [torch.randn(1, heads, start, 16, requires_grad=True) for heads in (4, 2, 2)]
+    table, scores, places = tree_table(blocks), Scores(scaling=0.4, rule=rule), torch.arange(start)
+    mask = table.visible(places[:, None], places, rule)[None, None]
+    expected = written_out(*inputs, mask, scores).transpose(1, 2)
+    ours = segment_attention(*inputs, table, scores)
+    torch.testing.assert_close(ours, expected, atol=1e-5, rtol=0)
+    flex = flex_tree_attention(*(each.detach() for each in inputs), table, scores)
+    torch.testing.assert_close(flex, expected.detach(), atol=1e-5, rtol=0)
+    weights = torch.randn_like(expected)
+    pairs = (torch.autograd.grad((out * weights).sum(), inputs) for out in (ours, expected))
+    for got, wanted in zip(*pairs, strict=True):
+        torch.testing.assert_close(got, wanted, atol=1e-4, rtol=1e-4)

@@ -167,6 +167,32 @@ def test_an_adapter_says_the_same_merged_and_loaded_again(adapter, targets):
     torch.testing.assert_close(logits(Policy.load(folder).model), expected, atol=1e-5, rtol=0)
 
 
+@pytest.mark.parametrize(
+    "kind",
+    [
+        {"use_dora": True},
+        {"bias": "lora_only"},
+        {"modules_to_save": ["lm_head"]},
+        {"trainable_token_indices": [5, 6]},
+        {"layers_to_transform": [1], "rank_pattern": {"q_proj": 2}},
+    ],
+)
+def test_adapters_of_other_kinds_say_the_same_when_they_are_loaded(whole, tmp_path, kind):
+    from peft import LoraConfig, get_peft_model
+
+    model = Policy.load(str(whole)).causal_lm
+    adapted = get_peft_model(model, LoraConfig(r=4, target_modules=["q_proj"], task_type="CAUSAL_LM", **kind))
+    torch.manual_seed(1)
+    for name, parameter in adapted.named_parameters():
+        if parameter.requires_grad:
+            parameter.data.add_(torch.randn_like(parameter) * (0.01 if "magnitude" in name else 0.1))
+    expected = logits(adapted)
+    adapted.peft_config["default"].base_model_name_or_path = str(whole)
+    adapted.save_pretrained(tmp_path)
+    torch.testing.assert_close(logits(Policy.load(str(tmp_path)).model), expected, atol=1e-5, rtol=0)
+    assert not torch.allclose(logits(Policy.load(str(whole)).model), expected, atol=1e-3)
+
+
 def test_a_checkpoint_with_a_weight_that_is_no_number_is_named(make_module):
     checkpoint = {}
     module = make_module()

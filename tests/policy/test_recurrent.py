@@ -10,6 +10,7 @@ import pytest
 import torch
 import transformers
 
+from lightning_mem1.policy.blocks import Block
 from lightning_mem1.policy.critic import Critic, CriticSettings
 from lightning_mem1.policy.policy import LoraSettings, Policy
 from lightning_mem1.policy.recurrent import (
@@ -21,7 +22,6 @@ from lightning_mem1.policy.recurrent import (
 )
 from lightning_mem1.policy.recurrent_kernels import rows_from
 from lightning_mem1.policy.recurrent_rows import segment_rows
-from lightning_mem1.policy.tree_table import Block
 from lightning_mem1.training.layouts.collate import collate
 from tiny import random_ids, random_trajectory, tiny_policy, tiny_tokenizer
 from tiny_recurrent import BASE, DELTA, FAMILIES, limit, plain_logprobs, recurrent_policy

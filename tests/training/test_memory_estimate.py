@@ -41,18 +41,24 @@ def test_each_part_is_counted_in_bytes():
     assert found.engine == 3 * 5 * 2 * 2 * 2 * 4 + 2 * 144 * 4
 
 
+QWEN25 = Shape(3584, 18944, 152064, layers=28, kv_width=512, query_width=3584, tied=False)
+QWEN3 = Shape(4096, 12288, 151936, layers=36, kv_width=1024, query_width=4096, tied=False)
+QWEN35 = Shape(4096, 12288, 248320, layers=32, kv_width=1024, query_width=4096, tied=False, kv_layers=8)
+
+
 @pytest.mark.parametrize(
-    ("name", "gib", "said"),
+    ("name", "shape", "gib", "said"),
     [
-        ("qa_qwen2.5-7b", 80, "weights 14.2, trained 1.2, activations 8.0, engine 28.0"),
-        ("qa_qwen2.5-7b_80gb", 80, "weights 14.2, trained 0.6, activations 8.0, engine 14.0"),
-        ("qa_qwen2.5-7b_24gb", 24, "weights 5.2, trained 0.4, activations 4.9, engine 5.2"),
-        ("webshop_qwen2.5-7b_qlora", 24, "weights 5.2, trained 0.4, activations 4.9, engine 7.0"),
+        ("qa_qwen2.5-7b", QWEN25, 80, "weights 14.2, trained 1.2, activations 8.0, engine 28.0"),
+        ("qa_qwen2.5-7b_80gb", QWEN25, 80, "weights 14.2, trained 0.6, activations 8.0, engine 14.0"),
+        ("qa_qwen2.5-7b_24gb", QWEN25, 24, "weights 5.2, trained 0.4, activations 4.9, engine 5.2"),
+        ("webshop_qwen2.5-7b_qlora", QWEN25, 24, "weights 5.2, trained 0.4, activations 4.9, engine 7.0"),
+        ("qa_qwen3-8b", QWEN3, 80, "weights 15.3, trained 1.3, activations 8.7, engine 36.0"),
+        ("qa_qwen3.5-9b_80gb", QWEN35, 80, "weights 15.3, trained 0.6, activations 9.3, engine 8.0"),
     ],
 )
-def test_the_configs_of_the_paper_fit_the_gpus_that_they_name(name, gib, said):
+def test_the_configs_of_the_paper_fit_the_gpus_that_they_name(name, shape, gib, said):
     settings = yaml.safe_load((PAPER / f"{name}.yaml").read_text())["model"]
-    shape = Shape(3584, 18944, 152064, layers=28, kv_width=512, query_width=3584, tied=False)
     groups = {name: {**SETTINGS[name], **settings.get(name, {})} for name in ("compute", "optim", "engine")}
     found = estimate(shape, {**SETTINGS, **settings, **groups})
     assert found.line(gib) == f"needs about {found.gib:.0f} GiB, you have {gib}: {said}"  # and nothing to lower
@@ -102,6 +108,15 @@ def test_qwen_2_5_7b_in_4_bits_fits_into_24_gib_and_not_into_16():
     assert found.line(24) == "needs about 17 GiB, you have 24: weights 5.2, trained 0.4, activations 4.9, engine 7.0"
     assert found.line(16).startswith("needs about 17 GiB, you have 16: weights 5.2")
     assert "; lower model.engine.num_slots" in found.line(16)
+
+
+def test_of_a_hybrid_model_of_text_and_images_the_layers_for_text_that_keep_keys_are_counted():
+    from transformers import Qwen3_5Config
+
+    text = {"hidden_size": 4, "intermediate_size": 8, "num_hidden_layers": 8, "num_attention_heads": 2, "head_dim": 2}
+    shape = Shape.of(Qwen3_5Config(text_config={**text, "num_key_value_heads": 1, "vocab_size": 10}))
+    assert (shape.layers, shape.kv_layers, shape.kv_width) == (8, 2, 2)
+    assert estimate(shape, SETTINGS).engine == 3 * 5 * 2 * 2 * 2 * 4 + shape.linear_weights * 4
 
 
 def test_a_line_is_printed_only_for_what_is_large_or_does_not_fit(tiny_folder):

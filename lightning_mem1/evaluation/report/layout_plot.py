@@ -10,17 +10,21 @@ from contextlib import suppress
 from itertools import accumulate, chain
 
 import numpy as np
+import torch
 from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
 from lightning_mem1.context.contexts import Contexts, derived
+from lightning_mem1.context.modes.recorded import Recorded
 from lightning_mem1.context.settings import MemorySetting
 from lightning_mem1.evaluation.report.episode import parts
+from lightning_mem1.policy.tree_table import tree_table
 from lightning_mem1.training.layouts.collate import mask
 from lightning_mem1.training.layouts.single_copy import Stitch, official, stitched
 from lightning_mem1.training.layouts.spans import LAYOUTS, StateEnd, check_layout
 from lightning_mem1.training.layouts.tree import tree
+from lightning_mem1.training.layouts.trie import trie
 from lightning_mem1.types import Trajectory
 
 PROMPT, COPY, INFORMATION, SCORED = 1, 2, 3, 4  # kinds of tokens; 0 is what is not seen
@@ -74,6 +78,8 @@ def visible(
             context + [SCORED] * len(turn.action_ids) for context, turn in zip(seen, trajectory.turns, strict=True)
         ]
         return _blocks(blocks, 0)
+    if isinstance(contexts.memory, Recorded):
+        return _trie(trajectory, contexts, seen)
     prompt = len(trajectory.prompt_ids)
     segments = []
     for segment in tree([trajectory], contexts).segments:
@@ -128,6 +134,16 @@ def _single_copy(trajectory: Trajectory, layout: str, contexts: Contexts, state_
     if state_end is None:
         raise ValueError("layout official hides internal states: expected state_end, which says where they end")
     return official([trajectory], state_end)
+
+
+def _trie(trajectory: Trajectory, contexts: Contexts, seen: Sequence[Sequence[int]]) -> np.ndarray:
+    """`visible` of recorded contexts in `tree`, given the kinds of the tokens of each."""
+    packed = trie([trajectory], contexts)
+    kinds, places = np.zeros(packed.num_tokens, int), torch.arange(packed.num_tokens)
+    for span, end in zip(packed.spans, packed.ends, strict=True):
+        row = packed.row(end)[: span.start + span.length].numpy()
+        kinds[row] = np.maximum(kinds[row], [*seen[span.turn], *[SCORED] * span.length])
+    return tree_table(packed.blocks).visible(places[:, None], places).numpy() * kinds
 
 
 def _kinds(context: Sequence[Sequence[object]]) -> list[int]:

@@ -16,6 +16,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from lightning_mem1.evaluation.tables import Row
+from lightning_mem1.io.disk_room import room_for
 
 COLORS = ("#2457c5", "#c2352b", "#1f8a4c", "#b06f13", "#7a4fb5", "#4a8f9c")  # distinct in print and by most eyes
 BY_OBJECTIVES = {"peak_tokens": "peak tokens", "dependency": "dependency, pairs of tokens", "reward": "reward"}
@@ -57,8 +58,16 @@ def runs(points: Mapping[str, Sequence[Point]], names: Mapping[str, str] = RUNS)
     return figure
 
 
-def by_objectives(rows: Sequence[Row], names: Sequence[str] = tuple(BY_OBJECTIVES)) -> Figure:
-    """Measures against the number of objectives, a line per memory mode, bars the 95% intervals; a panel each."""
+def by_objectives(
+    rows: Sequence[Row], names: Sequence[str] = tuple(BY_OBJECTIVES), varied: str = "objectives"
+) -> Figure:
+    """Measures against the number of objectives, a line per memory mode, bars the 95% intervals; a panel each.
+
+    Args:
+        rows: What was measured; `objectives` of a row is its place on the axis.
+        names: The measures.
+        varied: What the axis says where something else than the objectives is varied; then it is logarithmic.
+    """
     figure, panels = _panels(len(names))
     for axes, name in zip(panels, names, strict=True):
         for color, (mode, mine) in zip(cycle(COLORS), _by_memory(rows, name), strict=False):
@@ -67,8 +76,11 @@ def by_objectives(rows: Sequence[Row], names: Sequence[str] = tuple(BY_OBJECTIVE
             ends = [[each.mean - each.low for each in found], [each.high - each.mean for each in found]]
             means = [each.mean for each in found]
             axes.errorbar(numbers, means, ends, label=mode, color=color, marker="o", capsize=3)
-        axes.set_xticks(sorted({row.objectives for row in rows}))
-        _finish(axes, "objectives", BY_OBJECTIVES.get(name, name))
+        if varied != "objectives":
+            axes.set_xscale("log", base=2)
+        ticks = sorted({row.objectives for row in rows})
+        axes.set_xticks(ticks, [f"{tick:,}" for tick in ticks])
+        _finish(axes, varied, BY_OBJECTIVES.get(name, name), integers=False)
     return figure
 
 
@@ -139,7 +151,8 @@ def save(figures: Mapping[str, Figure], folder: Path) -> list[Path]:
     paths = []
     for name, figure in figures.items():
         paths.append(folder / f"{name}.png")
-        figure.savefig(paths[-1], dpi=130, metadata={"Software": None})  # the same numbers make the same bytes
+        with room_for(paths[-1]):
+            figure.savefig(paths[-1], dpi=130, metadata={"Software": None})  # the same numbers make the same bytes
     return paths
 
 
@@ -157,10 +170,10 @@ def _by_rl_step(axes: Axes, points: Sequence[Point], name: str, label: str, colo
         axes.plot(*zip(*known, strict=True), label=label, color=color, marker=marker)
 
 
-def _finish(axes: Axes, x: str, y: str, from_zero: bool = True, legend: bool = True) -> None:
+def _finish(axes: Axes, x: str, y: str, from_zero: bool = True, legend: bool = True, integers: bool = True) -> None:
     axes.set_xlabel(x)
     axes.set_ylabel(y)
-    if x != "objectives":
+    if integers:
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     if from_zero and axes.dataLim.y0 >= 0:  # a flat line shall look flat
         axes.set_ylim(0, None if axes.dataLim.y1 > 0 else 1)

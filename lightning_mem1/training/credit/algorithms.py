@@ -47,7 +47,7 @@ class CreditSettings:
         step_weight: Weight of the comparison of steps against that of trajectories (gigpo).
         anchor: Which steps are compared: those taken in the same context, so with the same memory, or in the same state
             of the environment, as the paper has it (gigpo).
-        bootstrap: Whether an episode that was cut off by turns or context counts as going on: the critic's last value
+        bootstrap: Whether an episode that was cut off by turns or context counts as unfinished: the critic's last value
             stands for what would have come (ppo).
         keep: Most trajectories of a group that are imitated; null for no limit (raft).
         threshold: Least reward that is imitated; null for any (raft).
@@ -182,7 +182,7 @@ def ppo(played: GroupedRollouts, settings: CreditSettings) -> Credit:
     """PPO (arXiv 1707.06347) with GAE (arXiv 1506.02438) that crosses memory rewrites; whitened over action tokens.
 
     An episode that was cut off by its turn budget, or by the length of its context, counts as ended: the budget is part
-    of the task, and the agent sees the turns left. With `credit.bootstrap` it counts as going on. The state after its
+    of the task, and the agent sees the turns left. With `credit.bootstrap` it counts as unfinished. The state after its
     last action was never shown to the critic, so the value before its last action token (of its last turn, with unit
     "turn") stands for it.
     """

@@ -16,11 +16,14 @@ import torch
 from torch import Tensor
 
 from lightning_mem1.context.contexts import Contexts, derived
+from lightning_mem1.context.modes.recorded import Recorded
 from lightning_mem1.context.settings import MemorySetting
-from lightning_mem1.policy.tree_table import Block, TreeTable, tree_table
+from lightning_mem1.policy.blocks import Block
+from lightning_mem1.policy.tree_table import TreeTable, tree_table
 from lightning_mem1.training.layouts.single_copy import Stitch, official, stitched
-from lightning_mem1.training.layouts.spans import StateEnd, check_layout
+from lightning_mem1.training.layouts.spans import ScoredSpan, StateEnd, check_layout
 from lightning_mem1.training.layouts.tree import Segment, rows, tree
+from lightning_mem1.training.layouts.trie import trie
 from lightning_mem1.types import Trajectory
 
 
@@ -93,7 +96,23 @@ def collate(
     return (_collate_tree if layout == "tree" else _collate_rows)(trajectories, contexts)
 
 
+def _collate_trie(trajectories: Sequence[Trajectory], contexts: Contexts) -> Batch:
+    packed = trie(trajectories, contexts)
+    table = tree_table(packed.blocks)
+    return Batch(
+        input_ids=torch.tensor(packed.ids)[None],
+        position_ids=table.positions[None],
+        attention_mask=None,
+        tree=table,
+        predict_index=torch.cat([*packed.predicting()]),
+        num_tokens=packed.num_tokens,
+        **_action_columns(trajectories, packed.spans),
+    )
+
+
 def _collate_tree(trajectories: Sequence[Trajectory], contexts: Contexts) -> Batch:
+    if isinstance(contexts.memory, Recorded):
+        return _collate_trie(trajectories, contexts)
     forest = tree(trajectories, contexts)
     blocks: list[Block] = []
     for ids in forest.prompts:
@@ -116,7 +135,7 @@ def _collate_tree(trajectories: Sequence[Trajectory], contexts: Contexts) -> Bat
         tree=tree_table(blocks),
         predict_index=torch.cat(predict),
         num_tokens=len(input_ids),
-        **_action_columns(trajectories, forest.segments),
+        **_action_columns(trajectories, _spans(forest.segments)),
     )
 
 
@@ -140,7 +159,7 @@ def _collate_rows(trajectories: Sequence[Trajectory], contexts: Contexts) -> Bat
         tree=None,
         predict_index=torch.cat(predict),
         num_tokens=int(lengths.sum()),
-        **_action_columns(trajectories, lines),
+        **_action_columns(trajectories, _spans(lines)),
     )
 
 
@@ -167,7 +186,7 @@ def _collate_stitches(trajectories: Sequence[Trajectory], lines: Sequence[Stitch
         tree=None,
         predict_index=torch.cat(predict),
         num_tokens=sum(len(line.ids) for line in lines),
-        **_action_columns(trajectories, lines),
+        **_action_columns(trajectories, _spans(lines)),
     )
 
 
@@ -181,8 +200,11 @@ def mask(line: Stitch) -> Tensor:
     return seen
 
 
-def _action_columns(trajectories: Sequence[Trajectory], segments: Sequence[Segment | Stitch]) -> dict[str, Any]:
-    spans = list(chain.from_iterable(segment.spans for segment in segments))
+def _spans(segments: Sequence[Segment | Stitch]) -> list[ScoredSpan]:
+    return list(chain.from_iterable(segment.spans for segment in segments))
+
+
+def _action_columns(trajectories: Sequence[Trajectory], spans: Sequence[ScoredSpan]) -> dict[str, Any]:
     turns = [trajectories[span.trajectory].turns[span.turn] for span in spans]
     lengths = torch.tensor([span.length for span in spans])
     for span, turn in zip(spans, turns, strict=True):

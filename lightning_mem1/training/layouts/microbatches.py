@@ -11,12 +11,14 @@ import torch
 from torch import Tensor
 
 from lightning_mem1.context.contexts import Contexts, derived
+from lightning_mem1.context.modes.recorded import Recorded
 from lightning_mem1.context.origins import seen_once
 from lightning_mem1.context.settings import MemorySetting
 from lightning_mem1.training.credit.filters import num_action_tokens
 from lightning_mem1.training.layouts.collate import Batch, collate
 from lightning_mem1.training.layouts.spans import StateEnd, check_layout
 from lightning_mem1.training.layouts.tree import tree
+from lightning_mem1.training.layouts.trie import trie
 from lightning_mem1.types import StopReason, Task, Trajectory, Turn
 
 IDLE = Trajectory(Task("idle", "", (), 1), [0], [Turn([0], [0.0])], StopReason.DONE)  # teaches nothing
@@ -139,6 +141,8 @@ def num_tokens(trajectory: Trajectory, layout: str = "tree", memory: MemorySetti
 
 
 def _num_tokens(trajectory: Trajectory, layout: str, contexts: Contexts) -> int:
+    if layout == "tree" and isinstance(contexts.memory, Recorded):
+        return trie([trajectory], contexts).num_tokens
     if layout == "tree":
         return tree([trajectory], contexts).num_tokens
     if layout == "rows":

@@ -32,6 +32,7 @@ from lightning_mem1.environments.webshop.catalogue.stock import Columns, Stock, 
 from lightning_mem1.environments.webshop.goals.goals import Draws
 from lightning_mem1.environments.webshop.goals.requests import Requests
 from lightning_mem1.environments.webshop.search.postings import Postings, PostingsBuilder
+from lightning_mem1.io.disk_room import room_for
 
 FORMAT = 1  # raise it with every change of what is saved or of how a text becomes terms
 PROBE = (  # words of every kind, and more of them than are counted exactly
@@ -192,6 +193,7 @@ def _built(files: OfficialFiles, home: Path, key: str, skip_malformed: bool) -> 
 
 def _build(files: OfficialFiles, folder: Path, scratch: Path, skip_malformed: bool) -> Findings:
     with (
+        room_for(folder),
         (scratch / "ins").open("w+b") as ins_file,
         (scratch / "human").open("w+b") as human_file,
         (folder / _RECORDS).open("wb") as records,

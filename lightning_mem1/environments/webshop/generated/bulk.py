@@ -16,6 +16,7 @@ from typing import Any, TextIO
 
 from lightning_mem1.environments.webshop.generated.generated import generate
 from lightning_mem1.environments.webshop.generated.lexicon import lexicon
+from lightning_mem1.io.disk_room import room_for
 
 CHUNK = 1000  # products that are made at once
 NUM_RARE_WORDS = 200_000
@@ -49,7 +50,7 @@ def write_catalogue(folder: str | Path, num_products: int, seed: int = 0) -> Non
         if path.exists():
             raise FileExistsError(f"expected a folder without a catalogue, got {str(path)!r}: name another folder")
     parts = [path.with_suffix(".part") for path in paths]
-    with parts[0].open("w", encoding="utf-8") as items, parts[1].open("w", encoding="utf-8") as ins:
+    with room_for(folder), parts[0].open("w", encoding="utf-8") as items, parts[1].open("w", encoding="utf-8") as ins:
         _write(items, ins, num_products, seed)
     for part, path in zip(parts, paths, strict=True):
         part.rename(path)
