@@ -79,7 +79,8 @@ def signature(app: Sphinx, what: str, name: str, item: Any, options: Any, shown:
     arguments = [
         each if each.default is each.empty else each.replace(default=Short(each.default)) for each in arguments
     ]
-    return stringify_signature(own.replace(parameters=arguments), unqualified_typehints=True), None
+    own = own.replace(parameters=arguments, return_annotation=own.empty)
+    return stringify_signature(own, unqualified_typehints=True), None
 
 
 def setup(app: Sphinx) -> None:

@@ -23,8 +23,10 @@ from lightning_mem1 import callbacks  # noqa: E402
 from lightning_mem1.context.modes import MODES  # noqa: E402
 from lightning_mem1.data.agents import AgentData  # noqa: E402
 from lightning_mem1.data.qa import QAData  # noqa: E402
+from lightning_mem1.data.reading import ReadingData  # noqa: E402
 from lightning_mem1.data.task_data import TaskDataModule  # noqa: E402
 from lightning_mem1.data.webshop import WebShopData  # noqa: E402
+from lightning_mem1.evaluation.comparison.settings import Comparison  # noqa: E402
 from lightning_mem1.training.module import Mem1Module  # noqa: E402
 from lightning_mem1.training.trainer import TRAINER_DEFAULTS  # noqa: E402
 from lightning_mem1.warmstart.settings import Stage, WarmStart  # noqa: E402
@@ -47,6 +49,7 @@ UNITS = (  # a part of a dotted name: what its number counts; the first that is 
     (r"_s$|seconds$", "s"),
     (r"temperature|coef$|weight|penalty|cap$|clip", ""),
     (r"tokens$|max_positions", "tokens"),
+    (r"\.lengths?$|\.part$", "tokens"),
     (r"chars$", "characters"),
     (r"^warmstart.*steps|save_every|every_n_steps", "steps"),
     (r"steps$|staleness$", "rl_steps"),
@@ -87,7 +90,9 @@ def sections() -> Iterator[tuple[str, str, str, type]]:
     yield "`data`", "How tasks are fed, of any task source.", "data", TaskDataModule
     yield "`data`, shop", "`class_path: WebShopData`; the settings above too.", "data", WebShopData
     yield "`data`, questions", "`class_path: QAData`; the settings above too.", "data", QAData
+    yield "`data`, long documents", "`class_path: ReadingData`; the settings above too.", "data", ReadingData
     yield "`data`, agents", "`class_path: AgentData`; the settings above too.", "data", AgentData
+    yield "`compare`", "Of `mem1 compare`: memory modes trained and measured alike.", "compare", Comparison
     yield "`warmstart`", "Of `mem1 warmstart`: cloning before RL.", "warmstart", WarmStart
     yield "`warmstart.stages`", "One item of the curriculum.", "warmstart.stages[]", Stage
     for kind in callbacks.DEFAULTS:

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from lightning_mem1.callbacks.transcripts import known_advantages
     from lightning_mem1.data.agents import AgentData
     from lightning_mem1.data.qa import QAData
+    from lightning_mem1.data.reading import ReadingData
     from lightning_mem1.data.task_data import TaskDataModule
     from lightning_mem1.data.webshop import WebShopData
     from lightning_mem1.engine.settings import EngineSettings
@@ -35,6 +36,7 @@ _HOMES = {  # module below this package: the public names in it
     "callbacks.transcripts": ("known_advantages",),
     "data.agents": ("AgentData",),
     "data.qa": ("QAData",),
+    "data.reading": ("ReadingData",),
     "data.task_data": ("TaskDataModule",),
     "data.webshop": ("WebShopData",),
     "engine.settings": ("EngineSettings",),
@@ -53,14 +55,15 @@ _HOMES = {  # module below this package: the public names in it
 _HOME = {name: module for module, names in _HOMES.items() for name in names}
 
 __all__ = [
-    "EngineSettings",
     "AgentData",
+    "EngineSettings",
     "Env",
     "Episode",
     "Mem1Module",
     "Objective",
     "Player",
     "QAData",
+    "ReadingData",
     "RolloutSettings",
     "StepResult",
     "Task",

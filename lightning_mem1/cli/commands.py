@@ -46,6 +46,7 @@ COMMANDS = {
         (*SETTINGS, *EVALUATE),
         uses=Uses(plays=True),
     ),
+    "compare": Command("train and measure memory modes alike", ("compare", "memory", "seeds", "output")),
     "play": Command(
         "show one episode turn by turn",
         (*SETTINGS, "split", "index", "temperature", "max_lines", "human"),

@@ -7,7 +7,7 @@ from importlib.util import find_spec
 
 from jsonargparse import ArgumentParser
 
-from lightning_mem1.cli import errors, experiments, warmstart
+from lightning_mem1.cli import compare, errors, experiments, warmstart
 from lightning_mem1.cli.commands import COMMANDS, module
 from lightning_mem1.cli.evaluate import EvaluatingCommandLine
 from lightning_mem1.cli.export import ExportingCommandLine
@@ -21,6 +21,7 @@ PARSERS = {  # of the commands with configs
     "evaluate": EvaluatingCommandLine.full_parser,
     "play": WatchingCommandLine.full_parser,
     "export": ExportingCommandLine.full_parser,
+    "compare": compare.full_parser,
     "warmstart": warmstart.full_parser,
     "serve": ServingCommandLine.full_parser,
 }

@@ -31,7 +31,7 @@ from lightning_mem1.io.terminal import printable
 
 DEBUG = "LIGHTNING_MEM1_DEBUG"
 MAX_CONFIG_VALUES = 100_000
-DATA_CLASSES = ("QAData", "WebShopData", "AgentData", "TaskDataModule")
+DATA_CLASSES = ("QAData", "ReadingData", "WebShopData", "AgentData", "TaskDataModule")
 INTERRUPTED = 130  # what shells use for Ctrl-C
 MOVED: Mapping[str, str] = {  # keys of earlier versions, and their names now
     **checks.MOVED,

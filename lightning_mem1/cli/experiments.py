@@ -62,16 +62,21 @@ def parser(kind: type[argparse.ArgumentParser] = argparse.ArgumentParser) -> arg
 def listing() -> str:
     """The experiments by the command that takes them, each with the first line of its comment."""
     texts = {name: (folder() / f"{name}.yaml").read_text(encoding="utf-8") for name in names()}
-    takes = {
-        name: "warmstart" if re.search(r"^warmstart:", text, re.MULTILINE) else "fit" for name, text in texts.items()
-    }
+    takes = {name: _command(text) for name, text in texts.items()}
     width = max(map(len, texts), default=0) + 2
     lines = []
-    for command, others in (("fit", ", also with evaluate, play, export and serve"), ("warmstart", "")):
+    fit = ", also with evaluate, play, export and serve"
+    for command, others in (("fit", fit), ("warmstart", ""), ("compare", "")):
         lines += [f"mem1 {command} NAME{others}:"]
         lines += [f"  {n:{width}}{t.splitlines()[0].lstrip('# ')}" for n, t in texts.items() if takes[n] == command]
         lines += [""]
     return "\n".join([*lines, "mem1 experiments copy NAME [TARGET] copies one, to change it."])
+
+
+def _command(text: str) -> str:
+    """The command that takes a config, by its first key."""
+    found = re.search(r"^(warmstart|compare):", text, re.MULTILINE)
+    return found[1] if found else "fit"
 
 
 def copied(name: str | None, target: str | None = None) -> Path:

@@ -14,11 +14,12 @@ from lightning.pytorch import Trainer
 
 from lightning_mem1.data.agents import AgentData
 from lightning_mem1.data.qa import QAData
+from lightning_mem1.data.reading import ReadingData
 from lightning_mem1.data.task_data import TaskDataModule
 from lightning_mem1.data.webshop import WebShopData
 from lightning_mem1.training.module import Mem1Module
 
-DATA = (WebShopData, QAData, AgentData, TaskDataModule)
+DATA = (WebShopData, QAData, ReadingData, AgentData, TaskDataModule)
 PARTS: dict[str, tuple[type, ...]] = {"model": (Mem1Module,), "data": DATA, "trainer": (Trainer,)}
 
 

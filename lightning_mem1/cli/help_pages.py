@@ -33,9 +33,10 @@ SETTINGS: dict[str, tuple[Any, str]] = {  # dotted name: default without a confi
     "model.engine.num_slots": (64, "episodes generated at once"),
     "model.engine.max_context_tokens": (1024, "longest context, the turn included"),
     "data.catalogue": (None, "WebShopData: folder with the official files; null: a generated shop"),
-    "data.questions": (None, "QAData: files of questions; null: a generated encyclopedia"),
+    "data.questions": (None, "QAData, ReadingData: files of questions; null: generated ones"),
     "data.corpus": (None, "QAData: file of passages"),
     "data.objectives": (2, "QAData: questions per task"),
+    "data.length": (1000, "ReadingData: tokens of a document"),
     "data.tasks_per_step": (8, "tasks in one rl_step"),
     "data.group_size": (8, "episodes of each task"),
     "data.num_rl_steps": (40, "rl_steps of the whole run"),
@@ -71,6 +72,12 @@ SETTINGS: dict[str, tuple[Any, str]] = {  # dotted name: default without a confi
     "host": ("127.0.0.1", "address to listen on"),
     "port": (8000, "port; 0: any free one"),
     "allow_adapters": (False, "let clients load adapters from folders of this machine"),
+    "seeds": (None, "seeds of the training, e.g. 0,1,2; null: as in the config"),
+    "compare.fit.config": (None, "the training: an experiment or a YAML file"),
+    "compare.warmstart": ([], "the warm starts, in order"),
+    "compare.evaluate.tasks": (100, "tasks at each value"),
+    "compare.evaluate.key": ("objectives", "what is varied: objectives, or a setting such as data.length"),
+    "compare.evaluate.values": ([1, 2, 4, 8, 16], "its values"),
     "warmstart.output": (None, "folder to write the policy to"),
     "warmstart.init_from": (None, "policy to continue from; null: random weights"),
     "warmstart.tokenizer": (None, "folder of a tokenizer; null: train one"),
@@ -116,7 +123,7 @@ ROLLOUT = (
     "model.rollout.max_new_tokens", "model.rollout.max_information_tokens", "model.engine.kind",
     "model.engine.num_slots", "model.engine.max_context_tokens",
 )  # fmt: skip
-WORLDS = ("data.catalogue", "data.questions", "data.corpus", "data.objectives")
+WORLDS = ("data.catalogue", "data.questions", "data.corpus", "data.objectives", "data.length")
 
 PAGES = {
     "fit": Page(
@@ -162,6 +169,26 @@ PAGES = {
             "mem1 evaluate qa --model.policy exported --output results",
         ),
         {"split": "test"},
+    ),
+    "compare": Page(
+        "CONFIG [--memory all] [--KEY VALUE ...]",
+        (
+            "Train and evaluate memory modes alike; write the table, the figure and a page.",
+            CONFIG,
+            "What is finished is not repeated: the same command resumes.",
+        ),
+        {
+            "Comparison": ("memory", "seeds", "output"),
+            "What is run": (
+                "compare.warmstart", "compare.fit.config", "compare.evaluate.tasks", "compare.evaluate.key",
+                "compare.evaluate.values",
+            ),
+        },
+        (
+            "mem1 compare compare/qa --memory all",
+            "mem1 compare compare/reading --memory mem1,full --seeds 0",
+            "mem1 compare my.yaml --output results",
+        ),
     ),
     "play": Page(
         "CONFIG [--ckpt_path PATH] [--KEY VALUE ...]",
@@ -281,6 +308,6 @@ def _setting(name: str, page: Page) -> tuple[str, str]:
 def _rest(command: str) -> dict[str, str]:
     """How to get what the page leaves out."""
     rest = {"--help all": "every setting", "CONFIG --print_config": "the settings of a config, defaults included"}
-    if command != "warmstart":
+    if command not in ("warmstart", "compare"):
         rest |= {"--model.help": "the settings of the model", "--data.help": "those of the shop and of questions"}
     return rest

@@ -26,6 +26,7 @@ from lightning_mem1.cli.memory_words import with_mode
 from lightning_mem1.cli.weights import Asked, needs_saying
 from lightning_mem1.data.agents import AgentData
 from lightning_mem1.data.qa import QAData
+from lightning_mem1.data.reading import ReadingData
 from lightning_mem1.data.task_data import TaskDataModule
 from lightning_mem1.data.webshop import WebShopData
 from lightning_mem1.io.redaction import redacted_settings, remember
@@ -195,7 +196,8 @@ def checked_name(experiment: str) -> str:
 def known_keys(parser: Any) -> list[str]:
     """All keys of the settings, dotted, without ``init_args``."""
     keys = list(flat(parser.get_defaults().as_dict()))
-    keys += [f"data.{name}" for kind in (TaskDataModule, WebShopData, QAData, AgentData) for name in _arguments(kind)]
+    kinds = (TaskDataModule, WebShopData, QAData, ReadingData, AgentData)
+    keys += [f"data.{name}" for kind in kinds for name in _arguments(kind)]
     return sorted({key.replace(".init_args", "") for key in keys} | {"model", "data", "trainer"})
 
 

@@ -1,8 +1,9 @@
 """Prompt formats: how a prompt, a reply and its hint are written, and what ends a turn.
 
-`plain` is this package's own, `qa` is the same with the tags of QA. The other presets repeat what published MEM1
-checkpoints were trained on or are evaluated with (arXiv 2506.15841 and its public code), the instructions in other
-words (`rollout.instructions` takes the checkpoint's own): a policy that learned one format understands no other.
+`plain` is this package's own, `qa` and `reading` are the same with the tags of QA and of long documents. The other
+presets repeat what published MEM1 checkpoints were trained on or are evaluated with (arXiv 2506.15841 and its public
+code), the instructions in other words (`rollout.instructions` takes the checkpoint's own): a policy that learned one
+format understands no other.
 
 | | plain | release_train | release_inference | paper |
 | --- | --- | --- | --- | --- |
@@ -87,6 +88,7 @@ Important:
 or <{think}> ... </{think}><{answer}> ... </{answer}>.
 - Never search for several questions at once.
 """
+READING_TAGS = Tags("think", "answer", "information", ("read", "answer"))
 PAPER_TAGS = Tags("IS", "answer", "info", ("query", "answer"))
 
 
@@ -112,6 +114,7 @@ _INFERENCE = replace(
 )
 PRESETS = {
     "qa": PromptFormat(QA_TAGS),
+    "reading": PromptFormat(READING_TAGS),
     "release_train": _TRAIN,
     "release_inference": _INFERENCE,
     "paper": replace(_INFERENCE, tags=PAPER_TAGS, instructions=_instructions(PAPER_TAGS)),

@@ -20,8 +20,12 @@ from lightning_mem1.policy.quantization import check_quantization, play_as_it_tr
 
 ASSETS = Path(__file__).parent / "assets"
 BUNDLED = ASSETS / "policy"
-# "bundled" reads the generated shop and encyclopedia, the other one listings like the official WebShop's
-BUNDLED_POLICIES = {"bundled": BUNDLED, "bundled_marketplace": ASSETS / "marketplace"}
+# "bundled" reads the generated shop and encyclopedia, the others listings like the official WebShop's, long documents
+BUNDLED_POLICIES = {
+    "bundled": BUNDLED,
+    "bundled_marketplace": ASSETS / "marketplace",
+    "bundled_reading": ASSETS / "reading",
+}
 
 
 def resolve(source: str) -> str:

@@ -1,20 +1,19 @@
-"""What a warm start clones: trajectories of a scripted shopper and a scripted researcher in freshly generated worlds.
+"""What a warm start clones: trajectories of a scripted shopper, researcher and reader in freshly generated worlds.
 
-Every few steps draw a new catalogue and encyclopedia: with fixed ones a model learns them by heart instead of learning
-to read.
+Every few steps draw a new catalogue, encyclopedia and documents: with fixed ones a model learns them by heart instead
+of learning to read.
 """
 
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
 from torch.utils.data import IterableDataset, get_worker_info
 
 from lightning_mem1.context.formats import PRESETS, PromptFormat
-from lightning_mem1.context.tags import Tags
 from lightning_mem1.engine.scripted import ScriptedEngine, Writer
 from lightning_mem1.environments.qa.scripted_researcher import researcher
 from lightning_mem1.environments.qa.scripted_researcher.notation import NUMBERED
@@ -24,12 +23,11 @@ from lightning_mem1.environments.webshop import WebShopEnv, baselines
 from lightning_mem1.environments.webshop.scripted_shopper import ScriptedShopper
 from lightning_mem1.environments.webshop.tasks import ShopTasks
 from lightning_mem1.rollout.collect import Episode, collect
-from lightning_mem1.rollout.settings import RolloutSettings
-from lightning_mem1.types import Env, Task, TaskSource, Trajectory
+from lightning_mem1.types import Env, Task, Trajectory
+from lightning_mem1.warmstart.hands import Play, hand
 from lightning_mem1.warmstart.numbered_tasks import NumberedTasks
+from lightning_mem1.warmstart.reading_play import reading_play
 from lightning_mem1.warmstart.settings import Stage, WarmStart
-
-Play = tuple[TaskSource, RolloutSettings, Callable[[random.Random, Env, Task], Writer]]
 
 
 class Demonstrations(IterableDataset[list[Trajectory]]):
@@ -66,6 +64,8 @@ class Demonstrations(IterableDataset[list[Trajectory]]):
         if stage.marketplace_episodes:
             untidy = shop_play(self.config, stage, seed, data.shop.num_products, marketplace=True)
             plays.append((untidy, stage.marketplace_episodes))
+        if stage.reading_episodes:
+            plays.append((reading_play(self.config, stage, seed), stage.reading_episodes))
         return plays
 
     def _trajectories(self, play: Play, num_episodes: int, rng: random.Random) -> list[Trajectory]:
@@ -115,7 +115,7 @@ def shop_play(
         def turn(previous: str | None, left: int) -> str:
             return novice.turn(instruction, previous, env.observe(), left)
 
-        return _hand(config, tags, turn, rng, task.max_turns, config.data.slip)
+        return hand(config, tags, turn, rng, task.max_turns, config.data.slip)
 
     return source, config.rollout, writer
 
@@ -143,74 +143,9 @@ def qa_play(config: WarmStart, stage: Stage, seed: int, num_passages: int = 5400
 
         # else what comes behind a broken first turn (a new start, in `react` the same) is what no policy can know
         knows_start = task.prompt.startswith(f"{first} ") and not (data.notation == "react" and carried)
-        return _hand(config, settings.tags, turn, rng, task.max_turns, config.data.slip if knows_start else 0.0)
+        return hand(config, settings.tags, turn, rng, task.max_turns, config.data.slip if knows_start else 0.0)
 
     return source, settings, writer
-
-
-class _Hand:
-    """Lets an expert write through a `ScriptedEngine`: it is given its previous turn and the number of turns left."""
-
-    def __init__(self, turn: Callable[[str | None, int], str], slip: Callable[[str], str], max_turns: int) -> None:
-        self.turn, self.slip, self.max_turns = turn, slip, max_turns
-        self.written: list[str] = []
-
-    def __call__(self, context: str) -> str:
-        self.written.append(self.slip(self.next()))
-        return self.written[-1]
-
-    def next(self) -> str:
-        return self.turn(self.written[-1] if self.written else None, self.max_turns - len(self.written))
-
-
-class _StagedHand(_Hand):
-    """Writes the same turns in two parts, the state when a memory is asked for and then the action.
-
-    Where none is asked for before an action, as before the first one, the state stays unwritten.
-    """
-
-    def __init__(
-        self, turn: Callable[[str | None, int], str], slip: Callable[[str], str], max_turns: int, tags: Tags
-    ) -> None:
-        super().__init__(turn, slip, max_turns)
-        self.tags, self.state, self.action = tags, "", ""
-
-    def __call__(self, context: str) -> str:
-        asked_for_memory = context.endswith(self.tags.state_opening)
-        if asked_for_memory or not self.action:
-            self.state, closing, self.action = self.next().partition(self.tags.state_closing)
-            self.state += closing
-        if asked_for_memory:
-            return self.state.removeprefix(self.tags.state_opening)
-        action, self.action = self.slip(self.action), ""
-        self.written.append(self.state + action)
-        return action
-
-
-def _hand(
-    config: WarmStart,
-    tags: Tags,
-    turn: Callable[[str | None, int], str],
-    rng: random.Random,
-    max_turns: int,
-    chance: float,
-) -> Writer:
-    """An expert whose turns slip by chance."""
-
-    def slip(text: str) -> str:
-        return _slip(text, rng, chance)
-
-    return _StagedHand(turn, slip, max_turns, tags) if config.mode.staged else _Hand(turn, slip, max_turns)
-
-
-def _slip(text: str, rng: random.Random, chance: float) -> str:
-    """Now and then break a turn off or run it into a loop, as a small policy does; such a turn is no valid one."""
-    if rng.random() >= chance:
-        return text
-    words = text.rsplit("</", 1)[0].split(" ")
-    kept = words[: rng.randint(1, len(words))]
-    repeated = kept[-rng.randint(1, 4) :] * rng.randint(0, 8)
-    return " ".join([*kept, *repeated])
 
 
 def tokenizer_texts(config: WarmStart) -> Iterator[str]:

@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import shutil
+import tempfile
+from pathlib import Path
 from typing import Any
 
 from lightning_mem1.io.disk_room import room_for
-from lightning_mem1.policy.loading import load_tokenizer
+from lightning_mem1.policy.adapter_files import ADAPTER_CONFIG, ADAPTER_WEIGHTS
+from lightning_mem1.policy.loading import BUNDLED_POLICIES, load_tokenizer
 from lightning_mem1.policy.merged import Merged
-from lightning_mem1.policy.policy import Policy
+from lightning_mem1.policy.policy import ADAPTER, Policy
 from lightning_mem1.warmstart.demonstrations import tokenizer_texts
 from lightning_mem1.warmstart.induction import start_with_induction
 from lightning_mem1.warmstart.settings import Architecture, WarmStart
 
 
 def make_tokenizer(config: WarmStart) -> Any:
-    """The tokenizer of a folder, or one trained on a few generated catalogues and expert turns."""
+    """The tokenizer of a folder or of a bundled policy, or one trained on generated catalogues and expert turns."""
     if config.tokenizer:
-        return load_tokenizer(config.tokenizer)
+        return load_tokenizer(str(BUNDLED_POLICIES.get(config.tokenizer, config.tokenizer)))
     from lightning_mem1.warmstart.tokenizer import train_tokenizer
 
     return train_tokenizer(tokenizer_texts(config), config.model.vocab_size)
@@ -47,11 +51,23 @@ def make_model(architecture: Architecture, vocab_size: int) -> Any:
     return model
 
 
-def save(policy: Policy, folder: str) -> None:
-    """Write weights (as float16, a tied head once) and tokenizer; an adapter is merged into what is written."""
+def save(policy: Policy, folder: str, merged: bool = True) -> None:
+    """Write weights (as float16, a tied head once) and tokenizer, an adapter merged in; or the adapter alone."""
+    if not merged:
+        _save_adapter(policy, Path(folder))
+        return
     model = Merged(policy.causal_lm).model
     once = {"lm_head.weight"} if model.config.tie_word_embeddings else set()
     half = {name: tensor.half() for name, tensor in model.state_dict().items() if name not in once}
     with room_for(folder):
         model.save_pretrained(folder, state_dict=half, safe_serialization=True)
         policy.tokenizer.save_pretrained(folder)
+
+
+def _save_adapter(policy: Policy, folder: Path) -> None:
+    """Write the adapter next to its card; peft would put it into a folder of its name, with a card of its own."""
+    with tempfile.TemporaryDirectory() as written, room_for(str(folder)):
+        policy.save_adapter(written)
+        folder.mkdir(parents=True, exist_ok=True)
+        for name in (ADAPTER_CONFIG, ADAPTER_WEIGHTS):
+            shutil.copyfile(Path(written, ADAPTER, name), folder / name)

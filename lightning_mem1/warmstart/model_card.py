@@ -19,28 +19,28 @@ def write_card(config: WarmStart, numbers: dict[str, float], command: str) -> No
     worlds = -(-steps // config.data.steps_per_world)
     least = config.data.min_reward
     kept = "" if least is None else f"| cloned | those with a reward of at least {least}: {numbers['cloned']} |\n"
-    untidy = sum(stage.steps * stage.marketplace_episodes for stage in config.stages)
     mode = "" if config.mode.name == "mem1" else f"| memory mode | {config.mode} |\n"
     scored = [text for world, text in SCORES.items() if f"{world}_reward" in numbers]
     licence = licence_of(resolve(config.init_from)) if config.init_from else "mit"
-    plain = is_plain_tokenizer(config.output)
+    experts = _experts(config)
     card = CARD.format(
         **numbers,
         header=front_matter("transformers", licence, results=_results(numbers), name=Path(config.output).name),
         origin="" if config.init_from else ", both made by lightning_mem1 from generated text",
-        tokenizer="PreTrainedTokenizerFast" if plain else "AutoTokenizer",
+        loading=_loading(config),
         licence=f"{licence}." if licence else "the one of the policy it was made from.",
         scores="".join(scored).format(**numbers, tasks=config.num_val_tasks),
         mode=mode,
-        market=f"{untidy} in as many with marketplace listings, " if untidy else "",
         before="".join(f"| before that: {name} | {told} |\n" for name, told in made_before(config.init_from)),
         minutes=numbers["seconds"] / 60,
         command=command,
         filter=kept,
+        experts=" and ".join(f"a scripted {expert}" for expert in experts),
+        they="They make" if len(experts) > 1 else "It makes",
+        decide="decide" if len(experts) > 1 else "decides",
+        known="pages and questions" if len(experts) > 1 else "documents",
         seed=config.seed,
-        shop=sum(stage.steps * stage.shop_episodes for stage in config.stages),
-        qa=sum(stage.steps * stage.qa_episodes for stage in config.stages),
-        worlds=worlds,
+        data=_played(config, worlds),
         first=config.data.first_seed,
         last=config.data.first_seed + worlds - 1,
         threads=torch.get_num_threads(),
@@ -54,32 +54,37 @@ CARD = """{header}
 
 A causal LM of {parameters:.2f} M parameters with a tokenizer of {vocab} tokens{origin}.
 
-It was cloned from a scripted shopper and a scripted researcher. They make no mistakes in form or copying and often
-decide wrongly, so RL has something to improve: it is a starting point for `mem1 fit`, not a good agent. It knows the
-pages and questions of lightning_mem1 and nothing else.
+It was cloned from {experts}. {they} no mistakes in form or copying and often
+{decide} wrongly, so RL has something to improve: it is a starting point for `mem1 fit`, not a good agent. It knows the
+{known} of lightning_mem1 and nothing else.
 
 | | |
 | --- | --- |
 | command | `{command}` |
 | seed | {seed} |
-{mode}| data | {shop} trajectories in {worlds} generated shops (train goals), {market}{qa} in {worlds} generated \
-encyclopedias |
+{mode}| data | {data} |
 {filter}| seeds of the worlds | {first} to {last} (those of training and tests, seed 0, were never seen) |
 | cost | {tokens:.1f} M trained tokens, {minutes:.0f} minutes on {threads} CPU {thread} |
 {before}{scores}
 ## How to load it
 
-```python
+{loading}
+
+Licence of the weights: {licence}
+"""
+
+
+MODEL_LOADING = """```python
 from transformers import AutoModelForCausalLM, {tokenizer}
 
 model = AutoModelForCausalLM.from_pretrained("FOLDER", dtype="float32")
 tokenizer = {tokenizer}.from_pretrained("FOLDER")
 ```
 
-In lightning_mem1: `mem1 fit CONFIG --model.policy FOLDER`. Weights are stored as float16 and loaded as float32.
+In lightning_mem1: `mem1 fit CONFIG --model.policy FOLDER`. Weights are stored as float16 and loaded as float32."""
 
-Licence of the weights: {licence}
-"""
+ADAPTER_LOADING = """In lightning_mem1: `mem1 fit CONFIG --model.policy FOLDER`. The weights are a LoRA adapter,
+which is merged into the policy that `adapter_config.json` names."""
 
 
 SCORES = {
@@ -90,7 +95,36 @@ SCORES = {
     },
     "qa": "| QA: {tasks} validation tasks, greedy | right answers {qa_reward:.3f}, all right {qa_success:.3f}, "
     "{qa_turns:.1f} turns, {qa_valid:.1%} valid |\n",
+    "reading": "| reading: {tasks} validation documents, greedy | reward {reading_reward:.3f}, "
+    "success {reading_success:.3f}, {reading_turns:.1f} turns, {reading_valid:.1%} valid |\n",
 }
+
+
+def _played(config: WarmStart, worlds: int) -> str:
+    """How many trajectories of each kind there were, and in how many worlds."""
+    kinds = {
+        "shop_episodes": "in {} generated shops (train goals)",
+        "marketplace_episodes": "in {} with marketplace listings",
+        "qa_episodes": "in {} generated encyclopedias",
+        "reading_episodes": "with generated documents of {} seeds",
+    }
+    counts = {where: sum(s.steps * getattr(s, name) for s in config.stages) for name, where in kinds.items()}
+    parts = [f"{count} {where.format(worlds)}" for where, count in counts.items() if count]
+    return ", ".join(parts).replace(" ", " trajectories ", 1)
+
+
+def _experts(config: WarmStart) -> list[str]:
+    """Who was cloned."""
+    reads = any(stage.reading_episodes for stage in config.stages)
+    return ["reader"] if reads else ["shopper", "researcher"]
+
+
+def _loading(config: WarmStart) -> str:
+    """How what was written is loaded: a whole model by transformers, an adapter on its base by this package."""
+    if not config.merged:
+        return ADAPTER_LOADING
+    kind = "PreTrainedTokenizerFast" if is_plain_tokenizer(config.output) else "AutoTokenizer"
+    return MODEL_LOADING.format(tokenizer=kind)
 
 
 def _results(numbers: Mapping[str, float]) -> list[tuple[str, str, float]]:

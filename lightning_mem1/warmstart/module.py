@@ -85,7 +85,7 @@ class SftModule(L.LightningModule):
         optimizer.step()
         self.lr_schedulers().step()  # type: ignore[union-attr,call-arg]
         if (step + 1) % self.config.save_every == 0:
-            save(self.policy, self.config.output)
+            save(self.policy, self.config.output, self.config.merged)
         if step % 10 == 0:
             seconds = time.perf_counter() - self.started
             print(

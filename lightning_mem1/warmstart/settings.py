@@ -13,6 +13,8 @@ from lightning_mem1.environments.qa.encyclopedia.questions import WORDINGS, Word
 from lightning_mem1.environments.qa.encyclopedia.world import MIN_PASSAGES
 from lightning_mem1.environments.qa.scripted_researcher.notation import NOTATIONS, NUMBERED, Notation
 from lightning_mem1.environments.qa.scripted_researcher.researcher import ResearcherSkill as Research
+from lightning_mem1.environments.reading.scripted_reader import ReaderSkill as Reading
+from lightning_mem1.environments.reading.stories import KINDS, Kind
 from lightning_mem1.environments.webshop.scripted_shopper import ShopperSkill as Shopping
 from lightning_mem1.policy.policy import LoraSettings
 from lightning_mem1.rollout.settings import RolloutSettings
@@ -72,6 +74,9 @@ class Stage:
         hops: Which questions: how many facts have to be put together.
         compose: How questions are put together, see `tasks.compose`: mixed, interdependent, alike or paired.
         marketplace_episodes: Episodes per step in a shop whose listings are as untidy as real ones.
+        reading_episodes: Episodes per step with a long document.
+        lengths: Tokens of these documents, drawn evenly.
+        part: Tokens of a part of these documents.
     """
 
     steps: int
@@ -83,10 +88,14 @@ class Stage:
     hops: list[int] = field(default_factory=lambda: [1, 2])
     compose: Preset = "mixed"
     marketplace_episodes: int = 0
+    reading_episodes: int = 0
+    lengths: list[int] = field(default_factory=lambda: [500])
+    part: int = 125
     ranges: ClassVar[Ranges] = {
         "steps": Range(1),
-        **dict.fromkeys(("shop_episodes", "qa_episodes", "marketplace_episodes"), Range(0, 10**5)),
+        **dict.fromkeys(("shop_episodes", "qa_episodes", "marketplace_episodes", "reading_episodes"), Range(0, 10**5)),
         **dict.fromkeys(("results_per_page", "passages", "objectives"), Range(1, 10**4)),
+        **dict.fromkeys(("lengths", "part"), Range(1, 10**7)),
         "hops": Range(1, 3),
     }
 
@@ -148,6 +157,19 @@ class QADemonstrations:
 
 
 @dataclass
+class ReadingDemonstrations:
+    """What the scripted reader reads.
+
+    Args:
+        kinds: Kinds of questions, drawn evenly.
+        skill: How good the reader's decisions are.
+    """
+
+    kinds: list[Kind] = field(default_factory=lambda: list(KINDS))
+    skill: Reading = field(default_factory=Reading)
+
+
+@dataclass
 class DemonstrationSettings:
     """What is cloned: play in worlds that are drawn again every few steps.
 
@@ -160,6 +182,7 @@ class DemonstrationSettings:
         min_reward: Expert trajectories with a reward below it are dropped, valid turns included; null keeps all.
         shop: The shopper.
         qa: The researcher.
+        reading: The reader.
     """
 
     first_seed: int = 1000
@@ -168,6 +191,7 @@ class DemonstrationSettings:
     min_reward: float | None = None
     shop: ShopDemonstrations = field(default_factory=ShopDemonstrations)
     qa: QADemonstrations = field(default_factory=QADemonstrations)
+    reading: ReadingDemonstrations = field(default_factory=ReadingDemonstrations)
     ranges: ClassVar[Ranges] = {
         "first_seed": SEED,
         "steps_per_world": Range(1),
@@ -209,7 +233,7 @@ class WarmStart:
     Args:
         output: Folder that the policy is written to.
         seed: Seed of weights, tasks and the shopper.
-        tokenizer: Folder of a tokenizer, or null to train one on generated text.
+        tokenizer: Folder of a tokenizer, or bundled; null to train one on generated text.
         init_from: Folder of a policy to continue from (with its tokenizer), or null for random weights.
         model: The architecture.
         data: What is cloned.
@@ -218,11 +242,14 @@ class WarmStart:
         memory: Memory mode in which the expert plays and the policy is cloned and validated, as in `Mem1Module`. Its
             turns are the same in all of them: in `full` it writes its state too, as reasoning, and sees it all; in a
             staged mode each turn is divided, the state being the memory and the action what acts on it.
-        rollout: Prompt style and limits of the trajectories; research takes the prompt format ``qa``.
-        num_val_tasks: Greedy episodes on the validation tasks of the default shop and of the default encyclopedia at
-            the end.
+        rollout: Prompt style and limits of the trajectories; research takes the prompt format ``qa``, reading
+            ``reading``.
+        num_val_tasks: Greedy episodes on the validation tasks of the default shop, of the default encyclopedia and of
+            the documents of seed 0 at the end.
         save_every: Steps between two savings of the policy as it is, so that an interrupted run leaves something.
         lora: Trains an adapter in place of every weight; what is written has it merged in. null for every weight.
+        merged: Whether the whole model is written; false writes the adapter of `lora` alone, which loads on the policy
+            that `init_from` names.
         accelerator: Where it trains and validates: cpu, cuda, or auto (cuda where there is one).
         precision: Of the forward and backward passes, as Lightning's trainer names it: 32-true, bf16-mixed.
         num_workers: Processes in which the experts play; 0 plays in this one.
@@ -241,6 +268,7 @@ class WarmStart:
     num_val_tasks: int = 100
     save_every: int = 200
     lora: LoraSettings | None = None
+    merged: bool = True
     accelerator: Literal["cpu", "cuda", "auto"] = "cpu"
     precision: str = "32-true"
     num_workers: int = 1
@@ -250,6 +278,11 @@ class WarmStart:
         check_numbers("warmstart", WarmStart, vars(self))
         mode = self.mode
         check_choice("accelerator", self.accelerator, ("cpu", "cuda", "auto"), "warmstart.accelerator")
+        if not self.merged and not (self.lora and self.init_from):
+            raise ValueError(
+                "warmstart.merged false writes an adapter on its base: expected warmstart.lora and "
+                "warmstart.init_from, got one of them null; set both, or warmstart.merged true"
+            )
         if self.data.qa.notation == "react" and mode.name != "full":
             raise ValueError(
                 "warmstart.data.qa.notation react leaves the answers in the history, got warmstart.memory "

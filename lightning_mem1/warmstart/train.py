@@ -1,7 +1,7 @@
 """Warm start by behaviour cloning: `mem1 warmstart experiments/warmstart.yaml` makes the bundled policy.
 
-A scripted shopper and a scripted researcher play (`expert`), and a small model learns their turns through the same
-layout that RL uses later, in any memory mode (`memory`). `data.min_reward` clones only what went well. A
+A scripted shopper, researcher and reader play (`expert`), and a small model learns their turns through the same layout
+that RL uses later, in any memory mode (`memory`). `data.min_reward` clones only what went well. A
 policy learns from the best of its own trajectories with ``model.algorithm: raft`` of `fit`; transcripts are for reading
 and hold no ids to learn from.
 """
@@ -29,16 +29,17 @@ from lightning_mem1.warmstart.demonstrations import Demonstrations, qa_play, sho
 from lightning_mem1.warmstart.model import make_model, make_tokenizer, save
 from lightning_mem1.warmstart.model_card import write_card
 from lightning_mem1.warmstart.module import SftModule
+from lightning_mem1.warmstart.reading_play import reading_play
 from lightning_mem1.warmstart.settings import WarmStart
 
 
 def validate(policy: Policy, config: WarmStart) -> dict[str, float]:
-    """Greedy episodes in the default shop and encyclopedia, which the warm start never saw.
+    """Greedy episodes in the default shop, encyclopedia and documents, which the warm start never saw.
 
     Returns:
         Means ``shop_reward``, ``shop_success``, ``shop_turns``, ``shop_valid`` (part of the turns), the same for
-        ``marketplace`` and for ``qa`` (success: every objective answered); only of the worlds that the last stage plays
-        in.
+        ``marketplace``, ``qa`` (success: every objective answered) and ``reading``; only of the worlds that the last
+        stage plays in.
     """
     numbers = {}
     stage = config.stages[-1]
@@ -47,6 +48,8 @@ def validate(policy: Policy, config: WarmStart) -> dict[str, float]:
         worlds["marketplace"] = shop_play(config, stage, 0, marketplace=True)
     if stage.qa_episodes:
         worlds["qa"] = qa_play(config, stage, 0)
+    if stage.reading_episodes:
+        worlds["reading"] = reading_play(config, stage, 0)
     for name, (source, settings, _) in worlds.items():
         tasks = [source.task("val", i) for i in spread_indices(config.num_val_tasks, source.size("val"))]
         episodes = [Episode(task, source.env(task), group) for group, task in enumerate(tasks)]
@@ -74,7 +77,7 @@ def train(config: WarmStart, command: str = "") -> dict[str, float]:
         policy = Policy(make_model(config.model, len(tokenizer)), tokenizer, config.lora, source=config.output)
     module = clone(policy, config, Demonstrations(config, tokenizer))
     seconds = time.perf_counter() - module.started
-    save(policy, config.output)
+    save(policy, config.output, config.merged)
     written = Policy.load(config.output)  # what is scored is what was written
     numbers = validate(written.to("cuda" if _on_gpu(config) else "cpu"), config)
     parameters = sum(p.numel() for p in written.parameters()) / 1e6

@@ -129,8 +129,8 @@ def test_a_class_that_is_no_data_module_and_a_name_without_a_module_are_told_wha
         "TaskDataModule; change its base, or set class_path to another one"
     )
     assert failure(capsys, mine, "--data.class_path=QADataa") == (
-        "unknown class 'QADataa' in the command line: expected QAData, WebShopData, AgentData, TaskDataModule, or a "
-        "dotted name such as mymodule.MyData; did you mean 'QAData'?"
+        "unknown class 'QADataa' in the command line: expected QAData, ReadingData, WebShopData, AgentData, "
+        "TaskDataModule, or a dotted name such as mymodule.MyData; did you mean 'QAData'?"
     )
 
 

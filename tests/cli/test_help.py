@@ -89,7 +89,7 @@ def test_the_examples_of_the_pages_are_understood(line, tmp_path, monkeypatch, c
         assert COMMANDS[command].alone([first, *more]).loads in line
     else:
         assert main([command, first, *more, "--print_config"]) == 0
-        assert ("warmstart:" if command == "warmstart" else "model:") in capsys.readouterr().out
+        assert (f"{command}:" if command in ("warmstart", "compare") else "model:") in capsys.readouterr().out
 
 
 def test_the_top_level_keys_that_are_checked_early_are_those_of_the_parser(parsers):

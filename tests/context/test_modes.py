@@ -253,7 +253,7 @@ def test_numbers_of_turns_are_read_as_they_are_written():
         ({"mode": "compaction", "budget": 0}, "model.memory.budget too small: expected at least 1, got 0"),
         ({"mode": "recall", "over": "full"}, "unknown mode to recall in: expected one of mem1, compaction, got 'full'"),
         ({"mode": "recall", "over": "compaction", "budget": 0}, "model.memory.budget too small"),
-        ({"mode": "masked", "window": 0}, "window too small: expected at least 1 turn, got 0"),
+        ({"mode": "masked", "window": 0}, "model.memory.window too small: expected at least 1, got 0"),
     ],
 )
 def test_a_setting_that_cannot_be_is_one_line(setting, line):

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from lightning_mem1.cli import fit, serve_retriever, serve_shop
+from lightning_mem1.cli import compare, fit, serve_retriever, serve_shop
 from lightning_mem1.cli.commands import COMMANDS
 from lightning_mem1.cli.main import main as mem1
 from pages import PAGES, ROOT, blocks, commands
@@ -85,7 +85,8 @@ def test_the_configs_of_a_page_are_understood(page, tmp_path, monkeypatch, capsy
     for number, block in enumerate(blocks(page, "yaml")):
         config = tmp_path / (block.file or f"{number}.yaml")
         config.write_text(block.text)
-        assert fit.main([str(config), "--print_config"]) == 0
+        command = compare if "compare" in yaml.safe_load(block.text) else fit
+        assert command.main([str(config), "--print_config"]) == 0
         shown = yaml.safe_load(capsys.readouterr().out)
         assert all(key in shown for key in yaml.safe_load(block.text))
 
@@ -111,6 +112,8 @@ def test_a_command_of_a_page_is_understood(words, folder, capsys):
     elif command in ("fit", "evaluate", "play", "export", "warmstart") or words[:2] == ["serve", "webshop"]:
         assert mem1([*words, "--print_config"]) == 0
         assert ("warmstart:" if command == "warmstart" else "num_rl_steps") in capsys.readouterr().out
+    elif command == "compare":
+        assert mem1([*words, "--print_config"]) == 0 and "compare:" in capsys.readouterr().out
     elif command == "experiments":
         assert mem1(words) == 0
     elif command in ("serve-retriever", "serve-shop"):

@@ -8,7 +8,7 @@ import pytest
 import torch
 import yaml
 
-from lightning_mem1.cli import fit
+from lightning_mem1.cli import compare, fit
 from lightning_mem1.context.contexts import contexts, drift
 from lightning_mem1.engine.local.engine import EngineSettings, LocalEngine
 from lightning_mem1.environments.webshop.tasks import ShopTasks
@@ -40,8 +40,12 @@ def warm_start(name="warmstart_longer"):
 
 @pytest.mark.parametrize("path", EXPERIMENTS, ids=lambda path: path.stem)
 def test_every_experiment_is_read_without_complaint(path, capsys):
-    if "warmstart" in yaml.safe_load(path.read_text()):
-        assert warm_start(str(path.relative_to(ROOT / "experiments").with_suffix(""))).stages
+    content, name = yaml.safe_load(path.read_text()), str(path.relative_to(ROOT / "experiments").with_suffix(""))
+    if "warmstart" in content:
+        assert warm_start(name).stages
+    elif "compare" in content:
+        assert compare.main([str(path), "--print_config"]) == 0
+        assert content["compare"]["fit"]["config"] in capsys.readouterr().out
     else:
         assert fit.main([str(path), "--print_config"]) == 0
         assert "tasks_per_step" in capsys.readouterr().out
@@ -88,7 +92,12 @@ def test_the_memory_modes_of_the_claim_differ_from_each_other_in_the_mode_alone(
 
 
 @pytest.mark.parametrize(
-    ("policy", "made_by"), [("bundled", "warmstart_longer"), ("bundled_marketplace", "warmstart_marketplace")]
+    ("policy", "made_by"),
+    [
+        ("bundled", "warmstart_longer"),
+        ("bundled_marketplace", "warmstart_marketplace"),
+        ("bundled_reading", "warmstart_reading"),
+    ],
 )
 def test_a_bundled_policy_plays_as_its_card_says(policy, made_by):
     config, card = warm_start(made_by), (BUNDLED_POLICIES[policy] / "README.md").read_text()
@@ -98,8 +107,9 @@ def test_a_bundled_policy_plays_as_its_card_says(policy, made_by):
             ("shop", "shop: 100 validation goals", "reward", "success"),
             ("marketplace", "marketplace: 100 validation goals", "reward", "success"),
             ("qa", "QA: 100 validation tasks", "right answers", "all right"),
+            ("reading", "reading: 100 validation documents", "reward", "success"),
         )
-        if name != "marketplace" or config.stages[-1].marketplace_episodes
+        if getattr(config.stages[-1], f"{name}_episodes")
     }
     told = {name: re.search(row + r"(\S+) turns, (\S+)% valid", card).groups() for name, row in rows.items()}
     found = validate(Policy.load(policy), config)
@@ -139,6 +149,10 @@ def test_the_bundled_assets_are_small_safe_and_tell_how_they_were_made():
     assert warm_start("warmstart_marketplace").init_from == warm_start().output
     assert "| command | `mem1 warmstart experiments/warmstart_marketplace.yaml` |" in later
     assert "| before that: command | `mem1 warmstart experiments/warmstart_longer.yaml` |" in later
+    reader = (BUNDLED_POLICIES["bundled_reading"] / "README.md").read_text()
+    assert warm_start("warmstart_reading").init_from == warm_start().output
+    assert "| command | `mem1 warmstart experiments/warmstart_reading.yaml` |" in reader
+    assert "| before that: command | `mem1 warmstart experiments/warmstart_longer.yaml` |" in reader
 
 
 @pytest.mark.parametrize("catalogue", [None, SHARED], ids=["generated", "official"])

@@ -10,6 +10,7 @@ from torch.utils.data import DataLoader
 from lightning_mem1.cli.warmstart import main
 from lightning_mem1.context.contexts import drift
 from lightning_mem1.environments.qa.scripted_researcher.researcher import EXPERT_RESEARCHER
+from lightning_mem1.environments.reading.scripted_reader import EXPERT_READER
 from lightning_mem1.policy.policy import LoraSettings, Policy
 from lightning_mem1.training.layouts.collate import collate
 from lightning_mem1.warmstart.demonstrations import Demonstrations, qa_play
@@ -340,3 +341,52 @@ def test_a_warm_start_without_the_shop_tells_of_research_alone(tmp_path):
     assert set(train(config)) == {"qa_reward", "qa_success", "qa_turns", "qa_valid"}
     card = (tmp_path / "policy" / "README.md").read_text()
     assert "| QA: 2 validation tasks, greedy |" in card and "validation goals" not in card
+
+
+def reads(folder, **settings):
+    """A warm start on short documents."""
+    config = warm_start(folder, **settings)
+    config.stages = [Stage(1, 0, 0, reading_episodes=2, lengths=[30, 40], part=20)]
+    return config
+
+
+@pytest.mark.parametrize("mode", ["mem1", "full", "summary"])
+def test_what_is_cloned_of_the_reader_answers_and_keeps_the_format(tmp_path, mode):
+    config = reads(tmp_path, memory=mode)
+    config.data.reading.skill = EXPERT_READER
+    ((*trajectories,),) = Demonstrations(config, tiny_tokenizer())
+    assert [t.success for t in trajectories] == [1.0, 1.0]
+    assert all(turn.valid for t in trajectories for turn in t.turns)
+    texts = [tiny_tokenizer().decode(t.turns[-1].action_ids) for t in trajectories]
+    assert all("<answer>" in text and text.endswith("</answer>") for text in texts)
+
+
+def test_a_warm_start_on_documents_tells_of_reading_alone(tmp_path):
+    config = reads(tmp_path / "policy", tokenizer=str(tmp_path))
+    tiny_tokenizer().save_pretrained(tmp_path)
+    assert set(train(config)) == {"reading_reward", "reading_success", "reading_turns", "reading_valid"}
+    card = (tmp_path / "policy" / "README.md").read_text()
+    assert "| data | 2 trajectories with generated documents of 1 seeds |" in card
+    assert "| reading: 2 validation documents, greedy | reward " in card
+    assert "cloned from a scripted reader. It makes no mistakes in form" in card
+
+
+def test_the_adapter_alone_is_written_and_is_the_same_policy_on_its_base(tmp_path):
+    save(Policy(make_model(SMALL, len(tiny_tokenizer())), tiny_tokenizer()), str(tmp_path / "base"))
+    given = {"init_from": str(tmp_path / "base"), "lora": LoraSettings(r=4)}
+    for merged in (True, False):
+        train(reads(tmp_path / str(merged), merged=merged, **given))
+    files = sorted(path.name for path in (tmp_path / "False").iterdir())
+    assert files == ["README.md", "adapter_config.json", "adapter_model.safetensors"]
+    whole, alone = (dict(Policy.load(str(tmp_path / str(m))).causal_lm.named_parameters()) for m in (True, False))
+    start = dict(Policy.load(str(tmp_path / "base")).causal_lm.named_parameters())
+    assert whole.keys() == alone.keys()
+    for name, weight in alone.items():
+        torch.testing.assert_close(weight, whole[name], atol=2e-3, rtol=2e-3)  # one of them is stored in 16 bits
+    assert any(not torch.equal(alone[name], start[name]) for name in alone)
+    assert "a LoRA adapter" in (tmp_path / "False" / "README.md").read_text()
+
+
+def test_an_adapter_without_a_base_of_its_own_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="merged false writes an adapter on its base: expected warmstart.lora"):
+        reads(tmp_path, merged=False)

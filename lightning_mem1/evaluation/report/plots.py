@@ -58,8 +58,16 @@ def runs(points: Mapping[str, Sequence[Point]], names: Mapping[str, str] = RUNS)
     return figure
 
 
-def by_objectives(rows: Sequence[Row], names: Sequence[str] = tuple(BY_OBJECTIVES)) -> Figure:
-    """Measures against the number of objectives, a line per memory mode, bars the 95% intervals; a panel each."""
+def by_objectives(
+    rows: Sequence[Row], names: Sequence[str] = tuple(BY_OBJECTIVES), varied: str = "objectives"
+) -> Figure:
+    """Measures against the number of objectives, a line per memory mode, bars the 95% intervals; a panel each.
+
+    Args:
+        rows: What was measured; `objectives` of a row is its place on the axis.
+        names: The measures.
+        varied: What the axis says where something else than the objectives is varied; then it is logarithmic.
+    """
     figure, panels = _panels(len(names))
     for axes, name in zip(panels, names, strict=True):
         for color, (mode, mine) in zip(cycle(COLORS), _by_memory(rows, name), strict=False):
@@ -68,8 +76,11 @@ def by_objectives(rows: Sequence[Row], names: Sequence[str] = tuple(BY_OBJECTIVE
             ends = [[each.mean - each.low for each in found], [each.high - each.mean for each in found]]
             means = [each.mean for each in found]
             axes.errorbar(numbers, means, ends, label=mode, color=color, marker="o", capsize=3)
-        axes.set_xticks(sorted({row.objectives for row in rows}))
-        _finish(axes, "objectives", BY_OBJECTIVES.get(name, name))
+        if varied != "objectives":
+            axes.set_xscale("log", base=2)
+        ticks = sorted({row.objectives for row in rows})
+        axes.set_xticks(ticks, [f"{tick:,}" for tick in ticks])
+        _finish(axes, varied, BY_OBJECTIVES.get(name, name), integers=False)
     return figure
 
 
@@ -159,10 +170,10 @@ def _by_rl_step(axes: Axes, points: Sequence[Point], name: str, label: str, colo
         axes.plot(*zip(*known, strict=True), label=label, color=color, marker=marker)
 
 
-def _finish(axes: Axes, x: str, y: str, from_zero: bool = True, legend: bool = True) -> None:
+def _finish(axes: Axes, x: str, y: str, from_zero: bool = True, legend: bool = True, integers: bool = True) -> None:
     axes.set_xlabel(x)
     axes.set_ylabel(y)
-    if x != "objectives":
+    if integers:
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     if from_zero and axes.dataLim.y0 >= 0:  # a flat line shall look flat
         axes.set_ylim(0, None if axes.dataLim.y1 > 0 else 1)

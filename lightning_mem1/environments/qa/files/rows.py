@@ -30,7 +30,8 @@ def read_rows(path: str, findings: Findings) -> Iterator[Row]:
 
     Args:
         path: ``.jsonl``, ``.json``, ``.csv``, ``.tsv`` (each also ``.gz``, ``.bz2`` or ``.xz``), ``.parquet``,
-            ``.arrow``, a folder, or ``hub:<name>[:<config>[:<split>]]``.
+            ``.arrow``, a folder, ``hub:<name>[:<config>[:<split>]]``, or ``hub:<owner>/<name>/<file>`` for one file of
+            a data set.
         findings: Counts the rows that are read, and those that are no rows.
 
     Raises:
@@ -44,7 +45,8 @@ def read_rows(path: str, findings: Findings) -> Iterator[Row]:
 
 def _rows(path: str, findings: Findings) -> Iterator[Row]:
     if path.startswith(HUB):
-        return _hub_rows(path, findings)
+        file = path.removeprefix(HUB).split(":")[0].count("/") > 1
+        return _rows(_downloaded(path), findings) if file else _hub_rows(path, findings)
     if Path(path).is_dir():
         return folder_rows(path, findings)
     if not Path(path).is_file():
@@ -71,4 +73,18 @@ def _hub_rows(path: str, findings: Findings) -> Iterator[Row]:
         raise ValueError(
             f"cannot read '{path}' after row {findings.num_rows}: {type(error).__name__}: {reason}; check its name, "
             "config and split, and the network"
+        ) from error
+
+
+def _downloaded(path: str) -> str:
+    """A file of a data set of the hub, in the hub's own cache."""
+    from huggingface_hub import hf_hub_download
+
+    owner, name, file = path.removeprefix(HUB).split("/", 2)
+    try:
+        return str(hf_hub_download(f"{owner}/{name}", file, repo_type="dataset"))
+    except Exception as error:  # the hub's and the network's own kinds
+        reason = " ".join(str(error).split())[:200]
+        raise ValueError(
+            f"cannot read '{path}': {type(error).__name__}: {reason}; check its owner, name and file, and the network"
         ) from error

@@ -1,0 +1,1 @@
+"""Long documents that arrive part by part: the agent keeps a memory, reads on, and answers."""
