@@ -53,9 +53,9 @@ def test_chat_models_are_told_what_to_do():
     [
         ({"kinds": []}, "data.kinds is empty: expected some of needle, conflict"),
         ({"kinds": ["needles"]}, "needles"),
-        ({"length": 0}, "data.length must be 1 to 10,000,000 tokens, or a list of such numbers, got 0"),
+        ({"length": 0}, "data.source.length too small: expected at least 1, got 0"),
         ({"length": []}, r"got \[\]; set data.length"),
-        ({"part": 0}, "data.part"),
+        ({"part": 0}, "part too small: expected at least 1, got 0"),
         ({"style": "long"}, "data.style"),
     ],
 )
