@@ -55,8 +55,8 @@ _HOMES = {  # module below this package: the public names in it
 _HOME = {name: module for module, names in _HOMES.items() for name in names}
 
 __all__ = [
-    "EngineSettings",
     "AgentData",
+    "EngineSettings",
     "Env",
     "Episode",
     "Mem1Module",

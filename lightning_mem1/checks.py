@@ -1,7 +1,7 @@
 """Checks of single settings: one line each on what was expected, what came and which key to set.
 
 Every number of a class with settings is checked by `check_numbers`, by default for 0 to a billion. A class names its
-other ranges once, as ``ranges`` beside its settings, so a new setting is checked before anybody thinks of it.
+other ranges once, as ``ranges`` below its settings, so a new setting is checked before anybody thinks of it.
 """
 
 from __future__ import annotations

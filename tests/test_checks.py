@@ -19,14 +19,11 @@ from lightning_mem1.context.modes import MODES
 from lightning_mem1.context.settings import memory_mode
 from lightning_mem1.data.qa import QAData
 from lightning_mem1.data.task_data import TaskDataModule
-from lightning_mem1.data.webshop import WebShopData
 from lightning_mem1.training.module import Mem1Module
 from lightning_mem1.training.plain_settings import from_plain
 from lightning_mem1.training.settings import GROUPS
 from lightning_mem1.training.trainer import TRAINER_DEFAULTS, TRAINER_RANGES
 from lightning_mem1.warmstart.settings import WarmStart
-
-DATA = (TaskDataModule, QAData, WebShopData)
 
 
 def every_class():
@@ -40,14 +37,15 @@ def every_class():
 
 
 CLASSES = list(every_class())
+DATA = [each for each in CLASSES if issubclass(each, TaskDataModule)]
 CALLBACKS = [each for each in CLASSES if issubclass(each, Callback)]
-NEEDED = {"sources": {}, "retriever": None}  # arguments of task sources without a default
+NEEDED = {"sources": {}, "retriever": None, "agent": len, "source": None}  # arguments that have no default
 
 
 def can_be_made(kind):
     arguments = inspect.signature(kind).parameters.values()
-    needed = {each.name for each in arguments if each.default is each.empty and each.kind is not each.VAR_KEYWORD}
-    return needed <= NEEDED.keys()
+    without = {each.name for each in arguments if each.default is each.empty and each.kind is not each.VAR_KEYWORD}
+    return without <= NEEDED.keys()
 
 
 SOURCES = [
@@ -122,11 +120,17 @@ def made(top, path, kind, name, value):
         settings = {name: value} if not path else {path[0]: nested(path[1:], name, value)}
         return Mem1Module(policy="none", **settings)
     if top == "warmstart":
-        needed = {"Stage": {"steps": 1}, "WarmStart": {"output": "none"}}.get(kind.__name__, {})
-        built = kind(**{**needed, name: value})
+        rest = {"Stage": {"steps": 1}, "WarmStart": {"output": "none"}}.get(kind.__name__, {})
+        built = kind(**{**rest, name: value})
         return WarmStart("none", **inside(path, built)) if path else built
     whole = next(each for each in DATA if top == f"data {each.__name__}")
-    return whole(**({name: value} if not path else {path[0]: kind(**{name: value})}))
+    return whole(**needed(whole), **({name: value} if not path else {path[0]: kind(**{name: value})}))
+
+
+def needed(kind):
+    """What the arguments without a default may be."""
+    arguments = inspect.signature(kind).parameters.values()
+    return {each.name: NEEDED[each.name] for each in arguments if each.default is each.empty and each.name in NEEDED}
 
 
 def nested(path, name, value):
@@ -177,10 +181,9 @@ def test_the_walk_finds_the_settings_that_there_are():
 
 @pytest.mark.parametrize("kind", [*CALLBACKS, *SOURCES], ids=lambda kind: kind.__name__)
 def test_every_number_of_a_callback_and_of_a_source_is_refused_where_it_cannot_be(kind):
-    given = {name: value for name, value in NEEDED.items() if name in inspect.signature(kind).parameters}
     for name, types, allowed in numbers(kind):
         for value in bad_values(types, allowed):
-            refused(lambda each, name=name: kind(**{**given, name: each}), name, value)
+            refused(lambda each, name=name: kind(**{**needed(kind), name: each}), name, value)
 
 
 def test_the_walk_finds_the_callbacks_and_sources_that_there_are():

@@ -21,10 +21,10 @@ def test_importing_the_package_imports_nothing_heavy():
 
 def test_the_public_names_are_these():
     names = (
-        "Mem1Module TaskDataModule WebShopData QAData ReadingData Task Objective StepResult Turn Trajectory Env "
-        "TaskSource collect Episode RolloutSettings Player load_policy default_callbacks trainer_defaults check_env "
-        "check_memory EngineSettings collate context_parts known_advantages plot_advantages plot_curve plot_masks "
-        "readable transcript"
+        "Mem1Module TaskDataModule WebShopData QAData ReadingData AgentData Task Objective StepResult Turn "
+        "Trajectory Env TaskSource collect Episode RolloutSettings Player load_policy default_callbacks "
+        "trainer_defaults check_env check_memory EngineSettings collate context_parts known_advantages "
+        "plot_advantages plot_curve plot_masks readable transcript"
     )
     assert lightning_mem1.__all__ == sorted(names.split())
     assert set(lightning_mem1.__all__) <= set(dir(lightning_mem1))

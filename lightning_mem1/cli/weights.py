@@ -64,7 +64,7 @@ class Asked:
             return path
         if (run := self.run()) is None:
             raise FileNotFoundError(
-                f"no checkpoint to go on from: expected one under '{self.folder}', got none; {self.otherwise}"
+                f"no checkpoint to resume from: expected one under '{self.folder}', got none; {self.otherwise}"
             )
         path = run / "checkpoints" / f"{self.ckpt_path}.ckpt"
         if not path.is_file():

@@ -9,7 +9,7 @@ from typing import Any
 
 from lightning_mem1.context.continuation import SPACE
 
-MARK = "\u2039"  # stands where a control token would begin; no normal form of Unicode makes "<" of it
+MARK = "\u2039"  # in the place where a control token would begin; no normal form of Unicode makes "<" of it
 Span = tuple[int, int]
 
 
@@ -66,7 +66,7 @@ class ControlTokens:
 
 
 def _is_marker(content: str) -> bool:
-    """Whether an added token is more than a word, spaces, or one character: those stand in ordinary text."""
+    """Whether an added token is more than a word, spaces, or one character: those are in ordinary text."""
     plain = all(each.isalnum() or each.isspace() or each == SPACE for each in content)
     return len(content) > 1 and not plain
 

@@ -28,6 +28,7 @@ class ContextEncoder:
         max_information_tokens: Limit of one reply.
         style: Of the prompt, see `prompts.render_prompt`.
         template: What the tokenizer's chat template is given besides the message.
+        begin_with_state: Whether each turn that writes an internal state is given its opening tag.
 
     Raises:
         ValueError: a chat template that cannot be used, see `ChatTemplate`, or actions that the tokenizer cannot write.
@@ -38,6 +39,7 @@ class ContextEncoder:
     max_information_tokens: int = 1000
     style: str = "full"
     template: Mapping[str, Any] = field(default_factory=dict)
+    begin_with_state: bool = False
 
     def __post_init__(self) -> None:
         _ = self._chat  # what cannot be used is named before anything is played
@@ -101,11 +103,15 @@ class ContextEncoder:
     def turn_opening(self, staged: bool = False) -> list[int]:
         """Ids that are put before each turn that acts: what the chat template begins a reply with, mostly none.
 
+        With `begin_with_state` the opening tag of the internal state is behind it, unless it opens that itself.
+
         Args:
             staged: Whether calls of their own write the memory: an act then has none of its own, and opens none.
         """
-        opens_memory = self.format.tags.state_opening in self._chat.opening
-        return [] if staged and opens_memory else self.encode(self._chat.opening)
+        opening, tag = self._chat.opening, self.format.tags.state_opening
+        if staged:
+            return [] if tag in opening else self.encode(opening)
+        return self.encode(opening if tag in opening or not self.begin_with_state else opening + tag)
 
     def memory_opening(self) -> list[int]:
         """Ids that are put before a memory that is to be written."""
@@ -117,12 +123,16 @@ class ContextEncoder:
         Args:
             information: What the environment said; tags and control tokens in it are made harmless.
             turns_left: How many turns the agent still has, for the hint.
-            before: Ids that come first inside of it, as they are: a turn's number, turns that are quoted.
+            before: Ids that come first inside of it, as they are: a turn's number, turns that are quoted. Of these the
+                end is lost first, down to where the reply itself has a quarter of the room.
         """
         head, tail = map(self.encode, self.format.information_ends(turns_left))
-        body = [*before, *self.harmless(information)[1]]
         room = max(0, self.max_information_tokens - len(head) - len(tail))
-        return [*head, *(body if len(body) <= room else self._cut(body, room)), *tail]
+        body = self.harmless(information)[1]
+        # what is quoted holds tags of its own: it loses its end, and is not among what is cut below
+        own = min(len(body), max(room - len(before), int(room * KEPT_TAIL)))
+        body = body if len(body) <= own else self._cut(body, own)
+        return [*head, *before[: room - len(body)], *body, *tail]
 
     def note_ids(self, note: str) -> list[int]:
         """Ids of a reply that holds nothing but a note; none for an empty one."""

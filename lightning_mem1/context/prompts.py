@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 from lightning_mem1.checks import check_choice
 from lightning_mem1.context.tags import Tags, escape_tags
 
@@ -42,6 +44,22 @@ When <{internal_state}> stands behind the reply, do not act: write your memory a
 what is wanted, what you found, what you tried."""
 
 
+WORKED_TURN = """A turn looks like this:
+<{internal_state}>Wanted: a thing and its price. Found: nothing yet. Next: look for the thing.</{internal_state}>\
+{action}"""
+
+
+def worked_turn(observation: str, tags: Tags) -> str:
+    """One turn in the format, with the first action that an environment names in what it shows.
+
+    >>> print(worked_turn("Actions: search[words], click[item]", Tags()).partition("price. ")[2])
+    Found: nothing yet. Next: look for the thing.</summary><answer>search[the thing]</answer>
+    """
+    named = re.search(r"\b([a-z]\w*)\[", observation)
+    name = tags.actions[0] if tags.actions else named[1] if named else "search"
+    return WORKED_TURN.format(internal_state=tags.internal_state, action=tags.written(name, "the thing"))
+
+
 def render_prompt(
     task_prompt: str,
     observation: str,
@@ -58,8 +76,9 @@ def render_prompt(
         observation: What the environment shows before the first turn (may be empty).
         turns: Number of turns the agent has.
         tags: The tag names.
-        style: ``"full"`` explains the format (for pretrained chat models); ``"brief"`` holds only the task (for
-            policies that were trained on the format, where each further token costs time in every context).
+        style: ``"full"`` explains the format and shows a turn in it (for pretrained chat models); ``"brief"`` holds
+            only the task (for policies that were trained on the format, where each further token costs time in every
+            context).
         staged: Explain the format in which calls of their own write the memory.
         about: What a memory mode says of itself, in place of what is said for the modes that say nothing.
 
@@ -75,4 +94,6 @@ def render_prompt(
             (STAGED_INSTRUCTIONS, STAGED_ACT_INSTRUCTIONS) if staged else (FULL_INSTRUCTIONS, ACT_INSTRUCTIONS)
         )
         parts.insert(0, (own if about else general).format(**names, about=about))
+        if not staged:
+            parts.insert(1, worked_turn(observation, tags))
     return "\n".join(part for part in parts if part)

@@ -1,6 +1,6 @@
 """Whether a model has all of its weights: none missing from its folder, none left over, none that is no number.
 
-transformers fills what is missing with random weights and goes on.
+transformers fills what is missing with random weights and continues.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from torch import Tensor
 def check_complete(model: Any, info: Mapping[str, Any], source: str) -> None:
     """Raise ValueError unless every weight of a loaded model came from its files, and every layer in them is its own.
 
-    Weights beside the model's own that look like none of its layers (a tower for images, heads for several tokens) are
+    Weights next to the model's own that look like none of its layers (a tower for images, heads for several tokens) are
     left out by design, and pass.
 
     Args:

@@ -23,11 +23,14 @@ class RolloutSettings:
         top_p: Nucleus cut; keep 1.0 for training (see `engine.sampling`).
         max_new_tokens: Limit of one turn; in a staged memory mode, of a memory as well.
         max_information_tokens: Limit of one reply; a longer one loses its middle, never its closing tag.
-        prompt: "full" explains the format to a chat model; "brief" suits policies trained on the format.
+        prompt: "full" explains the format to a chat model and shows it a turn; "brief" suits policies trained on the
+            format.
         tags: Names of the blocks; a preset of `format` brings its own.
         format: Prompt format: plain, qa (plain with the tags of QA), or what published checkpoints expect:
             release_train, release_inference, paper.
         instructions: Explanation of the format to put before the task, in place of the format's own.
+        begin_with_state: Whether every turn begins with the opening tag of the internal state, which is given and not
+            scored. A model that was not trained on the format then at least begins as it should.
         chat_template_kwargs: What the policy's chat template is given besides the message, such as
             {enable_thinking: false}; a template that reads none of it is named.
         env_threads: Actions carried out at once, in threads, while others decode: for environments that wait for a
@@ -55,6 +58,7 @@ class RolloutSettings:
     tags: Tags = field(default_factory=Tags)
     format: str = "plain"
     instructions: str = ""
+    begin_with_state: bool = False
     chat_template_kwargs: dict[str, Any] = field(default_factory=dict)
     env_threads: int = 0
     env_passes: int = 4
@@ -88,7 +92,8 @@ class RolloutSettings:
     def encoder(self, tokenizer: Any) -> ContextEncoder:
         """What turns text into the ids of contexts, and back; `tokenizer` is the policy's."""
         chosen = prompt_format(self.format, self.tags, self.instructions)
-        return ContextEncoder(tokenizer, chosen, self.max_information_tokens, self.prompt, self.chat_template_kwargs)
+        limits = (self.max_information_tokens, self.prompt, self.chat_template_kwargs, self.begin_with_state)
+        return ContextEncoder(tokenizer, chosen, *limits)
 
 
 def greedy(settings: RolloutSettings) -> RolloutSettings:

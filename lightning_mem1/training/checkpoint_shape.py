@@ -6,9 +6,11 @@ start, and a run that resumes would quietly be another one.
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from lightning_mem1.checks import MOST
@@ -25,7 +27,7 @@ def check_shape(checkpoint: Mapping[str, Any], path: str = "") -> None:
     """Raise ValueError where a checkpoint lacks what its weights need or holds something else; names its path."""
     old = entry_of(checkpoint).get("format", 1) == 1
     settings = f"{ENTRY}.settings" if old else "hyper_parameters"
-    for key, part in {**_OF_WEIGHTS, settings: _GROUP}.items():
+    for key, part in {**_OF_WEIGHTS, settings: _SETTINGS}.items():
         _check(checkpoint, key, part, path, SCORED)
     broken = [name for name, weight in checkpoint["state_dict"].items() if not weight.isfinite().all()]
     if broken:
@@ -36,7 +38,7 @@ def check_shape(checkpoint: Mapping[str, Any], path: str = "") -> None:
 
 
 def check_resumable(checkpoint: Mapping[str, Any], path: str = "") -> None:
-    """Raise ValueError where a checkpoint lacks what a run needs to go on as if it had never stopped."""
+    """Raise ValueError where a checkpoint lacks what a run needs to continue as if it had never stopped."""
     check_shape(checkpoint, path)
     for key, part in _OF_RUNS.items():
         _check(checkpoint, key, part, path, RESUMED)
@@ -48,7 +50,7 @@ def check_resumable(checkpoint: Mapping[str, Any], path: str = "") -> None:
 
 
 def check_memory(theirs: Any, ours: Any) -> None:
-    """Raise ValueError when a run would go on in another memory mode than it was trained in.
+    """Raise ValueError when a run would continue in another memory mode than it was trained in.
 
     Args:
         theirs: The setting that a checkpoint was made with, a word or a mode with its settings.
@@ -95,13 +97,28 @@ def _is_random_state(value: Any) -> bool:
 
 
 def _of_rank(value: Any) -> bool:
-    words = value.get("python") if isinstance(value, Mapping) else None
-    return isinstance(words, list) and len(words) == 3 and isinstance(value.get("torch"), Tensor)
+    """Whether generators of the two kinds take it: tried on ones that nobody draws from."""
+    try:
+        version, words, gauss = value["python"]
+        random.Random().setstate((version, tuple(words), gauss))
+        torch.Generator().set_state(value["torch"].cpu())
+        return all(isinstance(each, Tensor) for each in value.get("cuda", []))
+    except (TypeError, ValueError, KeyError, IndexError, AttributeError, RuntimeError, OverflowError):
+        return False
+
+
+def _are_settings(value: Any) -> bool:
+    if not isinstance(value, Mapping):
+        return False
+    lora, memory = value.get("lora"), value.get("memory")
+    scale = 0.0 if lora is None else lora.get("alpha", 0.0) if isinstance(lora, Mapping) else None
+    named = memory.get("mode") if isinstance(memory, Mapping) else memory
+    return isinstance(scale, int | float) and isinstance(named, str)
 
 
 _COUNT: Part = (_is_count, "a whole number from 0")
 _TEXT: Part = (lambda value: isinstance(value, str), "a text")
-_GROUP: Part = (lambda value: isinstance(value, Mapping), "settings by name")
+_SETTINGS: Part = (_are_settings, "settings by name, lora and memory among them")
 _STATES: Part = (lambda value: isinstance(value, Mapping), "states by name")
 _OF_WEIGHTS: Mapping[str, Part] = {
     f"{ENTRY}.rl_step": _COUNT,

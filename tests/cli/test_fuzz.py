@@ -10,7 +10,7 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lightning_mem1.cli import errors
+from lightning_mem1.cli import errors, lightning_cli
 from lightning_mem1.cli import fit as command
 from lightning_mem1.context.formats import PromptFormat
 from lightning_mem1.context.tags import (
@@ -115,6 +115,45 @@ def test_a_config_that_is_wrong_in_any_way_is_one_line(config, capsys, tmp_path)
         lines = capsys.readouterr().err.splitlines()
         assert code == 1 and len(lines) == 1 and lines[0].startswith("error: "), (code, lines, text)
     assert not (tmp_path / "made").exists()
+
+
+IMPOSSIBLE = [
+    ".nan",
+    ".inf",
+    "-.inf",
+    "null",
+    "1:30",
+    "1e400",
+    "-1e30",
+    "9" * 400,
+    "x",
+    "[]",
+    "{}",
+    "true",
+    "2020-01-01",
+    "''",
+]
+
+
+def numeric_keys(parser):
+    """Every key of a real parser whose default is a number, as it is typed."""
+    flat = lightning_cli.flat(parser.get_defaults().as_dict())
+    return sorted(key for key, value in flat.items() if isinstance(value, int | float) and not isinstance(value, bool))
+
+
+def test_a_number_that_cannot_be_is_one_line_whatever_its_key(config, capsys):
+    keys = numeric_keys(command.TrainingCommandLine.full_parser())
+    keys = [key for key in keys if not key.startswith("data.")] + ["data.tasks_per_step", "data.group_size"]
+    keys += ["data.num_val_tasks", "data.val_batch_size", "data.num_rl_steps"]
+    assert len(keys) > 50 and {"model.lr", "model.optim.num_epochs", "model.rollout.temperature"} <= set(keys)
+    for number in range(NUM_CONFIGS):
+        rng = random.Random(f"numbers/{number}")
+        option = f"--{rng.choice(keys)}={rng.choice(IMPOSSIBLE)}"
+        code = command.main([config, option, *NOTHING_TO_TRAIN])
+        lines = capsys.readouterr().err.splitlines()
+        assert code == 1 and len(lines) == 1 and lines[0].startswith("error: "), (code, lines, option)
+        key = option[2:].partition("=")[0].rpartition(".")[2]
+        assert key in lines[0] or "no train tasks" in lines[0], (option, lines)
 
 
 @pytest.mark.parametrize("text", [line for line in LINES if line[0] not in "m<"])

@@ -3,6 +3,7 @@
 import pytest
 
 from lightning_mem1.context.formats import PRESETS, prompt_format
+from lightning_mem1.context.prompts import render_prompt
 from lightning_mem1.context.tags import QA_TAGS, Tags, exact_format, parse_turn
 from lightning_mem1.engine.scripted import ScriptedEngine
 from lightning_mem1.rollout.collect import Episode, collect
@@ -117,3 +118,16 @@ def test_two_actions_or_none_are_no_action(text, problem):
 )
 def test_an_exact_format_has_nothing_around_or_inside_its_two_blocks(text):
     assert not exact_format(text, QA_TAGS)
+
+
+def test_the_full_prompt_shows_one_turn_in_the_format_it_asks_for():
+    shop = render_prompt("Buy red shoes.", "Actions: find[words], click[item]", 5, Tags())
+    line = shop.split("A turn looks like this:\n")[1].splitlines()[0]
+    assert exact_format(line, Tags())
+    assert parse_turn(line, Tags()).action == "find[the thing]"
+    asked = render_prompt("Who?", "", 5, QA_TAGS)
+    shown = asked.split("A turn looks like this:\n")[1].splitlines()[0]
+    assert exact_format(shown, QA_TAGS)
+    assert parse_turn(shown, QA_TAGS).action == "search[the thing]"
+    assert "looks like this" not in render_prompt("Who?", "", 5, QA_TAGS, "brief")
+    assert "looks like this" not in render_prompt("Who?", "", 5, QA_TAGS, "full", staged=True)

@@ -1,18 +1,16 @@
-"""The metrics page knows every key that a run logs, and a first run leaves what its tutorial says."""
+"""The metrics page knows every key that a run logs, and names every measure of an evaluation."""
 
 import re
 
 from lightning_mem1 import callbacks
-from lightning_mem1.cli.main import main as mem1
 from lightning_mem1.engine.local.engine import EngineSettings
 from lightning_mem1.evaluation.measures import MEASURES
 from lightning_mem1.rollout.settings import RolloutSettings
 from lightning_mem1.training.credit.importance import MismatchSettings
 from lightning_mem1.training.settings import LossSettings
-from pages import ROOT, commands
+from pages import ROOT
 
 PAGE = (ROOT / "docs" / "reference" / "metrics.md").read_text()
-FIRST_RUN = ROOT / "docs" / "tutorials" / "first_run.md"
 KINDS = {"k": r"\d+", "kind": "(action|state)", "name": r"\w+"}
 GPU_ONLY = {"memory/gpu_peak_gib"}
 
@@ -24,17 +22,6 @@ def keys_of_the_table() -> list[str]:
 
 def pattern(key: str) -> str:
     return "".join(KINDS[part[1:-1]] if part.startswith("<") else re.escape(part) for part in re.split(r"(<\w+>)", key))
-
-
-def test_a_first_run_leaves_what_its_tutorial_says(tmp_path, monkeypatch, capsys):
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "experiments").symlink_to(ROOT / "experiments")
-    (words,) = [words for words in commands(FIRST_RUN) if "2" in words]
-    assert mem1([*words[1:], "--trainer.logger=false"]) == 0
-    sentence = FIRST_RUN.read_text().split("A run leaves these")[1].split("When an episode failed")[0]
-    said = set(re.findall(r"`([\w.]+)/?`", sentence)) - {"n"}
-    assert {path.name for path in (tmp_path / "runs" / "webshop" / "0").iterdir()} == said
-    assert "step    2/2" in capsys.readouterr().out
 
 
 def test_every_key_that_is_logged_stands_in_the_table_and_every_row_is_logged(make_module, make_data, fit):

@@ -148,3 +148,19 @@ def test_the_stop_token_is_scored():
     batch = collate([trajectory])
     assert batch.action_ids[-1] == stop[0]
     assert abs(POLICY.logprobs(batch)[0][-1] - trajectory.turns[0].action_logprobs[-1]) <= 1e-5
+
+
+@pytest.mark.parametrize("mode", ["mem1", "full", "window", "summary"])
+def test_a_turn_that_is_given_its_opening_tag_is_scored_without_it_and_exactly(mode):
+    engine = LocalEngine(POLICY, EngineSettings(num_slots=3, max_context_tokens=512))
+    episodes = [Episode(task(i), WordEnv(["red ", "red red", ""]), i, i) for i in range(3)]
+    settings_ = RolloutSettings(max_new_tokens=8, prompt="brief", max_information_tokens=24, begin_with_state=True)
+    trajectories = collect(episodes, engine, POLICY.tokenizer, settings_, mode)
+    opening = POLICY.tokenizer.encode("<summary>", add_special_tokens=False)
+    acts = [turn for t in trajectories for turn in t.acts]
+    assert {tuple(turn.opening_ids) for turn in acts} == ({()} if mode == "summary" else {tuple(opening)})
+    assert [drift(t, mode) for t in trajectories] == [0, 0, 0]
+    for layout in ("tree", "rows"):
+        batch = collate(trajectories, layout, mode)
+        assert len(batch.action_ids) == sum(len(turn.action_ids) for t in trajectories for turn in t.turns)
+        assert (POLICY.logprobs(batch)[0] - batch.rollout_logprobs).abs().max() <= 1e-5

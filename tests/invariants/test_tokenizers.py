@@ -15,7 +15,8 @@ from transformers import Qwen2Config, Qwen2ForCausalLM
 from lightning_mem1.context.contexts import contexts, drift
 from lightning_mem1.context.detokenizer import Detokenizer
 from lightning_mem1.context.internal_state import state_lengths, state_mask, state_spans
-from lightning_mem1.context.tags import Tags
+from lightning_mem1.context.modes import MODES
+from lightning_mem1.context.tags import QA_TAGS
 from lightning_mem1.engine.local.engine import LocalEngine
 from lightning_mem1.engine.scripted import ScriptedEngine
 from lightning_mem1.engine.settings import EngineSettings
@@ -64,16 +65,17 @@ def control_ids(tokenizer):
 
 @pytest.mark.parametrize("kind", KINDS)
 @settings(max_examples=3, deadline=None, derandomize=True)
-@given(seed=st.integers(0, 999), mode=st.sampled_from(["mem1", "full", "summary"]))
+@given(seed=st.integers(0, 999), mode=st.sampled_from(list(MODES)))
 def test_contexts_are_ids_ends_are_exact_and_the_end_has_a_gradient(kind, seed, mode):
     policy, rng = policy_of(kind), random.Random(seed)
     chosen = RolloutSettings(max_new_tokens=12, prompt="brief", max_information_tokens=60, format="qa")
     played = collect(episodes(rng, seed), LocalEngine(policy, EngineSettings(3, 1024)), policy.tokenizer, chosen, mode)
     assert [drift(t, mode) for t in played] == [0] * len(played)
-    stops = {"act": ("</search>", "</answer>"), "memory": ("</think>",)}
+    names = ("search", "answer", *MODES[mode].actions)
+    stops = {"act": [f"</{name}>" for name in names], "memory": ["</think>"]}
     for turn in (turn for t in played for turn in t.turns):
         assert_ends_once(turn.action_ids, stops[turn.kind], policy, chosen.max_new_tokens)
-        own = set(turn.information_ids) - set(chosen.encoder(policy.tokenizer).information_ids("", 1))
+        own = set(turn.information_ids)
         assert not control_ids(policy.tokenizer) & own
     assert_learned_from(policy, played, mode)
 
@@ -111,22 +113,14 @@ STATE = "nothing known, é 多"
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_internal_state_is_found_in_every_turn_whether_the_policy_or_its_template_opens_it(kind):
     tokenizer = of_kind(kind)
-    chosen, tags = (
-        RolloutSettings(format="qa", prompt="brief"),
-        Tags("think", "answer", "information", ("search", "answer")),
-    )
+    chosen = RolloutSettings(format="qa", prompt="brief")
     opened = "<think>" in chosen.encoder(tokenizer).decode(chosen.encoder(tokenizer).turn_opening())
     assert opened == ("<think>\\n' }}" in (tokenizer.chat_template or ""))
     turn = ("" if opened else "<think>") + f"{STATE}</think><search>river of ulm</search>"
     env = RecordingEnv(3)
-    (t,) = collect(
-        [Episode(Task("t", "Which river?", (), 6), env)],
-        ScriptedEngine(tokenizer, [lambda seen: turn]),
-        tokenizer,
-        chosen,
-    )
+    t = scripted(turn, env, tokenizer, chosen)
     assert env.actions == ["search[river of ulm]"] * 3 and [turn.valid for turn in t.turns] == [True] * 3
-    view = View(chosen.encoder(tokenizer).decode, tags)
+    view = View(chosen.encoder(tokenizer).decode, QA_TAGS)
     spans = state_spans(t, view.decode, "think")
     for turn, (start, end) in zip(t.turns, spans, strict=True):
         assert STATE in view.decode(turn.action_ids[start:end])
@@ -134,6 +128,12 @@ def test_the_internal_state_is_found_in_every_turn_whether_the_policy_or_its_tem
     assert answers(t, view)["exact_format"] == [1.0] * 3 and drift(t) == 0
     later = view.decode(contexts(t)[2])
     assert later.count("<think>") == 1 + opened and later.count(STATE) == 1  # the turn before, and what opens this one
+
+
+def scripted(turn, env, tokenizer, chosen):
+    """The trajectory of a policy that writes the same turn again and again."""
+    engine, episode = ScriptedEngine(tokenizer, [lambda seen: turn]), Episode(Task("t", "Which river?", (), 6), env)
+    return collect([episode], engine, tokenizer, chosen)[0]
 
 
 class RecordingEnv:
@@ -153,10 +153,5 @@ class RecordingEnv:
 def test_a_scripted_turn_is_not_opened_twice():
     tokenizer, chosen = of_kind("special tags"), RolloutSettings(format="qa", prompt="brief")
     turn = "<think>red</think><search>river</search>"
-    (t,) = collect(
-        [Episode(Task("t", "Which river?", (), 6), RecordingEnv(2))],
-        ScriptedEngine(tokenizer, [lambda seen: turn]),
-        tokenizer,
-        chosen,
-    )
+    t = scripted(turn, RecordingEnv(2), tokenizer, chosen)
     assert [tokenizer.decode(each.ids) for each in t.turns] == ["<think>\nred</think><search>river</search>"] * 2

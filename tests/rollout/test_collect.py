@@ -330,3 +330,17 @@ def test_a_prompt_that_explains_the_format_explains_memory_written_apart():
     both, apart = (text(encoder.prompt_ids(task(), "page", staged)) for staged in (False, True))
     assert "your memory and reasoning in one" in both and "two kinds of turns alternate" in apart
     assert apart.endswith("count to 0\npage\n8 turns left<|im_end|>\n<|im_start|>assistant\n")
+
+
+def test_a_turn_that_begins_with_the_state_is_read_with_the_tag_that_it_was_given():
+    written = ["found red</summary><answer>click[red]</answer>", "<summary>again</summary><answer>click[blue]</answer>"]
+    said = iter(written)
+    engine = ScriptedEngine(tiny_tokenizer(), [lambda context: next(said)])
+    env = WordEnv(["red", ""])
+    settings = RolloutSettings(max_new_tokens=40, prompt="brief", begin_with_state=True)
+    (trajectory,) = collect([Episode(task(), env)], engine, tiny_tokenizer(), settings)
+    assert env.actions == ["click[red]", "click[blue]"]  # a tag that is written a second time is not there twice
+    decode = tiny_tokenizer().decode
+    assert [decode(turn.opening_ids) for turn in trajectory.turns] == ["<summary>", "<summary>"]
+    assert all("<summary>" not in decode(turn.action_ids) for turn in trajectory.turns)
+    assert [turn.valid for turn in trajectory.turns] == [True, True]

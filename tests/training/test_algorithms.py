@@ -229,6 +229,13 @@ def test_ppo_lets_an_episode_that_was_cut_off_go_on_with_its_last_value_where_it
     assert found.advantages[0].tolist() == [1.3125, 1.3125, -2.75, 1.0]
 
 
+def test_where_rows_are_episodes_of_their_own_the_last_value_is_paid_at_the_end_of_each():
+    cut = trajectory([0.0, 2.0], [1, 1], stop=StopReason.MAX_TURNS)
+    # between rows nothing is discounted: the second is paid 2 + 4 where 4 was expected, the first 2 + 4 where 1 was
+    found = credit("ppo", [cut], values=[torch.tensor([1.0, 4.0])], bootstrap=True, rewrites="rows", **HALVES)
+    assert found.advantages[0].tolist() == [5.0, 2.0]
+
+
 def test_ppo_takes_an_episode_for_ended_that_is_done_or_where_nothing_is_asked():
     for stop, bootstrap in ((StopReason.DONE, True), (StopReason.MAX_TURNS, False)):
         played = [trajectory([1.0, 0.0, 2.0], [2, 1, 1], stop=stop)]

@@ -128,7 +128,7 @@ def test_the_page_on_layouts_draws_what_each_token_sees():
     for token, row in zip(packed.ids, visible(agent, "tree", "recorded") > 0, strict=True):
         marks = ["1" if sees else "." for sees in row]
         lines.append(f"{names[token]:2} " + " ".join(marks).rstrip(" ."))
-    page = (Path(__file__).parents[2] / "docs" / "layouts.md").read_text()
+    page = (Path(__file__).parents[2] / "docs" / "explanation" / "layouts.md").read_text()
     drawn = page.partition("P  1                   the prompt")
     block = (drawn[1] + drawn[2].partition("```")[0]).strip().splitlines()
     assert [re.match(r"\w+ +[1. ]*[1.]", line)[0].rstrip() for line in block] == lines

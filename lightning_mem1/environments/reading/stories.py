@@ -60,7 +60,7 @@ def _conflict(rng: random.Random) -> Story:
 
 
 def _told(rng: random.Random, times: int) -> Story:
-    """A fact that is stated several times, each time with another value; the last one counts."""
+    """A fact that is given several times, each time with another value; the last one counts."""
     name, attribute = facts.person(rng), rng.choice(list(facts.PERSONAL))
     values = _different(rng, facts.PERSONAL[attribute], times)
     told = tuple(facts.FACT.format(attribute, name, value) for value in values)

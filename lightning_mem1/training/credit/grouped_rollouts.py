@@ -13,7 +13,7 @@ from lightning_mem1.training.credit.advantages import penalised
 from lightning_mem1.types import StopReason, Trajectory
 
 Anchor = Literal["context", "state"]
-CUT_OFF = (StopReason.MAX_TURNS, StopReason.CONTEXT)  # the episode might have gone on
+CUT_OFF = (StopReason.MAX_TURNS, StopReason.CONTEXT)  # more might have followed
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class GroupedRollouts:
         penalties: (T,) by trajectory: what each token costs (the KL in the reward); None for nothing.
         values: (T,) by trajectory: what the critic expects before each token; None without a critic.
         segments: The segment of each turn, by trajectory (`rewrites.segments`); None for a single one.
-        cut_off: By trajectory: whether it ended by turns or context, where it might have gone on; None for no.
+        cut_off: By trajectory: whether it ended by turns or context, where more might have followed; None for no.
     """
 
     groups: Tensor
