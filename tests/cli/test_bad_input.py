@@ -190,7 +190,7 @@ def test_a_wrong_value_of_a_group_says_what_was_expected_and_what_came(config, c
             "--model.layout=bush",
             "unknown layout: expected one of tree, rows, stitched, official, got 'bush'; set model.layout",
         ),
-        ("--model.algorithm=ppo2", "unknown algorithm: expected one of grpo, dr_grpo, rloo, "),
+        ("--model.algorithm=ppo2", "unknown algorithm: expected one of grpo, "),
         (
             "--model.compute.dtype=int3",
             "wrong value for 'model.compute.dtype' in the command line: expected one of 'float32', 'bfloat16', 'float1",
