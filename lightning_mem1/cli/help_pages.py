@@ -47,7 +47,7 @@ SETTINGS: dict[str, tuple[Any, str]] = {  # dotted name: default without a confi
     "trainer.val_check_interval": (10, "rl_steps between validations"),
     "trainer.logger": (None, "null: MLflow; false: none; or a class of Lightning"),
     "seed_everything": (0, "seed of weights, tasks and sampling"),
-    "ckpt_path": (None, "weights: last, best, a checkpoint; none: model.policy as it is"),
+    "ckpt_path": (None, "last, best, a checkpoint, or none for model.policy as it is"),
     "experiment": (None, "name of the run; null: the config's"),
     "tracking_uri": (None, "MLflow's store; null: MLFLOW_TRACKING_URI, else sqlite:///mlflow.db"),
     "objectives": (None, "questions per task, e.g. 1,2,4,8; null: as in the config"),
