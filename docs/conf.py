@@ -15,6 +15,9 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from ipython_pygments_lexers import IPython3Lexer  # noqa: E402
+from pygments.lexer import bygroups, using  # noqa: E402
+from pygments.lexers.shell import BashLexer  # noqa: E402
+from pygments.token import Operator  # noqa: E402
 from sphinx.application import Sphinx  # noqa: E402
 from sphinx.util.inspect import stringify_signature  # noqa: E402
 
@@ -61,6 +64,13 @@ napoleon_use_ivar = True
 suppress_warnings = ["mystnb.unknown_mime_type"]
 
 
+class CellLexer(IPython3Lexer):
+    """Cells of notebooks: Python, and lines for the shell (``!mem1 ...``) that a backslash continues."""
+
+    shell = (r"(!)((?:[^\n]*\\\n)+[^\n]*)", bygroups(Operator, using(BashLexer)))
+    tokens = {**IPython3Lexer.tokens, "root": [shell, *IPython3Lexer.tokens["root"]]}
+
+
 class Short:
     """A default as it is written: ``LoraSettings()`` in place of all of its fields."""
 
@@ -85,6 +95,6 @@ def signature(app: Sphinx, what: str, name: str, item: Any, options: Any, shown:
 
 
 def setup(app: Sphinx) -> None:
-    """Join the event; cells of notebooks have lines for the shell (``!mem1 ...``)."""
-    app.add_lexer("python", IPython3Lexer)
+    """Join the event, and read cells of notebooks."""
+    app.add_lexer("python", CellLexer)
     app.connect("autodoc-process-signature", signature)
