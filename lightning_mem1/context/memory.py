@@ -28,7 +28,7 @@ class Asked:
 
     Attributes:
         directive: What is done; the turn keeps it, and later contexts follow from it. None for nothing.
-        reply: What the policy is told, where the mode answers in place of the environment, which is then not asked to
+        reply: What the policy reads, where the mode answers in place of the environment, which is then not asked to
             act and shows what it showed; None where the environment carries out the turn's action.
         quoted: Ids that come before that reply, as they are.
         problem: Why it cannot be done, one line: the turn is invalid, nothing is carried out, and the reply says so.
@@ -128,7 +128,7 @@ class MemoryMode(ABC):
         return ""
 
     def most_tokens(self, prompt_tokens: int) -> int:
-        """Most tokens of a context once turns begin to leave it, in a mode with a budget; 0 where turns alone tell."""
+        """Most tokens of a context once turns begin to leave it, in a mode with a budget; 0 where turns alone count."""
         return 0
 
     def about(self, tags: Tags) -> str:

@@ -40,7 +40,7 @@ def chosen(argument: str, known: Sequence[int], action: str) -> tuple[tuple[int,
     """The turns that an action names, and what is wrong with them.
 
     Args:
-        argument: What stands in its brackets.
+        argument: What is in its brackets.
         known: Numbers that it may name.
         action: Its name.
 

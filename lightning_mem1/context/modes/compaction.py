@@ -69,7 +69,7 @@ class Compaction(MemoryMode):
         """That the history is summed up at times."""
         return (
             "You see this message, your memory, and what happened since it was written. When that becomes too long you "
-            "are asked to write the memory anew: whatever it leaves out is lost, but for the latest turn."
+            "are asked to rewrite the memory: whatever it leaves out is lost, but for the latest turn."
         )
 
 

@@ -1,7 +1,7 @@
-"""The sentences of generated documents: what tells something, and what only fills.
+"""The sentences of generated documents: what states something, and what only fills.
 
 One wording for every fact, so that a small policy can copy it, and so that nothing but the words themselves says which
-fact is asked about. Names end in what tells them apart (Baker Odo, Port Selma): who copies what stands behind the last
+fact is asked about. Names end in what identifies them (Baker Odo, Port Selma): who copies what stands behind the last
 two words of a name then seldom takes another's.
 """
 

@@ -37,7 +37,7 @@ class Story:
         facts: Sentences that answer the question, in the order in which they have to come.
         question: What is asked.
         answers: Accepted answers.
-        rival: Draws a sentence that looks like the facts and tells nothing about what is asked.
+        rival: Draws a sentence that looks like the facts and says nothing about what is asked.
     """
 
     facts: tuple[str, ...]
@@ -60,7 +60,7 @@ def _conflict(rng: random.Random) -> Story:
 
 
 def _told(rng: random.Random, times: int) -> Story:
-    """A fact that is told several times, each time with another value; the last one counts."""
+    """A fact that is given several times, each time with another value; the last one counts."""
     name, attribute = facts.person(rng), rng.choice(list(facts.PERSONAL))
     values = _different(rng, facts.PERSONAL[attribute], times)
     told = tuple(facts.FACT.format(attribute, name, value) for value in values)

@@ -51,7 +51,7 @@ class CreditSettings:
             stands for what would have come (ppo).
         keep: Most trajectories of a group that are imitated; null for no limit (raft).
         threshold: Least reward that is imitated; null for any (raft).
-        rewrites: What GAE does where the context is rewritten (ppo with unit token): cross goes on as if it were not;
+        rewrites: What GAE does where the context is rewritten (ppo with unit token): cross continues as if it were not;
             segments and rows, for comparison, end there, see `credit.rewrites`.
         mask_overlong: Leave episodes out of the loss that end without an end of their own: by the turn budget, or by
             the engine's context (SUPO, arXiv 2510.06727; any algorithm). Groups are still compared with them.
