@@ -15,9 +15,6 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from ipython_pygments_lexers import IPython3Lexer  # noqa: E402
-from pygments.lexer import bygroups, using  # noqa: E402
-from pygments.lexers.shell import BashLexer  # noqa: E402
-from pygments.token import Operator  # noqa: E402
 from sphinx.application import Sphinx  # noqa: E402
 from sphinx.util.inspect import stringify_signature  # noqa: E402
 
@@ -64,13 +61,6 @@ napoleon_use_ivar = True
 suppress_warnings = ["mystnb.unknown_mime_type"]
 
 
-class CellLexer(IPython3Lexer):
-    """Cells of notebooks: Python, and lines for the shell (``!mem1 ...``) that a backslash continues."""
-
-    shell = (r"(!)((?:[^\n]*\\\n)+[^\n]*)", bygroups(Operator, using(BashLexer)))
-    tokens = {**IPython3Lexer.tokens, "root": [shell, *IPython3Lexer.tokens["root"]]}
-
-
 class Short:
     """A default as it is written: ``LoraSettings()`` in place of all of its fields."""
 
@@ -95,6 +85,6 @@ def signature(app: Sphinx, what: str, name: str, item: Any, options: Any, shown:
 
 
 def setup(app: Sphinx) -> None:
-    """Join the event, and read cells of notebooks."""
-    app.add_lexer("python", CellLexer)
+    """Join the event; cells of notebooks may begin with a magic (``%%bash``)."""
+    app.add_lexer("python", IPython3Lexer)
     app.connect("autodoc-process-signature", signature)
