@@ -85,6 +85,6 @@ def signature(app: Sphinx, what: str, name: str, item: Any, options: Any, shown:
 
 
 def setup(app: Sphinx) -> None:
-    """Join the event; cells of notebooks have lines for the shell (``!mem1 ...``)."""
+    """Join the event; cells of notebooks may begin with a magic (``%%bash``)."""
     app.add_lexer("python", IPython3Lexer)
     app.connect("autodoc-process-signature", signature)
