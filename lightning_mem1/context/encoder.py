@@ -123,12 +123,16 @@ class ContextEncoder:
         Args:
             information: What the environment said; tags and control tokens in it are made harmless.
             turns_left: How many turns the agent still has, for the hint.
-            before: Ids that come first inside of it, as they are: a turn's number, turns that are quoted.
+            before: Ids that come first inside of it, as they are: a turn's number, turns that are quoted. Of these the
+                end is lost first, down to where the reply itself has a quarter of the room.
         """
         head, tail = map(self.encode, self.format.information_ends(turns_left))
-        body = [*before, *self.harmless(information)[1]]
         room = max(0, self.max_information_tokens - len(head) - len(tail))
-        return [*head, *(body if len(body) <= room else self._cut(body, room)), *tail]
+        body = self.harmless(information)[1]
+        # what is quoted holds tags of its own: it loses its end, and is not among what is cut below
+        own = min(len(body), max(room - len(before), int(room * KEPT_TAIL)))
+        body = body if len(body) <= own else self._cut(body, own)
+        return [*head, *before[: room - len(body)], *body, *tail]
 
     def note_ids(self, note: str) -> list[int]:
         """Ids of a reply that holds nothing but a note; none for an empty one."""

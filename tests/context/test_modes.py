@@ -94,6 +94,14 @@ def test_multiscale_where_every_turn_rewrites_everything_is_mem1():
     assert after(turns, "multiscale") == after(turns, "mem1")
 
 
+def test_multiscale_keeps_the_opening_of_a_turn_with_its_state():
+    turns = four({1: Directive("fold", (0,)), 2: Directive("fold", (1,))})
+    for turn in turns:
+        turn.opening_ids = m
+    assert context_ids(P, turns[:3], "multiscale") == [*P, *m, 12, *m, *A2, *I2]
+    assert context_ids(P, turns[:1], "multiscale") == [*P, *m, *A0, *I0]
+
+
 def test_edit_drops_the_turns_that_were_deleted_from_the_deletion_on():
     turns = four({2: Directive("delete", (0,)), 3: Directive("delete", (1, 2))})
     assert after(turns, "edit") == [

@@ -87,6 +87,23 @@ def test_tree_and_rows_agree_on_every_gradient(name, seeds):
         torch.testing.assert_close(one, other, atol=1e-6 * max(1.0, float(other.abs().max())), rtol=1e-5)
 
 
+@pytest.mark.parametrize("name", ["multiscale", "edit", "recall"])
+def test_a_turn_that_was_opened_by_its_state_tag_is_scored_as_it_was(name):
+    def behind(write):
+        return lambda context: write(context.removesuffix("<summary>")).removeprefix("<summary>")
+
+    engine = ScoredScript(DOUBLE, [behind(writer(NARROW[name], seed)) for seed in range(4)])
+    episodes = [Episode(task(), WordEnv(["red shoes"] * 9), 0, seed) for seed in range(4)]
+    opened = RolloutSettings(max_new_tokens=64, prompt="brief", max_information_tokens=60, begin_with_state=True)
+    trajectories = collect(episodes, engine, DOUBLE.tokenizer, opened, NARROW[name])
+    assert all(turn.opening_ids for t in trajectories for turn in t.turns)
+    assert any(turn.directive for t in trajectories for turn in t.turns)
+    assert [drift(t, NARROW[name]) for t in trajectories] == [0] * 4
+    for layout in ("tree", "rows"):
+        batch = collate(trajectories, layout, NARROW[name])
+        assert (DOUBLE.logprobs(batch)[0] - batch.rollout_logprobs).abs().max() <= 1e-6
+
+
 @pytest.mark.parametrize("name", list(NARROW))
 def test_the_scripts_ask_for_what_can_be_done_and_for_what_cannot(name):
     """Else the tests above would show little: each mode drops something, and refuses something where it can."""

@@ -90,11 +90,12 @@ def test_what_is_recalled_is_quoted_by_the_ids_that_it_had():
 
 
 def test_what_is_recalled_keeps_to_the_limit_of_a_reply():
-    env = Shop(["shoes " * 30, "two", ""])
-    settings = RolloutSettings(prompt="brief", max_new_tokens=60, max_information_tokens=40)
+    env = Shop(["shoes " * 200, "two", ""])
+    settings = RolloutSettings(prompt="brief", max_new_tokens=60, max_information_tokens=160)
     trajectory = play(env, ["click[red]", "click[shoes]", "recall[0]", "click[red]"], "recall", settings)
-    assert [len(turn.information_ids) for turn in trajectory.turns][2] == 40
-    assert text(trajectory.turns[2].information_ids).endswith("two</state>")
+    fetched = trajectory.turns[2].information_ids
+    assert len(fetched) == len(trajectory.turns[0].information_ids) == 160
+    assert text(fetched).endswith("end of what was fetched: 0.\ntwo</state>")  # the quote loses its end, not the page
 
 
 def test_a_memory_action_costs_its_turn_and_in_threads_it_is_the_same():

@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 from lightning_mem1.context.contexts import Contexts
 from lightning_mem1.context.modes.compaction import Compaction
 from lightning_mem1.training.credit.advantages import gae
-from lightning_mem1.training.credit.algorithms import ALGORITHMS, CreditSettings, GroupedRollouts
+from lightning_mem1.training.credit.algorithms import ALGORITHMS, CreditSettings
+from lightning_mem1.training.credit.grouped_rollouts import GroupedRollouts
 from lightning_mem1.training.credit.rewrites import gae_by_rows, gae_by_segments, segments
 from lightning_mem1.types import StopReason, Trajectory, Turn
 from tiny import task
@@ -65,6 +66,13 @@ def test_with_lam_one_segments_differ_from_gae_across_rewrites_in_nothing(length
     generator = torch.Generator().manual_seed(seed)
     rewards, values = (torch.randn(sum(lengths), generator=generator, dtype=torch.float64) for _ in range(2))
     torch.testing.assert_close(gae_by_segments(rewards, values, lengths, gamma, 1.0), gae(rewards, values, gamma, 1.0))
+
+
+def test_what_lies_beyond_a_cut_is_paid_at_the_end_of_every_part():
+    rewards, values = torch.zeros(3), torch.zeros(3)
+    assert gae_by_segments(rewards, values, [1, 2], 0.5, 1.0, 8.0).tolist() == [1.0, 2.0, 4.0]
+    assert gae(rewards, values, 0.5, 1.0, 8.0).tolist() == [1.0, 2.0, 4.0]
+    assert gae_by_rows(rewards, values, [1, 2], 0.5, 1.0, 8.0).tolist() == [8.0, 4.0, 8.0]
 
 
 @given(lengths=PARTS, lam=st.sampled_from([0.0, 0.7, 1.0]), seed=st.integers(0, 99))

@@ -33,7 +33,7 @@ class Recall(MemoryMode):
         (A0, I0) (A1, I1) (A2, [A0 I0])                 P A2 [A0 I0]
         (A0, I0) (A1, I1) (A2, [A0 I0]) (A3, I3)        P A3 I3
 
-    ``recall[0-2, 4]`` fetches several at once; what is longer than ``rollout.max_information_tokens`` loses its middle.
+    ``recall[0-2, 4]`` fetches several at once; what is longer than ``rollout.max_information_tokens`` loses its end.
     A turn that asks for one that does not exist or is in view is invalid.
 
     Args:

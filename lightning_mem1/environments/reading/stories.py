@@ -3,12 +3,12 @@
 Kinds, in the manner of RULER (arXiv 2404.06654) and of the conflict resolution of MemoryAgentBench (arXiv 2507.05257):
 
 ```
-needle      The room of Baker Odo is 417.                        What is the room of Baker Odo?             417
+needle      The room of Odo Lin is 417.                          What is the room of Odo Lin?               417
 conflict    the same fact two to four times, each time another   the same                                   the last one
-hops        The home of Baker Odo is Port Ida. The river of      What is the river of the home of Baker     Sella
-            Port Ida is Sella.                                   Odo?
+hops        The home of Odo Lin is Torham. The river of Torham   What is the river of the home of Odo Lin?  Sella
+            is Sella.
 tracking    Vault A holds 417. Vault B holds what vault A holds. Which vaults hold 417?                     A B
-counting    A ship from Port Ida arrives. (one to six times)     How many ships from Port Ida arrive?       their number
+counting    A ship from Torham arrives. (one to six times)       How many ships from Torham arrive?         their number
 ```
 
 One who reads once and keeps only what the question names can answer every question: facts that build on each other come
