@@ -2,10 +2,9 @@
 
     OMP_NUM_THREADS=1 python benchmarks/gateway.py --output benchmarks/gateway.json
 
-The same tasks of the encyclopedia, the bundled policy and the same engine settings, in pairs: the loop of this package
-in memory mode `mem1`, and the agent of `environments/qa/note_taker.py`, which keeps the same context by itself and
-calls the policy through OpenAI's client on loopback. Each pair alternates which comes first. What is compared is
-sampled tokens a second, because the two sample other turns; episodes a second are printed as well.
+The bundled policy on the same tasks, in pairs: the loop of this package in memory mode `mem1`, and an agent that keeps
+the same context by itself and calls the policy through OpenAI's client on loopback. No turn is ended by what it says,
+so both sample the same number of tokens in the same number of turns. Pairs alternate which comes first.
 """
 
 from __future__ import annotations
@@ -21,37 +20,64 @@ from typing import Any
 
 import torch
 
+from lightning_mem1.context.contexts import Contexts
+from lightning_mem1.context.tags import Tags
 from lightning_mem1.engine.local.engine import LocalEngine
 from lightning_mem1.engine.settings import EngineSettings
-from lightning_mem1.environments.qa.note_taker import play
-from lightning_mem1.environments.qa.tasks import EncyclopediaTasks
 from lightning_mem1.policy.policy import LoraSettings, Policy
 from lightning_mem1.rollout.collect import Episode, collect
 from lightning_mem1.rollout.gateway.agent import AgentEnv, AgentSettings
 from lightning_mem1.rollout.settings import RolloutSettings
-from lightning_mem1.types import StopReason, Trajectory
+from lightning_mem1.types import StepResult, StopReason, Task, Trajectory
+
+TURNS, TOKENS = 6, 40  # of an episode, of a turn
+NEVER = Tags("state0", "action0", "reply0")  # no turn says these
+PROMPT = "Which company employs the mayor of the town where Odo Lin lives, and in which year did it open?"
+REPLY = "Odo Lin is a baker. Odo Lin lives in Trier. The mayor of Trier is Ada Sol. Ada Sol works for Brook and Sons."
 
 
-def measured(native: bool, source: Any, engine: LocalEngine, count: int, seed: int) -> dict[str, float]:
-    """Play some episodes; what they took and whether any call was lost."""
-    tasks = [source.task("train", index) for index in range(count)]
-    envs = [source.env(task) if native else AgentEnv(play, AgentSettings(), source.env(task)) for task in tasks]
+class Replies:
+    """Replies the same words until the turns are over."""
+
+    def __init__(self) -> None:
+        self.turns = 0
+
+    def observe(self) -> str:
+        return ""
+
+    def step(self, action: str) -> StepResult:
+        self.turns += 1
+        return StepResult(REPLY, reward=1.0, done=self.turns == TURNS)
+
+
+async def agent(task: Task, client: Any) -> float:
+    """Keeps the question, its last turn and the last reply, in the words of the native loop."""
+    question = f"<|im_start|>user\n{PROMPT}\n{TURNS} turns left<|im_end|>\n<|im_start|>assistant\n"
+    problem, kept = "expected exactly one <action0>...</action0>, got 0", ""
+    for left in reversed(range(TURNS)):
+        answer = await client.completions.create(model="policy", prompt=question + kept)
+        kept = f"{answer.choices[0].text}<reply0>{left} turns left\n{problem}\n{REPLY}</reply0>"
+    return 1.0
+
+
+def measured(native: bool, engine: LocalEngine, count: int, seed: int) -> dict[str, float]:
+    """Play some episodes; what they took, in seconds of the clock and of all cores, and how many failed."""
+    tasks = [Task(f"{number}", PROMPT, (), TURNS) for number in range(count)]
+    envs = [Replies() if native else AgentEnv(agent, AgentSettings()) for _ in tasks]
     episodes = [Episode(t, e, n, seed + n) for n, (t, e) in enumerate(zip(tasks, envs, strict=True))]
-    settings = RolloutSettings(
-        format="qa", prompt="brief", temperature=0.6, max_new_tokens=64, max_information_tokens=384
-    )
-    begun = time.perf_counter()
+    settings = RolloutSettings(tags=NEVER, prompt="brief", max_new_tokens=TOKENS)
+    begun, cpu = time.perf_counter(), time.process_time()
     with torch.no_grad():
         memory = "mem1" if native else "recorded"
         played = collect(episodes, engine, engine.policy.tokenizer, settings, memory)
-    seconds = time.perf_counter() - begun
+    seconds, cpu = time.perf_counter() - begun, time.process_time() - cpu
     return {
-        "seconds": seconds,
         "episodes_per_s": count / seconds,
-        "tokens_per_s": sum(len(turn.action_ids) for t in played for turn in t.turns) / seconds,
+        "cpu_seconds": cpu,
         "turns": float(sum(len(t.turns) for t in played)),
-        "errors": float(sum(_failed(t) for t in played)),
-        "reward": statistics.fmean(t.reward for t in played),
+        "tokens": float(sum(len(turn.action_ids) for t in played for turn in t.turns)),
+        "context_tokens": float(sum(sum(Contexts(memory).lengths(t)) for t in played)),
+        "failed": float(sum(_failed(t) for t in played)),
     }
 
 
@@ -61,30 +87,31 @@ def _failed(trajectory: Trajectory) -> bool:
 
 def main() -> None:
     """Measure pairs and print the ratio."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description="Episodes a second through the gateway, against the native loop.")
     parser.add_argument("--agents", type=int, default=64, help="Episodes at once.")
-    parser.add_argument("--pairs", type=int, default=5, help="Measured pairs, after one that is not counted.")
+    parser.add_argument("--pairs", type=int, default=7, help="Measured pairs, after one that is not counted.")
     parser.add_argument("--output", type=Path, help="JSON file for the figures.")
     given = parser.parse_args()
     policy = Policy.load("bundled", lora=LoraSettings()).eval()
     engine = LocalEngine(policy, EngineSettings(num_slots=given.agents, max_context_tokens=1024))
-    source = EncyclopediaTasks(0, 400, [1], objectives=2)
     pairs = []
     for number in range(given.pairs + 1):
         order = (True, False) if number % 2 else (False, True)
-        both = {native: measured(native, source, engine, given.agents, 1000 * number) for native in order}
+        both = {native: measured(native, engine, given.agents, 1000 * number) for native in order}
         if number:
             pairs.append({"native": both[True], "gateway": both[False]})
-            ratio = both[False]["tokens_per_s"] / both[True]["tokens_per_s"]
-            print(f"pair {number}: native {both[True]}, gateway {both[False]}, ratio {ratio:.3f}", flush=True)
-    ratios = {
-        name: statistics.median(pair["gateway"][name] / pair["native"][name] for pair in pairs)
-        for name in ("tokens_per_s", "episodes_per_s")
+            print(f"pair {number}: native {both[True]}, gateway {both[False]}", flush=True)
+    ratios = [pair["gateway"]["episodes_per_s"] / pair["native"]["episodes_per_s"] for pair in pairs]
+    cpu = [pair["gateway"]["cpu_seconds"] / pair["native"]["cpu_seconds"] for pair in pairs]
+    figures = {
+        "machine": f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores",
+        "agents": given.agents,
+        "episodes_per_s_ratio": statistics.median(ratios),
+        "cpu_seconds_ratio": statistics.median(cpu),
+        "failed_gateway_episodes": sum(pair["gateway"]["failed"] for pair in pairs),
+        "pairs": pairs,
     }
-    lost = sum(pair["gateway"]["errors"] for pair in pairs)
-    figures = {"machine": f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores", "ratios": ratios}
-    figures |= {"agents": given.agents, "failed_gateway_episodes": lost, "pairs": pairs}
-    print(f"median ratio, gateway to native: {ratios}; failed gateway episodes: {lost:g}")
+    print(", ".join(f"{key} {value}" for key, value in figures.items() if key != "pairs"))
     if given.output:
         given.output.write_text(json.dumps(figures, indent=1) + "\n")
 

@@ -14,6 +14,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
+from ipython_pygments_lexers import IPython3Lexer  # noqa: E402
 from sphinx.application import Sphinx  # noqa: E402
 from sphinx.util.inspect import stringify_signature  # noqa: E402
 
@@ -84,5 +85,6 @@ def signature(app: Sphinx, what: str, name: str, item: Any, options: Any, shown:
 
 
 def setup(app: Sphinx) -> None:
-    """Join the event."""
+    """Join the event; cells of notebooks may begin with a magic (``%%bash``)."""
+    app.add_lexer("python", IPython3Lexer)
     app.connect("autodoc-process-signature", signature)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import io
 import os
+import re
 import shutil
 import sys
 import time
@@ -24,6 +25,7 @@ FOLDER = Path(__file__).resolve().parent
 NOTEBOOKS = sorted(FOLDER.glob("*.ipynb"))
 INSTALLS = "%pip install"  # how the first cell begins: what runs here is installed already
 NUM_COLORS = 48  # of a picture: lines and letters need no more, and a page of them stays light
+BOLD = re.compile(r"\x1b\[[\d;]*m")  # and other styles of a terminal
 QUIET = {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1", "TQDM_DISABLE": "1"}
 
 
@@ -68,6 +70,9 @@ def stripped(notebook: Any) -> Any:
         cell.metadata = {}
         if cell.cell_type == "code":
             cell.outputs = joined([each for each in cell.outputs if each.get("name") != "stderr"])
+            for output in cell.outputs:
+                if output.output_type == "stream":
+                    output.text = BOLD.sub("", output.text)
             for output in cell.outputs:
                 output.pop("metadata", None)
                 if output.output_type in ("display_data", "execute_result"):

@@ -64,9 +64,8 @@ def test_what_is_committed_was_run_in_order_and_is_light(path):
 def test_a_notebook_begins_with_its_only_installation_and_uses_the_public_api_alone(path):
     code = [cell.source for cell in nbformat.read(path, as_version=4).cells if cell.cell_type == "code"]
     assert [number for number, source in enumerate(code) if "pip install" in source] == [0]
-    python = "\n".join(
-        line for source in code[1:] for line in source.splitlines() if not line.startswith(("%", "!", "    --"))
-    )
+    cells = [source for source in code[1:] if not source.startswith("%%bash")]
+    python = "\n".join(line for source in cells for line in source.splitlines() if not line.startswith("%"))
     found = list(ast.walk(ast.parse(python)))
     modules = [each.module for each in found if isinstance(each, ast.ImportFrom)]
     modules += [alias.name for each in found if isinstance(each, ast.Import) for alias in each.names]

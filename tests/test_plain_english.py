@@ -24,7 +24,7 @@ INSTEAD = {  # a word of this project's dialect: what everybody says
     r"stands? (?:in|beside)": "is in, is next to",
     r"anew|written again": "again, rewritten, retried",
     r"heard|loud|loudly|silent": "has signal, has no signal",
-    r"as a whole|whole files?": "atomic, complete",
+    r"as a whole(?! model)|whole files?": "atomic, complete",
     r"written apart": "staged",
     r"what is left is": "remaining",
     r"nobody to be compared with": "no baseline in the group",
@@ -36,8 +36,8 @@ INSTEAD = {  # a word of this project's dialect: what everybody says
 PATTERN = re.compile(rf"\b(?:{'|'.join(INSTEAD)})\b", re.IGNORECASE)
 PROMPTS = ("context/prompts.py", "context/formats.py")  # policies were trained on their words
 NAMES = re.compile(
-    r"`[^`]*`|Trouble:|\btell:|Silent Harbor|Silent Silver|reinforcement-learning|\[[^\]]*\]\([^)]*\)"
-)  # code, parameters, invented titles, a tag of the hub, links
+    r"`[^`]*`|\"[^\"\n]{1,20}\"|Trouble:|\btell:|Silent Harbor|Silent Silver|reinforcement-learning|\[[^\]]*\]\([^)]*\)"
+)  # code, quoted words, parameters, invented titles, a tag of the hub, links
 
 
 def found(text: str) -> list[str]:

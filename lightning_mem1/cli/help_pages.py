@@ -13,7 +13,7 @@ from typing import Any
 
 SETTINGS: dict[str, tuple[Any, str]] = {  # dotted name: default without a config, meaning
     "model.policy": ("bundled", "model to start from: bundled, a folder, or a model of the hub"),
-    "model.memory": ("mem1", "a word such as mem1, full, compaction, fold (docs/reference/memory_modes.md)"),
+    "model.memory": ("mem1", "a word such as mem1, full, fold (docs/reference/memory_modes.md)"),
     "model.algorithm": ("grpo", "grpo, dr_grpo, rloo, reinforce_pp, dapo, gspo, gigpo, ppo or raft"),
     "model.lr": (1e-3, "learning rate"),
     "model.lora.r": (16, "rank of the adapter; --model.lora null trains every weight"),
@@ -47,7 +47,7 @@ SETTINGS: dict[str, tuple[Any, str]] = {  # dotted name: default without a confi
     "trainer.val_check_interval": (10, "rl_steps between validations"),
     "trainer.logger": (None, "null: MLflow; false: none; or a class of Lightning"),
     "seed_everything": (0, "seed of weights, tasks and sampling"),
-    "ckpt_path": (None, "weights: last, best, a checkpoint, or none for model.policy as it is"),
+    "ckpt_path": (None, "last, best, a checkpoint, or none for model.policy as it is"),
     "experiment": (None, "name of the run; null: the config's"),
     "tracking_uri": (None, "MLflow's store; null: MLFLOW_TRACKING_URI, else sqlite:///mlflow.db"),
     "objectives": (None, "questions per task, e.g. 1,2,4,8; null: as in the config"),

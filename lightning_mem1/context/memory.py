@@ -128,7 +128,7 @@ class MemoryMode(ABC):
         return ""
 
     def most_tokens(self, prompt_tokens: int) -> int:
-        """Most tokens of a context once turns begin to leave it, in a mode with a budget; 0 for any other."""
+        """Most tokens of a context once turns begin to leave it, in a mode with a budget; 0 where turns alone count."""
         return 0
 
     def about(self, tags: Tags) -> str:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
-from lightning_mem1.checks import check_least
+from lightning_mem1.checks import Ranges, check_numbers
 from lightning_mem1.data.task_data import TaskDataModule
 from lightning_mem1.environments.qa.scoring import RewardKind, Variant
 from lightning_mem1.environments.reading.stories import Kind
-from lightning_mem1.environments.reading.tasks import Style
+from lightning_mem1.environments.reading.tasks import LENGTHS, Style
 from lightning_mem1.types import TaskSource
 
 
@@ -33,6 +33,8 @@ class ReadingData(TaskDataModule):
         stream: How tasks are fed, see `TaskDataModule`: tasks_per_step, group_size, num_rl_steps and so on.
     """
 
+    ranges: ClassVar[Ranges] = LENGTHS
+
     def __init__(
         self,
         questions: str | list[str] | None = None,
@@ -46,8 +48,8 @@ class ReadingData(TaskDataModule):
         variant: Variant = "fixed",
         **stream: Any,
     ) -> None:
+        check_numbers("data", ReadingData, locals())
         super().__init__(source=None, **stream)
-        check_least("data.part", part, 1)
         self.questions = _paths(questions)
         self.val_questions = None if val_questions is None else _paths(val_questions)
         self.test_questions = None if test_questions is None else _paths(test_questions)

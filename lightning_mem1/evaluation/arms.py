@@ -1,7 +1,7 @@
 """One way of training over its seeds: what several evaluations of the same tasks say together.
 
-A number is first the mean over the seeds for each task, then over the tasks; its interval tells of the choice of tasks
-(95% percentile bootstrap over tasks, each with all its seeds). The seeds' own means stand beside it.
+A number is first the mean over the seeds for each task, then over the tasks; its interval covers the choice of tasks
+(95% percentile bootstrap over tasks, each with all its seeds). The seeds' own means are next to it.
 """
 
 from __future__ import annotations

@@ -42,7 +42,7 @@ def place(error: BaseException) -> tuple[str, int] | None:
 
 def raised_by_user(error: BaseException) -> bool:
     """Whether an exception was raised in a file of the user's, neither of this package nor of an installed one."""
-    frames = traceback.extract_tb(error.__traceback__)
+    frames = [f for f in traceback.extract_tb(error.__traceback__) if not f.filename.startswith("<frozen ")]  # exit(3)
     return bool(frames) and not _only_called(file := frames[-1].filename) and not file.startswith(INSTALLED)
 
 

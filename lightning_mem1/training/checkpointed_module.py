@@ -13,7 +13,6 @@ from lightning.pytorch import LightningModule
 from torch import nn
 
 from lightning_mem1.checks import MOVED
-from lightning_mem1.policy.completeness import check_finite
 from lightning_mem1.policy.policy import Policy, copies, put_back
 from lightning_mem1.training import checkpoint_state
 from lightning_mem1.training.checkpoint_shape import check_memory, check_resumable, check_shape
@@ -65,7 +64,6 @@ class CheckpointedModule(LightningModule):
         entry = checkpoint_state.entry_of(checkpoint)
         checkpoint_state.check_base(entry, self.policy)
         checkpoint_state.check_scale(checkpoint_state.settings_of(checkpoint), self.hparams)
-        check_finite(checkpoint["state_dict"].items(), "the checkpoint")
         put_back(self.trained(), checkpoint["state_dict"])
         self.rl_step = int(entry["rl_step"])
         checkpoint_state.set_rng_state(entry["rng"], self.global_rank)

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import torch
 
-from lightning_mem1.policy.completeness import check_finite
 from lightning_mem1.policy.policy import LoraSettings, Policy
 from lightning_mem1.training import checkpoint_state
 from lightning_mem1.training.checkpoint_shape import check_shape
@@ -40,7 +39,5 @@ def _of_checkpoint(path: Path, base: str | None) -> Policy:
     compute = {name: settings["compute"][name] for name in ("dtype", "quantization") if name in settings["compute"]}
     policy = Policy.load(base or str(settings["policy"]), lora=lora, **compute)
     checkpoint_state.check_base(checkpoint_state.entry_of(checkpoint), policy)
-    weights = checkpoint_state.policy_weights(checkpoint)
-    check_finite(weights.items(), str(path))
-    policy.load_adapter_state(weights)
+    policy.load_adapter_state(checkpoint_state.policy_weights(checkpoint))
     return policy

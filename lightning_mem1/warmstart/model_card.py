@@ -25,7 +25,12 @@ def write_card(config: WarmStart, numbers: dict[str, float], command: str) -> No
     experts = _experts(config)
     card = CARD.format(
         **numbers,
-        header=front_matter("transformers", licence, results=_results(numbers), name=Path(config.output).name),
+        header=front_matter(
+            "transformers" if config.merged else "peft",
+            licence,
+            results=_results(numbers),
+            name=Path(config.output).name,
+        ),
         origin="" if config.init_from else ", both made by lightning_mem1 from generated text",
         loading=_loading(config),
         licence=f"{licence}." if licence else "the one of the policy it was made from.",
@@ -83,8 +88,16 @@ tokenizer = {tokenizer}.from_pretrained("FOLDER")
 
 In lightning_mem1: `mem1 fit CONFIG --model.policy FOLDER`. Weights are stored as float16 and loaded as float32."""
 
-ADAPTER_LOADING = """In lightning_mem1: `mem1 fit CONFIG --model.policy FOLDER`. The weights are a LoRA adapter,
-which is merged into the policy that `adapter_config.json` names."""
+ADAPTER_LOADING = """```python
+import lightning_mem1
+
+policy = lightning_mem1.load_policy("FOLDER")
+model, tokenizer = policy.model, policy.tokenizer  # a model and a tokenizer of transformers
+```
+
+The weights are a LoRA adapter, which is merged into the policy that `adapter_config.json` names. In peft, load that
+policy with transformers first, then `PeftModel.from_pretrained(base, "FOLDER")`. To train it further:
+`mem1 fit CONFIG --model.policy FOLDER`."""
 
 
 SCORES = {

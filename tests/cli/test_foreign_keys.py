@@ -49,7 +49,7 @@ def test_a_hint_with_a_value_is_a_setting_that_is_accepted(target, capsys):
         ("actor_rollout_ref.actor.optim.lr", "'model.lr' (learning rate)"),
         ("critic.optim.lr", "'model.critic.lr'"),
         ("n_samples_per_prompt", "'data.group_size' (episodes of each task)"),  # OpenRLHF
-        ("zero_stage", "'trainer.strategy' (ddp with several devices; see docs/scaling.md)"),
+        ("zero_stage", "'trainer.strategy' (ddp with several devices; see docs/how-to/several_gpus.md)"),
         ("model.gradient_clip_val", "'model.optim.max_grad_norm'"),  # Lightning
     ],
 )

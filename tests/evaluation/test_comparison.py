@@ -83,7 +83,8 @@ def test_settings_are_written_as_a_command_line_has_them():
 
 
 def test_all_is_every_mode_of_the_package():
-    assert [mode.name for mode in modes("all")] == list(MODES) == [mode.name for mode in comparison(memory="all").modes]
+    played = [word for word in MODES if word != "recorded"]
+    assert [mode.name for mode in modes("all")] == played == [mode.name for mode in comparison(memory="all").modes]
 
 
 @pytest.mark.parametrize(
@@ -92,7 +93,7 @@ def test_all_is_every_mode_of_the_package():
         (lambda: modes("mem1,mem2"), "unknown memory mode: expected one of mem1, .*got 'mem2'; set compare.memory"),
         (lambda: modes("mem1,mem1"), "must name different memory modes, at least one, got mem1, mem1"),
         (lambda: comparison(memory=[]), "compare.memory must name different memory modes, at least one, got none"),
-        (lambda: comparison(seeds=[]), r"compare.seeds must be different numbers from 0, at least one, got \[\]"),
+        (lambda: comparison(seeds=[]), r"compare.seeds must be different numbers, at least one, got \[\]"),
         (lambda: comparison(seeds=[1, 1]), "compare.seeds must be different numbers"),
         (lambda: seeds_of("0,x"), "--seeds must be whole numbers from 0, e.g. 0,1,2, got '0,x'"),
         (lambda: Measuring(tasks=0), "compare.evaluate.tasks"),

@@ -8,6 +8,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from lightning_mem1.policy.policy import LoraSettings, Policy
+from lightning_mem1.training.loading import load_policy
 from tiny import tiny_policy
 
 
@@ -126,7 +127,7 @@ def adapter(whole, tmp_path):
             if "lora_B" in name or "lora_embedding_A" in name:
                 torch.nn.init.normal_(parameter, std=0.1)
         policy.save(tmp_path / "adapter")
-        file = tmp_path / "adapter/policy/adapter_model.safetensors"
+        file = tmp_path / "adapter/adapter_model.safetensors"
         save_file(change(load_file(file)), file)
         return str(file.parent), logits(policy.model)
 
@@ -193,12 +194,13 @@ def test_adapters_of_other_kinds_say_the_same_when_they_are_loaded(whole, tmp_pa
     assert not torch.allclose(logits(Policy.load(str(whole)).model), expected, atol=1e-3)
 
 
-def test_a_checkpoint_with_a_weight_that_is_no_number_is_named(make_module):
+def test_a_policy_of_a_checkpoint_with_a_weight_that_is_no_number_is_refused(make_module, tmp_path):
     checkpoint = {}
     module = make_module()
     module.on_save_checkpoint(checkpoint)
     checkpoint["hyper_parameters"] = dict(module.hparams)
     name = next(iter(checkpoint["state_dict"]))
     checkpoint["state_dict"][name][0, 0] = float("nan")
-    with pytest.raises(ValueError, match=f"weights of 'the checkpoint' are no numbers: .* infinity in {name};"):
-        make_module().on_load_checkpoint(checkpoint)
+    torch.save(checkpoint, tmp_path / "spoilt.ckpt")
+    with pytest.raises(ValueError, match=f"broken checkpoint.*: .* nan or infinity in '{name}'"):
+        load_policy(tmp_path / "spoilt.ckpt")

@@ -102,11 +102,11 @@ def test_a_small_adapter_on_a_base_of_16_bits_is_lost_with_a_line_and_kept_in_fl
             nn.init.normal_(parameter, std=1e-5)
     tiny_policy().save(tmp_path / "base")
     policy.source = str(tmp_path / "base")
-    policy.save(tmp_path)
-    wide = Policy.load(str(tmp_path / "policy"))
+    policy.save(tmp_path / "adapter")
+    wide = Policy.load(str(tmp_path / "adapter"))
     torch.testing.assert_close(logits(wide.model), logits(policy.model), atol=1e-5, rtol=0)
     assert not caplog.messages
-    Policy.load(str(tmp_path / "policy"), dtype="bfloat16")
+    Policy.load(str(tmp_path / "adapter"), dtype="bfloat16")
     (line,) = caplog.messages
-    assert line.startswith(f"adapter '{tmp_path / 'policy'}': ")
+    assert line.startswith(f"adapter '{tmp_path / 'adapter'}': ")
     assert line.endswith("% of what it adds is lost to rounding in bfloat16; set model.compute.dtype float32")

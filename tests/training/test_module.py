@@ -432,7 +432,7 @@ def test_the_weight_on_internal_state_tokens_shares_the_pull(make_module, make_d
         ({"layout": "official", "memory": "none"}, "layout official knows one memory mode: expected mem1, got 'none'"),
         (
             {"algorithm": "ppo2"},
-            "unknown algorithm: expected one of grpo, dr_grpo, .*, got 'ppo2'; set model.algorithm",
+            "unknown algorithm: expected one of grpo, .*, got 'ppo2'; set model.algorithm",
         ),
         ({"optim": OptimSettings(num_epochs=0)}, "model.optim.num_epochs too small: expected at least 1, got 0"),
         ({"lr": -1.0}, "model.lr too small: expected at least 0, got -1.0; set model.lr"),

@@ -13,14 +13,14 @@ from lightning_mem1.types import Turn
 
 @dataclass(frozen=True)
 class Masked(MemoryMode):
-    """Every turn; of those older than the last `window` a fixed note N takes the place of the reply.
+    """Every turn; of those older than the last `window` a fixed note N replaces the reply.
 
     With prompt P, turns (A0, I0) to (A3, I3) and ``window: 2`` the next context is ``P A0 N A1 N A2 I2 A3 I3``. The
     rollout leaves the note's ids on each turn.
 
     Args:
         window: Turns whose replies stay, at least 1; the paper's is 10.
-        note: What takes their place; empty for nothing at all.
+        note: What replaces them; empty for nothing at all.
     """
 
     window: int = 10

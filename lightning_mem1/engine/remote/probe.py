@@ -68,7 +68,7 @@ class Probe:
         for name, scores in ((BASE, self.base), *((EARLIER, each) for each in self.earlier)):
             other = scores[rows, columns]
             moved = (adapted - other).abs().sum()
-            # else too small a change to tell, or other weights than those
+            # else too small a change to see, or other weights than those
             if moved >= MIN_MOVED and (numbers - other).abs().sum() <= NEAR * moved:
                 return (
                     f"{name}: expected log-probabilities like {_shown(adapted)}, got {_shown(numbers)}; those of "

@@ -1,8 +1,7 @@
-"""The sentences of generated documents: what tells something, and what only fills.
+"""The sentences of generated documents: those that matter, and those that fill.
 
 One wording for every fact, so that a small policy can copy it, and so that nothing but the words themselves says which
-fact is asked about. Names end in what tells them apart (Baker Odo, Port Selma): who copies what stands behind the last
-two words of a name then seldom takes another's.
+fact is asked about.
 """
 
 from __future__ import annotations
@@ -16,23 +15,24 @@ from lightning_mem1.environments.qa.encyclopedia.names import (
     FIRST,
     JOBS,
     NOUNS,
+    PERSON_END,
     PRODUCTS,
     RIVER_END,
     START,
+    TOWN_END,
 )
 
-PLACES = ("New", "Old", "Upper", "Lower", "East", "West", "Mill", "Port")
 Draw = Callable[[random.Random], str]
 
 
 def person(rng: random.Random) -> str:
-    """``Baker Odo``."""
-    return f"{rng.choice(JOBS).capitalize()} {rng.choice(FIRST)}"
+    """``Odo Lindahl``."""
+    return f"{rng.choice(FIRST)} {rng.choice(START)}{rng.choice(PERSON_END)}"
 
 
 def town(rng: random.Random) -> str:
-    """``Port Selma``."""
-    return f"{rng.choice(PLACES)} {rng.choice(FIRST)}"
+    """``Torham``."""
+    return rng.choice(START) + rng.choice(TOWN_END)
 
 
 def river(rng: random.Random) -> str:
@@ -58,6 +58,7 @@ def _one_of(words: list[str]) -> Draw:
 PERSONAL: dict[str, Draw] = {
     "room": number,
     "home": town,
+    "job": _one_of(JOBS),
     "pet": _one_of(ANIMALS),
     "trade": _one_of(PRODUCTS),
 }

@@ -122,7 +122,7 @@ class Vaults:
 
 
 class Count:
-    """How many ships came from a town: ``ships from Port Selma 3``."""
+    """How many ships came from a town: ``ships from Torham 3``."""
 
     def __init__(self, town: str) -> None:
         self.town, self.number = town, 0

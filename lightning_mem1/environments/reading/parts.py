@@ -15,7 +15,7 @@ END = "The end."  # the last line of the last part
 def num_tokens(text: str) -> int:
     """Words and punctuation marks.
 
-    >>> num_tokens("The room of Baker Odo is 417.")
+    >>> num_tokens("The room of Odo Lin is 417.")
     8
     """
     return sum(1 for _ in _TOKEN.finditer(text))

@@ -3,7 +3,7 @@
 It sees what a policy in memory mode ``mem1`` sees: the question, its own previous turn and the latest part. Its state
 says what it knows in the words of the document, ``?`` for what is not known yet::
 
-    <think>the home of Baker Odo is Port Selma; the river of Port Selma is ?</think><read>next</read>
+    <think>the home of Odo Lin is Torham; the river of Torham is ?</think><read>next</read>
 
 A small policy copies by looking for the last place with the same words. The latest part is behind the state, so the
 last place is the newest word on a fact, whether the part has it or only the memory.
@@ -15,8 +15,9 @@ from __future__ import annotations
 
 import random
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
+from lightning_mem1.checks import SHARE, Ranges
 from lightning_mem1.context.formats import READING_TAGS
 from lightning_mem1.context.tags import Tags, parse_turn
 from lightning_mem1.environments.reading.env import ReadingEnv
@@ -38,6 +39,7 @@ class ReaderSkill:
 
     early: float = 0.3
     miss: float = 0.02
+    ranges: ClassVar[Ranges] = {"early": SHARE, "miss": SHARE}
 
 
 EXPERT_READER = ReaderSkill(early=0.0, miss=0.0)

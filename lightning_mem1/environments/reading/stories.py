@@ -3,12 +3,12 @@
 Kinds, in the manner of RULER (arXiv 2404.06654) and of the conflict resolution of MemoryAgentBench (arXiv 2507.05257):
 
 ```
-needle      The room of Baker Odo is 417.                        What is the room of Baker Odo?             417
+needle      The room of Odo Lin is 417.                          What is the room of Odo Lin?               417
 conflict    the same fact two to four times, each time another   the same                                   the last one
-hops        The home of Baker Odo is Port Ida. The river of      What is the river of the home of Baker     Sella
-            Port Ida is Sella.                                   Odo?
+hops        The home of Odo Lin is Torham. The river of Torham   What is the river of the home of Odo Lin?  Sella
+            is Sella.
 tracking    Vault A holds 417. Vault B holds what vault A holds. Which vaults hold 417?                     A B
-counting    A ship from Port Ida arrives. (one to six times)     How many ships from Port Ida arrive?       their number
+counting    A ship from Torham arrives. (one to six times)       How many ships from Torham arrive?         their number
 ```
 
 One who reads once and keeps only what the question names can answer every question: facts that build on each other come
@@ -37,7 +37,7 @@ class Story:
         facts: Sentences that answer the question, in the order in which they have to come.
         question: What is asked.
         answers: Accepted answers.
-        rival: Draws a sentence that looks like the facts and tells nothing about what is asked.
+        rival: Draws a sentence that looks like the facts and says nothing about what is asked.
     """
 
     facts: tuple[str, ...]
@@ -60,7 +60,7 @@ def _conflict(rng: random.Random) -> Story:
 
 
 def _told(rng: random.Random, times: int) -> Story:
-    """A fact that is told several times, each time with another value; the last one counts."""
+    """A fact that is given several times, each time with another value; the last one counts."""
     name, attribute = facts.person(rng), rng.choice(list(facts.PERSONAL))
     values = _different(rng, facts.PERSONAL[attribute], times)
     told = tuple(facts.FACT.format(attribute, name, value) for value in values)

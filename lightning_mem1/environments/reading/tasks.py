@@ -5,9 +5,9 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 from functools import lru_cache
-from typing import Literal, get_args
+from typing import ClassVar, Literal, get_args
 
-from lightning_mem1.checks import check_choice, check_least
+from lightning_mem1.checks import SEED, Range, Ranges, check_choice, check_numbers
 from lightning_mem1.environments.qa.scoring import RewardKind, Variant
 from lightning_mem1.environments.reading.document import sentences
 from lightning_mem1.environments.reading.env import ReadingEnv
@@ -26,6 +26,9 @@ the action read. You may answer at any time; later parts may change the answer, 
 Question: {}"""
 
 
+LENGTHS: Ranges = {"length": Range(1, MAX_LENGTH), "part": Range(1)}  # tokens of a document and of a part of it
+
+
 class ReadingTasks:
     """Generated documents; satisfies `types.TaskSource`. A task is a function of (seed, split, index) and the settings.
 
@@ -42,6 +45,8 @@ class ReadingTasks:
         ValueError: a setting is out of its range.
     """
 
+    ranges: ClassVar[Ranges] = {**LENGTHS, "seed": SEED}
+
     def __init__(
         self,
         kinds: Sequence[Kind] | None = None,
@@ -53,6 +58,7 @@ class ReadingTasks:
         variant: Variant = "fixed",
         seed: int = 0,
     ) -> None:
+        check_numbers("data.source", ReadingTasks, locals())
         self.kinds: tuple[Kind, ...] = tuple(KINDS if kinds is None else kinds)
         self.lengths = check_lengths(length)
         self.part, self.style, self.reward, self.variant, self.seed = part, style, reward, variant, seed
@@ -60,7 +66,6 @@ class ReadingTasks:
             raise ValueError(f"data.kinds is empty: expected some of {', '.join(KINDS)}; null for all")
         for kind in self.kinds:
             check_choice("kind of question", kind, KINDS, "data.kinds")
-        check_least("data.part", part, 1)
         check_choice("style", style, STYLES, "data.style")
 
     def size(self, split: Split) -> int:

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
-from lightning_mem1.checks import check_least
+from lightning_mem1.checks import SEED, Range, Ranges, check_numbers
 from lightning_mem1.context.memory import MemoryMode
 from lightning_mem1.context.modes import MODES
 from lightning_mem1.context.settings import memory_mode
 
 ALL = "all"
+ELSEWHERE = ("recorded",)  # what another's agent sent; played here it is `full`
 OBJECTIVES = "objectives"
 KEY = "compare.memory"
 
@@ -59,10 +60,10 @@ class Measuring:
     values: list[int] = field(default_factory=lambda: [1, 2, 4, 8, 16])
     set: dict[str, Any] = field(default_factory=dict)
     page: int = 0
+    ranges: ClassVar[Ranges] = {"tasks": Range(1), "values": Range(1)}
 
     def __post_init__(self) -> None:
-        check_least("compare.evaluate.tasks", self.tasks, 1)
-        check_least("compare.evaluate.page", self.page, 0)
+        check_numbers("compare.evaluate", Measuring, vars(self))
         if not self.values or len(set(self.values)) != len(self.values):
             raise ValueError(f"compare.evaluate.values must be different numbers, at least one, got {self.values}")
 
@@ -86,8 +87,10 @@ class Comparison:
     warmstart: list[Cloning] = field(default_factory=list)
     memory: list[Any] | str = field(default_factory=lambda: ["mem1", "full"])
     seeds: list[int] = field(default_factory=lambda: [0, 1, 2])
+    ranges: ClassVar[Ranges] = {"seeds": SEED}
 
     def __post_init__(self) -> None:
+        check_numbers("compare", Comparison, vars(self))
         self.modes = modes(self.memory)
         check_seeds(self.seeds, "compare.seeds")
 
@@ -96,14 +99,15 @@ def modes(given: str | Sequence[Any], key: str = KEY) -> list[MemoryMode]:
     """The memory modes that a setting names.
 
     Args:
-        given: A list of settings of memory modes, ``"mem1,full"``, or ``"all"`` for every one of the package.
+        given: A list of settings of memory modes, ``"mem1,full"``, or ``"all"`` for every one of the package that is
+            played here.
         key: What to name in messages.
 
     Raises:
         ValueError: none, an unknown one, or two of the same name.
     """
     names: Iterable[Any] = (part.strip() for part in given.split(",")) if isinstance(given, str) else given
-    listed = list(MODES) if given in (ALL, [ALL]) else list(names)
+    listed = [word for word in MODES if word not in ELSEWHERE] if given in (ALL, [ALL]) else list(names)
     found = [memory_mode(name, key) for name in listed]
     words = [mode.name for mode in found]
     if not found or len(set(words)) < len(words):
@@ -121,6 +125,6 @@ def seeds_of(given: str, key: str = "--seeds") -> list[int]:
 
 def check_seeds(seeds: list[int], key: str) -> list[int]:
     """The seeds; raises ValueError where there are none, or one twice."""
-    if not seeds or len(set(seeds)) < len(seeds) or min(seeds) < 0:
-        raise ValueError(f"{key} must be different numbers from 0, at least one, got {seeds}")
+    if not seeds or len(set(seeds)) < len(seeds):
+        raise ValueError(f"{key} must be different numbers, at least one, got {seeds}")
     return seeds

@@ -13,6 +13,7 @@ from lightning_mem1.rollout.episodes import Episode
 from lightning_mem1.rollout.gateway.agent import AgentEnv, AgentThread, Ended, arguments, outcome
 from lightning_mem1.rollout.gateway.clients import Clients
 from lightning_mem1.rollout.gateway.gateway import Gateway
+from lightning_mem1.rollout.gateway.pacing import Pacing
 from lightning_mem1.rollout.gateway.session import Session, shared_prompt
 from lightning_mem1.rollout.settings import RolloutSettings
 from lightning_mem1.types import Engine, StopReason, Trajectory, Turn
@@ -59,14 +60,14 @@ class _Playing:
         self.sessions: dict[int, Session] = {}  # of the episodes that are being played
         self.started: dict[int, float] = {}
         self.waiting = deque(range(len(episodes)))
-        self.decode = gateway.renderer.decode
+        self.decode, self.pacing = gateway.renderer.decode, Pacing()
 
     def to_the_end(self, max_running: int) -> list[Trajectory]:
         """Run agents and engine until every episode is over."""
         while self.waiting or self.sessions:
             while self.waiting and len(self.sessions) < max_running:
                 self._begin(self.waiting.popleft())
-            self._take(wait=not self.gateway.engine.pending)
+            self._take()
             if self.gateway.engine.pending:
                 self._step()
         return self.trajectories
@@ -87,21 +88,30 @@ class _Playing:
         run, agent = episode.env, episode.env.agent
         given = arguments(agent, trajectory.task, self.clients.client(agent, session.key), run.env)
         self.agents.start(number, agent, given, run.settings.timeout_s)
+        self.pacing.expected += 1
 
-    def _take(self, wait: bool) -> None:
-        """Take in what came: calls, and agents that have ended."""
-        if not self.sessions:
-            return
-        found = self.gateway.next(None if wait else 0)
-        while found is not None:
+    def _take(self) -> None:
+        """Take in what came, calls and agents that have ended, and what is worth waiting for; without any, wait."""
+        while self.sessions:
+            wait_s = self.pacing.wait_s() if self.gateway.engine.pending else None
+            found = self.gateway.next(wait_s)
+            if found is None:
+                if wait_s:
+                    self.pacing.missed()
+                return
+            self.pacing.came()
             if isinstance(found, Ended) and found.number in self.sessions:
                 session = self.sessions.pop(found.number)
                 self.gateway.close(session)
                 self._finish(found.number, found, session)
-            found = self.gateway.next(0)
+                if self.waiting:
+                    return
 
     def _step(self) -> None:
-        for completion in self.gateway.engine.step():
+        begun = time.perf_counter()
+        completions = self.gateway.engine.step()
+        self.pacing.stepped(time.perf_counter() - begun, len(completions))
+        for completion in completions:
             number = self.gateway.number_of(completion)
             call = self.gateway.answer(completion)
             if call is not None and call.turn is not None and self.on_turn and number is not None:

@@ -53,9 +53,9 @@ def test_chat_models_are_told_what_to_do():
     [
         ({"kinds": []}, "data.kinds is empty: expected some of needle, conflict"),
         ({"kinds": ["needles"]}, "needles"),
-        ({"length": 0}, "data.length must be 1 to 10,000,000 tokens, or a list of such numbers, got 0"),
+        ({"length": 0}, "data.source.length too small: expected at least 1, got 0"),
         ({"length": []}, r"got \[\]; set data.length"),
-        ({"part": 0}, "data.part"),
+        ({"part": 0}, "part too small: expected at least 1, got 0"),
         ({"style": "long"}, "data.style"),
     ],
 )
@@ -76,39 +76,37 @@ def test_one_who_keeps_only_what_the_question_names_answers_every_question(kind)
 
 
 def test_the_reader_keeps_its_place_in_two_hops_in_the_words_of_the_document():
-    reader, question = ScriptedReader(random.Random(0), EXPERT_READER), "What is the river of the home of Baker Odo?"
+    reader, question = ScriptedReader(random.Random(0), EXPERT_READER), "What is the river of the home of Odo Lin?"
     first = reader.turn(question, None, "", 5)
-    assert first == "<think>the home of Baker Odo is ?</think><read>next</read>"
-    second = reader.turn(
-        question, first, "Part 1 of 3\nThe home of Baker Odo is Port Selma. The pet of Baker Odo is Owl.", 4
-    )
-    assert second == "<think>the home of Baker Odo is Port Selma; the river of Port Selma is ?</think><read>next</read>"
+    assert first == "<think>the home of Odo Lin is ?</think><read>next</read>"
+    second = reader.turn(question, first, "Part 1 of 3\nThe home of Odo Lin is Torham. The pet of Odo Lin is Owl.", 4)
+    assert second == "<think>the home of Odo Lin is Torham; the river of Torham is ?</think><read>next</read>"
     third = reader.turn(question, second, "Part 2 of 3\nIn spring the Sella is high.", 3)
     assert third == second
-    last = reader.turn(question, third, "Part 3 of 3\nThe river of Port Selma is Sella.\nThe end.", 2)
-    expected = "the home of Baker Odo is Port Selma; the river of Port Selma is Sella"
+    last = reader.turn(question, third, "Part 3 of 3\nThe river of Torham is Sella.\nThe end.", 2)
+    expected = "the home of Odo Lin is Torham; the river of Torham is Sella"
     assert last == f"<think>{expected}</think><answer>Sella</answer>"
 
 
 def test_the_newest_word_on_a_fact_replaces_what_the_notes_say():
-    notes = notes_on("What is the pet of Baker Odo?")
-    notes.recall("the pet of Baker Odo is Owl")
+    notes = notes_on("What is the pet of Odo Lin?")
+    notes.recall("the pet of Odo Lin is Owl")
     assert notes.answer == "Owl"
-    notes.read("The pet of Baker Odo is Fox. The pet of Judge Ida is Hare. The pet of Baker Odo is Lynx.")
-    assert notes.written == "the pet of Baker Odo is Lynx"
+    notes.read("The pet of Odo Lin is Fox. The pet of Ida Lin is Hare. The pet of Odo Lin is Lynx.")
+    assert notes.written == "the pet of Odo Lin is Lynx"
 
 
 def test_vaults_and_ships_are_noted_as_they_come():
-    vaults, ships = notes_on("Which vaults hold 417?"), notes_on("How many ships from Port Selma arrive?")
+    vaults, ships = notes_on("Which vaults hold 417?"), notes_on("How many ships from Torham arrive?")
     vaults.read("Vault Red Door holds 417. Vault Old Tower holds what vault Red Door holds. Vault Lost Key holds 41.")
     assert (vaults.written, vaults.answer) == ("417 is in Red Door, Old Tower", "Red Door Old Tower")
     again = notes_on("Which vaults hold 417?")
     again.recall(vaults.written)
     again.read("Vault Wild Garden holds what vault Old Tower holds.")
     assert again.answer == "Red Door Old Tower Wild Garden"
-    ships.recall("ships from Port Selma 2")
-    ships.read("A ship from Port Selma arrives. A ship from Mill Tilda arrives. A ship from Port Selma arrives.")
-    assert ships.written == "ships from Port Selma 4"
+    ships.recall("ships from Torham 2")
+    ships.read("A ship from Torham arrives. A ship from Velham arrives. A ship from Torham arrives.")
+    assert ships.written == "ships from Torham 4"
 
 
 def test_a_question_of_others_is_refused():
@@ -125,9 +123,9 @@ def test_a_hasty_reader_answers_as_soon_as_it_knows_something_and_is_wrong_where
 
 
 def test_a_broken_turn_loses_the_notes_and_costs_nothing_else():
-    reader, question = ScriptedReader(random.Random(0), EXPERT_READER), "What is the pet of Baker Odo?"
+    reader, question = ScriptedReader(random.Random(0), EXPERT_READER), "What is the pet of Odo Lin?"
     turn = reader.turn(question, "<think>the pet of Odo", "Nothing was read.", 3)
-    assert parse_turn(turn, reader.tags).action == "read[next]" and "Baker Odo is ?" in turn
+    assert parse_turn(turn, reader.tags).action == "read[next]" and "Odo Lin is ?" in turn
 
 
 def test_the_environment_keeps_the_rules_of_environments():
