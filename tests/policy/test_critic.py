@@ -194,7 +194,7 @@ def test_recomputed_activations_are_the_critics_too(tiny_folder):
 def test_the_saved_adapter_is_the_policys_alone(tmp_path):
     POLICY.save(tmp_path)
     folders = {str(path.parent.relative_to(tmp_path)) for path in tmp_path.rglob("adapter_model.safetensors")}
-    assert folders == {"policy"}
+    assert folders == {"."}
 
 
 def test_full_training_leaves_no_base_to_put_a_critic_on():
@@ -325,7 +325,7 @@ def test_a_checkpoint_without_a_critic_is_refused_with_the_settings_to_look_at(m
 
 
 def spoil_values(module, trajectories):
-    torch.nn.init.constant_(module.critic.head.bias, float("nan"))
+    torch.nn.init.constant_(module.critic.head.weight, 3e38)  # finite, but not what it adds up to
 
 
 def spoil_rewards(module, trajectories):
@@ -349,7 +349,7 @@ def test_what_is_no_number_is_counted_and_never_steps(make_module, make_data, fi
     curve, module = Curve(change), make_module(algorithm="ppo")
     fit(module, make_data(num_rl_steps=1, num_val_tasks=0), curve)
     assert curve.history[0][counted] == count
-    after = {name: tensor for name, tensor in copies(module.trained()).items() if name != "critic.head.bias"}
+    after = {name: tensor for name, tensor in copies(module.trained()).items() if name != "critic.head.weight"}
     assert moved(after, curve.weights[0]) == set()
 
 
