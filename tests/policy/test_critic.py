@@ -325,7 +325,7 @@ def test_a_checkpoint_without_a_critic_is_refused_with_the_settings_to_look_at(m
 
 
 def spoil_values(module, trajectories):
-    torch.nn.init.constant_(module.critic.head.weight, 3e38)  # finite, but not what it adds up to
+    module.critic.head.register_forward_hook(lambda *seen: seen[-1] * float("nan"))
 
 
 def spoil_rewards(module, trajectories):
@@ -349,8 +349,7 @@ def test_what_is_no_number_is_counted_and_never_steps(make_module, make_data, fi
     curve, module = Curve(change), make_module(algorithm="ppo")
     fit(module, make_data(num_rl_steps=1, num_val_tasks=0), curve)
     assert curve.history[0][counted] == count
-    after = {name: tensor for name, tensor in copies(module.trained()).items() if name != "critic.head.weight"}
-    assert moved(after, curve.weights[0]) == set()
+    assert moved(copies(module.trained()), curve.weights[0]) == set()
 
 
 def test_ppo_learns_which_tokens_are_paid_for_and_its_critic_what_they_are_worth(make_module, make_data, fit):
