@@ -9,16 +9,17 @@ so both sample the same number of tokens in the same number of turns. Pairs alte
 
 from __future__ import annotations
 
-import argparse
-import json
-import os
-import platform
 import statistics
+import sys
 import time
 from pathlib import Path
 from typing import Any
 
 import torch
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+from baseline import Ratios, arguments, finish
 
 from lightning_mem1.context.contexts import Contexts
 from lightning_mem1.context.tags import Tags
@@ -30,6 +31,7 @@ from lightning_mem1.rollout.gateway.agent import AgentEnv, AgentSettings
 from lightning_mem1.rollout.settings import RolloutSettings
 from lightning_mem1.types import StepResult, StopReason, Task, Trajectory
 
+TOLERANCE = 0.15  # of the ratio
 TURNS, TOKENS = 6, 40  # of an episode, of a turn
 NEVER = Tags("state0", "action0", "reply0")  # no turn says these
 PROMPT = "Which company employs the mayor of the town where Odo Lin lives, and in which year did it open?"
@@ -85,12 +87,16 @@ def _failed(trajectory: Trajectory) -> bool:
     return trajectory.stop_reason == StopReason.ERROR
 
 
-def main() -> None:
-    """Measure pairs and print the ratio."""
-    parser = argparse.ArgumentParser(description="Episodes a second through the gateway, against the native loop.")
+def ratios(found: dict[str, Any]) -> Ratios:
+    """Episodes per second through the gateway to those of the loop."""
+    return Ratios(higher={f"{found['agents']} agents": found["episodes_per_s_ratio"]})
+
+
+def main() -> int:
+    """Measure pairs, print the ratio, check."""
+    parser = arguments("Episodes a second through the gateway, against the loop of this package.")
     parser.add_argument("--agents", type=int, default=64, help="Episodes at once.")
     parser.add_argument("--pairs", type=int, default=7, help="Measured pairs, after one that is not counted.")
-    parser.add_argument("--output", type=Path, help="JSON file for the figures.")
     given = parser.parse_args()
     policy = Policy.load("bundled", lora=LoraSettings()).eval()
     engine = LocalEngine(policy, EngineSettings(num_slots=given.agents, max_context_tokens=1024))
@@ -101,20 +107,18 @@ def main() -> None:
         if number:
             pairs.append({"native": both[True], "gateway": both[False]})
             print(f"pair {number}: native {both[True]}, gateway {both[False]}", flush=True)
-    ratios = [pair["gateway"]["episodes_per_s"] / pair["native"]["episodes_per_s"] for pair in pairs]
+    speeds = [pair["gateway"]["episodes_per_s"] / pair["native"]["episodes_per_s"] for pair in pairs]
     cpu = [pair["gateway"]["cpu_seconds"] / pair["native"]["cpu_seconds"] for pair in pairs]
     figures = {
-        "machine": f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores",
         "agents": given.agents,
-        "episodes_per_s_ratio": statistics.median(ratios),
+        "episodes_per_s_ratio": statistics.median(speeds),
         "cpu_seconds_ratio": statistics.median(cpu),
         "failed_gateway_episodes": sum(pair["gateway"]["failed"] for pair in pairs),
         "pairs": pairs,
     }
     print(", ".join(f"{key} {value}" for key, value in figures.items() if key != "pairs"))
-    if given.output:
-        given.output.write_text(json.dumps(figures, indent=1) + "\n")
+    return finish(figures, ratios, given, TOLERANCE)
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

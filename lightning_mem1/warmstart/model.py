@@ -11,7 +11,7 @@ from lightning_mem1.io.disk_room import room_for
 from lightning_mem1.policy.adapter_files import ADAPTER_CONFIG, ADAPTER_WEIGHTS
 from lightning_mem1.policy.loading import BUNDLED_POLICIES, load_tokenizer
 from lightning_mem1.policy.merged import Merged
-from lightning_mem1.policy.policy import ADAPTER, Policy
+from lightning_mem1.policy.policy import Policy
 from lightning_mem1.warmstart.demonstrations import tokenizer_texts
 from lightning_mem1.warmstart.induction import start_with_induction
 from lightning_mem1.warmstart.settings import Architecture, WarmStart
@@ -70,4 +70,4 @@ def _save_adapter(policy: Policy, folder: Path) -> None:
         policy.save_adapter(written)
         folder.mkdir(parents=True, exist_ok=True)
         for name in (ADAPTER_CONFIG, ADAPTER_WEIGHTS):
-            shutil.copyfile(Path(written, ADAPTER, name), folder / name)
+            shutil.copyfile(Path(written, name), folder / name)

@@ -237,7 +237,7 @@ def test_a_checkpoint_of_another_base_or_adapter_is_one_line(config, tmp_path, c
     [
         (
             "--memory=mem1,mem2",
-            "unknown memory mode: expected one of mem1, full, window, none, summary, amem, got 'mem2'; set",
+            "unknown memory mode: expected one of mem1, full, window, none, summary, amem, compaction, masked, fold,",
         ),
         ("--objectives=1,two", "objectives must be whole numbers from 1, got 'two'; set --objectives, e.g. 1,2,4,8"),
         ("--objectives=0", "objectives must be whole numbers from 1, got '0'"),

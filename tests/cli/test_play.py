@@ -155,7 +155,7 @@ def test_typed_tags_cannot_end_a_block(monkeypatch):
     ("option", "message"),
     [
         ("--index=6", "no such task: expected --index from 0 to 5 in split val, got 6"),
-        ("--index=-1", "no such task: expected --index from 0 to 5 in split val, got -1"),
+        ("--index=-1", "--index too small: expected at least 0, got -1; set --index"),
         ("--temperature=-1", "--temperature too small: expected at least 0, got -1.0; set --temperature"),
         ("--split=tset", "wrong value for 'split' in the command line: expected one of 'train', 'val', 'test'"),
         ("--indx=1", "unknown key 'indx' in the command line; did you mean 'index'?"),

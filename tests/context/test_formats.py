@@ -14,6 +14,7 @@ from tiny import WordEnv, task, tiny_tokenizer
 TOKENIZER = tiny_tokenizer()
 BLOCKS = {
     "qa": ("<information>2 turns left\nDOCS</information>", "<information>1 turn left\nDOCS</information>"),
+    "reading": ("<information>2 turns left\nDOCS</information>", "<information>1 turn left\nDOCS</information>"),
     "release_train": (
         "\n\n<information>[HINT]You have 2 turns left.[/HINT]\n\nDOCS</information>\n\n",
         "\n\n<information>[HINT]You have 1 turn left. You must answer the question in the next turn.[/HINT]\n\n"

@@ -103,7 +103,7 @@ def test_a_run_whose_server_is_gone_ends_with_one_line(config, capsys):
         ("--model.engine.kind=server", "no server: expected at least one address, got none; set model.engine.server"),
         ("--model.engine.server.timeout_s=0", "model.engine.server.timeout_s too small: expected more than 0, got 0"),
         ("--model.engine.server.max_staleness=-1", "model.engine.server.max_staleness too small: expected at least 0"),
-        ("--model.engine.vllm.gpu_memory_utilization=0", "expected above 0, at most 1, got 0.0; set it"),
+        ("--model.engine.vllm.gpu_memory_utilization=0", "too small: expected more than 0, got 0.0; set"),
         pytest.param(
             "--model.engine.kind=vllm",
             "model.engine.kind vllm needs vLLM: expected the package vllm in this environment, got none; pip install",

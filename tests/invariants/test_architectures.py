@@ -97,7 +97,7 @@ def test_a_pass_of_the_engine_is_what_a_pass_of_plain_transformers_is_for_every_
 
 
 def test_the_page_on_models_has_a_row_of_every_family_within_its_tolerance():
-    page = (Path(__file__).parents[2] / "docs" / "models.md").read_text()
+    page = (Path(__file__).parents[2] / "docs" / "reference" / "models.md").read_text()
     cells = [line.strip("| ").split(" | ") for line in page.splitlines() if line.startswith("| ")]
     rows = {row[0]: row for row in cells if len(row) == 8 and row[0] in FAMILIES}
     assert list(rows) == list(FAMILIES)

@@ -108,7 +108,7 @@ def test_a_turn_that_was_opened_by_its_state_tag_is_scored_as_it_was(name):
 def test_the_scripts_ask_for_what_can_be_done_and_for_what_cannot(name):
     """Else the tests above would show little: each mode drops something, and refuses something where it can."""
     mode = memory_mode(NARROW[name])
-    trajectories = played(DOUBLE, mode, range(12))
+    trajectories = played(DOUBLE, mode, range(24))
     asked = Counter(turn.directive.name for t in trajectories for turn in t.turns if turn.directive)
     wanted = {"multiscale": {"fold"}, "fold": {"branch", "return"}, "edit": {"delete"}}
     assert set(asked) == wanted.get(name, {"recall"} if mode.actions else set()) and min(asked.values(), default=3) > 2

@@ -33,7 +33,8 @@ def agent_calls(rng, prompt, rows, move):
     if move == "fork":  # goes on from any earlier row
         return [[*rng.choice(rows), *random_ids(rng, 2)]]
     if move == "retry":  # the very same context once more
-        return [last[: -rng.randrange(1, 3)] or [*prompt]]
+        kept = last[: -rng.randrange(1, 3)]
+        return [kept if len(kept) >= len(prompt) else [*prompt]]
     if move == "parallel":
         return [[*last, *random_ids(rng, n)] for n in (1, 3, 1)]
     return [[*prompt, *last[len(prompt) + 2 :]] or [*prompt]]

@@ -109,7 +109,9 @@ def test_a_checkpoint_whose_parts_would_run_code_is_refused_before_any_of_it_run
         place.mkdir(parents=True, exist_ok=True)
         (place / "last.ckpt").write_bytes((tmp_path / "bad.ckpt").read_bytes())
         assert command.main([config, *arguments, "--trainer.logger=false"]) == 1
-        assert capsys.readouterr().err.splitlines()[-1].startswith("error: corrupt checkpoint: expected a whole file")
+        assert (
+            capsys.readouterr().err.splitlines()[-1].startswith("error: corrupt checkpoint: expected a complete file")
+        )
     assert not (tmp_path / "made").exists()
 
 

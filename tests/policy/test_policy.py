@@ -77,9 +77,9 @@ def test_an_adapter_of_another_rank_is_refused_by_name():
 def test_an_adapter_is_saved_in_pefts_own_format(tmp_path):
     policy = tiny_policy(LoraSettings(r=4))
     policy.save(tmp_path)
-    saved = load_file(tmp_path / "policy" / "adapter_model.safetensors")
+    saved = load_file(tmp_path / "adapter_model.safetensors")
     assert {tuple(t.shape) for t in saved.values()} >= {(4, 32), (32, 4)}
-    assert json.loads((tmp_path / "policy" / "adapter_config.json").read_text())["r"] == 4
+    assert json.loads((tmp_path / "adapter_config.json").read_text())["r"] == 4
 
 
 def test_a_saved_policy_loads_from_its_folder_and_scores_the_same(folder):

@@ -146,7 +146,7 @@ def test_a_run_goes_on_without_a_store_that_stays_locked_and_hands_everything_in
 def test_a_store_that_is_no_store_or_full_costs_a_line_and_no_traceback(config, folder, uri, made, capfd):
     Path("mlflow.db").write_bytes(b"no database" * 1000)
     assert command.main([config, "--data.num_rl_steps=1", f"--tracking_uri={uri}"]) == 0
-    assert capfd.readouterr().err.startswith("MLflow did not take the run (file is not a database): the training goes")
+    assert capfd.readouterr().err.startswith("MLflow did not take the run (file is not a database): the training cont")
     Path("full.db").write_bytes(made)
     with closing(sqlite3.connect("full.db")) as content:
         content.execute(

@@ -93,8 +93,8 @@ def test_a_warm_start_ends_when_its_seconds_are_over_and_its_rate_falls_with_the
 def test_a_machine_that_cannot_be_is_refused(tmp_path, settings, message):
     with pytest.raises(ValueError, match=message):
         WarmStart(str(tmp_path), **settings)
-    with pytest.raises(ValueError, match="max_seconds must be above 0, got 0.0"):
-        Optimisation(max_seconds=0.0)
+    with pytest.raises(ValueError, match="max_seconds too small: expected more than 0, got 0.0"):
+        WarmStart(str(tmp_path), optim=Optimisation(max_seconds=0.0))
 
 
 def test_a_head_of_its_own_is_written_too(tmp_path):
@@ -325,7 +325,7 @@ def test_answers_are_left_in_the_history_only_where_it_is_seen(tmp_path):
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"carried": 1.5, "notation": "next", "largest_first": 4}, r"carried must lie in \[0, 1\], got 1.5"),
+        ({"carried": 1.5, "notation": "next", "largest_first": 4}, "carried too large: expected at most 1, got 1.5"),
         ({"carried": 0.5}, "needs notation next or react and largest_first above 1, got every and 1"),
     ],
 )

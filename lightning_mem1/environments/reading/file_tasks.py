@@ -13,7 +13,7 @@ from lightning_mem1.environments.reading.env import ReadingEnv
 from lightning_mem1.environments.reading.parts import num_tokens, parts
 from lightning_mem1.environments.reading.question_rows import Asked, read_asked
 from lightning_mem1.environments.reading.tasks import SPARE_TURNS, STYLES, Style, ask, check_lengths
-from lightning_mem1.types import Objective, Split, Task
+from lightning_mem1.types import Env, Objective, Split, Task
 
 SPLITS: tuple[Split, ...] = ("train", "val", "test")
 
@@ -71,7 +71,7 @@ class FileTasks:
             data={"split": split, "index": index, "hops": (question.hops,)},
         )
 
-    def env(self, task: Task) -> ReadingEnv:
+    def env(self, task: Task) -> Env:
         """Return a fresh environment for a task of this source."""
         return ReadingEnv(task, self._parts(task.data["split"], task.data["index"]), self.reward, self.variant)
 

@@ -14,7 +14,7 @@ from lightning_mem1.environments.reading.env import ReadingEnv
 from lightning_mem1.environments.reading.parts import parts
 from lightning_mem1.environments.reading.scripted_reader import EXPERT_READER, play
 from lightning_mem1.environments.reading.stories import KINDS, Kind, Story, story
-from lightning_mem1.types import Objective, Split, Task
+from lightning_mem1.types import Env, Objective, Split, Task
 
 SIZES: dict[Split, int] = {"train": 1_000_000, "val": 1000, "test": 1000}
 SPARE_TURNS = 2  # one for the answer, one for a turn that goes wrong
@@ -85,7 +85,7 @@ class ReadingTasks:
             data={"split": split, "index": index, "kind": kind, "length": length},
         )
 
-    def env(self, task: Task) -> ReadingEnv:
+    def env(self, task: Task) -> Env:
         """Return a fresh environment for a task of this source."""
         return ReadingEnv(task, self._parts(task.data["split"], task.data["index"]), self.reward, self.variant)
 

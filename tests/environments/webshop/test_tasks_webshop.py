@@ -57,7 +57,7 @@ def test_equal_seeds_give_equal_tasks() -> None:
 
 
 def test_bad_settings_say_what_to_do(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="max_turns must be at least 1, got 0"):
+    with pytest.raises(ValueError, match="data.source.max_turns too small: expected at least 1, got 0"):
         ShopTasks(max_turns=0)
     with pytest.raises(ValueError, match="human_goals needs a catalogue folder"):
         ShopTasks(human_goals=True)
