@@ -20,10 +20,9 @@ from typing import Any, ClassVar
 from lightning_mem1.checks import SHARE, Ranges
 from lightning_mem1.context.formats import READING_TAGS
 from lightning_mem1.context.tags import Tags, parse_turn
-from lightning_mem1.environments.reading.env import ReadingEnv
 from lightning_mem1.environments.reading.notes import Notes, notes_on
 from lightning_mem1.environments.reading.parts import END
-from lightning_mem1.types import Task
+from lightning_mem1.types import Env, Task
 
 NO_ANSWER = "none"
 
@@ -97,7 +96,7 @@ class Played:
     info: dict[str, Any] = field(default_factory=dict)
 
 
-def play(env: ReadingEnv, task: Task, skill: ReaderSkill | None = None, seed: int = 0) -> Played:
+def play(env: Env, task: Task, skill: ReaderSkill | None = None, seed: int = 0) -> Played:
     """Play a task with the scripted reader."""
     reader, done = ScriptedReader(random.Random(seed), skill), Played()
     previous, information = None, env.observe()
