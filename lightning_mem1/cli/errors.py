@@ -20,6 +20,7 @@ from typing import Any
 import yaml
 
 from lightning_mem1 import checks
+from lightning_mem1.cli import huge_numbers
 from lightning_mem1.cli.class_errors import explain_class
 from lightning_mem1.cli.foreign_keys import foreign_key
 from lightning_mem1.cli.parser_messages import joined, key_at, type_name, wrong_value
@@ -61,8 +62,15 @@ def run(command: Callable[[list[str]], int], argv: Sequence[str] | None = None) 
     except own_code.RAISED as error:
         if debug or (isinstance(error, SystemExit) and not own_code.raised_by_user(error)):
             raise
+        if isinstance(error, OverflowError):
+            error = huge_numbers.explained(_config_among(arguments), options(arguments)) or error
         print(f"error: {printable(redacted(one_line(error)))}", file=sys.stderr)
         return 1
+
+
+def _config_among(arguments: Sequence[str]) -> str | None:
+    """The YAML file that a command was given, None without one."""
+    return next((argument for argument in arguments if Path(argument).is_file()), None)
 
 
 def check_printable(names: Iterable[str]) -> None:

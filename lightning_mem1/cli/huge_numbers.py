@@ -10,8 +10,8 @@ _HUGE = re.compile(r"(?:^|([\w.]+)\s*[:=]\s*|(?<=[\s\[,-]))([-+]?\d[\d_]{308,})"
 SHOWN = 12  # digits
 
 
-def explained(config: str | None, options: Iterable[tuple[str, str]]) -> ValueError:
-    """What to raise where a setting did not fit a float.
+def explained(config: str | None, options: Iterable[tuple[str, str]]) -> ValueError | None:
+    """What to say where a number was too large for whatever took it; None when no setting has so many digits.
 
     Args:
         config: The YAML file, None without one.
@@ -24,7 +24,7 @@ def explained(config: str | None, options: Iterable[tuple[str, str]]) -> ValueEr
         return _error(
             found[1] or "a setting", found[2], f"'{config}', line {text.count(chr(10), 0, found.start(2)) + 1}"
         )
-    return ValueError("a number is too large: expected at most 308 digits, got more; write a smaller one")
+    return None
 
 
 def _error(key: str, digits: str, where: str) -> ValueError:

@@ -21,7 +21,7 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveCon
 from transformers.utils import logging as transformers_logging
 
 from lightning_mem1.checks import SEED, check_number, check_numbers
-from lightning_mem1.cli import base_60, errors, full_help, huge_numbers, startup
+from lightning_mem1.cli import base_60, errors, full_help, startup
 from lightning_mem1.cli.memory_words import with_mode
 from lightning_mem1.cli.weights import Asked, needs_saying
 from lightning_mem1.data.agents import AgentData
@@ -117,8 +117,6 @@ class CommandLine(LightningCLI):
             base_60.check({}, self.config_path, ())
             known = known_keys(parser)
             raise ValueError(errors.explain_parsing(str(error), known, self.config_path, args)) from error
-        except OverflowError as error:
-            raise huge_numbers.explained(self.config_path, errors.options(args)) from error
         remember(self.config.as_dict())
         base_60.check(dotted(self.config.as_dict()), self.config_path, errors.options(args))
         if not isinstance(seed := self.config.seed_everything, bool):

@@ -8,7 +8,7 @@ from typing import Any
 
 from jsonargparse import ArgumentParser
 
-from lightning_mem1.cli import base_60, commands, errors, huge_numbers, startup
+from lightning_mem1.cli import base_60, commands, errors, startup
 from lightning_mem1.cli.memory_words import with_mode
 from lightning_mem1.warmstart.settings import WarmStart
 from lightning_mem1.warmstart.train import train
@@ -50,7 +50,5 @@ def _settings(argv: list[str], config: str | None) -> Any:
     except argparse.ArgumentError as error:
         keys = list(vars(parser.get_defaults(skip_validation=True).as_flat()))
         raise ValueError(errors.explain_parsing(str(error), keys, config, argv)) from error
-    except OverflowError as error:
-        raise huge_numbers.explained(config, errors.options(argv)) from error
     base_60.check(vars(given.as_flat()), config, errors.options(argv))
     return parser.instantiate(given).warmstart
