@@ -3,8 +3,8 @@
     python benchmarks/valid_turns.py --policy SmolLM2-135M-Instruct.Q4_1.gguf --output benchmarks/valid_turns.json
 
 Two questions from the generated encyclopedia in memory mode `mem1`, `prompt: full`, episodes of two turns. A turn is
-valid when it holds exactly one action that could be carried out; exact when it holds one internal state, that action
-and nothing else. The policy is a folder, a hub id or a GGUF file (with the package gguf).
+valid when it holds exactly one action that can be read, exact when it holds one internal state, that action and nothing
+else. The policy is a folder, a hub id or a GGUF file (with the package gguf).
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 from baseline import Ratios, arguments, finish
 
 from lightning_mem1.context.prompts import FULL_INSTRUCTIONS
-from lightning_mem1.context.tags import QA_TAGS, exact_format
+from lightning_mem1.context.tags import QA_TAGS, exact_format, parse_turn
 from lightning_mem1.engine.local.engine import LocalEngine
 from lightning_mem1.engine.settings import EngineSettings
 from lightning_mem1.environments.qa.tasks import EncyclopediaTasks
@@ -41,7 +41,6 @@ ARMS: dict[str, dict[str, Any]] = {
     "tags, worked turn, begin_with_state": {"format": "qa", "begin_with_state": True},
     "hermes": {"format": "qa_hermes"},
     "hermes, begin_with_state": {"format": "qa_hermes", "begin_with_state": True},
-    "qwen_coder, begin_with_state": {"format": "qa_qwen_coder", "begin_with_state": True},
     "llama, begin_with_state": {"format": "qa_llama", "begin_with_state": True},
 }
 
@@ -74,12 +73,14 @@ def measured(policy: Policy, settings: RolloutSettings, num_turns: int, show: bo
         played = collect(episodes, engine, policy.tokenizer, settings)
     turns = [turn for trajectory in played for turn in trajectory.turns]
     decode = settings.encoder(policy.tokenizer).decode
+    texts = [decode(turn.ids) for turn in turns]
+    actions = [parse_turn(text, settings.tags).action for text in texts]
     if show:
-        print(*(f"--- valid {turn.valid}\n{decode(turn.ids)}" for turn in turns), sep="\n", flush=True)
+        print(*(f"--- {action}\n{text}" for action, text in zip(actions, texts, strict=True)), sep="\n", flush=True)
     return {
         "turns": len(turns),
-        "valid": sum(turn.valid for turn in turns) / len(turns),
-        "exact": sum(exact_format(decode(turn.ids), settings.tags) for turn in turns) / len(turns),
+        "valid": sum(action is not None for action in actions) / len(turns),
+        "exact": sum(exact_format(text, settings.tags) for text in texts) / len(turns),
         "seconds": round(time.perf_counter() - begun, 1),
     }
 
@@ -95,7 +96,7 @@ def main() -> int:
     parser = arguments("Shares of valid turns of a pretrained chat model, before any training.")
     parser.add_argument("--policy", required=True)
     parser.add_argument("--turns", type=int, default=16, help="of each arm")
-    parser.add_argument("--max_new_tokens", type=int, default=128)
+    parser.add_argument("--max_new_tokens", type=int, default=96)
     parser.add_argument("--show", action="store_true", help="print every turn")
     given = parser.parse_args()
     policy = loaded(given.policy)

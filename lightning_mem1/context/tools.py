@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -67,6 +66,12 @@ def named_tools(actions: Sequence[str], shown: str) -> list[Tool]:
 
 
 def described(tools: Sequence[Tool], shape: str) -> str:
-    """Tools as text, for a chat template that does not show any by itself."""
-    lines = [json.dumps(each.schema, ensure_ascii=False) for each in tools]
+    """Tools as text, for a chat template that does not show any by itself.
+
+    >>> print(described([tool("search")], "<tool_call>...</tool_call>"))
+    You can call these tools, one in every turn:
+    - search(query): Search for a few keywords.
+    A call is written as <tool_call>...</tool_call>
+    """
+    lines = [f"- {each.name}({each.argument}): {each.schema['function']['description']}" for each in tools]
     return "\n".join(["You can call these tools, one in every turn:", *lines, f"A call is written as {shape}"])

@@ -1,7 +1,5 @@
 """Actions as tool calls: read as actions, written by the scripted agents, described to a model in its own words."""
 
-import json
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -137,9 +135,7 @@ def test_a_template_that_knows_tools_describes_them_in_its_own_way_and_others_ge
     system = native.partition("<|im_start|>user")[0]
     assert '"name": "search"' in system and '"name": "answer"' in system and "You can call these" not in native
     plain = shown(CHATML)
-    tools = [json.loads(line) for line in plain.splitlines() if line.startswith('{"type": "function"')]
-    assert [each["function"]["name"] for each in tools] == ["search", "answer"]
-    assert tools[0]["function"]["parameters"]["required"] == ["query"]
+    assert "- search(query): Search for a few keywords.\n- answer(answer): Give the final answer." in plain
     for prompt in (native, plain):
         assert "<tool_response>...</tool_response>" in prompt
         assert '<tool_call>\n{"name": "search", "arguments": {"query": "the thing"}}\n</tool_call>' in prompt
