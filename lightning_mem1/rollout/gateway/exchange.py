@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -14,6 +15,7 @@ from starlette.responses import JSONResponse, Response
 from lightning_mem1.rollout.gateway.refused import Refused
 
 ROOM_BYTES, BYTES_PER_TOKEN = 1 << 20, 64  # of a body: enough for every context that fits
+HALF = re.compile(rb"\\u[dD][89a-fA-F]")  # what spells half of a character, which no tokenizer reads
 BODY_S = 120.0  # in which a body has to come
 MAX_HEARD_BYTES = 1 << 26  # a client that is cut off while it sends never reads why; beyond this it is
 Answering = Callable[[Request], Awaitable[Response]]
@@ -50,9 +52,15 @@ async def read_json(request: Request, max_context_tokens: int) -> Any:
     if size > most:
         raise Refused(413, f"expected a body of at most {most} bytes, got more", "body_too_large")
     try:
-        return json.loads(bytes(data))
+        found = json.loads(data.decode("utf-8"))
     except (ValueError, RecursionError) as error:
         raise ValueError(f"expected JSON, got {type(error).__name__}: {str(error)[:100]}") from None
+    if HALF.search(data):
+        try:
+            json.dumps(found, ensure_ascii=False).encode("utf-8")
+        except UnicodeEncodeError:
+            raise ValueError("expected text of whole characters, got half of a surrogate pair") from None
+    return found
 
 
 def error_response(status: int, message: str, code: str) -> JSONResponse:

@@ -153,6 +153,7 @@ def test_what_a_client_does_wrong_is_a_status_and_a_line_and_leaves_the_session_
         assert served.ask("who?", user="me")[0] == 200
         found = [
             served.ask(data=b'{"messages": ['),
+            served.ask(data=b'{"messages": [{"role": "user", "content": "a \\ud83d b"}]}'),
             served.ask(data=b"[" * 100_000),
             served.ask(data=json.dumps({"messages": [{"role": "user", "content": "a" * 10_000_000}]}).encode()),
             served.ask("a" * 200_000, user="me"),
@@ -172,10 +173,10 @@ def test_what_a_client_does_wrong_is_a_status_and_a_line_and_leaves_the_session_
             served.ask(path="/completions"),
             served.ask(path="/sessions/nobody", method="DELETE"),
         ]
-        assert [status for status, _ in found] == [*[400] * 2, 413, *[400] * 3, 404, *[400] * 8, 500, 405, 404, 404]
-        assert found[3][1]["code"] == "context_length_exceeded"
-        assert found[4][1]["message"].startswith("expected 'messages' to hold the newest message alone, got 2")
-        assert found[15][1]["message"] == "engine: the machine is gone"
+        assert [status for status, _ in found] == [*[400] * 3, 413, *[400] * 3, 404, *[400] * 8, 500, 405, 404, 404]
+        assert found[4][1]["code"] == "context_length_exceeded"
+        assert found[5][1]["message"].startswith("expected 'messages' to hold the newest message alone, got 2")
+        assert found[16][1]["message"] == "engine: the machine is gone"
         assert len(served.sessions) == 1  # calls that failed begin none
         assert served.ask("a page", user="me")[1]["agent"] == {
             "internal_state": "a page", "action": "answer[red]", "problem": "", "turns_left": 0
