@@ -31,12 +31,14 @@ class Asked:
         reply: What the policy reads, where the mode answers in place of the environment, which is then not asked to
             act and shows what it showed; None where the environment carries out the turn's action.
         quoted: Ids that come before that reply, as they are.
+        page: Whether that reply shows the environment's page again; False where it stays in view.
         problem: Why it cannot be done, one line: the turn is invalid, nothing is carried out, and the reply says so.
     """
 
     directive: Directive | None = None
     reply: str | None = None
     quoted: Sequence[int] = ()
+    page: bool = True
     problem: str = ""
 
 

@@ -28,6 +28,7 @@ from lightning_mem1.warmstart.hands import Play, hand
 from lightning_mem1.warmstart.numbered_tasks import NumberedTasks
 from lightning_mem1.warmstart.reading_play import reading_play
 from lightning_mem1.warmstart.settings import Stage, WarmStart
+from lightning_mem1.warmstart.subtasks import of_questions
 
 
 class Demonstrations(IterableDataset[list[Trajectory]]):
@@ -115,7 +116,7 @@ def shop_play(
         def turn(previous: str | None, left: int) -> str:
             return novice.turn(instruction, previous, env.observe(), left)
 
-        return hand(config, tags, turn, rng, task.max_turns, config.data.slip)
+        return hand(config, tags, turn, env, rng, task.max_turns)
 
     return source, config.rollout, writer
 
@@ -143,7 +144,8 @@ def qa_play(config: WarmStart, stage: Stage, seed: int, num_passages: int = 5400
 
         # else what comes behind a broken first turn (a new start, in `react` the same) is what no policy can know
         knows_start = task.prompt.startswith(f"{first} ") and not (data.notation == "react" and carried)
-        return hand(config, settings.tags, turn, rng, task.max_turns, config.data.slip if knows_start else 0.0)
+        parts = of_questions(asked, settings.tags, first)
+        return hand(config, settings.tags, turn, env, rng, task.max_turns, knows_start, parts)
 
     return source, settings, writer
 

@@ -12,7 +12,7 @@ from lightning_mem1.environments.qa.scoring import RewardKind, Variant
 from lightning_mem1.environments.reading.env import ReadingEnv
 from lightning_mem1.environments.reading.parts import num_tokens, parts
 from lightning_mem1.environments.reading.question_rows import Asked, read_asked
-from lightning_mem1.environments.reading.tasks import SPARE_TURNS, STYLES, Style, ask, check_lengths
+from lightning_mem1.environments.reading.tasks import STYLES, Style, ask, check_lengths, turn_budget
 from lightning_mem1.types import Env, Objective, Split, Task
 
 SPLITS: tuple[Split, ...] = ("train", "val", "test")
@@ -27,6 +27,7 @@ class FileTasks:
             drawn evenly. Paragraphs of other rows are added until there are as many; what has to be read is always in
             it. A whole text stays as long as it is.
         part: Tokens of a part.
+        turns_per_part: Turns for each part, see `ReadingTasks`.
         style: ``compact`` or ``explained``, see `ReadingTasks`.
         reward: What an answer pays: em or f1.
         variant: How answers are compared.
@@ -41,6 +42,7 @@ class FileTasks:
         asked: Mapping[Split, Sequence[Asked]],
         length: int | Sequence[int] = 1000,
         part: int = 250,
+        turns_per_part: int = 1,
         *,
         style: Style = "compact",
         reward: RewardKind = "em",
@@ -49,7 +51,9 @@ class FileTasks:
     ) -> None:
         self.asked, self.lengths = asked, check_lengths(length)
         self.part, self.style, self.reward, self.variant, self.seed = part, style, reward, variant, seed
+        self.turns_per_part = turns_per_part
         check_least("data.part", part, 1)
+        check_least("data.turns_per_part", turns_per_part, 1)
         check_choice("style", style, STYLES, "data.style")
         mixed = (each for split in SPLITS for each in asked.get(split, ()) if not each.whole)
         self.pool = tuple(dict.fromkeys(text for each in mixed for text in each.paragraphs))
@@ -67,7 +71,7 @@ class FileTasks:
             id=f"reading/{split}/{question.id}",
             prompt=ask(question.text, self.style),
             objectives=(Objective(question.text, question.answers),),
-            max_turns=len(self._parts(split, index)) + SPARE_TURNS,
+            max_turns=turn_budget(len(self._parts(split, index)), self.turns_per_part),
             data={"split": split, "index": index, "hops": (question.hops,)},
         )
 

@@ -26,7 +26,16 @@ the action read. You may answer at any time; later parts may change the answer, 
 Question: {}"""
 
 
-LENGTHS: Ranges = {"length": Range(1, MAX_LENGTH), "part": Range(1)}  # tokens of a document and of a part of it
+LENGTHS: Ranges = {  # tokens of a document and of a part of it
+    "length": Range(1, MAX_LENGTH),
+    "part": Range(1),
+    "turns_per_part": Range(1, 1000),
+}
+
+
+def turn_budget(num_parts: int, turns_per_part: int) -> int:
+    """Turns of a task: those for its parts, one for the answer and one that may go wrong."""
+    return num_parts * turns_per_part + SPARE_TURNS
 
 
 class ReadingTasks:
@@ -36,6 +45,8 @@ class ReadingTasks:
         kinds: Which questions, drawn evenly, see `stories`; None for all.
         length: Tokens of a document (words and punctuation marks), or several numbers, drawn evenly.
         part: Tokens of a part.
+        turns_per_part: Turns for each part; two more are for the answer and one that goes wrong. 2 or more for memory
+            modes whose own actions cost turns.
         style: ``compact`` (the question alone) or ``explained`` (what to do as well, for chat models).
         reward: What an answer pays: em or f1.
         variant: How answers are compared.
@@ -52,6 +63,7 @@ class ReadingTasks:
         kinds: Sequence[Kind] | None = None,
         length: int | Sequence[int] = 1000,
         part: int = 250,
+        turns_per_part: int = 1,
         *,
         style: Style = "compact",
         reward: RewardKind = "em",
@@ -62,6 +74,7 @@ class ReadingTasks:
         self.kinds: tuple[Kind, ...] = tuple(KINDS if kinds is None else kinds)
         self.lengths = check_lengths(length)
         self.part, self.style, self.reward, self.variant, self.seed = part, style, reward, variant, seed
+        self.turns_per_part = turns_per_part
         if not self.kinds:
             raise ValueError(f"data.kinds is empty: expected some of {', '.join(KINDS)}; null for all")
         for kind in self.kinds:
@@ -81,7 +94,7 @@ class ReadingTasks:
             id=f"reading/{split}/{kind}/{length}/{index}",
             prompt=ask(found.question, self.style),
             objectives=(Objective(found.question, found.answers),),
-            max_turns=len(self._parts(split, index)) + SPARE_TURNS,
+            max_turns=turn_budget(len(self._parts(split, index)), self.turns_per_part),
             data={"split": split, "index": index, "kind": kind, "length": length},
         )
 
