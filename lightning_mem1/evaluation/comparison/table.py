@@ -49,7 +49,7 @@ def _of_mode(settings: Comparison, ledger: StageLedger, mode: MemoryMode) -> lis
     done: dict[tuple[int, ...], dict[int, Path]] = {}
     for seed in settings.seeds:
         for values, stage in evaluations(settings, mode, seed):
-            if ledger.done(stage):
+            if ledger.done(stage) and stage.product.is_file():
                 done.setdefault(tuple(values), {})[seed] = stage.output
     return [row for values, folders in done.items() for row in _played(settings, mode.name, values, folders)]
 
