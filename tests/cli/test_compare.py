@@ -145,7 +145,7 @@ def test_mistakes_are_one_line_each_before_anything_is_run(written, capsys):
     assert not Path("out").exists()
 
 
-@pytest.mark.parametrize("name", ["compare/qa", "compare/reading"])
+@pytest.mark.parametrize("name", ["compare/qa", "compare/reading", "compare/qa_from_nothing"])
 def test_the_comparisons_of_the_package_are_read_and_name_experiments_that_exist(name, capsys):
     assert mem1(["compare", name, "--print_config"]) == 0
     told = yaml.safe_load(capsys.readouterr().out)
