@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import MISSING, Field, dataclass, fields
 from typing import Any, ClassVar, Literal
 
 from lightning_mem1.checks import Range, check_number
@@ -147,8 +147,24 @@ class MemoryMode(ABC):
         """Plain values that `settings.memory_mode` makes the same mode of."""
         return {"mode": self.name, **{field.name: getattr(self, field.name) for field in fields(self)}}
 
+    @property
+    def spelled(self) -> str:
+        """Its name with the settings that are not as they are by default: no two different modes share it.
+
+        Made of letters, digits and ``_-./`` alone, which every logger takes: ``compaction budget 512``.
+        """
+        given = [
+            (each.name, getattr(self, each.name)) for each in fields(self) if getattr(self, each.name) != _usual(each)
+        ]
+        return re.sub(r"[^\w ./-]", "_", " ".join([self.name, *(f"{name} {value}" for name, value in given)]))
+
     def __str__(self) -> str:
         return self.name
+
+
+def _usual(field: Field[Any]) -> Any:
+    """What a setting is by default."""
+    return field.default if field.default_factory is MISSING else field.default_factory()
 
 
 def whole(turns: Sequence[Turn]) -> Runs:

@@ -12,7 +12,15 @@ from lightning_mem1.environments.qa.scoring import RewardKind, Variant
 from lightning_mem1.environments.reading.env import ReadingEnv
 from lightning_mem1.environments.reading.parts import num_tokens, parts
 from lightning_mem1.environments.reading.question_rows import Asked, read_asked
-from lightning_mem1.environments.reading.tasks import STYLES, Style, ask, check_lengths, turn_budget
+from lightning_mem1.environments.reading.tasks import (
+    NUM_SAMPLES,
+    STYLES,
+    Style,
+    ask,
+    check_lengths,
+    sample_of,
+    turn_budget,
+)
 from lightning_mem1.types import Env, Objective, Split, Task
 
 SPLITS: tuple[Split, ...] = ("train", "val", "test")
@@ -78,6 +86,12 @@ class FileTasks:
     def env(self, task: Task) -> Env:
         """Return a fresh environment for a task of this source."""
         return ReadingEnv(task, self._parts(task.data["split"], task.data["index"]), self.reward, self.variant)
+
+    def sample_replies(self) -> list[str]:
+        """As `ReadingTasks.sample_replies`, of the first split that has documents."""
+        split = next((each for each in SPLITS if self.size(each)), SPLITS[0])
+        documents = [self._parts(split, index) for index in range(min(NUM_SAMPLES, self.size(split)))]
+        return [reply for document in documents for reply in sample_of(document)]
 
     def _parts(self, split: Split, index: int) -> list[str]:
         asked = self.asked[split][index]

@@ -11,12 +11,13 @@ from lightning_mem1.checks import SEED, Range, Ranges, check_choice, check_numbe
 from lightning_mem1.environments.qa.scoring import RewardKind, Variant
 from lightning_mem1.environments.reading.document import sentences
 from lightning_mem1.environments.reading.env import ReadingEnv
-from lightning_mem1.environments.reading.parts import parts
+from lightning_mem1.environments.reading.parts import parts, shown
 from lightning_mem1.environments.reading.scripted_reader import EXPERT_READER, play
 from lightning_mem1.environments.reading.stories import KINDS, Kind, Story, story
 from lightning_mem1.types import Env, Objective, Split, Task
 
 SIZES: dict[Split, int] = {"train": 1_000_000, "val": 1000, "test": 1000}
+NUM_SAMPLES = 3  # documents
 SPARE_TURNS = 2  # one for the answer, one for a turn that goes wrong
 MAX_LENGTH = 10_000_000
 Style = Literal["compact", "explained"]
@@ -102,6 +103,11 @@ class ReadingTasks:
         """Return a fresh environment for a task of this source."""
         return ReadingEnv(task, self._parts(task.data["split"], task.data["index"]), self.reward, self.variant)
 
+    def sample_replies(self) -> list[str]:
+        """The parts of a few documents as an agent is shown them, to see whether they fit into a reply."""
+        documents = [self._parts("train", index) for index in range(NUM_SAMPLES)]
+        return [reply for document in documents for reply in sample_of(document)]
+
     def baselines(self, split: Split, indices: Sequence[int]) -> dict[str, float]:
         """Mean reward of the scripted reader, which keeps only what the question names."""
         tasks = [self.task(split, index) for index in indices]
@@ -129,6 +135,11 @@ def _parts(
     _, length, found = _story(seed, split, index, kinds, lengths)
     rest = random.Random(f"reading/{seed}/{split}/{index}/{length}")
     return tuple(parts(sentences(found, length, rest), part))
+
+
+def sample_of(parts: Sequence[str]) -> list[str]:
+    """Up to twenty parts of a document, as they are shown."""
+    return [shown(parts, number) for number in range(0, len(parts), max(1, len(parts) // 20))]
 
 
 def check_lengths(length: int | Sequence[int]) -> tuple[int, ...]:
