@@ -130,7 +130,7 @@ class QADemonstrations:
         carried: Part of the tasks numbered from above 1 whose first state lists answers to all smaller numbers; that
             state is shown and not cloned. Every other prompt of them has the answered questions too. So a policy
             learns to keep and to lengthen a list of `largest_first` answers, and to find its place among as many
-            questions, in a few turns. Not in notation `every`.
+            questions, in a few turns. Not in notation `every`, and none in `compaction`, whose acts show no state.
     """
 
     num_passages: int = 300

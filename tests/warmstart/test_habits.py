@@ -145,3 +145,11 @@ def test_the_shop_has_no_parts_and_its_expert_opens_no_branch():
 def test_a_task_has_more_turns_for_modes_whose_actions_cost_some():
     once, thrice = (ReadingTasks(["needle"], 90, 30, turns).task("train", 0).max_turns for turns in (1, 3))
     assert (thrice - 2) == 3 * (once - 2)
+
+
+@pytest.mark.parametrize(("memory", "carries"), [("mem1", True), ("summary", True), ("compaction", False)])
+def test_a_list_to_carry_on_is_given_only_where_a_first_state_shows_it(memory, carries):
+    config = WarmStart("unused", memory=memory, stages=[Stage(2, 0, 6, objectives=[2], hops=[1])])
+    config.data.qa = QADemonstrations(num_passages=60, notation="next", largest_first=8, carried=1.0)
+    tasks = [t.task for step in Demonstrations(config, tiny_tokenizer()) for t in step]
+    assert any("carried" in task.data for task in tasks) == carries
