@@ -153,10 +153,11 @@ class MemoryMode(ABC):
 
         Made of letters, digits and ``_-./`` alone, which every logger takes: ``compaction budget 512``.
         """
-        given = [
-            (each.name, getattr(self, each.name)) for each in fields(self) if getattr(self, each.name) != _usual(each)
-        ]
-        return re.sub(r"[^\w ./-]", "_", " ".join([self.name, *(f"{name} {value}" for name, value in given)]))
+        usual = {field.name: _usual(field) for field in fields(self)}
+        given = {
+            key: value for key, value in self.settings.items() if key != "mode" and value != usual.get(key, MISSING)
+        }
+        return re.sub(r"[^\w ./-]", "_", " ".join([self.name, *(f"{key} {value}" for key, value in given.items())]))
 
     def __str__(self) -> str:
         return self.name
