@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from lightning_mem1.checks import Range, Ranges, check_choice
+from lightning_mem1.context.chat_template import turn_end
 from lightning_mem1.io.disk_room import room_for
 from lightning_mem1.policy.adapter_files import without_warnings
 from lightning_mem1.policy.architecture import Architecture
@@ -118,6 +119,7 @@ class Policy(nn.Module):
         self._length = adopt_rotary(model)
         self._architecture: Architecture | None = None
         self._routers: Routers | None = None
+        self._turn_end: tuple[int | None] | None = None  # of the chat template, once it has been looked at
         self._head: Head | None = None
         self.model: Any = _with_adapter(model, lora) if lora else model
 
@@ -224,10 +226,12 @@ class Policy(nn.Module):
 
     @property
     def end_ids(self) -> frozenset[int]:
-        """Ids that end a turn: the tokenizer's end of text, and all that the model's generation config names."""
+        """Ids that end a turn: the tokenizer's end of text, its template's end of a reply, the generation config's."""
         named = getattr(getattr(self.causal_lm, "generation_config", None), "eos_token_id", None)
         listed = named if isinstance(named, list | tuple) else [named]
-        return frozenset({self.tokenizer.eos_token_id, *listed} - {None})
+        if self._turn_end is None:
+            self._turn_end = (turn_end(self.tokenizer),)
+        return frozenset({self.tokenizer.eos_token_id, *self._turn_end, *listed} - {None})
 
     @property
     def max_positions(self) -> int | None:

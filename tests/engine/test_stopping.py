@@ -104,12 +104,21 @@ def test_engines_end_turns_at_every_id_of_the_generation_config():
     free = turns(LocalEngine(tiny_policy(), EngineSettings(2, 64)), requests)
     ends = [next(each for each in done.ids[6:] if each) for done in free]
     policy = listed(tiny_policy(), ends)
-    assert policy.end_ids == {0, *ends} and listed(tiny_policy(), None).end_ids == {0}
-    assert listed(tiny_policy(), 7).end_ids == {0, 7}
+    assert policy.end_ids == {0, 2, *ends} and listed(tiny_policy(), None).end_ids == {0, 2}
+    assert listed(tiny_policy(), 7).end_ids == {0, 2, 7}
     for engine in (LocalEngine(policy, EngineSettings(2, 64)), TransformersEngine(policy, EngineSettings(2, 64))):
         for before, after in zip(free, turns(engine, requests), strict=True):
             end = min(n for n, each in enumerate(before.ids, 1) if each in policy.end_ids)
             assert after.ids == before.ids[:end] and end < 24
+
+
+def test_engines_end_turns_where_the_chat_template_ends_replies_though_no_file_names_it():
+    policy = listed(tiny_policy(), None)
+    assert policy.tokenizer.convert_ids_to_tokens(2) == "<|im_end|>" and policy.tokenizer.eos_token_id == 0
+    asked_for = [request(number, [5, 6 + number], n=200, temperature=50.0) for number in range(9)]
+    for engine in (LocalEngine(policy, EngineSettings(4, 256)), TransformersEngine(policy, EngineSettings(4, 256))):
+        ids = [done.ids for done in turns(engine, asked_for)]
+        assert all(2 not in each[:-1] for each in ids) and any(each[-1] == 2 and len(each) < 200 for each in ids)
 
 
 def test_a_server_reads_a_text_as_its_tokenizer_begins_texts_but_no_beginning_twice():
