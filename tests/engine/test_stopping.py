@@ -115,7 +115,7 @@ def test_engines_end_turns_at_every_id_of_the_generation_config():
 def test_engines_end_turns_where_the_chat_template_ends_replies_though_no_file_names_it():
     policy = listed(tiny_policy(), None)
     assert policy.tokenizer.convert_ids_to_tokens(2) == "<|im_end|>" and policy.tokenizer.eos_token_id == 0
-    asked_for = [request(number, [5, 6 + number], n=200, temperature=50.0) for number in range(9)]
+    asked_for = [request(number, [5, 6 + number], seed=number, n=200, temperature=50.0) for number in range(9)]
     for engine in (LocalEngine(policy, EngineSettings(4, 256)), TransformersEngine(policy, EngineSettings(4, 256))):
         ids = [done.ids for done in turns(engine, asked_for)]
         assert all(2 not in each[:-1] for each in ids) and any(each[-1] == 2 and len(each) < 200 for each in ids)
