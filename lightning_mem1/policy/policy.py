@@ -30,6 +30,7 @@ from lightning_mem1.policy.kernels import use_kernels
 from lightning_mem1.policy.loading import check_vocabulary, load_model, load_tokenizer, path_of_base, resolve
 from lightning_mem1.policy.logprobs import chunked_logprobs
 from lightning_mem1.policy.merging import merge
+from lightning_mem1.policy.read_weights import uncalled_linears
 from lightning_mem1.policy.recurrent import adopt, bypassed_linears, check_no_drawn_mask
 from lightning_mem1.policy.rotary import LengthRule, adopt_rotary
 from lightning_mem1.policy.routing import Routers, find_routers
@@ -522,7 +523,7 @@ def _lora_config(lora: LoraSettings, model: nn.Module) -> Any:
         lora_alpha=lora.alpha,
         lora_dropout=lora.dropout,
         target_modules=lora.target_modules,
-        exclude_modules=[*_not_adaptable(model), *bypassed_linears(model)] or None,
+        exclude_modules=[*_not_adaptable(model), *bypassed_linears(model), *uncalled_linears(model)] or None,
         task_type="CAUSAL_LM",
     )
 
