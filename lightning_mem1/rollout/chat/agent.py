@@ -130,7 +130,8 @@ class ChatAgent:
             return replace(talk, prompt_ids=prompt, message=message)
         *before, last = talk.turns
         first = talk.parsed.problem or talk.wanted.reply
-        information = f"{first}\n{message}" if first else message
+        shown = message if talk.wanted.page else ""
+        information = f"{first}\n{shown}" if first else shown
         label = [*self.encoder.encode(self.memory.label(before)), *talk.wanted.quoted]
         turn = replace(
             last,
