@@ -41,7 +41,7 @@ class GameEnv:
     """
 
     def __init__(self, game: Game, success_at: float | None = None) -> None:
-        self._game, self._success_at = game, success_at
+        self.game, self._success_at = game, success_at
         self._close = weakref.finalize(self, game.close)
         self._close.atexit = False  # a process that ends closes its connections by itself
         self._shown: str | None = None
@@ -51,7 +51,7 @@ class GameEnv:
     def observe(self) -> str:
         """Return what the agent saw last."""
         if self._shown is None:
-            self._shown = self._game.begin()
+            self._shown = self.game.begin()
         return self._shown
 
     def step(self, action: str) -> StepResult:
@@ -62,10 +62,10 @@ class GameEnv:
         if not action.strip():
             return self._refused("no action")
         try:
-            meant = self._game.parse(action)
+            meant = self.game.parse(action)
         except ValueError as error:
             return self._refused(" ".join(str(error).split()))
-        result = self._game.act(meant)
+        result = self.game.act(meant)
         self._total += result.reward
         self._shown = self._repeated = result.information
         if not result.done:

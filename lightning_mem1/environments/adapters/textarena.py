@@ -184,7 +184,9 @@ class _Match:
             assert self._opponent is not None
             if self._moved(self._opponent(self._heard(mover)[0], self._luck)):
                 return True
-        raise RuntimeError(f"expected player {self._player} to move within {MAX_MOVES} moves of the others, got no turn")
+        raise RuntimeError(
+            f"expected player {self._player} to move within {MAX_MOVES} moves of the others, got no turn"
+        )
 
     def _moved(self, action: str) -> bool:
         with self._draws.in_place():
