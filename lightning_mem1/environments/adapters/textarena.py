@@ -14,7 +14,7 @@ from __future__ import annotations
 import random
 import re
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, ClassVar
 
@@ -184,9 +184,7 @@ class _Match:
             assert self._opponent is not None
             if self._moved(self._opponent(self._heard(mover)[0], self._luck)):
                 return True
-        raise RuntimeError(
-            f"expected player {self._player} to move within {MAX_MOVES} moves of the others, got no turn"
-        )
+        raise RuntimeError(f"expected a turn of player {self._player} after {MAX_MOVES} moves of the others, got none")
 
     def _moved(self, action: str) -> bool:
         with self._draws.in_place():
