@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from lightning_mem1.cli import compare, fit, serve_retriever, serve_shop
+from lightning_mem1.cli import compare, fit, serve_openenv, serve_retriever, serve_shop
 from lightning_mem1.cli.commands import COMMANDS
 from lightning_mem1.cli.main import main as mem1
 from pages import PAGES, ROOT, blocks, commands
@@ -116,8 +116,9 @@ def test_a_command_of_a_page_is_understood(words, folder, capsys):
         assert mem1([*words, "--print_config"]) == 0 and "compare:" in capsys.readouterr().out
     elif command == "experiments":
         assert mem1(words) == 0
-    elif command in ("serve-retriever", "serve-shop"):
-        module = {"serve-retriever": serve_retriever, "serve-shop": serve_shop}[command]
+    elif command in ("serve-retriever", "serve-shop", "serve-openenv"):
+        served = {"serve-retriever": serve_retriever, "serve-shop": serve_shop, "serve-openenv": serve_openenv}
+        module = served[command]
         assert module.parser().parse_args(words[1:])
     else:
         assert words == ["--help"] or command in ("serve", "make-encyclopedia")

@@ -2,7 +2,7 @@
 
 ```
 reset(split="train", index=3)   task 3 of a split; without an index one drawn by `seed`
-step({"action": "search[red]"}) {"text": ..., "valid": ...}, reward, done; metadata holds what the environment says of it
+step({"action": "search[red]"}) {"text": ..., "valid": ...}, reward, done; what else is known is in its metadata
 ```
 The server also counts and names its tasks (`list_splits`, `num_tasks`, `get_task`), as OpenEnv's task API asks.
 """
