@@ -72,18 +72,11 @@ def load(world: str, settings: str) -> TaskSource:
     kind: Any = WORLDS.get(world) or imported(world, "task source", "--world")
     try:
         given = yaml.safe_load(settings) or {}
-        if not isinstance(given, dict):
-            raise ValueError(f"got a {type(given).__name__}")
         made = kind(**given)
     except (yaml.YAMLError, TypeError) as error:
-        raise ValueError(_wrong(world, error)) from error
-    except ValueError as error:
-        if str(error).startswith("got a "):
-            raise ValueError(_wrong(world, error)) from None
-        raise
+        why = " ".join(f"{type(error).__name__}: {error}".split())
+        raise ValueError(
+            f"no settings of {world}: expected a YAML mapping such as '{{seed: 1}}', got '{settings[:80]}' "
+            f"({why[:200]}); set --settings"
+        ) from None
     return made.source if world in WORLDS else made
-
-
-def _wrong(world: str, error: Exception) -> str:
-    why = " ".join(str(error).split())
-    return f"no settings: expected --settings to be a YAML mapping of settings of {world}, got {why[:200]}"

@@ -95,7 +95,7 @@ class GymnasiumTasks(SeededTasks):
             raise ValueError(
                 f"no such Gymnasium environment: expected an id that gymnasium.make takes with these kwargs, got "
                 f"'{self.name}' ({why[:300]}); set data.source.id or data.source.kwargs"
-            ) from error
+            ) from None
 
     def _described(self, prompt: str) -> str:
         """The prompt with the actions; also checks that both spaces are text."""

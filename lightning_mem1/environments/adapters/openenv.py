@@ -151,7 +151,7 @@ class OpenEnvTasks(SeededTasks):
             raise ValueError(
                 f"no OpenEnv server that answers: expected {self.url}{path} to tell {what}, got "
                 f"{type(error).__name__}: {shown(str(error))[:200]}; start it, or set data.source.url"
-            ) from error
+            ) from None
 
 
 class _Session:

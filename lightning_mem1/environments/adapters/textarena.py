@@ -110,7 +110,7 @@ class TextArenaTasks(SeededTasks):
         try:
             return textarena.make(self.name, **self.kwargs)
         except Exception as error:
-            raise ValueError(self._wrong(error)) from error
+            raise ValueError(self._wrong(error)) from None
 
     def _check_game(self) -> None:
         game = _Match(self.make, self.players, 0, 0, None)
@@ -119,7 +119,7 @@ class TextArenaTasks(SeededTasks):
         except ValueError:
             raise
         except Exception as error:  # another number of players, or word lists that are not on this machine
-            raise ValueError(self._wrong(error)) from error
+            raise ValueError(self._wrong(error)) from None
 
     def _wrong(self, error: Exception) -> str:
         why = " ".join(f"{type(error).__name__}: {error}".split())

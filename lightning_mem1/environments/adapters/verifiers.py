@@ -134,7 +134,7 @@ class VerifiersTasks:
             raise ValueError(
                 "no such verifiers environment: expected the id of an installed one, or the dotted name of a function "
                 f"that returns one, got '{self.name}' ({why[:300]}); set data.source.environment or data.source.args"
-            ) from error
+            ) from None
         return self._checked(made, verifiers)
 
     def _checked(self, made: Any, verifiers: Any) -> Any:
