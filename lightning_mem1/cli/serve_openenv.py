@@ -11,16 +11,17 @@ from typing import Any
 import yaml
 
 from lightning_mem1.checks import PORT, Range, check_number
-from lightning_mem1.data.qa import QAData
-from lightning_mem1.data.reading import ReadingData
-from lightning_mem1.data.webshop import WebShopData
 from lightning_mem1.environments.adapters import openenv_server
 from lightning_mem1.environments.adapters.extras import needed
 from lightning_mem1.io.dotted_names import imported
 from lightning_mem1.io.redaction import shown
 from lightning_mem1.types import TaskSource
 
-WORLDS = {"webshop": WebShopData, "qa": QAData, "reading": ReadingData}
+WORLDS = {  # word -> data module, imported when it is asked for: that takes seconds
+    "webshop": "lightning_mem1.data.webshop.WebShopData",
+    "qa": "lightning_mem1.data.qa.QAData",
+    "reading": "lightning_mem1.data.reading.ReadingData",
+}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -69,7 +70,7 @@ def load(world: str, settings: str) -> TaskSource:
             f"no such world: expected one of {', '.join(WORLDS)}, or the dotted name of a task source, got '{world}'; "
             "set --world"
         )
-    kind: Any = WORLDS.get(world) or imported(world, "task source", "--world")
+    kind: Any = imported(WORLDS.get(world, world), "task source", "--world")
     try:
         given = yaml.safe_load(settings) or {}
         made = kind(**given)

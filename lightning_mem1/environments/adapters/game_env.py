@@ -28,6 +28,10 @@ class Game(Protocol):
         """Let go of what the episode holds."""
         ...
 
+    def abandon(self) -> None:
+        """Let go as well, but wait for nothing: the garbage collector calls it, in any thread."""
+        ...
+
 
 class GameEnv:
     """Single-use environment of a game; satisfies `types.Env`.
@@ -42,8 +46,8 @@ class GameEnv:
 
     def __init__(self, game: Game, success_at: float | None = None) -> None:
         self.game, self._success_at = game, success_at
-        self._close = weakref.finalize(self, game.close)
-        self._close.atexit = False  # a process that ends closes its connections by itself
+        self._abandoned = weakref.finalize(self, game.abandon)
+        self._abandoned.atexit = False  # a process that ends closes its connections by itself
         self._shown: str | None = None
         self._repeated = ""  # the latest reply; what was seen first stays in the prompt
         self._over, self._total = False, 0.0
@@ -71,7 +75,8 @@ class GameEnv:
         if not result.done:
             return result
         self._over = True
-        self._close()
+        self._abandoned.detach()
+        self.game.close()
         return replace(result, info=self._ended(dict(result.info)))
 
     def _ended(self, info: dict[str, Any]) -> dict[str, Any]:

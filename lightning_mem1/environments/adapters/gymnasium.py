@@ -143,6 +143,10 @@ class _Episode:
         if self._env is not None:
             self._env.close()
 
+    def abandon(self) -> None:
+        """As `close`."""
+        self.close()
+
     def _text(self, observation: Any, info: Mapping[str, Any]) -> str:
         if self._render is not None:
             return self._render(observation, info, self._env)

@@ -11,6 +11,7 @@ Each episode has a session of its own on the server, over a WebSocket, from its 
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
 
@@ -27,6 +28,8 @@ Render = Callable[[Mapping[str, Any]], str]  # observation -> text
 Parse = Callable[[str], Mapping[str, Any]]  # text -> action
 MAX_REPLY_BYTES = 1 << 24
 MAX_FIELD_CHARS = 64_000
+CLOSE_S = 10.0  # how long sessions that are being closed are waited for
+_CLOSING: set[threading.Thread] = set()
 OWN_FIELDS = ("metadata", "reward", "done", "valid")  # which every environment has, or this package's
 
 
@@ -171,6 +174,9 @@ class _Session:
 
     def begin(self) -> str:
         """Open a session and reset its environment."""
+        for thread in [*_CLOSING]:  # of episodes before this one: servers count sessions
+            thread.join(CLOSE_S)
+            _CLOSING.discard(thread)
         core = needed("openenv.core", "openenv", "openenv", "OpenEnv")
         made = core.GenericEnvClient(self._url, message_timeout_s=self._timeout_s, mode="simulation")
         self._client = made.sync()
@@ -196,6 +202,12 @@ class _Session:
         """End the session."""
         if self._client is not None:
             self._client.close()
+
+    def abandon(self) -> None:
+        """End the session in a thread: the one that collects garbage may be the client's own."""
+        thread = threading.Thread(target=self.close, daemon=True, name="openenv-close")
+        thread.start()
+        _CLOSING.add(thread)
 
 
 def written(observation: Mapping[str, Any]) -> str:

@@ -175,6 +175,9 @@ class _Match:
     def close(self) -> None:
         """Nothing is held."""
 
+    def abandon(self) -> None:
+        """Nothing is held."""
+
     def _others(self) -> bool:
         """Let the others move; return whether the game is over."""
         for _ in range(MAX_MOVES):

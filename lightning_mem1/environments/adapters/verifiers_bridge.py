@@ -61,6 +61,10 @@ class Rollout:
         if self._task is not None and not self._task.done():
             _loop(os.getpid()).call_soon_threadsafe(self._task.cancel)
 
+    def abandon(self) -> None:
+        """As `close`."""
+        self.close()
+
     async def _begin(self) -> tuple[str, StepResult | None]:
         self._asking = _asking_client()()
         rollout = self.environment.rollout(dict(self.row), self._asking, "policy", {})
