@@ -17,6 +17,7 @@ from pages import PAGES, ROOT, blocks, commands
 README = (ROOT / "README.md").read_text()
 WITH_PYTHON = [page for page in PAGES if blocks(page, "python")]
 WITH_YAML = [page for page in PAGES if blocks(page, "yaml")]
+OPTIONAL = {"verifiers"}  # packages that a page imports and the tests do without
 QUESTIONS = {  # what a newcomer asks -> a page that the README links to
     "7B on one GPU": "docs/how-to/hub_model_on_one_gpu.md",
     "own environment": "docs/tutorials/your_own_environment.md",
@@ -72,6 +73,8 @@ def test_the_python_of_a_page_runs_from_top_to_bottom(page, tmp_path, monkeypatc
         if block.file:
             Path(block.file).write_text(block.text)
             names["__name__"] = block.file.removesuffix(".py")
+        for package in OPTIONAL & set(re.findall(r"^import (\w+)", block.text, re.MULTILINE)):
+            pytest.importorskip(package, reason=f"{package} is not installed (an extra of its name)")
         exec(compile(block.text, f"{name(page)}, block {number}", "exec"), names)
 
 
