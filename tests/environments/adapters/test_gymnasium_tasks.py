@@ -58,7 +58,9 @@ def test_the_kit_finds_nothing_wrong():
 
 def test_a_task_is_its_seed_and_no_two_tasks_share_one():
     source = corridor(num_train=5, num_val=3, num_test=2)
-    seeds = [source.task(split, n).data["seed"] for split in ("train", "val", "test") for n in range(source.size(split))]
+    seeds = [
+        source.task(split, n).data["seed"] for split in ("train", "val", "test") for n in range(source.size(split))
+    ]
     assert seeds == list(range(10))
     first, again, other = (source.env(source.task("train", n)).observe() for n in (1, 1, 2))
     assert first == again != other

@@ -108,7 +108,10 @@ def test_the_adapter_plays_the_servers_own_tasks(url, questions):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--world", "market"], "expected one of webshop, qa, reading, or the dotted name of a task source, got 'market'"),
+        (
+            ["--world", "market"],
+            "expected one of webshop, qa, reading, or the dotted name of a task source, got 'market'",
+        ),
         (["--world", "qa", "--settings", "5"], "no settings of qa: expected a YAML mapping"),
         (["--world", "qa", "--settings", "{a: "], "no settings of qa: expected a YAML mapping"),
         (["--world", "qa", "--settings", "{wings: 2}"], "unexpected keyword argument 'wings'"),

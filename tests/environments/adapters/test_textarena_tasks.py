@@ -33,7 +33,9 @@ def test_a_game_is_played_and_a_reply_is_only_what_is_new():
     assert (result.reward, result.done, result.valid) == (0.0, False, True)
     assert env.observe() == result.information
     refused = env.step("a hundred")
-    assert not refused.valid and not refused.done and refused.info["invalid"].startswith("You attempted an invalid move")
+    assert (
+        not refused.valid and not refused.done and refused.info["invalid"].startswith("You attempted an invalid move")
+    )
     won = env.step(f"[{number}]")
     assert (won.reward, won.done, won.valid, won.info["success"], won.information) == (1.0, True, True, 1.0, "")
 
@@ -101,12 +103,21 @@ def test_episodes_and_the_process_draw_apart():
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"id": "Nowhere-v0"}, "no such TextArena game: .* got 'Nowhere-v0' .*not found in registry.*; set data.source.id"),
+        (
+            {"id": "Nowhere-v0"},
+            "no such TextArena game: .* got 'Nowhere-v0' .*not found in registry.*; set data.source.id",
+        ),
         ({"id": "GuessTheNumber-v0", "kwargs": {"wings": 2}}, "no such TextArena game: .*'wings'"),
         ({"id": "TicTacToe-v0"}, "no such TextArena game: .* for 1 players, .*has to be 2, received 1"),
-        ({"id": "TicTacToe-v0", "players": 2}, "expected someone who plays the others, got none; set data.source.opponent"),
+        (
+            {"id": "TicTacToe-v0", "players": 2},
+            "expected someone who plays the others, got none; set data.source.opponent",
+        ),
         ({"id": "GuessTheNumber-v0", "opponent": OFFERED}, "expected none in a game for one, got one"),
-        ({"id": "TicTacToe-v0", "players": 2, "player": 2, "opponent": OFFERED}, "data.source.player from 0 to 1, got 2"),
+        (
+            {"id": "TicTacToe-v0", "players": 2, "player": 2, "opponent": OFFERED},
+            "data.source.player from 0 to 1, got 2",
+        ),
         ({"id": "GuessTheNumber-v0", "max_turns": 0}, "data.source.max_turns too small: expected at least 1, got 0"),
     ],
 )

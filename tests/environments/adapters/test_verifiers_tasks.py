@@ -116,7 +116,10 @@ def test_another_process_loads_its_own():
 
 
 def test_messages_as_text():
-    messages = [{"role": "system", "content": "Add."}, {"role": "user", "content": [{"type": "text", "text": "1 + 1?"}]}]
+    messages = [
+        {"role": "system", "content": "Add."},
+        {"role": "user", "content": [{"type": "text", "text": "1 + 1?"}]},
+    ]
     assert written(messages) == "Add.\n1 + 1?"
     shot = [*messages, {"role": "assistant", "content": "2"}, {"role": "user", "content": "2 + 1?"}]
     assert written(shot) == "Add.\nuser: 1 + 1?\nassistant: 2\nuser: 2 + 1?"
