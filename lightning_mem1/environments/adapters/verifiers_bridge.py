@@ -113,7 +113,7 @@ def _asking_client() -> Any:
     """The client's class; its base is the package's."""
     clients = needed("verifiers.clients", "verifiers", "verifiers", "verifiers")
 
-    class Asking(clients.Client, _Asking):  # type: ignore[misc]
+    class Asking(clients.Client, _Asking):  # type: ignore[misc, name-defined]
         def __init__(self) -> None:
             super().__init__(None)
             self.asked = asyncio.Queue()
