@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,12 +12,17 @@ import pytest
 core = pytest.importorskip("openenv.core", reason="the extra openenv is not installed")
 
 from lightning_mem1.cli import serve_openenv  # noqa: E402
+from lightning_mem1.engine.local.engine import LocalEngine  # noqa: E402
+from lightning_mem1.engine.settings import EngineSettings  # noqa: E402
 from lightning_mem1.environments.adapters import openenv_server  # noqa: E402
 from lightning_mem1.environments.adapters.openenv import OpenEnvTasks  # noqa: E402
 from lightning_mem1.environments.qa.tasks import EncyclopediaTasks  # noqa: E402
 from lightning_mem1.environments.webshop.baselines import oracle  # noqa: E402
 from lightning_mem1.environments.webshop.tasks import ShopTasks  # noqa: E402
+from lightning_mem1.rollout.collect import Episode, collect  # noqa: E402
+from lightning_mem1.rollout.settings import RolloutSettings  # noqa: E402
 from lightning_mem1.testing import check_env  # noqa: E402
+from lightning_mem1.training.loading import load_policy  # noqa: E402
 from openenv_worlds import served  # noqa: E402
 
 ROOT = Path(__file__).parents[3]
@@ -103,6 +109,25 @@ def test_the_adapter_plays_the_servers_own_tasks(url, questions):
     answer = f"answer[{task.objectives[0].answers[0]}]"
     assert env.step(answer).reward == 1.0
     assert check_env(source, source.task("val", 3), actions=["search[x]", answer], strangers=True).num_done >= 1
+
+
+def test_episodes_through_a_server_are_those_of_the_shop_itself():
+    """The bundled policy shops in both: the same ids, log-probabilities and rewards, to the last bit."""
+    policy, shop = load_policy("bundled"), ShopTasks(num_products=100)
+    engine = LocalEngine(policy, EngineSettings(num_slots=4, max_context_tokens=1024))
+    settings = RolloutSettings(prompt="brief", temperature=1.0, max_new_tokens=48, max_information_tokens=256)
+
+    def played(source):
+        episodes = [Episode(task := source.task("train", n), source.env(task), n, n) for n in range(3)]
+        return [
+            (t.prompt_ids, [replace(turn, info={}) for turn in t.turns], t.stop_reason, t.error)
+            for t in collect(episodes, engine, policy.tokenizer, settings)
+        ]
+
+    with served(openenv_server.app(shop, "webshop")) as address:
+        remote = played(OpenEnvTasks(address, splits={"train": "train"}, max_turns=10))
+    native = played(shop)
+    assert remote == native and sum(len(turns) for _, turns, _, _ in native) > 6
 
 
 @pytest.mark.parametrize(
