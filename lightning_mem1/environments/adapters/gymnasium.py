@@ -136,7 +136,7 @@ class _Episode:
         observation, reward, terminated, truncated, info = self._env.step(action)
         done = bool(terminated or truncated)
         text = "" if done else self._text(observation, info)
-        return StepResult(text, float(reward), done, bool(info.get("valid", True)), _told(info, truncated))
+        return StepResult(text, float(reward), done, bool(info.get("valid", True)), _written_info(info, truncated))
 
     def close(self) -> None:
         """Close the environment."""
@@ -164,11 +164,11 @@ def plain(text: Any) -> str:
     return _CONTROL.sub("", _COLOURED.sub(r"[\2]", str(text))).strip("\n")
 
 
-def _told(info: Mapping[str, Any], truncated: bool) -> dict[str, Any]:
+def _written_info(info: Mapping[str, Any], truncated: bool) -> dict[str, Any]:
     """The info, with ``success`` where it says so under another name."""
-    told = {str(name): value for name, value in info.items() if name != "final_observation"}
-    if "success" not in told and "is_success" in told:
-        told["success"] = told["is_success"]
-    if "success" in told:
-        told["success"] = float(told["success"])
-    return {**told, "truncated": 1.0} if truncated else told
+    written = {str(name): value for name, value in info.items() if name != "final_observation"}
+    if "success" not in written and "is_success" in written:
+        written["success"] = written["is_success"]
+    if "success" in written:
+        written["success"] = float(written["success"])
+    return {**written, "truncated": 1.0} if truncated else written

@@ -152,7 +152,7 @@ class OpenEnvTasks(SeededTasks):
         except TROUBLES as error:
             what = "its own tasks (data.source.splits)" if "tasks" in path else "actions of the OpenEnv protocol"
             raise ValueError(
-                f"no OpenEnv server that answers: expected {self.url}{path} to tell {what}, got "
+                f"no OpenEnv server that answers: expected {self.url}{path} to give {what}, got "
                 f"{type(error).__name__}: {shown(str(error))[:200]}; start it, or set data.source.url"
             ) from None
 

@@ -39,7 +39,7 @@ def read(text: str, tools: Tools) -> tuple[str, list[tuple[str, str]]]:
     ```
 
     Raises:
-        ValueError: a tool is called, and nobody can tell with what; the message is for the agent.
+        ValueError: a tool is called with arguments that nobody can make out; the message is for the agent.
     """
     known = {str(tool["name"]): tool for tool in tools}
     name, argument = read_action(text.strip()) or ("", "")

@@ -91,7 +91,7 @@ def test_the_only_text_of_an_observation_is_all_of_it():
         ({"url": "http://127.0.0.1:9"}, "no OpenEnv server that answers: .*; start it, or set data.source.url"),
         ({}, "got null with the fields steps, note, mood; set it, or data.source.parse"),
         ({"action": "jump"}, "got jump with the fields steps, note, mood; set it, or data.source.parse"),
-        ({**WALK, "splits": {"val": "here"}}, "walk/num_tasks to tell its own tasks .*status 501"),
+        ({**WALK, "splits": {"val": "here"}}, "walk/num_tasks to give its own tasks .*status 501"),
         ({**WALK, "splits": {"here": "val"}}, "expected train, val or test in data.source.splits, got 'here'"),
         ({**WALK, "timeout_s": 0}, "data.source.timeout_s too small: expected more than 0, got 0"),
     ],
