@@ -11,8 +11,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
+from lightning_mem1.checks import ANY_SIGN, Ranges, check_numbers
 from lightning_mem1.environments.adapters import spaces
 from lightning_mem1.environments.adapters.extras import needed
 from lightning_mem1.environments.adapters.game_env import GameEnv
@@ -50,6 +51,8 @@ class GymnasiumTasks(SeededTasks):
         ValueError: one line: no such environment or setting of it, spaces that are no text, or a number out of range.
     """
 
+    ranges: ClassVar[Ranges] = {"success_at": ANY_SIGN}
+
     def __init__(
         self,
         id: str,
@@ -66,6 +69,7 @@ class GymnasiumTasks(SeededTasks):
         num_test: int = 1000,
         seed: int = 0,
     ) -> None:
+        check_numbers("data.source", GymnasiumTasks, locals())
         super().__init__(id, max_turns, num_train, num_val, num_test, seed)
         self.kwargs, self.actions, self.success_at = dict(kwargs or {}), list(actions or []), success_at
         self._render: Render | None = imported(render, "function", "data.source.render") if render else None

@@ -15,7 +15,7 @@ import threading
 from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
 
-from lightning_mem1.checks import TIMEOUT_S, Ranges, check_numbers
+from lightning_mem1.checks import ANY_SIGN, TIMEOUT_S, Ranges, check_numbers
 from lightning_mem1.environments.adapters.extras import needed
 from lightning_mem1.environments.adapters.game_env import GameEnv
 from lightning_mem1.environments.adapters.seeded_tasks import SeededTasks
@@ -61,7 +61,7 @@ class OpenEnvTasks(SeededTasks):
             when tasks are counted.
     """
 
-    ranges: ClassVar[Ranges] = {"timeout_s": TIMEOUT_S}
+    ranges: ClassVar[Ranges] = {"timeout_s": TIMEOUT_S, "success_at": ANY_SIGN}
 
     def __init__(
         self,

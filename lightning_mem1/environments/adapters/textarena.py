@@ -20,7 +20,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from lightning_mem1.checks import Range, Ranges, check_numbers
+from lightning_mem1.checks import ANY_SIGN, Range, Ranges, check_numbers
 from lightning_mem1.environments.adapters.extras import needed
 from lightning_mem1.environments.adapters.game_env import GameEnv
 from lightning_mem1.environments.adapters.seeded_tasks import SeededTasks
@@ -64,7 +64,7 @@ class TextArenaTasks(SeededTasks):
         ValueError: one line: no such game or setting of it, another number of players, or a number out of range.
     """
 
-    ranges: ClassVar[Ranges] = {"players": Range(1, 100), "player": Range(0, 99)}
+    ranges: ClassVar[Ranges] = {"players": Range(1, 100), "player": Range(0, 99), "success_at": ANY_SIGN}
 
     def __init__(
         self,

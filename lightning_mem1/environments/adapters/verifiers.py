@@ -16,7 +16,7 @@ import logging
 from collections.abc import Iterator, Sequence
 from typing import Any, ClassVar
 
-from lightning_mem1.checks import Range, Ranges, check_numbers
+from lightning_mem1.checks import ANY_SIGN, Range, Ranges, check_numbers
 from lightning_mem1.environments.adapters.extras import needed
 from lightning_mem1.environments.adapters.game_env import GameEnv
 from lightning_mem1.environments.adapters.verifiers_bridge import Rollout, written
@@ -45,7 +45,7 @@ class VerifiersTasks:
         ValueError: one line: the package or the environment is missing, or it cannot be played turn by turn.
     """
 
-    ranges: ClassVar[Ranges] = {"max_turns": Range(1), "success_at": Range(-(10**9))}
+    ranges: ClassVar[Ranges] = {"max_turns": Range(1), "success_at": ANY_SIGN}
 
     def __init__(
         self,

@@ -132,6 +132,7 @@ def test_colours_of_a_terminal_become_brackets():
         ({"id": "CartPole-v1", "kwargs": {"wings": 2}}, "no such Gymnasium environment: .*wings"),
         ({"id": "CartPole-v1", "actions": ["left"]}, "expected 2 names, got 1; set data.source.actions"),
         ({"id": "CartPole-v1", "max_turns": 0}, "data.source.max_turns too small: expected at least 1, got 0"),
+        ({"id": "CartPole-v1", "success_at": float("nan")}, "data.source.success_at is no number"),
         ({"id": "CartPole-v1", "render": "gymnasium_worlds.nobody"}, "no such function: expected 'nobody' in"),
         ({"id": "gymnasium_worlds:tests/Picture-v0"}, r"got Box\(32, 32, 3\); set data.source.render"),
         (
