@@ -158,6 +158,14 @@ def test_a_yaml_trains_in_it(tmp_path, monkeypatch, tiny_folder, capsys):
     assert fit.main(["lake.yaml", "--trainer.logger=false", "--data.source.init_args.id=Nowhere-v0"]) == 1
     (said,) = capsys.readouterr().err.splitlines()
     assert said.startswith("error: ") and "no such Gymnasium environment" in said
+    config["data"]["init_args"]["source"]["init_args"].pop("id")
+    (tmp_path / "lake.yaml").write_text(yaml.safe_dump(config))
+    assert fit.main(["lake.yaml", "--trainer.logger=false"]) == 1
+    (said,) = capsys.readouterr().err.splitlines()
+    assert said == (
+        f"error: class '{kind}' in 'lake.yaml', line 5 lacks settings: expected a value of id, got none; "
+        "set id below its init_args"
+    )
 
 
 def test_without_the_package_the_extra_is_named():
