@@ -163,7 +163,7 @@ def test_a_yaml_trains_in_it(tmp_path, monkeypatch, tiny_folder, capsys):
     assert fit.main(["lake.yaml", "--trainer.logger=false"]) == 1
     (said,) = capsys.readouterr().err.splitlines()
     assert said == (
-        f"error: class '{kind}' in 'lake.yaml', line 5 lacks settings: expected a value of id, got none; "
+        f"error: class '{kind}' in 'lake.yaml', line 8 lacks settings: expected a value of id, got none; "
         "set id below its init_args"
     )
 
