@@ -1,6 +1,6 @@
 """Trainings on one and on two ranks, in real processes that talk through gloo on the CPU.
 
-    python tests/ranks.py POLICY FOLDER
+    python tests/ranks.py POLICY FOLDER [full]
 
 One process imports everything and each rank is a fork of it, so that a training takes a second and not twenty. Each
 rank of training NAME leaves ``FOLDER/NAME/<rank>.pt``: what it played, logged and had as gradients.
@@ -28,11 +28,12 @@ from lightning_mem1 import callbacks
 from lightning_mem1.cli.startup import quiet
 from lightning_mem1.data.task_data import TaskDataModule
 from lightning_mem1.engine.local.engine import EngineSettings
+from lightning_mem1.policy.parts import here, whole
 from lightning_mem1.policy.policy import LoraSettings, copies
 from lightning_mem1.rollout.settings import RolloutSettings
 from lightning_mem1.rollout.workers.settings import WorkerSettings
 from lightning_mem1.training.module import Mem1Module
-from lightning_mem1.training.settings import LossSettings, OptimSettings
+from lightning_mem1.training.settings import ComputeSettings, LossSettings, OptimSettings
 from lightning_mem1.training.strategy import ShardedBase
 from lightning_mem1.training.trainer import TRAINER_DEFAULTS
 from tiny_tasks import RankedTasks
@@ -56,7 +57,7 @@ class Recorder(Callback):
 
     def on_before_optimizer_step(self, trainer: Any, pl_module: Any, optimizer: Any) -> None:
         named = pl_module.named_parameters()
-        self.gradients.append({name: p.grad.clone() for name, p in named if p.grad is not None})
+        self.gradients.append({name: whole(p.grad.clone()) for name, p in named if p.grad is not None})
 
     def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         self.metrics.append({key: float(value) for key, value in trainer.callback_metrics.items()})
@@ -86,7 +87,7 @@ def train(policy: str, folder: Path, ranks: int, spoil: Any = None, resume: str 
     """One rank's part of a training; `settings` are the module's and, with ``data_``, the datamodule's."""
     data = {"tasks_per_step": 3, "group_size": 3, "num_rl_steps": 2, "num_val_tasks": 3, "seed": 0}
     data |= {key.removeprefix("data_"): settings.pop(key) for key in list(settings) if key.startswith("data_")}
-    sharded = settings.pop("sharded", False)
+    sharded, save = settings.pop("sharded", False), settings.pop("save", False)
     strategy = ShardedBase() if sharded else "ddp" if ranks > 1 else "auto"
     model = {
         "policy": policy,
@@ -97,7 +98,7 @@ def train(policy: str, folder: Path, ranks: int, spoil: Any = None, resume: str 
         "seed": 0,
     }
     module = Mem1Module(**{**model, **settings})
-    record, checkpoint = Recorder(spoil), callbacks.RLCheckpoint(str(folder), save_adapter=False)
+    record, checkpoint = Recorder(spoil), callbacks.RLCheckpoint(str(folder), save_adapter=save)
     trainer = Trainer(
         **{
             **TRAINER_DEFAULTS,
@@ -118,7 +119,8 @@ def train(policy: str, folder: Path, ranks: int, spoil: Any = None, resume: str 
     )
     trainer.fit(module, datamodule=TaskDataModule(RankedTasks(), **data), ckpt_path=resume, weights_only=True)
     found = {"tasks": record.tasks, "metrics": record.metrics, "gradients": record.gradients}
-    found["adapter"] = copies(module.trained())
+    found["adapter"] = {name: whole(weight) for name, weight in copies(module.trained()).items()}
+    found["moments_here"] = sum(here(v).numel() for s in trainer.optimizers[0].state.values() for v in s.values())
     frozen = [p for p in module.policy.causal_lm.model.layers[0].parameters() if not p.requires_grad]
     found["frozen_weights_here"] = sum((p.to_local() if isinstance(p, DTensor) else p).numel() for p in frozen)
     torch.save(found, folder / f"{trainer.global_rank}.pt")
@@ -181,5 +183,27 @@ def main(folder: Path) -> None:
     torch.save(codes, folder / "codes.pt")
 
 
+def full(folder: Path) -> None:
+    """Every training of the tests of full training."""
+    every = {"lora": None, "lr": 1e-3, "data_num_val_tasks": 0}
+    shared = {**every, "sharded": True}
+    codes = {
+        "one": on_ranks(folder / "one", 1, **every),
+        "two": on_ranks(folder / "two", 2, **shared, save=True),
+        "uneven": on_ranks(folder / "uneven", 2, silence_the_second_rank, **shared),
+        "recomputed": on_ranks(
+            folder / "recomputed", 2, **shared, compute=ComputeSettings(gradient_checkpointing=True)
+        ),
+        "part": on_ranks(folder / "part", 2, **shared, data_num_rl_steps=1),
+    }
+    last = str(folder / "part/checkpoints/last.ckpt")
+    codes["rest"] = on_ranks(folder / "rest", 2, resume=last, **shared)
+    codes["rest_on_three"] = on_ranks(folder / "rest_on_three", 3, resume=last, **shared)
+    codes["rest_alone"] = on_ranks(folder / "rest_alone", 1, resume=last, **every)
+    last = str(folder / "one/checkpoints/rl_step_000001.ckpt")
+    codes["spread_out"] = on_ranks(folder / "spread_out", 2, resume=last, **shared)
+    torch.save(codes, folder / "codes.pt")
+
+
 if __name__ == "__main__":
-    main(Path(sys.argv[2]))
+    (full if sys.argv[3:] == ["full"] else main)(Path(sys.argv[2]))

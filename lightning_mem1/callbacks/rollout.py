@@ -112,7 +112,8 @@ class RolloutCallback(Callback):
         """Get ready to play with the newest weights; ranks may have different numbers of batches."""
         self._ahead.wait()
         pl_module.sampling_policy.push()
-        gather(pl_module.policy)
+        if pl_module.generates:
+            gather(pl_module.policy)
 
     def on_validation_batch_start(  # type: ignore[override]
         self, trainer: Trainer, pl_module: Mem1Module, batch: TaskBatch, batch_idx: int, dataloader_idx: int = 0
@@ -183,7 +184,8 @@ class RolloutCallback(Callback):
         sampling.push()
         if self._behind is not None and self._behind["rl_step"] == batch.rl_step - 2:
             sampling.load(self._behind)
-        gather(policy)
+        if collection.module.generates:
+            gather(policy)
         collected = collection.collect(batch)
         release(policy)
         return collected

@@ -13,6 +13,7 @@ from lightning_mem1.engine.vllm import check_installed
 from lightning_mem1.policy.critic import CriticSettings
 from lightning_mem1.policy.policy import LoraSettings
 from lightning_mem1.rollout.settings import RolloutSettings
+from lightning_mem1.rollout.workers.settings import WorkerSettings
 from lightning_mem1.training.credit.algorithms import Algorithm, CreditSettings
 from lightning_mem1.training.credit.importance import MismatchSettings
 from lightning_mem1.training.credit.shaping import ShapingSettings
@@ -172,6 +173,20 @@ def _check_full_training(settings: Mapping[str, Any], algorithm: Algorithm) -> N
         raise ValueError(
             "no base to put a critic on: expected a policy that trains an adapter, got full training; "
             "set model.lora or an algorithm without a critic"
+        )
+
+
+def check_parts(optim: OptimSettings, workers: WorkerSettings) -> None:
+    """Raise ValueError for what cannot train weights that are shared out among ranks, or hand them on."""
+    if optim.name != "adamw":
+        raise ValueError(
+            f"weights that are shared out among ranks need torch's optimizer: expected adamw, got {optim.name}; set "
+            "model.optim.name adamw"
+        )
+    if workers.on:
+        raise ValueError(
+            "workers take whole weights, and no rank has them: expected model.rollout.workers.kind none where all "
+            f"weights train and are shared out, got {workers.kind}; set it, or model.lora"
         )
 
 
