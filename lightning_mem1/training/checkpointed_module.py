@@ -17,8 +17,8 @@ from torch import nn
 from lightning_mem1.checks import MOVED
 from lightning_mem1.policy.policy import Policy, copies, put_back
 from lightning_mem1.training import checkpoint_state
-from lightning_mem1.training.checkpoint_shards import SHARDS
 from lightning_mem1.training.checkpoint_shape import check_memory, check_resumable, check_shape
+from lightning_mem1.training.checkpoint_shards import SHARDS
 from lightning_mem1.training.lightning_internals import resumes
 
 NAMES_OF_CODE = ("algorithm", "memory")  # settings that a dotted name in them makes code of

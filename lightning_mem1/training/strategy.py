@@ -1,4 +1,4 @@
-"""A strategy that shares the policy's weights out among all ranks (FSDP2); see `policy.sharding` for what stays whole."""
+"""A strategy that shares weights out among all ranks (FSDP2); see `policy.sharding` for what stays whole."""
 
 from __future__ import annotations
 
