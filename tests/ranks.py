@@ -8,9 +8,12 @@ rank of training NAME leaves ``FOLDER/NAME/<rank>.pt``: what it played, logged a
 
 from __future__ import annotations
 
+import atexit
 import os
+import re
 import signal
 import socket
+import subprocess
 import sys
 import time
 import traceback
@@ -27,7 +30,7 @@ from transformers import AutoTokenizer, Qwen2ForCausalLM  # noqa: F401
 from lightning_mem1 import callbacks
 from lightning_mem1.cli.startup import quiet
 from lightning_mem1.data.task_data import TaskDataModule
-from lightning_mem1.engine.local.engine import EngineSettings
+from lightning_mem1.engine.settings import EngineSettings, ServerSettings
 from lightning_mem1.policy.parts import here, whole
 from lightning_mem1.policy.policy import LoraSettings, copies
 from lightning_mem1.rollout.settings import RolloutSettings
@@ -183,11 +186,28 @@ def main(folder: Path) -> None:
     torch.save(codes, folder / "codes.pt")
 
 
+def urls_of_server(policy: str) -> str:
+    """The address of `mem1 serve`, which ends with this process."""
+    options = ["--port", "0", "--name", "tiny", "--max_context_tokens", "256", "--allow_weights"]
+    command = [sys.executable, "-m", "lightning_mem1", "serve", policy, *options]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+    atexit.register(process.kill)
+    assert process.stdout
+    for line in process.stdout:
+        if found := re.search(r"serving tiny at (http://\S+)", line):
+            return found[1]
+    raise RuntimeError("the server did not start")
+
+
 def full(folder: Path) -> None:
     """Every training of the tests of full training."""
     every = {"lora": None, "lr": 1e-3, "data_num_val_tasks": 0}
     shared = {**every, "sharded": True}
+    address = urls_of_server(sys.argv[1])
+    server = ServerSettings([address], timeout_s=60.0, num_retries=1, pause_s=0.1, transfer="folder")
+    served = EngineSettings(num_slots=8, max_context_tokens=160, kind="server", server=server, self_check=False)
     codes = {
+        "served": on_ranks(folder / "served", 2, **shared, engine=served),
         "one": on_ranks(folder / "one", 1, **every),
         "two": on_ranks(folder / "two", 2, **shared, save=True),
         "uneven": on_ranks(folder / "uneven", 2, silence_the_second_rank, **shared),

@@ -112,8 +112,7 @@ class RolloutCallback(Callback):
         """Get ready to play with the newest weights; ranks may have different numbers of batches."""
         self._ahead.wait()
         pl_module.sampling_policy.push()
-        if pl_module.generates:
-            gather(pl_module.policy)
+        _prepare(pl_module)
 
     def on_validation_batch_start(  # type: ignore[override]
         self, trainer: Trainer, pl_module: Mem1Module, batch: TaskBatch, batch_idx: int, dataloader_idx: int = 0
@@ -184,8 +183,7 @@ class RolloutCallback(Callback):
         sampling.push()
         if self._behind is not None and self._behind["rl_step"] == batch.rl_step - 2:
             sampling.load(self._behind)
-        if collection.module.generates:
-            gather(policy)
+        _prepare(collection.module)
         collected = collection.collect(batch)
         release(policy)
         return collected
@@ -194,6 +192,7 @@ class RolloutCallback(Callback):
         """Play the tasks of the next rl_step with the weights as they are now, in the background."""
         collection.sampling_policy.push()
         self._behind = collection.sampling_policy.state()
+        _prepare(collection.module)
         batch, engine = collection.data.train_batch(rl_step, collection.workers is not None), collection.engine
         if batch is not None:
             interrupt = engine.interrupt if isinstance(engine, RemoteEngine) else lambda: None
@@ -208,6 +207,14 @@ class RolloutCallback(Callback):
         """Play the validation tasks now, unless there are none."""
         if trainer.enable_validation and trainer.limit_val_batches:
             run_validation(trainer)
+
+
+def _prepare(module: Mem1Module) -> None:
+    """Have the weights where turns are generated; every rank has to call it, and only then may they play apart."""
+    if module.generates:
+        gather(module.policy)
+    elif module.lora is None and isinstance(module.engine, RemoteEngine):
+        module.engine.publish()
 
 
 def _plan(module: Mem1Module, data: TaskDataModule) -> Plan:

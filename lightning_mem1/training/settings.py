@@ -8,8 +8,8 @@ from typing import Any, ClassVar, Literal, get_args
 
 from lightning_mem1.checks import ANY_SIGN, Range, Ranges, check_choice
 from lightning_mem1.context.prompts import PROMPT_STYLES
-from lightning_mem1.engine.settings import EngineSettings
-from lightning_mem1.engine.vllm import check_installed
+from lightning_mem1.engine.settings import EngineSettings, Transfer
+from lightning_mem1.engine.vllm_version import check_installed
 from lightning_mem1.policy.critic import CriticSettings
 from lightning_mem1.policy.policy import LoraSettings
 from lightning_mem1.rollout.settings import RolloutSettings
@@ -210,8 +210,31 @@ def _check_engine(settings: Mapping[str, Any]) -> None:
     check_choice("engine", engine.kind, ("local", "transformers", "server", "vllm"), "model.engine.kind")
     if engine.kind == "vllm":
         check_installed()
+    if engine.kind == "server":
+        _check_transfer(engine.server.transfer, settings["lora"] is not None, settings["rollout"].workers)
     if engine.kind == "server" and engine.server.max_staleness and not settings["mismatch"].on:
         raise ValueError(
             "stale weights need a correction: expected model.mismatch.correction tis or mis, got none; set it, or "
             "model.engine.server.max_staleness 0"
         )
+
+
+def _check_transfer(transfer: Transfer, adapter: bool, workers: WorkerSettings) -> None:
+    check_choice("transfer", transfer, get_args(Transfer), "model.engine.server.transfer")
+    if adapter and transfer != "adapter":
+        raise ValueError(
+            f"whole weights are handed over in full training alone: expected transfer adapter, got {transfer}; set "
+            "model.engine.server.transfer adapter, or model.lora null"
+        )
+    if not adapter and transfer == "adapter":
+        raise ValueError(
+            "full training has no adapter to hand to servers: expected transfer folder or nccl, got adapter; set "
+            "model.engine.server.transfer folder, or model.lora"
+        )
+    if not adapter and workers.on:
+        raise ValueError(
+            "a server has one set of whole weights, which the process that trains hands over: expected "
+            f"model.rollout.workers.kind none, got {workers.kind}; set it, or model.lora"
+        )
+    if transfer == "nccl":
+        check_installed("model.engine.server.transfer nccl")

@@ -76,6 +76,12 @@ def test_activations_that_are_computed_again_give_the_same_weights(trained):
     close(found(trained, "two")["adapter"], found(trained, "recomputed")["adapter"])
 
 
+def test_turns_of_servers_need_no_rank_that_holds_the_base(trained):
+    two, served = found(trained, "two"), found(trained, "served")
+    assert served["metrics"][0]["train/rollout_gap_max"] < 1e-5 and served["metrics"][1]["train/rollout_gap_max"] < 1e-5
+    close(two["adapter"], served["adapter"])
+
+
 def test_a_rank_with_nothing_to_learn_from_keeps_step(trained):
     for rank in (0, 1):
         assert found(trained, "uneven", rank)["metrics"][-1]["train/skipped_updates"] == 0
