@@ -208,6 +208,7 @@ def full(folder: Path) -> None:
     served = EngineSettings(num_slots=8, max_context_tokens=160, kind="server", server=server, self_check=False)
     codes = {
         "served": on_ranks(folder / "served", 2, **shared, engine=served),
+        "served_alone": on_ranks(folder / "served_alone", 1, **every, engine=served),
         "one": on_ranks(folder / "one", 1, **every),
         "two": on_ranks(folder / "two", 2, **shared, save=True),
         "uneven": on_ranks(folder / "uneven", 2, silence_the_second_rank, **shared),

@@ -77,9 +77,9 @@ def test_activations_that_are_computed_again_give_the_same_weights(trained):
 
 
 def test_turns_of_servers_need_no_rank_that_holds_the_base(trained):
-    two, served = found(trained, "two"), found(trained, "served")
-    assert served["metrics"][0]["train/rollout_gap_max"] < 1e-5 and served["metrics"][1]["train/rollout_gap_max"] < 1e-5
-    close(two["adapter"], served["adapter"])
+    alone, served = found(trained, "served_alone"), found(trained, "served")
+    assert all(metrics["train/rollout_gap_max"] < 1e-5 for metrics in served["metrics"])
+    close(alone["adapter"], served["adapter"])
 
 
 def test_a_rank_with_nothing_to_learn_from_keeps_step(trained):
