@@ -24,6 +24,7 @@ from lightning_mem1.callbacks.background import BackgroundJob
 from lightning_mem1.callbacks.collector import Collector, RolloutResult, Watch, datamodule
 from lightning_mem1.data.task_data import TaskBatch, TaskDataModule
 from lightning_mem1.engine.remote.engine import RemoteEngine
+from lightning_mem1.engine.vllm import VllmEngine
 from lightning_mem1.policy.sharding import gather, release
 from lightning_mem1.rollout.workers.factory import make_workers, num_threads
 from lightning_mem1.rollout.workers.job import Plan
@@ -126,7 +127,7 @@ class RolloutCallback(Callback):
 
     def on_validation_end(self, trainer: Trainer, pl_module: Mem1Module) -> None:  # type: ignore[override]
         """Let go of what was played: the batches live as long as the run."""
-        release(pl_module.policy)
+        _done(pl_module)
         self._validated_at = pl_module.rl_step
         for batch in self._val_batches:
             batch.trajectories = []
@@ -179,13 +180,13 @@ class RolloutCallback(Callback):
 
     def _collect(self, collection: Collector, batch: TaskBatch) -> RolloutResult:
         """Play here and now; a resumed run with the weights that the uninterrupted one played with."""
-        sampling, policy = collection.sampling_policy, collection.module.policy
+        sampling = collection.sampling_policy
         sampling.push()
         if self._behind is not None and self._behind["rl_step"] == batch.rl_step - 2:
             sampling.load(self._behind)
         _prepare(collection.module)
         collected = collection.collect(batch)
-        release(policy)
+        _done(collection.module)
         return collected
 
     def _begin(self, collection: Collector, rl_step: int) -> None:
@@ -213,8 +214,15 @@ def _prepare(module: Mem1Module) -> None:
     """Have the weights where turns are generated; every rank has to call it, and only then may they play apart."""
     if module.generates:
         gather(module.policy)
-    elif module.lora is None and isinstance(module.engine, RemoteEngine):
+    elif module.lora is None and isinstance(module.engine, RemoteEngine | VllmEngine):
         module.engine.publish()
+
+
+def _done(module: Mem1Module) -> None:
+    """Make room again for an update."""
+    release(module.policy)
+    if isinstance(module.engine, VllmEngine):
+        module.engine.sleep()
 
 
 def _plan(module: Mem1Module, data: TaskDataModule) -> Plan:

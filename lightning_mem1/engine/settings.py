@@ -57,10 +57,13 @@ class VllmSettings:
     Args:
         gpu_memory_utilization: Its share of the GPU's memory (0-1), weights of its own copy of the base included.
         enforce_eager: Start faster, generate slower: no CUDA graphs.
+        sleep: Give the memory back while weights are updated, and take it again before the next rollout. False keeps
+            it, so that both need room at once.
     """
 
     gpu_memory_utilization: float = 0.4
     enforce_eager: bool = False
+    sleep: bool = False
     ranges: ClassVar[Ranges] = {"gpu_memory_utilization": Range(0, 1, above=True)}
 
 

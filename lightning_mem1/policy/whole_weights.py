@@ -49,11 +49,17 @@ def in_checkpoint_format(policy: Policy, weights: Weights | None = None) -> Iter
         policy: In full training.
         weights: Those of `sharding.whole_weights`; None for the policy's as they are.
     """
-    from transformers.core_model_loading import revert_weight_conversion
-
     found = dict(policy.causal_lm.state_dict() if weights is None else weights)
     named: dict[int, str] = {}
     for name, weight in found.items():
         named.setdefault(weight.data_ptr() if weight.numel() else id(weight), name)  # what two modules share, once
     once = {name: found[name] for name in named.values()}
-    yield from revert_weight_conversion(policy.causal_lm, once).items()
+    yield from checkpoint_names(policy, once).items()
+
+
+def checkpoint_names(policy: Policy, weights: Weights) -> dict[str, Tensor]:
+    """Weights by the names, and in the pieces, that a checkpoint has them in."""
+    from transformers.core_model_loading import revert_weight_conversion
+
+    found: dict[str, Tensor] = revert_weight_conversion(policy.causal_lm, dict(weights))
+    return found

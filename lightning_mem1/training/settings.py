@@ -209,6 +209,11 @@ def _check_engine(settings: Mapping[str, Any]) -> None:
     engine = settings["engine"]
     check_choice("engine", engine.kind, ("local", "transformers", "server", "vllm"), "model.engine.kind")
     if engine.kind == "vllm":
+        if engine.vllm.sleep and engine.one_step_off:
+            raise ValueError(
+                "vLLM would sleep while it plays: expected model.engine.vllm.sleep false with one_step_off, got true; "
+                "set one of them to false"
+            )
         check_installed()
     if engine.kind == "server":
         _check_transfer(engine.server.transfer, settings["lora"] is not None, settings["rollout"].workers)

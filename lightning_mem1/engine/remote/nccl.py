@@ -6,18 +6,13 @@ Written against vLLM 0.30 (``vllm.distributed.weight_transfer``). Not run: it ne
 from __future__ import annotations
 
 import socket
-from collections.abc import Callable, Iterator
 from typing import Any
 from urllib.parse import urlsplit
-
-import torch
-from torch import Tensor
 
 from lightning_mem1.engine.remote.servers import Server
 from lightning_mem1.engine.remote.weight_routes import VllmRoutes
 from lightning_mem1.engine.vllm_version import check_installed
-
-Named = Callable[[], Iterator[tuple[str, Tensor]]]
+from lightning_mem1.engine.vllm_weights import Named, source_of
 
 
 class NcclSender:
@@ -45,21 +40,6 @@ class NcclSender:
         with self.routes.still():
             self.engine.send_weights()
             self.routes.committed(name)
-
-
-def source_of(weights: Named) -> Any:
-    """What vLLM's sender reads: names, dtypes and shapes beforehand, then tensors on this process's GPU, one by one."""
-    from vllm.distributed.weight_transfer.base import ParamMeta, WeightSource
-
-    class Source(WeightSource):  # type: ignore[misc]
-        def metadata(self) -> list[Any]:
-            return [ParamMeta(name, tensor.dtype, tuple(tensor.shape)) for name, tensor in weights()]
-
-        def __iter__(self) -> Iterator[tuple[str, Tensor]]:
-            device = "cuda" if torch.cuda.is_available() else "cpu"
-            return ((name, tensor.detach().to(device)) for name, tensor in weights())
-
-    return Source()
 
 
 def address_towards(host: str, port: int) -> str:
