@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import atexit
 import os
+import random
 import re
 import signal
 import socket
@@ -24,6 +25,7 @@ import peft  # noqa: F401  (here and not in every fork)
 import torch
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.utilities.exceptions import SIGTERMException
+from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.tensor import DTensor
 from transformers import AutoTokenizer, Qwen2ForCausalLM  # noqa: F401
 
@@ -32,15 +34,20 @@ from lightning_mem1.cli.startup import quiet
 from lightning_mem1.data.task_data import TaskDataModule
 from lightning_mem1.engine.settings import EngineSettings, ServerSettings
 from lightning_mem1.policy.parts import here, whole
-from lightning_mem1.policy.policy import LoraSettings, copies
+from lightning_mem1.policy.policy import LoraSettings, Policy, copies
+from lightning_mem1.policy.sharding import gather, release, shard
 from lightning_mem1.rollout.settings import RolloutSettings
 from lightning_mem1.rollout.workers.settings import WorkerSettings
+from lightning_mem1.training.layouts.collate import collate
 from lightning_mem1.training.module import Mem1Module
 from lightning_mem1.training.settings import ComputeSettings, LossSettings, OptimSettings
 from lightning_mem1.training.strategy import ShardedBase
 from lightning_mem1.training.trainer import TRAINER_DEFAULTS
+from tiny import random_trajectory, tiny_policy
+from tiny_recurrent import recurrent_policy
 from tiny_tasks import RankedTasks
 
+KINDS = ("tied", "untied", "qwen3_5", "jamba", "lfm2")  # of layers: attention, gated deltas, mamba, convolutions
 TIME_LIMIT_S = 300  # nobody waits for ever: a rank that hangs dies by SIGALRM, and its training counts as failed
 
 
@@ -129,8 +136,49 @@ def train(policy: str, folder: Path, ranks: int, spoil: Any = None, resume: str 
     torch.save(found, folder / f"{trainer.global_rank}.pt")
 
 
-def on_ranks(folder: Path, ranks: int, *arguments: Any, **settings: Any) -> list[int]:
-    """Run a training; returns the exit code of each rank."""
+def score(policy: str, folder: Path, ranks: int) -> None:
+    """One rank's part of scoring its own trajectory with layers of several kinds, whole and shared out.
+
+    Leaves the largest differences of log-probs and of gradients, which are added up over ranks.
+    """
+    torch.distributed.init_process_group("gloo")
+    rank = torch.distributed.get_rank()
+    mesh = init_device_mesh("cpu", (ranks,), mesh_dim_names=("data_parallel",))["data_parallel"]
+    found = {}
+    for kind in KINDS:
+        shapes, prompt = [(5, 4), (3, 6), (4, 0)], list(range(5, 17))
+        played = [random_trajectory(random.Random(each), shapes, prompt) for each in range(ranks)]
+        batches = [collate([each], "tree", "mem1") for each in played]
+        whole_one, part = policy_of(kind), policy_of(kind)
+        exact = [whole_one.logprobs(batch)[0] for batch in batches]
+        sum(each.sum() for each in exact).backward()
+        part.architecture  # noqa: B018  (found out while the weights are whole)
+        shard(part, mesh)
+        gather(part)
+        with torch.no_grad():
+            gathered = part.logprobs(batches[rank])[0]
+        release(part)
+        scored = part.logprobs(batches[rank])[0]
+        scored.sum().backward()
+        expected = {name: p.grad for name, p in whole_one.named_parameters() if p.grad is not None}
+        gradients = {name: whole(p.grad) for name, p in part.named_parameters() if p.grad is not None}
+        assert expected.keys() == gradients.keys()
+        gaps = [(gradients[name] - g).abs().max() / g.abs().max() for name, g in expected.items() if g.any()]
+        logprobs = max(float((each - exact[rank]).abs().max()) for each in (gathered, scored))
+        found[kind] = {"logprobs": logprobs, "gradients": float(max(gaps))}
+    torch.save(found, folder / f"{rank}.pt")
+
+
+def policy_of(kind: str) -> Policy:
+    """A tiny policy that trains every weight."""
+    if kind in ("tied", "untied"):
+        return tiny_policy(tied=kind == "tied")
+    torch.manual_seed(0)
+    return recurrent_policy(kind)[0]
+
+
+def on_ranks(folder: Path, ranks: int, *arguments: Any, work: Any = None, **settings: Any) -> list[int]:
+    """Run a training, or other work; returns the exit code of each rank."""
     folder.mkdir(parents=True)
     with socket.socket() as found:
         found.bind(("127.0.0.1", 0))
@@ -143,11 +191,11 @@ def on_ranks(folder: Path, ranks: int, *arguments: Any, **settings: Any) -> list
             try:
                 signal.alarm(TIME_LIMIT_S)
                 if ranks > 1:
-                    place = {"LOCAL_RANK": rank, "NODE_RANK": 0, "WORLD_SIZE": ranks, "MASTER_PORT": port}
+                    place = {"LOCAL_RANK": rank, "RANK": rank, "NODE_RANK": 0, "WORLD_SIZE": ranks, "MASTER_PORT": port}
                     os.environ |= {"MASTER_ADDR": "127.0.0.1", **{key: str(value) for key, value in place.items()}}
                 with quiet(), open(folder / f"{rank}.err", "w") as sys.stderr:
                     try:
-                        train(sys.argv[1], folder, ranks, *arguments, **settings)
+                        (work or train)(sys.argv[1], folder, ranks, *arguments, **settings)
                         status = 0
                     except SIGTERMException:
                         status = 0
@@ -207,6 +255,7 @@ def full(folder: Path) -> None:
     server = ServerSettings([address], timeout_s=60.0, num_retries=1, pause_s=0.1, transfer="folder")
     served = EngineSettings(num_slots=8, max_context_tokens=160, kind="server", server=server, self_check=False)
     codes = {
+        "layers": on_ranks(folder / "layers", 2, work=score),
         "served": on_ranks(folder / "served", 2, **shared, engine=served),
         "served_alone": on_ranks(folder / "served_alone", 1, **every, engine=served),
         "one": on_ranks(folder / "one", 1, **every),

@@ -64,6 +64,13 @@ def test_two_ranks_have_the_log_probs_gradients_and_updates_of_one(trained):
     assert all(torch.equal(two["adapter"][name], second["adapter"][name]) for name in two["adapter"])
 
 
+@pytest.mark.parametrize("kind", ["tied", "untied", "qwen3_5", "jamba", "lfm2"])
+def test_layers_of_every_kind_are_scored_as_if_they_were_whole(trained, kind):
+    for rank in (0, 1):
+        gaps = found(trained, "layers", rank)[kind]
+        assert gaps["logprobs"] < 1e-5 and gaps["gradients"] < 1e-4, gaps
+
+
 def test_a_rank_keeps_its_part_of_the_moments_alone(trained):
     weights = sum(weight.numel() for weight in found(trained, "one")["adapter"].values())
     steps = len(found(trained, "one")["adapter"])
