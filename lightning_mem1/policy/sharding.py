@@ -83,7 +83,7 @@ def _units(policy: Policy) -> list[Any]:
 def whole_weights(policy: Policy) -> dict[str, Tensor]:
     """The weights of a base that is shared out, by their names in the causal LM; every rank has to call it.
 
-    They are gathered one by one, so a rank never holds more than the largest of them beside its own part.
+    They are gathered one by one, so a rank never holds more than the largest of them next to its own part.
 
     Returns:
         Tensors on the CPU, with those that two modules share as one; on ranks other than the first nothing.

@@ -17,7 +17,7 @@ DEVELOPMENT = "VLLM_SERVER_DEV_MODE=1"
 
 
 class Routes(Protocol):
-    """What a server can be told of whole weights; every method raises `Trouble` where it does not do it."""
+    """What a server is asked about whole weights; every method raises `Trouble` where it does not do it."""
 
     def current(self) -> str | None:
         """The name of the weights that it acts with, as they were named when they were given; None for others."""
