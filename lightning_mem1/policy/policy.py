@@ -30,11 +30,8 @@ from lightning_mem1.policy.kernels import use_kernels
 from lightning_mem1.policy.loading import check_vocabulary, load_model, load_tokenizer, path_of_base, resolve
 from lightning_mem1.policy.logprobs import chunked_logprobs
 from lightning_mem1.policy.merging import merge
-<<<<<<< HEAD
 from lightning_mem1.policy.parts import is_part, spread_like
-=======
 from lightning_mem1.policy.read_weights import uncalled_linears
->>>>>>> main
 from lightning_mem1.policy.recurrent import adopt, bypassed_linears, check_no_drawn_mask
 from lightning_mem1.policy.rotary import LengthRule, adopt_rotary
 from lightning_mem1.policy.routing import Routers, find_routers
@@ -299,15 +296,11 @@ class Policy(nn.Module):
         Returns:
             Log-probabilities (N,) and entropies (N,) in nats, in the batch's order of action tokens.
         """
-<<<<<<< HEAD
-        return self(batch, temperature)  # type: ignore[no-any-return]
+        return self(batch, temperature, replay)  # type: ignore[no-any-return]
 
-    def forward(self, batch: ScoredBatch, temperature: float = 1.0) -> tuple[Tensor, Tensor]:
+    def forward(self, batch: ScoredBatch, temperature: float, replay: bool) -> tuple[Tensor, Tensor]:
         """What `logprobs` returns; weights that are shared out among ranks are gathered around it."""
-        return chunked_logprobs(self.predicting(batch), self.head, batch.action_ids, temperature)
-=======
         return chunked_logprobs(self.predicting(batch, replay), self.head, batch.action_ids, temperature)
->>>>>>> main
 
     def predicting(self, batch: ScoredBatch, replay: bool = False) -> Tensor:
         """Hidden states (N, width) that predict the action tokens: each has seen its token's context and no more.

@@ -7,12 +7,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-<<<<<<< HEAD
 from torch import Tensor
 
-from lightning_mem1 import __version__
-=======
->>>>>>> main
 from lightning_mem1.tracking import pyfunc_agent
 from lightning_mem1.tracking.model_package import EXAMPLE, copy_code, requirements, signature
 from lightning_mem1.training.module import Mem1Module

@@ -135,11 +135,6 @@ class Agent:
         return [written[request.session] for request in requests]
 
 
-<<<<<<< HEAD
-def save(
-    policy: Policy, settings: Mapping[str, Any], folder: Path, weights: Mapping[str, torch.Tensor] | None = None
-) -> None:
-=======
 def _records(frame: Any) -> list[dict[str, Any]]:
     """The rows of a DataFrame, without what is missing in one: pandas writes it as nan."""
     return [
@@ -148,8 +143,9 @@ def _records(frame: Any) -> list[dict[str, Any]]:
     ]
 
 
-def save(policy: Policy, settings: Mapping[str, Any], folder: Path) -> None:
->>>>>>> main
+def save(
+    policy: Policy, settings: Mapping[str, Any], folder: Path, weights: Mapping[str, torch.Tensor] | None = None
+) -> None:
     """Write what `_load_pyfunc` reads: the policy's adapter (or weights), and those settings that say how it plays.
 
     Args:
