@@ -17,7 +17,7 @@ from lightning_mem1.engine.serving.text import TextCodec
 from lightning_mem1.engine.settings import EngineSettings, ServerSettings
 from lightning_mem1.io.json_server import Refused
 from lightning_mem1.io.json_server import server as server_of
-from lightning_mem1.policy.policy import Policy
+from lightning_mem1.policy.policy import LoraSettings, Policy
 from lightning_mem1.policy.whole_weights import in_checkpoint_format
 from lightning_mem1.types import GenerationRequest
 from tiny import tiny_policy, tiny_tokenizer, turns
@@ -249,8 +249,6 @@ def test_what_is_sent_is_what_a_checkpoint_would_hold(tmp_path):
 
 
 def test_own_servers_get_adapters_without_a_folder_that_both_see():
-    from lightning_mem1.policy.policy import LoraSettings
-
     log = []
 
     class Elsewhere(EndpointHandler):
@@ -272,6 +270,36 @@ def test_own_servers_get_adapters_without_a_folder_that_both_see():
         second = engine_of(url, policy, [1], transfer="adapter")  # of another rank
         assert [each.ids for each in turns(second, ASKED)] == [each.ids for each in found]
         assert len(log) == 1 and len(loop.adapters.names) == 1
+
+
+class Resolving(EndpointHandler):
+    """Like vLLM whose own disk has the adapters elsewhere: its path is wrong, and a LoRA resolver finds the name.
+
+    ``OpenAIServingModels.resolve_lora`` and ``FilesystemResolver`` of vLLM 0.30.
+    """
+
+    here: str
+
+    def _models(self, body):
+        found = super()._models(body)
+        return {**found, "data": [{**each, "owned_by": "vllm"} for each in found["data"]]}
+
+    def _load(self, body):
+        raise Refused(404, f"The lora adapter '{body['lora_name']}' does not exist.")
+
+    def _complete(self, body):
+        if body["model"] != self.name and body["model"] not in self.loop.adapters.names:
+            self.loop.load(body["model"], f"{self.here}/{body['model']}")
+        return super()._complete(body)
+
+
+def test_vllms_resolver_finds_an_adapter_by_name_where_its_path_is_another_one(tmp_path):
+    policy = tiny_policy(LoraSettings(r=4, alpha=8))
+    with serving(Resolving, here=str(tmp_path)) as (url, loop):
+        engine = engine_of(url, policy, [1], transfer="adapter", adapter_folder=str(tmp_path))
+        found = turns(engine, ASKED)
+        assert [each.ids for each in found] == [each.ids for each in turns(LocalEngine(policy, LOCAL), ASKED)]
+        assert list(loop.adapters.names) == [path.name for path in tmp_path.iterdir()]
 
 
 @pytest.mark.parametrize(
