@@ -67,6 +67,7 @@ COMMANDS = {
     ),
     "serve-retriever": Command("serve a corpus to agents that search it"),
     "serve-shop": Command("open the shop in a browser, or write a catalogue"),
+    "serve-openenv": Command("serve tasks of an environment over OpenEnv's protocol"),
     "make-encyclopedia": Command("write the passages of the generated encyclopedia"),
     "experiments": Command("list the experiments that come with the package, or copy one"),
 }
