@@ -62,7 +62,7 @@ COMMANDS = {
     "warmstart": Command("clone demonstrations into a small policy, before RL", ("warmstart",)),
     "serve": Command(
         "serve a policy over OpenAI's completions protocol, or an agent as chat completions",
-        (*SETTINGS, "name", "host", "port", "allow_adapters", *CHAT),
+        (*SETTINGS, "name", "host", "port", "allow_adapters", "allow_weights", *CHAT),
         alone.serve,
         Uses(plays=True),
     ),

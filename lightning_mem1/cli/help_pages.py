@@ -71,7 +71,11 @@ SETTINGS: dict[str, tuple[Any, str]] = {  # dotted name: default without a confi
     "name": (None, "name of the served model; null: as the policy or the config"),
     "host": ("127.0.0.1", "address to listen on"),
     "port": (8000, "port; 0: any free one"),
-    "allow_adapters": (False, "let clients load adapters from folders of this machine"),
+    "allow_adapters": (False, "let clients load adapters, from folders of this machine or with their files"),
+    "allow_weights": (
+        False,
+        "let clients put whole weights in the place of those served",
+    ),
     "seeds": (None, "seeds of the training, e.g. 0,1,2; null: as in the config"),
     "compare.fit.config": (None, "the training: an experiment or a YAML file"),
     "compare.warmstart": ([], "the warm starts, in order"),
@@ -94,7 +98,16 @@ SETTINGS: dict[str, tuple[Any, str]] = {  # dotted name: default without a confi
 }
 
 
-FLAGS = ("published", "fresh", "human", "merged", "force", "private", "allow_adapters")  # take no value
+FLAGS = (
+    "published",
+    "fresh",
+    "human",
+    "merged",
+    "force",
+    "private",
+    "allow_adapters",
+    "allow_weights",
+)  # take no value
 
 
 @dataclass(frozen=True)
@@ -254,7 +267,7 @@ PAGES = {
             "Clients have to send the key in LIGHTNING_MEM1_API_KEY when it is set.",
         ),
         {
-            "Server": ("name", "host", "port", "allow_adapters"),
+            "Server": ("name", "host", "port", "allow_adapters", "allow_weights"),
             "With CONFIG (with FOLDER: --dtype, --num_slots, --max_context_tokens)": (
                 "ckpt_path", "model.policy", "model.compute.dtype", "model.engine.num_slots",
                 "model.engine.max_context_tokens",
