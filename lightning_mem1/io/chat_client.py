@@ -77,7 +77,9 @@ class ChatClient:
                 f"'{redacted(settings.url)[:100]}'; set {key}.url"
             )
         if not settings.model:
-            raise ValueError(f"no model named: expected the name that the endpoint knows it by, got none; set {key}.model")
+            raise ValueError(
+                f"no model named: expected the name that the endpoint knows it by, got none; set {key}.model"
+            )
         check_choice("protocol", settings.protocol, PROTOCOLS, f"{key}.protocol")
         self.settings = settings
         remember({"api_key": os.environ.get(settings.key_variable, "")})

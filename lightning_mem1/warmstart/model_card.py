@@ -43,9 +43,9 @@ def write_card(config: WarmStart, numbers: dict[str, float], command: str) -> No
         about=_about(config, experts),
         seed=config.seed,
         data=_played(config, worlds),
-        worlds="" if config.data.own.given else SEEDS.format(
-            first=config.data.first_seed, last=config.data.first_seed + worlds - 1
-        ),
+        worlds=""
+        if config.data.own.given
+        else SEEDS.format(first=config.data.first_seed, last=config.data.first_seed + worlds - 1),
         threads=torch.get_num_threads(),
         thread="thread" if torch.get_num_threads() == 1 else "threads",
     )

@@ -31,6 +31,7 @@ from lightning_mem1.warmstart.model import make_model, make_tokenizer, save
 from lightning_mem1.warmstart.model_card import write_card
 from lightning_mem1.warmstart.module import SftModule
 from lightning_mem1.warmstart.own.rehearsal import changed_action, rehearsed, texts_of
+from lightning_mem1.warmstart.own.teacher import teach
 from lightning_mem1.warmstart.reading_play import reading_play
 from lightning_mem1.warmstart.settings import WarmStart
 
@@ -75,6 +76,8 @@ def validate(policy: Policy, config: WarmStart) -> dict[str, float]:
 def train(config: WarmStart, command: str = "") -> dict[str, float]:
     """Make a policy and write it to `config.output` with a model card; return its validation numbers."""
     L.seed_everything(config.seed, verbose=False)
+    if config.data.own.teacher:
+        teach(config)
     shown = rehearsed(config) if config.data.own.given else []
     if config.init_from:
         policy = Policy.load(config.init_from, lora=config.lora)

@@ -108,4 +108,3 @@ def _may_reach(record: Record, least: float) -> bool:
             "set that to null"
         )
     return record.reward is None or record.reward >= least
-

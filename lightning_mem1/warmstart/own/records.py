@@ -123,7 +123,8 @@ def _task(line: Mapping[str, Any]) -> tuple[Split, int]:
     split, index = line.get("split", "train"), line.get("index")
     if split not in get_args(Split) or isinstance(index, bool) or not isinstance(index, int) or index < 0:
         raise ValueError(
-            f"expected the split and the index of a task, or its prompt, got split {split!r:.20} and index {index!r:.20}"
+            f"expected the split and the index of a task, or its prompt, got split {split!r:.20} and index "
+            f"{index!r:.20}"
         )
     return split, index
 

@@ -66,14 +66,18 @@ def replayed(record: Record, source: TaskSource | None, number: int) -> tuple[Ta
     """
     if record.task is None:
         asked = (Objective(record.prompt),)
-        return Task(f"recorded/{number}", record.prompt, asked, record.max_turns or len(record.turns)), RecordedEnv(record)
+        return Task(f"recorded/{number}", record.prompt, asked, record.max_turns or len(record.turns)), RecordedEnv(
+            record
+        )
     split, index = record.task
     if source is None:
         raise ValueError(
-            f"{record.where} is played again in its task: expected warmstart.data.own.source, got null; set it, or give "
-            "the prompt and the replies"
+            f"{record.where} is played again in its task: expected warmstart.data.own.source, got null; set it, or "
+            "give the prompt and the replies"
         )
     if index >= (size := source.size(split)):
-        raise ValueError(f"no such task: expected an index below {size} in split '{split}', got {index} in {record.where}")
+        raise ValueError(
+            f"no such task: expected an index below {size} in split '{split}', got {index} in {record.where}"
+        )
     task = source.task(split, index)
     return task, CutShort(source.env(task), len(record.turns))
