@@ -7,7 +7,9 @@ from typing import Any, ClassVar
 
 from lightning_mem1.checks import Ranges, check_numbers
 from lightning_mem1.data.task_data import TaskDataModule
-from lightning_mem1.environments.qa.scoring import RewardKind, Variant
+from lightning_mem1.environments.qa.judge import JudgeSettings
+from lightning_mem1.environments.qa.rewards import reward_of
+from lightning_mem1.environments.qa.scoring import Variant
 from lightning_mem1.environments.reading.stories import Kind
 from lightning_mem1.environments.reading.tasks import LENGTHS, Style
 from lightning_mem1.types import TaskSource
@@ -28,7 +30,8 @@ class ReadingData(TaskDataModule):
             that a file has as one text stays as it is.
         part: Tokens of a part. A tokenizer may have more of them: keep model.rollout.max_information_tokens above.
         style: compact (the question alone) or explained (what to do as well, for chat models).
-        reward: What an answer pays: em (exact match) or f1.
+        reward: What an answer pays: em (exact match), f1, judge, or a dotted name, see `QAData`.
+        judge: A model behind an endpoint that grades answers, for reward judge.
         variant: How answers are compared: fixed (SQuAD) or official (the public MEM1 code).
         stream: How tasks are fed, see `TaskDataModule`: tasks_per_step, group_size, num_rl_steps and so on.
     """
@@ -44,7 +47,8 @@ class ReadingData(TaskDataModule):
         length: int | list[int] = 1000,
         part: int = 250,
         style: Style = "compact",
-        reward: RewardKind = "em",
+        reward: str = "em",
+        judge: JudgeSettings | None = None,
         variant: Variant = "fixed",
         **stream: Any,
     ) -> None:
@@ -54,7 +58,8 @@ class ReadingData(TaskDataModule):
         self.val_questions = None if val_questions is None else _paths(val_questions)
         self.test_questions = None if test_questions is None else _paths(test_questions)
         self.kinds = kinds
-        self.settings = {"length": length, "part": part, "style": style, "reward": reward, "variant": variant}
+        paid = reward_of(reward, judge, variant)
+        self.settings = {"length": length, "part": part, "style": style, "reward": paid, "variant": variant}
         _check_files(questions, bool(val_questions or test_questions), kinds)
 
     def files(self) -> list[str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 from urllib.parse import urlsplit
@@ -92,7 +92,8 @@ class ChatClient:
         temperature: float = 0.0,
         stop: Sequence[str] = (),
         seed: int | None = None,
-    ) -> Said:
+        read: Callable[[Said], Any] = lambda said: said,
+    ) -> Any:
         """What the model answers.
 
         Args:
@@ -101,6 +102,10 @@ class ChatClient:
             temperature: Of its sampling.
             stop: Strings that end it.
             seed: Of its sampling, for endpoints that know one.
+            read: Takes the answer apart; a ValueError of it means that the answer is no good, which is retried as well.
+
+        Returns:
+            A `Said`, or what `read` makes of it.
 
         Raises:
             ServiceError: no good reply after all tries.
@@ -114,7 +119,8 @@ class ChatClient:
         question |= {} if seed is None else {"seed": seed}
         given = self.settings
         patience = RetryPolicy(given.timeout_s, given.num_retries, given.pause_s, MAX_BYTES)
-        return ask(self.address, {**question, **(given.extra or {})}, self._read, patience, self._headers())
+        body = {**question, **(given.extra or {})}
+        return ask(self.address, body, lambda reply: read(self._read(reply)), patience, self._headers())
 
     def _headers(self) -> dict[str, str]:
         """The key, read each time: it is in no setting, no file and no message."""
