@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from lightning_mem1.cli.init import MAX_NAME, files, main, written
+from lightning_mem1.cli.main import main as mem1
 
 ROOT = Path(__file__).parents[2]
 
@@ -17,12 +18,30 @@ def test_the_folder_of_a_task_has_its_module_its_configs_and_a_test_and_the_next
 ):
     monkeypatch.chdir(tmp_path)
     assert main(["safe_house"]) == 0
-    names = ["pytest.ini", "safe_house.py", "safe_house.yaml", "test_safe_house.py", "warmstart.yaml"]
+    names = ["gpu.yaml", "pytest.ini", "safe_house.py", "safe_house.yaml", "test_safe_house.py", "warmstart.yaml"]
     assert sorted(os.listdir("safe_house")) == names and os.listdir(".") == ["safe_house"]
     shown = capsys.readouterr().out
     assert f"wrote safe_house/: {', '.join(names)}" in shown and "mem1 fit safe_house.yaml" in shown
     assert "$" not in "".join(files("safe_house").values())
     assert "import Tasks, expert" in Path("safe_house/test_safe_house.py").read_text()
+
+
+@pytest.mark.parametrize("config", ["safe_house.yaml", "gpu.yaml"])
+def test_the_configs_of_a_new_folder_are_understood(tmp_path, monkeypatch, capsys, config):
+    folder = written("safe_house", tmp_path)
+    monkeypatch.chdir(folder)
+    monkeypatch.syspath_prepend(folder)
+    assert mem1(["fit", config, "--print_config"]) == 0
+    assert "class_path: safe_house.Tasks" in capsys.readouterr().out
+
+
+def test_a_training_before_the_warm_start_says_that_its_policy_is_to_be_made(tmp_path, monkeypatch, capsys):
+    folder = written("safe_house", tmp_path)
+    monkeypatch.chdir(folder)
+    monkeypatch.syspath_prepend(folder)
+    assert mem1(["fit", "safe_house.yaml", "--trainer.logger=false"]) == 1
+    error = capsys.readouterr().err
+    assert "got './policy'; set model.policy, or make that folder with mem1 warmstart" in error
 
 
 @pytest.mark.slow
@@ -75,4 +94,4 @@ def test_two_at_a_time_leave_one_folder(tmp_path):
     env = {**os.environ, "PYTHONPATH": str(ROOT)}
     running = [subprocess.Popen(command, cwd=tmp_path, env=env, stderr=subprocess.DEVNULL) for _ in range(3)]
     assert 0 in [each.wait() for each in running]
-    assert os.listdir(tmp_path) == ["mine"] and len(os.listdir(tmp_path / "mine")) == 5
+    assert os.listdir(tmp_path) == ["mine"] and len(os.listdir(tmp_path / "mine")) == 6

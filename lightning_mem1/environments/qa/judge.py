@@ -111,7 +111,7 @@ class Judge:
             raise JudgeError(f"{self._failed[1]} (of the answer before; it is asked again soon)")
         filled = {"question": question, "right": list(right), "answer": answer}
         text = self.prompt
-        for name, value in filled.items():
+        for name in filled:
             text = text.replace(f"{{{name}}}", f"\0{name}\0")  # not in what is filled in
         for name, value in filled.items():
             text = text.replace(f"\0{name}\0", json.dumps(value, ensure_ascii=False).replace("\0", ""))
