@@ -246,7 +246,7 @@ PAGES = {
         (
             "mem1 warmstart warmstart --warmstart.output policy",
             "mem1 warmstart claim/warmstart_base --warmstart.output base --warmstart.seed 1",
-            "mem1 warmstart warmstart.yaml --warmstart.data.min_reward 1.0",
+            "mem1 warmstart my.yaml --warmstart.data.own.file episodes.jsonl",
         ),
     ),
     "serve": Page(

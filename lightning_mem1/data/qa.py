@@ -51,9 +51,9 @@ class QAData(TaskDataModule):
         turns_per_task: Turns the agent has; null for three per objective and one for the answer, at least 6.
         top_k: Passages of a reply.
         style: compact, or release for published checkpoints (questions and documents as MEM1's code writes them).
-        reward: What an answer pays: em (number of right answers), f1, em_mean or f1_mean; judge; or the dotted name of
-            a function ``reward(answer, task)`` that returns a number, or a dict with ``reward`` and more.
-        judge: A model behind an endpoint that grades answers, for reward judge.
+        reward: What an answer pays: em (number of right answers), f1, em_mean or f1_mean; the dotted name of a
+            function ``reward(answer, task)`` that returns a number, or a dict with ``reward`` and more; or a judge, a
+            model behind an endpoint that grades answers.
         variant: How answers are compared: fixed (SQuAD), official (the public MEM1 code) or numbered (fixed, where the
                 agent may write an answer's number before it, ``1 odo lin 2 trier``).
         max_question_chars: Longer questions are left out.
@@ -87,8 +87,7 @@ class QAData(TaskDataModule):
         turns_per_task: int | None = None,
         top_k: int = 3,
         style: Style = "compact",
-        reward: str = "em",
-        judge: JudgeSettings | None = None,
+        reward: str | JudgeSettings = "em",
         variant: Variant = "fixed",
         max_question_chars: int = 2000,
         **stream: Any,
@@ -112,7 +111,7 @@ class QAData(TaskDataModule):
             "max_turns": turns_per_task,
             "top_k": top_k,
             "style": style,
-            "reward": reward_of(reward, judge, variant),
+            "reward": reward_of(reward, variant),
             "variant": variant,
         }
 

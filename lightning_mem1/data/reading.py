@@ -30,8 +30,7 @@ class ReadingData(TaskDataModule):
             that a file has as one text stays as it is.
         part: Tokens of a part. A tokenizer may have more of them: keep model.rollout.max_information_tokens above.
         style: compact (the question alone) or explained (what to do as well, for chat models).
-        reward: What an answer pays: em (exact match), f1, judge, or a dotted name, see `QAData`.
-        judge: A model behind an endpoint that grades answers, for reward judge.
+        reward: What an answer pays: em (exact match), f1, a dotted name or a judge, see `QAData`.
         variant: How answers are compared: fixed (SQuAD) or official (the public MEM1 code).
         stream: How tasks are fed, see `TaskDataModule`: tasks_per_step, group_size, num_rl_steps and so on.
     """
@@ -47,8 +46,7 @@ class ReadingData(TaskDataModule):
         length: int | list[int] = 1000,
         part: int = 250,
         style: Style = "compact",
-        reward: str = "em",
-        judge: JudgeSettings | None = None,
+        reward: str | JudgeSettings = "em",
         variant: Variant = "fixed",
         **stream: Any,
     ) -> None:
@@ -58,7 +56,7 @@ class ReadingData(TaskDataModule):
         self.val_questions = None if val_questions is None else _paths(val_questions)
         self.test_questions = None if test_questions is None else _paths(test_questions)
         self.kinds = kinds
-        paid = reward_of(reward, judge, variant)
+        paid = reward_of(reward, variant)
         self.settings = {"length": length, "part": part, "style": style, "reward": paid, "variant": variant}
         _check_files(questions, bool(val_questions or test_questions), kinds)
 

@@ -2,6 +2,7 @@
 
 import json
 import re
+import threading
 from pathlib import Path
 
 import pytest
@@ -9,13 +10,19 @@ import pytest
 from faulty import dead, faulty, whole
 from lantern import Lanterns
 from lightning_mem1.context.contexts import drift
+from lightning_mem1.engine.serving.endpoint import EndpointHandler
+from lightning_mem1.engine.serving.loop import EngineLoop
+from lightning_mem1.engine.serving.text import TextCodec
+from lightning_mem1.engine.settings import EngineSettings
 from lightning_mem1.io.chat_client import EndpointSettings
+from lightning_mem1.io.json_server import server as http_server
 from lightning_mem1.warmstart.demonstrations import Demonstrations
 from lightning_mem1.warmstart.own.byte_tokenizer import byte_tokenizer
 from lightning_mem1.warmstart.own.settings import OwnDemonstrations, TeacherSettings
 from lightning_mem1.warmstart.own.teacher import teach
 from lightning_mem1.warmstart.settings import Architecture, DemonstrationSettings, Stage, WarmStart
 from lightning_mem1.warmstart.train import train
+from tiny import tiny_policy, tiny_tokenizer
 
 SMALL = Architecture(vocab_size=420, hidden_size=32, num_layers=2, num_heads=2, num_kv_heads=2, intermediate_size=32)
 KEY = "sk-a-secret-of-the-teacher-000000"
@@ -179,3 +186,22 @@ def test_a_teacher_without_a_least_reward_or_an_address_is_refused(tmp_path, ser
     with pytest.raises(ValueError, match="without a password") as error:
         teach(config)
     assert "pa55word" not in str(error.value)
+
+
+def test_a_policy_that_mem1_serves_can_be_the_teacher(tmp_path):
+    loop = EngineLoop(tiny_policy(), EngineSettings(8, 1024))
+    shared = {"loop": loop, "text": TextCodec(tiny_tokenizer(), 1024), "name": "wise", "key": ""}
+    serving = http_server(EndpointHandler, **shared, allow_adapters=False)
+    threading.Thread(target=serving.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
+    try:
+        endpoint = EndpointSettings(f"http://127.0.0.1:{serving.server_port}/v1", "wise", "completions", timeout_s=60.0)
+        given = TeacherSettings(endpoint, num_tasks=2, samples=1, max_new_tokens=12, parallel=2)
+        own = OwnDemonstrations(Lanterns(), teacher=given)
+        config = WarmStart(str(tmp_path / "policy"), model=SMALL, data=DemonstrationSettings(own=own, min_reward=1.0))
+        teach(config)
+    finally:
+        serving.shutdown()
+        serving.server_close()
+    lines = kept(config)
+    assert [line["reward"] for line in lines] == [0.0, 0.0]  # it has random weights
+    assert all(len(line["turns"]) == 5 and all(line["turns"]) for line in lines)

@@ -65,11 +65,11 @@ class Judge:
 
     def __init__(self, settings: JudgeSettings, variant: Variant = "fixed") -> None:
         self.settings, self.variant = settings, variant
-        self.client = ChatClient(settings.endpoint, "data.judge.endpoint")
+        self.client = ChatClient(settings.endpoint, "data.reward.endpoint")
         self.prompt = settings.prompt or PROMPT
         for name in ("question", "right", "answer"):
             if f"{{{name}}}" not in self.prompt:
-                raise ValueError(f"data.judge.prompt lacks {{{name}}}: expected a place for each part; add it")
+                raise ValueError(f"data.reward.prompt lacks {{{name}}}: expected a place for each part; add it")
         self._grades: dict[tuple[str, tuple[str, ...], str], float] = {}
         self._failed: tuple[float, str] | None = None  # when, and of what
 

@@ -111,7 +111,7 @@ def test_a_dead_judge_is_asked_once_and_not_by_every_episode_of_a_step(server):
 
 def test_a_judge_grades_the_answers_of_a_data_module_and_travels_to_other_processes(server):
     server.replies = [saying("yes")]
-    module = data(reward="judge", judge=JudgeSettings(endpoint(server)), objectives=1)
+    module = data(reward=JudgeSettings(endpoint(server)), objectives=1)
     result = answered(module, "who knows")
     assert (result.reward, result.done, result.info["success"], result.info["em"]) == (1.0, True, 1.0, 0.0)
     server.replies = [whole({}, 400)]
@@ -122,7 +122,7 @@ def test_a_judge_grades_the_answers_of_a_data_module_and_travels_to_other_proces
 
 def test_a_judge_that_fails_is_the_error_of_its_episode(server):
     server.replies = [whole({}, 400)]
-    module = data(reward="judge", judge=JudgeSettings(endpoint(server)), objectives=1)
+    module = data(reward=JudgeSettings(endpoint(server)), objectives=1)
     with pytest.raises(EnvError, match="JudgeError: no good reply from .* got status 400"):
         answered(module, "who knows")
 
@@ -148,15 +148,20 @@ def test_a_reward_that_fails_is_the_error_of_its_episode(name, message):
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ({"reward": "emm"}, "unknown reward: expected one of em, f1, em_mean, f1_mean, judge, a dotted name"),
+        (
+            {"reward": "emm"},
+            "unknown reward: expected one of em, f1, em_mean, f1_mean, a judge's endpoint, a dotted name",
+        ),
         ({"reward": "own_rewards.hallf"}, "no such reward: .* did you mean 'own_rewards.half'"),
         ({"reward": "own_rewards.NUMBER"}, "expected data.reward to name a function, got int"),
-        ({"reward": "judge"}, "expected both or neither, got data.reward judge and no judge; set the other one"),
-        ({"judge": JudgeSettings()}, "expected both or neither, got data.reward em and a judge"),
-        ({"reward": "judge", "judge": JudgeSettings()}, "no endpoint: .* set data.judge.endpoint.url"),
+        ({"reward": JudgeSettings()}, "no endpoint: .* set data.reward.endpoint.url"),
         (
-            {"reward": "judge", "judge": JudgeSettings(EndpointSettings("http://x/v1", "m"), "{question}")},
-            "data.judge.prompt lacks {right}",
+            {"reward": JudgeSettings(EndpointSettings("http://x/v1"))},
+            "no model named: .* set data.reward.endpoint.model",
+        ),
+        (
+            {"reward": JudgeSettings(EndpointSettings("http://x/v1", "m"), "{question}")},
+            "data.reward.prompt lacks {right}",
         ),
     ],
 )
@@ -170,7 +175,7 @@ def test_the_reward_of_a_config_is_named_in_its_yaml(tmp_path, capsys):
 
     config = tmp_path / "qa.yaml"
     judge = {"endpoint": {"url": "http://127.0.0.1:9/v1", "model": "strict"}}
-    settings = {"class_path": "QAData", "init_args": {"reward": "judge", "judge": judge}}
+    settings = {"class_path": "QAData", "init_args": {"reward": judge}}
     config.write_text(json.dumps({"model": {"policy": "bundled"}, "data": settings}))
     assert main(["fit", str(config), "--print_config"]) == 0
     assert "url: http://127.0.0.1:9/v1" in capsys.readouterr().out
