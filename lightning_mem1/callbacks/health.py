@@ -1,4 +1,4 @@
-"""One line after the first rl_step when something is off: what, and which key changes it."""
+"""One line when something is off after the first rl_step, or when the policy breaks later: what to change."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from lightning_mem1.types import Trajectory
 
 MAX_INVALID, MAX_CUT_OFF, MAX_SILENT = 0.25, 0.25, 0.5  # shares of turns, of turns and of groups that pass
 DILUTES = "; model.loss.drop_silent true keeps them from diluting the loss of the others"
+BROKEN = 0.5  # rise of the share of invalid turns over the best so far: an update broke the policy
 MAX_GAP = 1e-4  # nats a token, mean: an exact layout in float32 is near 1e-7
 MAX_GAP_16_BITS = MAX_SERVER_GAP  # of kernels in 16 bits, too
 
@@ -28,23 +29,47 @@ class HealthCallback(Callback):
     Off are: more than a quarter of the turns invalid; as many cut off at `model.rollout.max_new_tokens`; more than half
     of the groups without a signal; a mean rollout gap beyond `MAX_GAP` (`MAX_GAP_16_BITS` in 16 bits and with servers);
     drift above 0. Each is said with the key to change. Turns are those of the first rank.
+
+    After that it watches one thing, and says it once: the share of invalid turns rises by more than `BROKEN` over the
+    lowest so far. A learning rate that is far too high does that, with weights that are still finite.
     """
 
     def __init__(self) -> None:
         self.console = Console(highlight=False, soft_wrap=True)
-        self._looked = False
+        self._looked = self._broken = False
+        self._least_invalid = (1.0, 0)  # share, rl_step
 
     def on_train_batch_end(  # type: ignore[override]
         self, trainer: Trainer, pl_module: Mem1Module, outputs: Any, batch: TaskBatch, batch_idx: int
     ) -> None:
-        """Look at the first rl_step."""
-        if self._looked or not trainer.is_global_zero:
+        """Look at the first rl_step, then for a policy that broke."""
+        if not trainer.is_global_zero:
+            return
+        self._watch(batch, pl_module)
+        if self._looked:
             return
         self._looked = True
         num_groups = int(getattr(trainer.datamodule, "tasks_per_step", 0))  # type: ignore[attr-defined]
         found = remarks(batch.trajectories, trainer.callback_metrics, pl_module, num_groups)
         if found:
-            self.console.print(Text(f"health after rl_step {batch.rl_step}: {'; '.join(found)}", style="yellow"))
+            self._say(batch.rl_step, "; ".join(found))
+
+    def _watch(self, batch: TaskBatch, module: Mem1Module) -> None:
+        """Say once that most turns became invalid."""
+        if self._broken or not any(trajectory.acts for trajectory in batch.trajectories):
+            return
+        invalid, (least, when) = _invalid(batch.trajectories), self._least_invalid
+        self._least_invalid = min(self._least_invalid, (invalid, batch.rl_step))
+        if invalid - least > BROKEN:
+            self._broken = True
+            self._say(
+                batch.rl_step,
+                f"{invalid:.0%} of turns are invalid, {least:.0%} at rl_step {when}: updates broke the policy (lower "
+                f"model.lr, now {module.hparams['lr']:g}, and begin again; best.ckpt has the best weights so far)",
+            )
+
+    def _say(self, rl_step: int, remark: str) -> None:
+        self.console.print(Text(f"health after rl_step {rl_step}: {remark}", style="yellow"))
 
 
 def remarks(
@@ -90,9 +115,8 @@ def remarks(
 def _turns(trajectories: Sequence[Trajectory], module: Mem1Module) -> list[str]:
     """Remarks on how turns were written."""
     settings, found = module.rollout_settings, []
-    acts = [turn for trajectory in trajectories for turn in trajectory.acts]
     turns = [turn for trajectory in trajectories for turn in trajectory.turns]
-    invalid = _share([not turn.valid for turn in acts])
+    invalid = _invalid(trajectories)
     if invalid > MAX_INVALID:
         explained = settings.prompt == "full"
         change = "take another model.policy" if explained else "set model.rollout.prompt full to explain the format"
@@ -119,6 +143,11 @@ def _gap_advice(module: Mem1Module) -> str:
     if module.engine_settings.kind != "local":
         return "serve the base and dtype of model.policy, or set model.mismatch.correction tis"
     return "set model.compute.dtype float32 or model.mismatch.correction tis"
+
+
+def _invalid(trajectories: Sequence[Trajectory]) -> float:
+    """Share of the turns that act which are invalid."""
+    return _share([not turn.valid for trajectory in trajectories for turn in trajectory.acts])
 
 
 def _share(flags: Sequence[bool]) -> float:

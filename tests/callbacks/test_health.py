@@ -1,5 +1,7 @@
 """The line after the first rl_step: what is off, and which key changes it."""
 
+from types import SimpleNamespace
+
 import pytest
 
 from lightning_mem1.callbacks import HealthCallback, MetricsCallback
@@ -72,3 +74,19 @@ def test_a_run_says_it_once_after_its_first_rl_step(make_module, make_data, fit,
     out = capsys.readouterr().out  # a random policy writes neither a tag nor an end
     assert out.count("health after rl_step") == 1 and out.count("\n") == 1
     assert out.startswith("health after rl_step 1: 100% of turns are invalid (set model.rollout.prompt full")
+
+
+def test_a_policy_that_breaks_later_is_named_once_with_when_it_was_well(make_module, capsys):
+    callback, module = HealthCallback(), make_module(lr=1e3)
+    trainer = SimpleNamespace(
+        is_global_zero=True, callback_metrics=HEALTHY, datamodule=SimpleNamespace(tasks_per_step=8)
+    )
+    shares = [(4, 0), (3, 1), (2, 2), (0, 4), (0, 4)]  # valid and invalid turns of each rl_step
+    for rl_step, (valid, invalid) in enumerate(shares, start=1):
+        turns = [(5, True)] * valid + [(5, False)] * invalid
+        batch = SimpleNamespace(rl_step=rl_step, trajectories=played(*turns))
+        callback.on_train_batch_end(trainer, module, None, batch, rl_step)
+    assert capsys.readouterr().out == (
+        "health after rl_step 4: 100% of turns are invalid, 0% at rl_step 1: updates broke the policy (lower model.lr, "
+        "now 1000, and begin again; best.ckpt has the best weights so far)\n"
+    )
