@@ -112,6 +112,23 @@ class Directive:
     acts: bool = False
 
 
+@dataclass(frozen=True)
+class ExpertChoices:
+    """Which experts the routers of a mixture of experts chose for tokens, see `policy.routing`.
+
+    Attributes:
+        data: A row of `width` unsigned numbers for each token, little endian.
+        width: Numbers of a token: those of all routers, in the order in which a forward pass comes to them.
+        itemsize: Bytes of a number, 1 or 2.
+        start: How many tokens come before the first row; the turn before has their choices.
+    """
+
+    data: bytes
+    width: int
+    itemsize: int
+    start: int = 0
+
+
 @dataclass
 class Turn:
     """One policy call and the reply to it.
@@ -143,6 +160,8 @@ class Turn:
             (memory mode `recorded`); None where contexts follow from the turns.
         num_unmatched: Messages of the policy in that context whose sampled ids were not found, so that they were
             tokenised from their text.
+        experts: Choices of the routers for the tokens of its context and its action, but for the last one, which no
+            pass has run; None when the engine did not record them.
     """
 
     action_ids: list[int]
@@ -163,6 +182,7 @@ class Turn:
     note_ids: Sequence[int] = ()
     context_ids: Sequence[int] | None = None
     num_unmatched: int = 0
+    experts: ExpertChoices | None = None
 
     @property
     def ids(self) -> list[int]:
@@ -249,12 +269,14 @@ class Completion:
 
     Attributes:
         error: What went wrong when the engine could not generate the turn: the episode ends there.
+        experts: As in `Turn`.
     """
 
     session: int
     ids: list[int]
     logprobs: list[float]
     error: str = ""
+    experts: ExpertChoices | None = None
 
 
 class Engine(Protocol):

@@ -6,8 +6,10 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from lightning_mem1.context.control_tokens import ControlTokens
+
 PROBE = "Which river?"
-STAND_IN = "MESSAGE-OF-THE-USER"
+STAND_IN, REPLY = "MESSAGE-OF-THE-USER", "REPLY-OF-THE-MODEL"
 # <think>, [THINK], <|START_THINKING|>, <seed:think>: what opens a model's reasoning, not what ends it
 _REASONS = r"[<\[\u25c1](?!\|?end)\|?[\w:.-]*(?:think|thought|reason)[\w:.-]*\|?[>\]\u25b7]"
 
@@ -96,6 +98,39 @@ def template_text(tokenizer: Any) -> str:
     if isinstance(found, Mapping):
         found = found.get("default") or "\n".join(map(str, found.values()))
     return str(found)
+
+
+def turn_end(tokenizer: Any) -> int | None:
+    """The control token by which a chat template ends a reply, whether more messages follow or not.
+
+    ``<|im_start|>assistant REPLY<|im_end|>`` has ``<|im_end|>``, which the files of many base models name nowhere.
+
+    Returns:
+        Its id; None without a template, and where no control token follows, or another one at the end of a chat.
+    """
+    if not template_text(tokenizer):
+        return None
+    names = {tokenizer.convert_ids_to_tokens(each): each for each in ControlTokens(tokenizer).ids}
+    found = {_after_reply(tokenizer, names, more) for more in (False, True)}
+    return found.pop() if len(found) == 1 else None
+
+
+def _after_reply(tokenizer: Any, names: Mapping[str, int], more: bool) -> int | None:
+    """The control token behind a reply, by its name, where there is one; `more` messages follow or not."""
+    for as_parts in (False, True):
+        said = [("user", STAND_IN), ("assistant", REPLY), *([("user", STAND_IN)] if more else [])]
+        chat = [
+            {"role": role, "content": [{"type": "text", "text": text}] if as_parts else text} for role, text in said
+        ]
+        try:
+            rendered = str(tokenizer.apply_chat_template(chat, tokenize=False))
+        except Exception:  # a template may raise anything, and one that shows no reply says nothing about its end
+            continue
+        if rendered.count(REPLY) == 1:
+            behind = rendered.partition(REPLY)[2].lstrip()
+            name = max((each for each in names if behind.startswith(each)), key=len, default=None)
+            return None if name is None else names[name]
+    return None
 
 
 def begins(tokenizer: Any) -> list[int]:

@@ -20,6 +20,7 @@ from lightning_mem1.context.memory import Asked, Kind, MemoryMode
 from lightning_mem1.context.modes.recorded import Recorded
 from lightning_mem1.context.settings import MemorySetting, memory_mode
 from lightning_mem1.context.tags import ParsedTurn, parse_turn
+from lightning_mem1.policy.expert_choices import shortened
 from lightning_mem1.rollout.env_guard import EnvError, EnvGuard, checked_task
 from lightning_mem1.rollout.env_threads import EnvThreads
 from lightning_mem1.rollout.episodes import Episode as Episode
@@ -31,6 +32,7 @@ from lightning_mem1.types import (
     Completion,
     Engine,
     Env,
+    ExpertChoices,
     GenerationRequest,
     StepResult,
     StopReason,
@@ -51,6 +53,7 @@ class _Running:
     asked: Turn = field(default_factory=lambda: Turn([], []))  # the turn that is being generated, its ids still to come
     parsed: ParsedTurn | None = None  # the turn whose action is being carried out
     wanted: Asked = field(default_factory=Asked)  # of its memory, by that turn
+    experts: ExpertChoices | None = None  # all of those of the last turn
     done: bool = False
 
 
@@ -211,6 +214,9 @@ class _Rollout:
             Whether the turn is complete; otherwise the reply is still to come.
         """
         turn = replace(running.asked, action_ids=completion.ids, action_logprobs=completion.logprobs)
+        if completion.experts is not None:
+            turn.experts = shortened(completion.experts, running.experts)
+            running.experts = completion.experts
         turns = running.trajectory.turns
         turns.append(turn)
         if turn.kind == "memory":

@@ -72,7 +72,7 @@ class Agent:
         Raises:
             ValueError: an episode without a prompt, or one that the policy has no positions for.
         """
-        rows = model_input.to_dict("records") if hasattr(model_input, "to_dict") else list(model_input)
+        rows = _records(model_input) if hasattr(model_input, "to_dict") else list(model_input)
         requests = [self._request(number, row) for number, row in enumerate(rows)]
         texts = self._write(requests)
         reported = []
@@ -133,6 +133,14 @@ class Agent:
                 for done in engine.step():
                     written[done.session] = self.encoder.decode(done.ids)
         return [written[request.session] for request in requests]
+
+
+def _records(frame: Any) -> list[dict[str, Any]]:
+    """The rows of a DataFrame, without what is missing in one: pandas writes it as nan."""
+    return [
+        {key: value for key, value in row.items() if value is not None and value == value}
+        for row in frame.to_dict("records")
+    ]
 
 
 def save(policy: Policy, settings: Mapping[str, Any], folder: Path) -> None:

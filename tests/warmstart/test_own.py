@@ -50,7 +50,7 @@ def written(trajectories, tokenizer):
     return [[tokenizer.decode(turn.ids) for turn in t.acts] for t in trajectories]
 
 
-@pytest.mark.parametrize("mode", ["mem1", "full", "summary", "fold"])
+@pytest.mark.parametrize("mode", ["mem1", "full", "summary", "fold", "edit"])
 def test_an_expert_of_ones_own_is_played_in_any_memory_mode_with_the_ids_of_a_rollout(tmp_path, mode):
     config = by_expert(tmp_path, memory=mode)
     trajectories = played(config)

@@ -6,7 +6,7 @@ import random
 from collections.abc import Callable
 from typing import Any
 
-from lightning_mem1.context.tags import Tags, read_action
+from lightning_mem1.context.tags import Tags, parse_turn, read_action
 from lightning_mem1.io.dotted_names import imported
 from lightning_mem1.io.own_code import RAISED, told
 from lightning_mem1.types import Env, StepResult, Task
@@ -16,21 +16,46 @@ KEY = "warmstart.data.own.expert"
 
 
 class Watched:
-    """An environment that keeps what it showed last."""
+    """An environment that keeps what it showed last.
+
+    Args:
+        env: The environment.
+    """
 
     def __init__(self, env: Env) -> None:
-        self.env, self.seen = env, ""
+        self.env, self.seen, self.begun = env, "", False
 
     def observe(self) -> str:
-        """What the environment shows."""
-        self.seen = self.env.observe()
-        return self.seen
+        """What the environment shows; before the first step that is what was shown last."""
+        shown = self.env.observe()
+        if not self.begun:
+            self.seen = shown
+        return shown
 
     def step(self, action: str) -> StepResult:
         """Carry out an action."""
         result = self.env.step(action)
-        self.seen = result.information
+        self.seen, self.begun = result.information, True
         return result
+
+
+class LastReply:
+    """Shows the last reply of an environment, whatever that shows when it is looked at.
+
+    Args:
+        env: The environment.
+    """
+
+    def __init__(self, env: Watched) -> None:
+        self.env = env
+
+    def observe(self) -> str:
+        """The last reply."""
+        return self.env.seen
+
+    def step(self, action: str) -> StepResult:
+        """Carry out an action."""
+        return self.env.step(action)
 
 
 class ExpertTurns:
@@ -47,16 +72,16 @@ class ExpertTurns:
     def __init__(self, name: str, task: Task, env: Watched, rng: random.Random, tags: Tags) -> None:
         self.name, self.expert = name, found_expert(name)
         self.task, self.env, self.rng, self.tags = task, env, rng, tags
-        self.memory = ""
 
     def __call__(self, previous: str | None, left: int) -> str:
-        """The next turn as text.
+        """The next turn as text; the memory is the internal state of the turn before.
 
         Raises:
             ValueError: the expert failed, or returned no pair of texts.
         """
+        memory = parse_turn(previous, self.tags).internal_state if previous else ""
         try:
-            said: Any = self.expert(self.task, self.env.seen, self.memory, self.rng)
+            said: Any = self.expert(self.task, self.env.seen, memory, self.rng)
         except RAISED as error:
             raise ValueError(f"expert '{self.name}' failed in task '{self.task.id}': {told(error)}; fix it") from error
         if not (isinstance(said, tuple) and len(said) == 2 and all(isinstance(each, str) for each in said)):
@@ -64,8 +89,7 @@ class ExpertTurns:
                 f"expert '{self.name}' gives no turn: expected a pair of texts, the memory and the action, got "
                 f"{said!r:.80}; fix it"
             )
-        self.memory, action = said
-        return written_turn(self.memory, action, self.tags)
+        return written_turn(*said, self.tags)
 
 
 def found_expert(name: str) -> Expert:

@@ -13,9 +13,9 @@ from lightning_mem1.engine.scripted import ScriptedEngine, Writer
 from lightning_mem1.rollout.collect import Episode, collect
 from lightning_mem1.types import Trajectory
 from lightning_mem1.warmstart.hands import hand
-from lightning_mem1.warmstart.own.expert import ExpertTurns, Watched
+from lightning_mem1.warmstart.own.expert import ExpertTurns, LastReply, Watched
 from lightning_mem1.warmstart.own.records import Record, read_records
-from lightning_mem1.warmstart.own.replay import replayed
+from lightning_mem1.warmstart.own.replay import ReplayedTurns, replayed
 from lightning_mem1.warmstart.settings import WarmStart
 
 KEPT = "demonstrations.jsonl"
@@ -84,19 +84,14 @@ class OwnPlay:
         env = Watched(own.source.env(task))
         turns = ExpertTurns(own.expert, task, env, random.Random(rng.random()), config.rollout.tags)
         slips = random.Random(rng.random())
-        writer = hand(config, config.rollout.tags, turns, slips, task.max_turns, config.data.slip)
+        writer = hand(config, config.rollout.tags, turns, LastReply(env), slips, task.max_turns)
         return Episode(task, env, group), writer
 
     def _recorded(self, number: int, group: int) -> tuple[Episode, Writer]:
         assert self.records is not None
         record = self.records[number]
         task, env = replayed(record, self.config.data.own.source, number)
-        left = iter(record.turns)
-
-        def turn(previous: str | None, turns_left: int) -> str:
-            return next(left)
-
-        writer = hand(self.config, self.config.rollout.tags, turn, random.Random(0), task.max_turns, 0.0)
+        writer = ReplayedTurns(record.turns, self.config.rollout.tags, self.config.mode.staged)
         return Episode(task, env, group), writer
 
 

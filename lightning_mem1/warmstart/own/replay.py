@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
+from lightning_mem1.context.tags import Tags
 from lightning_mem1.types import Env, Objective, StepResult, Task, TaskSource
 from lightning_mem1.warmstart.own.records import Record
 
@@ -51,6 +53,28 @@ class CutShort:
         self.left -= 1
         result = self.env.step(action)
         return result if self.left else replace(result, done=True)
+
+
+class ReplayedTurns:
+    """Writes recorded turns through a `ScriptedEngine`: as they are, or in two parts where a memory is staged.
+
+    Args:
+        turns: Their texts.
+        tags: The world's.
+        staged: Whether calls of their own write the memory: that is the state of the turn behind it then.
+    """
+
+    def __init__(self, turns: Sequence[str], tags: Tags, staged: bool) -> None:
+        self.turns, self.tags, self.staged, self.number = list(turns), tags, staged, 0
+
+    def __call__(self, context: str) -> str:
+        """The next turn, or its part that is asked for."""
+        turn = self.turns[min(self.number, len(self.turns) - 1)]
+        state, closing, action = turn.rpartition(self.tags.state_closing)
+        if self.staged and context.endswith(self.tags.state_opening):
+            return state.removeprefix(self.tags.state_opening) + self.tags.state_closing
+        self.number += 1
+        return action if self.staged and closing else turn
 
 
 def replayed(record: Record, source: TaskSource | None, number: int) -> tuple[Task, Env]:
