@@ -79,8 +79,8 @@ def test_the_tokenizer_of_a_task_keeps_its_capital_letters_and_gives_its_turns_b
     assert changed_action(shown, config, tokenizer) is None
     attic = tokenizer.encode("Attic", add_special_tokens=False)
     assert len(attic) == 1 and attic[0] in tokenizer.encode(turn, add_special_tokens=False)
-    was, is_now = changed_action(shown, config, tiny_tokenizer())  # it lower-cases
-    assert was.lower() == is_now != was
+    # the bundled ones set a space behind words that they do not know to act
+    assert changed_action(shown, config, tiny_tokenizer()) == ("read[note]", "read [note]")
 
 
 def test_a_warm_start_of_ones_own_writes_a_policy_its_numbers_and_whom_it_was_cloned_from(tmp_path, capsys):
