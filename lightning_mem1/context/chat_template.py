@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from functools import cached_property
 from typing import Any
 
 from lightning_mem1.context.control_tokens import ControlTokens
@@ -40,12 +41,45 @@ class ChatTemplate:
             rendered = self._rendered(f"{PROBE} <{tag}>red</{tag}>")
             self.opening = rendered[self._end(rendered) :]
 
-    def ids(self, message: str) -> list[int]:
-        """Ids of the prompt with this message; without a template of the message alone, begun as texts are."""
+    def ids(self, message: str, tools: Sequence[Mapping[str, Any]] = ()) -> list[int]:
+        """Ids of the prompt with this message; without a template of the message alone, begun as texts are.
+
+        Args:
+            message: Of the user.
+            tools: What the template describes, if it `shows_tools`.
+        """
         if not self._text:
             return [*begins(self._tokenizer), *self._encode(message + "\n")]
-        rendered = self._rendered(message)
+        rendered = self._rendered(message, tools)
         return self._encode(rendered[: self._end(rendered)])
+
+    @property
+    def shows_tools(self) -> bool:
+        """Whether the template describes tools in the way that its model was trained on."""
+        return re.search(r"\btools\b", self._text) is not None
+
+    @cached_property
+    def reply_ends(self) -> tuple[str, str]:
+        """What the template puts between a turn and the result of the tool that it called, and behind that result.
+
+        The result of a user's message where it knows no tools; nothing without a template, or with one that shows only
+        the last message.
+        """
+        for role in ("tool", "user"):
+            said = (("user", PROBE), ("assistant", REPLY), (role, STAND_IN))
+            for chat in (
+                [{"role": role, "content": text} for role, text in said],
+                [{"role": role, "content": [{"type": "text", "text": text}]} for role, text in said],
+            ):
+                try:
+                    rendered = str(self._apply_all(chat))
+                except Exception:  # no such role, or no such content
+                    continue
+                before, turn, behind = rendered[: self._end(rendered)].partition(REPLY)
+                opening, shown, closing = behind.partition(STAND_IN)
+                if turn and shown:
+                    return opening, closing
+        return "", ""
 
     def _end(self, rendered: str) -> int:
         """Where a rendered prompt ends, without what opens the reply."""
@@ -55,12 +89,12 @@ class ChatTemplate:
     def _encode(self, text: str) -> list[int]:
         return list(self._tokenizer.encode(text, add_special_tokens=False))
 
-    def _rendered(self, message: str) -> str:
+    def _rendered(self, message: str, tools: Sequence[Mapping[str, Any]] = ()) -> str:
         """The prompt as text; the first way to hand over the message by which it is shown whole."""
         problem = "a prompt without the message"
         for given, standing_in in self._ways(message):
             try:
-                rendered = str(self._apply(given))
+                rendered = str(self._apply(given, tools))
             except Exception as error:  # a template may raise anything
                 problem = " ".join(str(error).split())[:160]
                 continue
@@ -79,9 +113,12 @@ class ChatTemplate:
             yield text, text is STAND_IN
             yield [{"type": "text", "text": text}], text is STAND_IN
 
-    def _apply(self, content: Any) -> Any:
-        chat = [{"role": "user", "content": content}]
-        return self._tokenizer.apply_chat_template(chat, add_generation_prompt=True, tokenize=False, **self._settings)
+    def _apply(self, content: Any, tools: Sequence[Mapping[str, Any]] = ()) -> Any:
+        return self._apply_all([{"role": "user", "content": content}], tools)
+
+    def _apply_all(self, chat: list[dict[str, Any]], tools: Sequence[Mapping[str, Any]] = ()) -> Any:
+        settings = {"add_generation_prompt": True, "tokenize": False, **self._settings}
+        return self._tokenizer.apply_chat_template(chat, tools=list(tools) or None, **settings)
 
     def _check_settings(self) -> None:
         if unknown := [key for key in self._settings if not re.search(rf"\b{re.escape(key)}\b", self._text)]:

@@ -269,9 +269,9 @@ class _Rollout:
             _end(running, StopReason.MAX_TURNS)
         else:
             before = [*self.encoder.encode(self.memory.label(trajectory.turns[:-1])), *wanted.quoted]
-            turn.information_ids = self.encoder.information_ids(turn.information, turns_left, before)
+            turn.information_ids = self.encoder.information_ids(turn.information, turns_left, before, turn.ids)
             turn.retried = self.settings.retries and bool(parsed.problem)
-            turn.note_ids = self.note_ids
+            turn.note_ids = self.encoder.behind(turn.ids, self.note_ids)
             if self.annotate and not turn.retried:
                 self.annotate(turn)
 

@@ -107,12 +107,14 @@ class Agent:
     def _turn(self, reported: Mapping[str, str], before: Sequence[Turn], turns_left: int) -> Turn:
         information, parsed = reported.get("information", ""), self._parsed(reported["text"])
         label = self.encoder.encode(self.memory.label(before))
-        reply = self.encoder.information_ids(information, turns_left, label)
+        ids = self.encoder.encode(reported["text"])
+        reply = self.encoder.information_ids(information, turns_left, label, ids)
         wanted = asked(before, parsed, self.memory)
-        turn = Turn(self.encoder.encode(reported["text"]), [], reply, parsed.action, information)
+        turn = Turn(ids, [], reply, parsed.action, information)
         turn.valid, turn.opening_ids = not (parsed.problem or wanted.problem), self.opening
         turn.retried = self.rollout.retries and not turn.valid
-        turn.directive, turn.note_ids = wanted.directive, self.encoder.note_ids(self.memory.left_out())
+        turn.directive = wanted.directive
+        turn.note_ids = self.encoder.behind(ids, self.encoder.note_ids(self.memory.left_out()))
         if self.annotate and not turn.retried:
             self.annotate(turn)
         return turn

@@ -26,6 +26,13 @@ def test_the_folder_of_a_task_has_its_module_its_configs_and_a_test_and_the_next
     assert "import Tasks, expert" in Path("safe_house/test_safe_house.py").read_text()
 
 
+@pytest.fixture(autouse=True)
+def forgotten():
+    """A module of a folder that is gone is not known any more."""
+    yield
+    sys.modules.pop("safe_house", None)
+
+
 @pytest.mark.parametrize("config", ["safe_house.yaml", "gpu.yaml"])
 def test_the_configs_of_a_new_folder_are_understood(tmp_path, monkeypatch, capsys, config):
     folder = written("safe_house", tmp_path)
