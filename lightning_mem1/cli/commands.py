@@ -41,6 +41,7 @@ class Command:
 
 
 COMMANDS = {
+    "init": Command("write a task of your own to begin with: environment, expert, configs, test"),
     "fit": Command("train a policy by RL", SETTINGS, uses=Uses()),
     "evaluate": Command(
         "measure a policy on tasks of several lengths, in several memory modes",
