@@ -18,6 +18,7 @@ from lightning_mem1.engine.settings import EngineSettings, check_fits
 from lightning_mem1.engine.stopping import StopRule
 from lightning_mem1.engine.vllm_version import check_installed
 from lightning_mem1.engine.vllm_weights import EngineWeights
+from lightning_mem1.engine.vllm_worker import EXTENSION
 from lightning_mem1.policy.adapter_files import ADAPTER_CONFIG
 from lightning_mem1.policy.loading import resolve
 from lightning_mem1.policy.policy import ADAPTER, Policy
@@ -166,6 +167,7 @@ def _start(policy: Policy, settings: EngineSettings) -> Any:
             enable_lora=bool(adapters),
             enable_sleep_mode=settings.vllm.sleep,
             weight_transfer_config=None if adapters else {"backend": "ipc"},
+            worker_extension_cls=EXTENSION if not adapters and policy.device.type == "cpu" else "",
             max_lora_rank=next((each for each in LORA_RANKS if each >= rank), rank),
             logprobs_mode="processed_logprobs",  # those at the sampling temperature, as training scores them
             generation_config="vllm",  # a model's own would make it another policy

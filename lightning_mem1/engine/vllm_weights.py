@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from lightning_mem1.engine.vllm_worker import RENEW
 from lightning_mem1.policy.parts import whole
 from lightning_mem1.policy.policy import Policy
 from lightning_mem1.policy.sharding import trains_parts, whole_weights
@@ -56,6 +57,7 @@ class EngineWeights:
         with tempfile.TemporaryDirectory(prefix="lightning_mem1-") as folder:
             self.policy.save(folder, weights)
             self.vllm.collective_rpc("reload_weights", kwargs={"weights_path": folder})
+        self.vllm.collective_rpc(RENEW)
 
 
 class _Client:

@@ -42,6 +42,11 @@ def _held(policy: Policy) -> dict[str, Tensor]:
     return {name.replace(".base_layer.", "."): weight for name, weight in every.items() if ".lora_" not in name}
 
 
+def ties_head(policy: Policy) -> bool:
+    """Whether a policy's head is its embedding."""
+    return bool(getattr(policy.config, "tie_word_embeddings", False))
+
+
 def in_checkpoint_format(policy: Policy, weights: Weights | None = None) -> Iterator[tuple[str, Tensor]]:
     """Names and tensors as a saved checkpoint of the policy would have them, which other programs load.
 

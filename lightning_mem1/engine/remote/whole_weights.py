@@ -24,7 +24,7 @@ from lightning_mem1.engine.remote.servers import Server, ServerPool, Trouble
 from lightning_mem1.engine.remote.weight_routes import VllmRoutes, routes_of
 from lightning_mem1.io.atomic_files import atomic_folder
 from lightning_mem1.policy.sharding import trains_parts, whole_weights
-from lightning_mem1.policy.whole_weights import in_checkpoint_format
+from lightning_mem1.policy.whole_weights import in_checkpoint_format, ties_head
 from lightning_mem1.types import GenerationRequest
 
 if TYPE_CHECKING:
@@ -104,7 +104,7 @@ class WholeWeights:
             if server.base is None or not server.adapter:
                 self.fleet.introduce(server)
             if self.name is not None:
-                routes = routes_of(self.fleet, server)
+                routes = routes_of(self.fleet, server, ties_head(self.policy))
                 if routes.current() != self.name:
                     server.adapter = None
                     self._send(server, routes)
