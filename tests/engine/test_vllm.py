@@ -13,12 +13,14 @@ import pytest
 
 from lightning_mem1.engine.protocol.client import PATH, question, read_reply
 from lightning_mem1.engine.remote.engine import RemoteEngine
+from lightning_mem1.engine.remote.servers import Trouble
+from lightning_mem1.engine.remote.weight_routes import VllmRoutes, routes_of
 from lightning_mem1.engine.settings import EngineSettings, ServerSettings
 from lightning_mem1.policy.policy import LoraSettings, Policy
 from padded import save_padded
 from tiny import turns
 from vllm_server import START_S, serving, surroundings
-from vllm_turns import gap, requests, train
+from vllm_turns import gap, requests, train, train_all
 
 PYTHON = os.environ.get("LIGHTNING_MEM1_VLLM", "")
 pytestmark = [
@@ -37,10 +39,13 @@ def folder(tmp_path_factory):
     return path
 
 
+EXTENDED = "--worker-extension-cls lightning_mem1.engine.vllm_worker.TiedHead"
+
+
 @pytest.fixture(scope="module")
 def url(folder):
     """A vLLM server on a free port of this machine."""
-    with serving(PYTHON, folder, "--max-num-seqs 16 --enable-lora") as address:
+    with serving(PYTHON, folder, f"--max-num-seqs 16 --enable-lora {EXTENDED}") as address:
         yield address
 
 
@@ -96,11 +101,47 @@ def test_a_rank_that_the_server_does_not_take_is_one_line(url, folder):
         engine_of(url, policy, lambda: 1, num_retries=0).reset()
 
 
+def test_whole_weights_are_reloaded_and_their_log_probs_are_those_of_transformers(url, folder, tmp_path):
+    policy, version = Policy.load(str(folder), lora=None).eval(), [0]
+    engine = engine_of(url, policy, lambda: version[0], transfer="folder", adapter_folder=str(tmp_path))
+    asked, given = requests(policy.tokenizer, 0.0), []
+    for version[0] in (0, 1, 2):  # the first gives back what an earlier test left
+        if version[0]:
+            train_all(policy, version[0])
+        done = turns(engine, asked)
+        found = gap(policy, asked, done)
+        print(f"weights {version[0]}: largest gap {found:.1e} nats")
+        assert found <= 1e-4
+        given.append([turn.logprobs[0] for turn in done])
+        (checkpoint,) = tmp_path.iterdir()
+        said = engine.fleet.call(engine.fleet.servers[0], "/weight_info")
+        assert said == {"weight_version": checkpoint.name}
+    assert max(abs(a - b) for a, b in zip(given[0], given[1], strict=True)) > 1e-3
+    assert max(abs(a - b) for a, b in zip(given[1], given[2], strict=True)) > 1e-3
+    Policy.load(str(folder), lora=None).save(tmp_path / "base")  # for the tests that follow
+    routes_of(engine.fleet, engine.fleet.servers[0], ties_head=True).reload("base", str(tmp_path / "base"))
+
+
+def test_the_weight_transfer_routes_of_a_server_without_a_backend_say_so(url, folder):
+    engine = engine_of(url, Policy.load(str(folder), lora=None))
+    routes = VllmRoutes(engine.fleet, engine.fleet.servers[0])
+    assert routes.world_size() == 1
+    with pytest.raises(Trouble, match="status 500 .*Weight transfer not configured"):
+        routes.start_weight_update()
+    with pytest.raises(Trouble, match="status 500 .*Weight transfer not configured"):
+        routes.init_weight_transfer_engine({"master_address": "127.0.0.1", "master_port": 1, "world_size": 2})
+
+
 @pytest.fixture(scope="module")
 def rounds(folder):
-    """What vLLM wrote inside another process, by round; packages that its environment lacks come from this one."""
-    script, site = Path(__file__).parent / "vllm_turns.py", Path(pytest.__file__).parents[1]
-    command = [PYTHON, str(script), str(folder), str(site)]
+    """What vLLM wrote inside another process, by round."""
+    return rounds_of(folder)
+
+
+def rounds_of(folder, *options):
+    """What vLLM wrote, by round; packages that its environment lacks come from this one."""
+    script, site = Path(__file__).parents[1] / "vllm_turns.py", Path(pytest.__file__).parents[1]
+    command = [PYTHON, str(script), str(folder), str(site), *options]
     done = subprocess.run(command, env=surroundings(PYTHON), cwd=folder, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-3000:]
     found = [json.loads(line) for line in done.stdout.splitlines() if line.startswith('{"round"')]
@@ -128,3 +169,11 @@ def test_in_process_an_adapter_is_handed_over_after_each_step_and_the_old_one_go
     assert first["folders"] == [first["adapter"]] and second["folders"] == [second["adapter"]]
     assert first["adapter"] != second["adapter"]
     assert len({str(each["ids"]) for each in (rounds["temperature 0.0"], first, second)}) == 3
+
+
+def test_in_process_whole_weights_are_handed_over_and_their_log_probs_are_those_of_transformers(folder):
+    found = rounds_of(folder, "whole")
+    assert list(found) == ["weights 0", "weights 1", "weights 2"]
+    assert max(each["gap"] for each in found.values()) <= 1e-4
+    first, second, third = (each["first"] for each in found.values())
+    assert abs(first - second) > 1e-3 and abs(second - third) > 1e-3

@@ -273,9 +273,9 @@ def test_vllm_that_keeps_keys_of_earlier_weights_gets_no_turns():
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without a GPU")
 def test_nccl_without_a_gpu_is_one_line():
-    with serving(LikeVllm, log=[], state={"version": "default"}) as (url, _):
-        with pytest.raises(ValueError, match="over NCCL from a GPU: expected one in this process, got none"):
-            engine_of(url, tiny_policy(), [1], transfer="nccl").reset()
+    line = "over NCCL from a GPU: expected one in this process, got none"
+    with serving(LikeVllm, log=[], state={"version": "default"}) as (url, _), pytest.raises(ValueError, match=line):
+        engine_of(url, tiny_policy(), [1], transfer="nccl").reset()
 
 
 def test_vllm_without_its_development_switch_says_which_it_needs():
