@@ -143,6 +143,7 @@ class Turn:
             (memory mode `recorded`); None where contexts follow from the turns.
         num_unmatched: Messages of the policy in that context whose sampled ids were not found, so that they were
             tokenised from their text.
+        version: The rl_step that the weights were of which sampled it; None when nobody kept it.
     """
 
     action_ids: list[int]
@@ -163,6 +164,7 @@ class Turn:
     note_ids: Sequence[int] = ()
     context_ids: Sequence[int] | None = None
     num_unmatched: int = 0
+    version: int | None = None
 
     @property
     def ids(self) -> list[int]:
@@ -249,12 +251,14 @@ class Completion:
 
     Attributes:
         error: What went wrong when the engine could not generate the turn: the episode ends there.
+        version: The rl_step that the weights were of, where the engine says so.
     """
 
     session: int
     ids: list[int]
     logprobs: list[float]
     error: str = ""
+    version: int | None = None
 
 
 class Engine(Protocol):

@@ -210,7 +210,8 @@ class _Rollout:
         Returns:
             Whether the turn is complete; otherwise the reply is still to come.
         """
-        turn = replace(running.asked, action_ids=completion.ids, action_logprobs=completion.logprobs)
+        sampled = {"action_ids": completion.ids, "action_logprobs": completion.logprobs, "version": completion.version}
+        turn = replace(running.asked, **sampled)
         turns = running.trajectory.turns
         turns.append(turn)
         if turn.kind == "memory":

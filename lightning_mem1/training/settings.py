@@ -200,3 +200,24 @@ def _check_engine(settings: Mapping[str, Any]) -> None:
             "stale weights need a correction: expected model.mismatch.correction tis or mis, got none; set it, or "
             "model.engine.server.max_staleness 0"
         )
+    if settings["rollout"].workers.max_staleness:
+        _check_playing_ahead(settings)
+
+
+def _check_playing_ahead(settings: Mapping[str, Any]) -> None:
+    key, engine = "model.rollout.workers.max_staleness", settings["engine"]
+    if engine.one_step_off:
+        raise ValueError(
+            f"two ways to play ahead: expected model.engine.one_step_off or {key}, got both; set one_step_off false, "
+            "or max_staleness 0"
+        )
+    if engine.kind == "server" and engine.server.max_staleness:
+        raise ValueError(
+            f"staleness without a bound: expected model.engine.server.max_staleness 0 with {key}, got "
+            f"{engine.server.max_staleness}; set it to 0"
+        )
+    if not settings["mismatch"].on:
+        raise ValueError(
+            "stale weights need a correction: expected model.mismatch.correction tis or mis, got none; set it, or "
+            f"{key} 0"
+        )
