@@ -6,6 +6,7 @@ import os
 import signal
 import sqlite3
 import threading
+import time
 from collections import Counter
 from collections.abc import Callable
 from contextlib import closing
@@ -289,3 +290,34 @@ class UnpicklableTasks(EvenTasks):
 
     def __init__(self) -> None:
         self.lock = threading.Lock()
+
+
+class KilledRank(EvenTasks):
+    """The second rank dies at once in an episode of the third rl_step, unless torchrun has started it again."""
+
+    def task_at(self, rl_step: int, index: int, position: int) -> Task:
+        name = "third" if rl_step == 3 else "other"
+        return Task(f"even/train/{index}/{name}", f"count to {index}", (Objective("how many?"),), max_turns=4)
+
+    def env(self, task: Task) -> Env:
+        first = os.environ.get("TORCHELASTIC_RESTART_COUNT") == "0" and "KILL_RANK" in os.environ
+        if first and os.environ.get("RANK") == "1" and task.id.endswith("third"):
+            os.kill(os.getpid(), signal.SIGKILL)
+        return RankedEnv(len(task.prompt) % 3 / 2)
+
+
+class SlowEnv(RankedEnv):
+    """Takes its time, over four turns."""
+
+    num_turns = 4
+
+    def step(self, action: str) -> StepResult:
+        time.sleep(0.1)
+        return super().step(action)
+
+
+class SlowTasks(EvenTasks):
+    """Episodes that last long enough for weights to change meanwhile."""
+
+    def env(self, task: Task) -> Env:
+        return SlowEnv(len(task.id) % 2)
