@@ -321,3 +321,17 @@ class SlowTasks(EvenTasks):
 
     def env(self, task: Task) -> Env:
         return SlowEnv(len(task.id) % 2)
+
+
+class KilledAtThree(Callback):
+    """A run dies at once before it learns from its third rl_step, unless it was resumed."""
+
+    def __init__(self) -> None:
+        self.resumed = False
+
+    def on_train_start(self, trainer: Any, pl_module: Any) -> None:
+        self.resumed = pl_module.rl_step > 0
+
+    def on_train_batch_start(self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int) -> None:
+        if batch.rl_step == 3 and not self.resumed:
+            os.kill(os.getpid(), signal.SIGKILL)
