@@ -292,18 +292,18 @@ class UnpicklableTasks(EvenTasks):
         self.lock = threading.Lock()
 
 
-class KilledRank(EvenTasks):
-    """The second rank dies at once in an episode of the third rl_step, unless torchrun has started it again."""
+class KilledRank(RankedTasks):
+    """The second rank dies at once in its second episode of the third rl_step, unless torchrun has started it again."""
 
     def task_at(self, rl_step: int, index: int, position: int) -> Task:
         name = "third" if rl_step == 3 else "other"
-        return Task(f"even/train/{index}/{name}", f"count to {index}", (Objective("how many?"),), max_turns=4)
+        return Task(f"ranked/train/{index}/{name}", f"count to {index}", (Objective("how many?"),), max_turns=4)
 
     def env(self, task: Task) -> Env:
         first = os.environ.get("TORCHELASTIC_RESTART_COUNT") == "0" and "KILL_RANK" in os.environ
-        if first and os.environ.get("RANK") == "1" and task.id.endswith("third"):
+        if first and os.environ.get("RANK") == "1" and task.id.endswith("third") and self.made[task.id]:
             os.kill(os.getpid(), signal.SIGKILL)
-        return RankedEnv(len(task.prompt) % 3 / 2)
+        return super().env(task)
 
 
 class SlowEnv(RankedEnv):

@@ -112,6 +112,7 @@ class TrainingCommandLine(CommandLine):
 
 def _train(cli: TrainingCommandLine) -> int:
     checkpoints = [c for c in cli.trainer.checkpoint_callbacks if isinstance(c, RLCheckpoint)]
+    restarts.meet_again(cli.trainer.strategy)
     try:
         cli.trainer.fit(cli.model, datamodule=cli.datamodule, ckpt_path=cli.resume_path, weights_only=True)
     except SystemExit as left:  # how Lightning leaves after Ctrl-C, and after SIGTERM at the end of an rl_step

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import socket
 from pathlib import Path
+from typing import Any
 
 from lightning_mem1.io.atomic_files import write_atomic
 
@@ -57,3 +58,26 @@ def take_back_name(folder: Path) -> None:
     """Remove the note from a folder that holds nothing else."""
     if [path.name for path in folder.iterdir()] == [LAUNCH]:
         (folder / LAUNCH).unlink()
+
+
+def meet_again(strategy: Any) -> None:
+    """After a restart, have the ranks meet under keys that no earlier attempt has used.
+
+    torchrun's agent keeps its store over restarts (torch 2.13, ``--standalone`` and ``--rdzv-backend c10d``): in it,
+    ranks would find the addresses of those that died and wait for them. Lightning takes over a group that is there.
+
+    Args:
+        strategy: The trainer's; one of a single process needs no group.
+    """
+    if not is_restart() or os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True":
+        return
+    import torch.distributed as dist
+
+    from lightning_mem1.training.lightning_internals import process_group_arguments
+
+    if (arguments := process_group_arguments(strategy)) is None:
+        return
+    rank, world_size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
+    store = dist.TCPStore(os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"]), world_size, is_master=False)
+    attempt = dist.PrefixStore(f"attempt_{os.environ['TORCHELASTIC_RESTART_COUNT']}", store)
+    dist.init_process_group(store=attempt, rank=rank, world_size=world_size, **arguments)
