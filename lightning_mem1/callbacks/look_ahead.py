@@ -29,7 +29,7 @@ class LookAhead:
     begun: int = 0
 
     def begin(self, collector: Collector, next_step: int) -> None:
-        """Let the workers go on with the weights as they are now, up to `max_staleness` beyond the next rl_step."""
+        """Have the workers play with the weights as they are now, up to `max_staleness` beyond the next rl_step."""
         collector.renew()
         for rl_step in range(max(self.begun + 1, next_step), next_step + self.max_staleness + 1):
             batch = collector.data.train_batch(rl_step, whole=True)
