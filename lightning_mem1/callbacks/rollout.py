@@ -29,6 +29,7 @@ from lightning_mem1.callbacks.look_ahead import LookAhead
 from lightning_mem1.data.task_data import TaskBatch, TaskDataModule
 from lightning_mem1.engine.remote.engine import RemoteEngine
 from lightning_mem1.policy.sharding import gather, release
+from lightning_mem1.rollout.reply_room import warn_of_cut_replies
 from lightning_mem1.rollout.workers.factory import make_workers, num_threads
 from lightning_mem1.rollout.workers.job import Plan
 from lightning_mem1.rollout.workers.job_queue import JobQueue
@@ -81,9 +82,14 @@ class RolloutCallback(Callback):
         self._look_ahead: LookAhead | None = None
 
     def on_train_start(self, trainer: Trainer, pl_module: Mem1Module) -> None:  # type: ignore[override]
-        """Validate the policy as it came, and a resumed one if it was stopped before its validation was done."""
+        """Validate the policy as it came, and a resumed one if it was stopped before its validation was done.
+
+        Before that, say when replies do not fit.
+        """
         self._stop_when_done(trainer, pl_module)
         self._look_ahead = _look_ahead(trainer, pl_module)
+        if trainer.is_global_zero:
+            warn_of_cut_replies(getattr(trainer.datamodule, "source", None), pl_module.encoder)  # type: ignore[attr-defined]
         if pl_module.rl_step == 0:
             due = self.validate_first
         else:  # nothing is due at the end of the run: `on_train_end` sees to it

@@ -133,11 +133,14 @@ def compare(settings: Comparison, title: str, command: str, start: Start = in_pr
 
 def _compare(settings: Comparison, ledger: StageLedger, title: str, command: str, start: Start) -> int:
     every = stages(settings)
-    todo = [stage for stage in every if ledger.done(stage) is None]  # all are looked at before the first one runs
-    print(f"{len(every)} stages, {len(every) - len(todo)} of them finished before", flush=True)
+    todo = ledger.due(every)  # all are looked at before the first one runs
+    again = [stage for stage in todo if ledger.done(stage)]
+    more = f"; {len(again)} are repeated, whose files are gone" if again else ""
+    print(f"{len(every)} stages, {len(every) - len(todo) + len(again)} of them finished before{more}", flush=True)
     paths = report.write(settings, ledger, title, command, hardware())
+    names = {stage.name for stage in todo}
     for stage in todo:
-        _run(stage, ledger, start)
+        _run(stage, ledger, start, fresh=stage.kind == "evaluate" and not names.isdisjoint(stage.needs))
         if stage.kind == "evaluate":
             paths = report.write(settings, ledger, title, command, hardware())
     if paths:
@@ -146,10 +149,15 @@ def _compare(settings: Comparison, ledger: StageLedger, title: str, command: str
     return 0
 
 
-def _run(stage: Stage, ledger: StageLedger, start: Start) -> None:
+def _run(stage: Stage, ledger: StageLedger, start: Start, fresh: bool) -> None:
+    """Run a stage; of one that is repeated, what it took the first time stays written down.
+
+    `fresh` drops what an evaluation has played: it was of another policy, where that was just trained.
+    """
     print(f"{time.strftime('%H:%M:%S')}  {stage.name}", flush=True)
     attempts, log, begun = ledger.begun(stage), ledger.log(stage), time.perf_counter()
     resumed = (f"--ckpt_path={stage.resumes}",) if stage.resumes and stage.resumes.is_file() else ()
+    resumed += ("--fresh",) if fresh else ()
     code, cpu_seconds = start([*stage.command, *resumed], log)
     if code == errors.INTERRUPTED:
         raise KeyboardInterrupt
@@ -160,7 +168,8 @@ def _run(stage: Stage, ledger: StageLedger, start: Start) -> None:
             "is kept, the same command resumes"
         )
     seconds = round(time.perf_counter() - begun, 1)
-    ledger.finish(stage, Cost(seconds, round(cpu_seconds, 1), attempts, num_tokens(stage)))
+    if ledger.done(stage) is None:
+        ledger.finish(stage, Cost(seconds, round(cpu_seconds, 1), attempts, num_tokens(stage)))
 
 
 def hardware() -> str:

@@ -134,7 +134,7 @@ def _evaluate(cli: Any) -> int:
     baselines = [baseline for horizon in found for baseline in horizon.baselines()]
     papers = [paper for horizon in found if config.published for paper in horizon.published()]
     keys = [
-        (mode.name, each.objectives, i) for mode in cli.modes for each in found for i in each.indices[: config.page]
+        (mode.spelled, each.objectives, i) for mode in cli.modes for each in found for i in each.indices[: config.page]
     ]
     paths = _write(cli, ledger, rows, baselines, papers)
     paths += _drawn(cli, ledger, rows, keys)
@@ -146,7 +146,10 @@ def _evaluate(cli: Any) -> int:
 def played_with(
     settings: dict[str, Any], module: Mem1Module, seed: int, split: str, temperature: float = 0.0
 ) -> dict[str, Any]:
-    """What a trajectory depends on, of all dotted settings: its task, its policy and how the two talk."""
+    """What a trajectory depends on, of all dotted settings: its task, its policy and how the two talk.
+
+    The memory mode is in each record, with its settings.
+    """
     ours = {"model.policy", "model.compute.dtype"}
     dropped = {f"data.init_args.{name}" for name in TRAINING_ONLY}
     dropped |= {
@@ -163,10 +166,6 @@ def played_with(
     if module.engine_settings.kind == "server":  # its model plays; where it runs does not matter
         names = ("model.engine.kind", "model.engine.server.model", "model.engine.server.text")
         kept |= {name: settings.get(name) for name in names}
-    # the mode itself is in each record; its settings are the same in all of them
-    defaults = {field.name: field.default for field in dataclasses.fields(module.memory)}
-    mine = {key: value for key, value in module.memory.settings.items() if key != "mode" and value != defaults[key]}
-    kept |= {f"model.memory.{key}": value for key, value in mine.items()}
     if temperature:
         kept["temperature"] = temperature
     return {**kept, "split": split, "seed": seed, "weights": weights_fingerprint(module.policy)}
@@ -184,14 +183,14 @@ def _play(module: Mem1Module, found: Sequence[TaskSet], mode: MemoryMode, ledger
         for horizon in found:
             player = Player(module, horizon.source, mode, config.temperature)
             limit = _complete(player, horizon, ledger, bar, config.page)
-            records = [ledger.records[mode.name, horizon.objectives, index] for index in horizon.indices]
+            records = [ledger.records[mode.spelled, horizon.objectives, index] for index in horizon.indices]
             rows.append(tables.row(records, limit))
     return rows
 
 
 def _complete(player: Player, horizon: TaskSet, ledger: Ledger, bar: Progress, num_shown: int) -> int:
     """Play the tasks that the ledger lacks, as many at once as the engine has slots; returns its context limit."""
-    k, mode = horizon.objectives, player.memory.name
+    k, mode = horizon.objectives, player.memory.spelled
     tasks = horizon.tasks()
     settings = player.engine_settings(list(tasks.values()))
     todo = [index for index in tasks if (mode, k, index) not in ledger.records]
@@ -213,7 +212,7 @@ def _complete(player: Player, horizon: TaskSet, ledger: Ledger, bar: Progress, n
 
 def record(player: Player, objectives: int, index: int, trajectory: Trajectory) -> Record:
     """A finished trajectory in numbers: task `index` among those of as many objectives."""
-    view, mode, reason = player.view, player.memory.name, str(trajectory.stop_reason)
+    view, mode, reason = player.view, player.memory.spelled, str(trajectory.stop_reason)
     numbers, turns = measures(trajectory, view), by_turn(trajectory, view)
     return Record(mode, objectives, index, trajectory.task.id, reason, trajectory.error, numbers, turns)
 

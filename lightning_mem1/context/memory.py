@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import MISSING, Field, dataclass, fields
 from typing import Any, ClassVar, Literal
 
 from lightning_mem1.checks import Range, check_number
@@ -31,12 +31,14 @@ class Asked:
         reply: What the policy reads, where the mode answers in place of the environment, which is then not asked to
             act and shows what it showed; None where the environment carries out the turn's action.
         quoted: Ids that come before that reply, as they are.
+        page: Whether that reply shows the environment's page again; False where it stays in view.
         problem: Why it cannot be done, one line: the turn is invalid, nothing is carried out, and the reply says so.
     """
 
     directive: Directive | None = None
     reply: str | None = None
     quoted: Sequence[int] = ()
+    page: bool = True
     problem: str = ""
 
 
@@ -145,8 +147,25 @@ class MemoryMode(ABC):
         """Plain values that `settings.memory_mode` makes the same mode of."""
         return {"mode": self.name, **{field.name: getattr(self, field.name) for field in fields(self)}}
 
+    @property
+    def spelled(self) -> str:
+        """Its name with the settings that are not as they are by default: no two different modes share it.
+
+        Made of letters, digits and ``_-./`` alone, which every logger takes: ``compaction budget 512``.
+        """
+        usual = {field.name: _usual(field) for field in fields(self)}
+        given = {
+            key: value for key, value in self.settings.items() if key != "mode" and value != usual.get(key, MISSING)
+        }
+        return re.sub(r"[^\w ./-]", "_", " ".join([self.name, *(f"{key} {value}" for key, value in given.items())]))
+
     def __str__(self) -> str:
         return self.name
+
+
+def _usual(field: Field[Any]) -> Any:
+    """What a setting is by default."""
+    return field.default if field.default_factory is MISSING else field.default_factory()
 
 
 def whole(turns: Sequence[Turn]) -> Runs:

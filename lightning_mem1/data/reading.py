@@ -27,6 +27,8 @@ class ReadingData(TaskDataModule):
         length: Tokens of a document, words and punctuation marks counted; a list draws among its numbers. A document
             that a file has as one text stays as it is.
         part: Tokens of a part. A tokenizer may have more of them: keep model.rollout.max_information_tokens above.
+        turns_per_part: Turns for each part; two more are for the answer and one that goes wrong. 2 or more for memory
+            modes whose own actions cost turns.
         style: compact (the question alone) or explained (what to do as well, for chat models).
         reward: What an answer pays: em (exact match) or f1.
         variant: How answers are compared: fixed (SQuAD) or official (the public MEM1 code).
@@ -43,6 +45,7 @@ class ReadingData(TaskDataModule):
         kinds: list[Kind] | None = None,
         length: int | list[int] = 1000,
         part: int = 250,
+        turns_per_part: int = 1,
         style: Style = "compact",
         reward: RewardKind = "em",
         variant: Variant = "fixed",
@@ -54,7 +57,8 @@ class ReadingData(TaskDataModule):
         self.val_questions = None if val_questions is None else _paths(val_questions)
         self.test_questions = None if test_questions is None else _paths(test_questions)
         self.kinds = kinds
-        self.settings = {"length": length, "part": part, "style": style, "reward": reward, "variant": variant}
+        self.settings = {"length": length, "part": part, "turns_per_part": turns_per_part}
+        self.settings |= {"style": style, "reward": reward, "variant": variant}
         _check_files(questions, bool(val_questions or test_questions), kinds)
 
     def files(self) -> list[str]:

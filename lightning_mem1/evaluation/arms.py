@@ -25,7 +25,7 @@ class Arm:
     Attributes:
         name: ``rl/mem1``.
         folders: The evaluations of its seeds.
-        mode: Memory mode.
+        mode: Memory mode as records spell it, see `MemoryMode.spelled`; those that name it without its settings too.
     """
 
     name: str
@@ -67,6 +67,6 @@ def _read(folder: Path, mode: str) -> dict[int, dict[int, Any]]:
     found: dict[int, dict[int, Any]] = {}
     for line in (folder / LINES).read_bytes().split(b"\n")[:-1]:
         record = json.loads(line)
-        if record["memory"] == mode:
+        if record["memory"] in (mode, mode.partition(" ")[0]):
             found.setdefault(record["objectives"], {})[record["index"]] = record
     return found

@@ -26,7 +26,7 @@ class Record:
     """A finished trajectory.
 
     Attributes:
-        memory: Memory mode.
+        memory: Memory mode with its settings, see `MemoryMode.spelled`.
         objectives: Objectives of its task.
         index: Number of the task among those of as many objectives.
         task: The task's id.

@@ -24,6 +24,7 @@ from lightning_mem1.rollout.budget import longest_of
 from lightning_mem1.rollout.collect import Episode, collect
 from lightning_mem1.rollout.env_guard import EnvGuard
 from lightning_mem1.rollout.episodes import make_env
+from lightning_mem1.rollout.reply_room import warn_of_cut_replies
 from lightning_mem1.rollout.seeds import trajectory_seed
 from lightning_mem1.rollout.settings import greedy
 from lightning_mem1.training.module import Mem1Module
@@ -48,6 +49,7 @@ class Player:
         self.settings = greedy(module.rollout_settings)
         if temperature:
             self.settings = replace(module.rollout_settings, temperature=temperature)
+        warn_of_cut_replies(source, module.encoder)
         self.view = View(module.encoder.decode, self.settings.tags, self.memory)
         self._engine: AnyEngine | None = None
 

@@ -255,7 +255,8 @@ class _Rollout:
         turn.reward, turn.info = result.reward, result.info
         turn.valid = result.valid and not parsed.problem
         first = parsed.problem or wanted.reply
-        turn.information = f"{first}\n{result.information}" if first else result.information
+        shown = result.information if wanted.page else ""
+        turn.information = f"{first}\n{shown}" if first else shown
         turns_left = trajectory.task.max_turns - len(trajectory.acts)
         if result.done:
             _end(running, StopReason.DONE)
@@ -274,7 +275,8 @@ def _carry_out(env: Env, parsed: ParsedTurn, wanted: Asked, guard: EnvGuard) -> 
     """The reply to an action.
 
     A malformed turn is still shown to the environment, as an action that means nothing: it costs the turn, and the
-    agent sees its page again together with what was wrong. Where the memory mode answers, it sees its page again too.
+    agent sees its page again together with what was wrong. Where the memory mode answers, it sees its page again too,
+    unless that is still in view.
     """
     if wanted.reply is not None and not parsed.problem:
         return guard.look(env)

@@ -13,6 +13,7 @@ from typing import Any
 
 from torch.utils.data import IterableDataset, get_worker_info
 
+from lightning_mem1.context.contexts import next_kind
 from lightning_mem1.context.formats import PRESETS, PromptFormat
 from lightning_mem1.engine.scripted import ScriptedEngine, Writer
 from lightning_mem1.environments.qa.scripted_researcher import researcher
@@ -23,11 +24,12 @@ from lightning_mem1.environments.webshop import WebShopEnv, baselines
 from lightning_mem1.environments.webshop.scripted_shopper import ScriptedShopper
 from lightning_mem1.environments.webshop.tasks import ShopTasks
 from lightning_mem1.rollout.collect import Episode, collect
-from lightning_mem1.types import Env, Task, Trajectory
+from lightning_mem1.types import Env, Task, Trajectory, Turn
 from lightning_mem1.warmstart.hands import Play, hand
 from lightning_mem1.warmstart.numbered_tasks import NumberedTasks
 from lightning_mem1.warmstart.reading_play import reading_play
 from lightning_mem1.warmstart.settings import Stage, WarmStart
+from lightning_mem1.warmstart.subtasks import of_questions
 
 
 class Demonstrations(IterableDataset[list[Trajectory]]):
@@ -115,7 +117,7 @@ def shop_play(
         def turn(previous: str | None, left: int) -> str:
             return novice.turn(instruction, previous, env.observe(), left)
 
-        return hand(config, tags, turn, rng, task.max_turns, config.data.slip)
+        return hand(config, tags, turn, env, rng, task.max_turns)
 
     return source, config.rollout, writer
 
@@ -131,7 +133,10 @@ def qa_play(config: WarmStart, stage: Stage, seed: int, num_passages: int = 5400
         "variant": variant,
         "wording": data.wording,
     }
-    source = NumberedTasks(data.largest_first, data.carried, seed, num_passages, stage.hops, **asked_as)
+    # a list to carry on is shown in the first state: where acts write none and no memory follows at once, never
+    shown = not config.mode.staged or next_kind([Turn([], [])], config.mode) == "memory"
+    carried = data.carried if shown else 0.0
+    source = NumberedTasks(data.largest_first, carried, seed, num_passages, stage.hops, **asked_as)
 
     def writer(rng: random.Random, env: Env, task: Task) -> Writer:
         first, carried = task.data.get("first", 1), task.data.get("carried", "")
@@ -143,7 +148,8 @@ def qa_play(config: WarmStart, stage: Stage, seed: int, num_passages: int = 5400
 
         # else what comes behind a broken first turn (a new start, in `react` the same) is what no policy can know
         knows_start = task.prompt.startswith(f"{first} ") and not (data.notation == "react" and carried)
-        return hand(config, settings.tags, turn, rng, task.max_turns, config.data.slip if knows_start else 0.0)
+        parts = of_questions(asked, settings.tags, first)
+        return hand(config, settings.tags, turn, env, rng, task.max_turns, knows_start, parts)
 
     return source, settings, writer
 

@@ -130,7 +130,7 @@ class QADemonstrations:
         carried: Part of the tasks numbered from above 1 whose first state lists answers to all smaller numbers; that
             state is shown and not cloned. Every other prompt of them has the answered questions too. So a policy
             learns to keep and to lengthen a list of `largest_first` answers, and to find its place among as many
-            questions, in a few turns. Not in notation `every`.
+            questions, in a few turns. Not in notation `every`, and none in `compaction`, whose acts show no state.
     """
 
     num_passages: int = 300
@@ -162,11 +162,14 @@ class ReadingDemonstrations:
 
     Args:
         kinds: Kinds of questions, drawn evenly.
+        turns_per_part: Turns for each part of a document; 2 or more for modes whose own actions cost turns.
         skill: How good the reader's decisions are.
     """
 
     kinds: list[Kind] = field(default_factory=lambda: list(KINDS))
+    turns_per_part: int = 1
     skill: Reading = field(default_factory=Reading)
+    ranges: ClassVar[Ranges] = {"turns_per_part": Range(1, 1000)}
 
 
 @dataclass
@@ -239,9 +242,9 @@ class WarmStart:
         data: What is cloned.
         stages: The curriculum.
         optim: The optimiser.
-        memory: Memory mode in which the expert plays and the policy is cloned and validated, as in `Mem1Module`. Its
-            turns are the same in all of them: in `full` it writes its state too, as reasoning, and sees it all; in a
-            staged mode each turn is divided, the state being the memory and the action what acts on it.
+        memory: Memory mode in which the expert plays and the policy is cloned and validated, as in `Mem1Module`. In
+            `full` it writes its state too, as reasoning, and sees it all; in a staged mode each turn is divided, the
+            state being the memory and the action what acts on it. It uses what a mode offers, see `warmstart.habits`.
         rollout: Prompt style and limits of the trajectories; research takes the prompt format ``qa``, reading
             ``reading``.
         num_val_tasks: Greedy episodes on the validation tasks of the default shop, of the default encyclopedia and of

@@ -3,6 +3,7 @@
 import contextlib
 import csv
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -87,6 +88,29 @@ def test_more_seeds_and_modes_are_added_to_what_is_there(settings):
     assert [row["seeds"] for row in rows()] == ["0 1"] * 2
 
 
+def test_a_folder_of_stages_and_records_alone_is_resumed_elsewhere_and_repeats_nothing_that_is_finished(
+    settings, capsys
+):
+    command.compare(settings, "tiny", "", here([]))
+    before = rows()
+    published = Path("published")
+    for kind, pattern in (("stages", "*.json"), ("evaluate", "**/trajectories.jsonl")):
+        for path in Path("out", kind).glob(pattern):
+            copied = published / path.relative_to("out")
+            copied.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(path, copied)
+    settings.output, ran = str(published), []
+    command.compare(settings, "tiny", "", here(ran))
+    assert ran == []
+    shutil.copy(published / "comparison.csv", "out/comparison.csv")
+    assert rows() == before
+    (published / "stages" / "evaluate.full.0.seed_everything-1.json").unlink()
+    capsys.readouterr()
+    command.compare(settings, "tiny", "", here(ran))
+    assert kinds(ran) == [("fit", "--model.memory=full"), ("evaluate", "--model.memory=full")]
+    assert "4 stages, 3 of them finished before; 1 are repeated, whose files are gone" in capsys.readouterr().out
+
+
 def test_a_command_that_fails_is_one_line_with_its_reason_and_its_log(settings, capsys):
     settings.fit.set["model.lr"] = -1.0
     with pytest.raises(
@@ -121,7 +145,7 @@ def test_mistakes_are_one_line_each_before_anything_is_run(written, capsys):
     assert not Path("out").exists()
 
 
-@pytest.mark.parametrize("name", ["compare/qa", "compare/reading"])
+@pytest.mark.parametrize("name", ["compare/qa", "compare/reading", "compare/qa_from_nothing"])
 def test_the_comparisons_of_the_package_are_read_and_name_experiments_that_exist(name, capsys):
     assert mem1(["compare", name, "--print_config"]) == 0
     told = yaml.safe_load(capsys.readouterr().out)

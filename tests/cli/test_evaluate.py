@@ -92,6 +92,15 @@ def test_a_table_holds_the_means_of_the_trajectories_on_disk(config, counted, ca
     assert [float(row["reward"]) for row in rows[3:]] == [0.25, 1.0]
 
 
+def test_the_same_mode_with_other_settings_is_another_row_of_the_same_folder(config, counted):
+    arguments = [config, *COUNTED, "--tasks=2", "--output=out", QUIET]
+    for over in ("mem1", "compaction", "mem1"):
+        assert evaluate.main([*arguments, f'--model.memory={{"mode": "recall", "over": "{over}"}}']) == 0
+    lines = [json.loads(line) for line in Path("out/trajectories.jsonl").read_text().splitlines()]
+    assert [line["memory"] for line in lines] == ["recall"] * 2 + ["recall over compaction"] * 2  # none is played twice
+    assert [row["memory"] for row in results()["rows"]] == ["recall"]
+
+
 @pytest.mark.parametrize("temperature", [0.0, 1.0])
 def test_an_interrupted_run_goes_on_and_ends_as_if_it_never_stopped(config, counted, capsys, temperature):
     options = [*COUNTED, "--memory=mem1,none", f"--temperature={temperature}", QUIET]

@@ -126,3 +126,13 @@ def test_what_opens_each_turn_counts_in_its_own_context_and_in_later_ones():
     assert longest_context(20, 6, 4, 10, "mem1", turn_opening_tokens=2) == 20 + (2 + 14) + 2 + 4
     assert longest_context(20, 6, 4, 10, "full", turn_opening_tokens=2) == 20 + 5 * (2 + 14) + 2 + 4
     assert longest_context(20, 1, 4, 10, "mem1", turn_opening_tokens=2) == 20 + 2 + 4
+
+
+def test_a_mode_is_spelled_with_the_settings_that_are_not_as_usual_in_characters_that_loggers_take():
+    assert [memory_mode(word).spelled for word in ("mem1", "window", "recall")] == ["mem1", "window", "recall"]
+    assert (
+        memory_mode({"mode": "recall", "over": "compaction", "budget": 300}).spelled
+        == "recall over compaction budget 300"
+    )
+    assert memory_mode({"mode": "masked", "note": "<gone, all>"}).spelled == "masked note _gone_ all_"
+    assert Window(2).spelled != Window(10).spelled

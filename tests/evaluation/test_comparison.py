@@ -116,6 +116,33 @@ def test_a_finished_stage_is_known_again_and_another_command_of_its_name_is_refu
         ledger.done(other)
 
 
+def test_a_warm_start_whose_policy_is_gone_is_made_again_only_where_a_missing_mode_needs_it(tmp_path):
+    settings = comparison(tmp_path, warmstart=[Cloning("first", shared=True), Cloning("second")], seeds=[0])
+    ledger, every = StageLedger(tmp_path), stages(settings)
+    for stage in every:
+        ledger.finish(stage, Cost(1.0, 1.0))
+        if stage.kind == "evaluate":
+            record(stage.output, stage.mode, 0, 1.0)
+    assert ledger.due(every) == []
+    (tmp_path / "stages" / "evaluate.window.0.objectives-1-2-4-8-16.json").unlink()
+    missing = [f"{kind}/window/{end}" for kind, end in (("warmstart", 1), ("fit", 0))]
+    evaluation = "evaluate/window/0/objectives-1-2-4-8-16"
+    assert [stage.name for stage in ledger.due(every)] == ["warmstart/shared/0", *missing, evaluation]
+    kept = {stage.name: stage.product for stage in every}
+    for name in missing:  # its own policies are still there: the shared start is not needed
+        kept[name].parent.mkdir(parents=True)
+        kept[name].write_text("")
+    assert [stage.name for stage in ledger.due(every)] == [evaluation]
+
+
+def test_an_evaluation_whose_records_are_gone_is_repeated_and_in_no_row(tmp_path):
+    settings, ledger = lengths(tmp_path, memory=["mem1"], seeds=[0]), StageLedger(tmp_path)
+    every = stages(settings)
+    for stage in every:
+        ledger.finish(stage, Cost(1.0, 1.0))
+    assert ledger.due(every) == every and table.rows(settings, ledger) == []
+
+
 def test_a_damaged_file_of_the_ledger_is_one_line_that_names_it(tmp_path):
     ledger, stage = StageLedger(tmp_path), Stage("fit/mem1/0", ("fit",), tmp_path)
     ledger.finish(stage, Cost(1.0, 1.0))

@@ -119,8 +119,7 @@ def test_it_trains_resumes_is_evaluated_beside_ours_and_is_played(own, capsys):
     ]
     assert evaluate.main([own, QUIET, *asked]) == 0
     rows = json.loads(Path("out/results.json").read_text())
-    assert [row["memory"] for row in rows["rows"]] == ["mem1", "compact.plan", "compact.Compact"]
-    assert rows["settings"]["model.memory.budget"] == 50
+    assert [row["memory"] for row in rows["rows"]] == ["mem1", "compact.plan", "compact.Compact budget 50"]
     capsys.readouterr()
     assert play.main([own, "--ckpt_path=last"]) == 0
     assert "4 turns, memory compact.Compact" in capsys.readouterr().out

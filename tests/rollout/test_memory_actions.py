@@ -37,7 +37,7 @@ def replies(trajectory):
     return [text(turn.information_ids) for turn in trajectory.turns[:-1]]
 
 
-def test_a_branch_is_opened_and_closed_by_the_mode_and_the_page_is_shown_again():
+def test_a_branch_is_opened_and_closed_by_the_mode_and_the_page_is_shown_again_where_it_left_the_context():
     env = Shop(["one", "two", ""])
     trajectory = play(
         env, ["click[red]", "branch[find shoes]", "click[shoes]", "return[it is 3]", "click[red]"], "fold"
@@ -45,7 +45,7 @@ def test_a_branch_is_opened_and_closed_by_the_mode_and_the_page_is_shown_again()
     assert [action.replace(" ", "") for action in env.actions] == ["click[red]", "click[shoes]", "click[red]"]
     assert [turn.information for turn in trajectory.turns] == [
         "one",
-        "The branch is open; end it by return[message].\none",
+        "The branch is open; end it by return[message].\n",
         "two",
         "Back in the main thread.\ntwo",
         "",

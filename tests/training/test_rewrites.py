@@ -142,3 +142,16 @@ def test_an_episode_that_no_environment_ended_can_be_left_out_of_the_loss(make_m
 def test_gae_over_turns_has_no_rows(make_module):
     with pytest.raises(ValueError, match=r"expected credit.rewrites cross, got rows; set model.credit.unit token"):
         make_module(algorithm="ppo", credit=CreditSettings(unit="turn", rewrites="rows"))
+
+
+@given(PARTS, st.floats(0.1, 1.0), st.floats(0.0, 1.0))
+def test_an_answer_counts_at_the_end_of_each_segment_less_the_discount_of_the_tokens_of_later_segments(
+    lengths, gamma, lam
+):
+    lengths = [length for length in lengths if length] or [1]
+    rewards, values = torch.zeros(sum(lengths), dtype=torch.float64), torch.zeros(sum(lengths), dtype=torch.float64)
+    rewards[-1] = 8.0
+    advantages = gae_by_segments(rewards, values, lengths, gamma, lam)
+    for number in range(len(lengths)):
+        later = sum(lengths[number + 1 :])
+        assert advantages[sum(lengths[: number + 1]) - 1] == pytest.approx(8.0 * gamma**later)

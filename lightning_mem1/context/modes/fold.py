@@ -54,8 +54,9 @@ class Fold(MemoryMode):
             return Asked(problem="branch: expected the main thread, got a branch inside a branch; return first")
         if name == RETURN and not inside:
             return Asked(problem="return: expected an open branch to return from, got the main thread")
-        opened = f"The branch is open; end it by {RETURN}[message]." if name == BRANCH else "Back in the main thread."
-        return Asked(Directive(name), reply=opened)
+        if name == BRANCH:
+            return Asked(Directive(name), reply=f"The branch is open; end it by {RETURN}[message].", page=False)
+        return Asked(Directive(name), reply="Back in the main thread.")
 
     def about(self, tags: Tags) -> str:
         """How to branch and to return."""

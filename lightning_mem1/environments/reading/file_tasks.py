@@ -12,7 +12,15 @@ from lightning_mem1.environments.qa.scoring import RewardKind, Variant
 from lightning_mem1.environments.reading.env import ReadingEnv
 from lightning_mem1.environments.reading.parts import num_tokens, parts
 from lightning_mem1.environments.reading.question_rows import Asked, read_asked
-from lightning_mem1.environments.reading.tasks import SPARE_TURNS, STYLES, Style, ask, check_lengths
+from lightning_mem1.environments.reading.tasks import (
+    NUM_SAMPLES,
+    STYLES,
+    Style,
+    ask,
+    check_lengths,
+    sample_of,
+    turn_budget,
+)
 from lightning_mem1.types import Env, Objective, Split, Task
 
 SPLITS: tuple[Split, ...] = ("train", "val", "test")
@@ -27,6 +35,7 @@ class FileTasks:
             drawn evenly. Paragraphs of other rows are added until there are as many; what has to be read is always in
             it. A whole text stays as long as it is.
         part: Tokens of a part.
+        turns_per_part: Turns for each part, see `ReadingTasks`.
         style: ``compact`` or ``explained``, see `ReadingTasks`.
         reward: What an answer pays: em or f1.
         variant: How answers are compared.
@@ -41,6 +50,7 @@ class FileTasks:
         asked: Mapping[Split, Sequence[Asked]],
         length: int | Sequence[int] = 1000,
         part: int = 250,
+        turns_per_part: int = 1,
         *,
         style: Style = "compact",
         reward: RewardKind = "em",
@@ -49,7 +59,9 @@ class FileTasks:
     ) -> None:
         self.asked, self.lengths = asked, check_lengths(length)
         self.part, self.style, self.reward, self.variant, self.seed = part, style, reward, variant, seed
+        self.turns_per_part = turns_per_part
         check_least("data.part", part, 1)
+        check_least("data.turns_per_part", turns_per_part, 1)
         check_choice("style", style, STYLES, "data.style")
         mixed = (each for split in SPLITS for each in asked.get(split, ()) if not each.whole)
         self.pool = tuple(dict.fromkeys(text for each in mixed for text in each.paragraphs))
@@ -67,13 +79,19 @@ class FileTasks:
             id=f"reading/{split}/{question.id}",
             prompt=ask(question.text, self.style),
             objectives=(Objective(question.text, question.answers),),
-            max_turns=len(self._parts(split, index)) + SPARE_TURNS,
+            max_turns=turn_budget(len(self._parts(split, index)), self.turns_per_part),
             data={"split": split, "index": index, "hops": (question.hops,)},
         )
 
     def env(self, task: Task) -> Env:
         """Return a fresh environment for a task of this source."""
         return ReadingEnv(task, self._parts(task.data["split"], task.data["index"]), self.reward, self.variant)
+
+    def sample_replies(self) -> list[str]:
+        """As `ReadingTasks.sample_replies`, of the first split that has documents."""
+        split = next((each for each in SPLITS if self.size(each)), SPLITS[0])
+        documents = [self._parts(split, index) for index in range(min(NUM_SAMPLES, self.size(split)))]
+        return [reply for document in documents for reply in sample_of(document)]
 
     def _parts(self, split: Split, index: int) -> list[str]:
         asked = self.asked[split][index]

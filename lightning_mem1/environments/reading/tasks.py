@@ -11,12 +11,13 @@ from lightning_mem1.checks import SEED, Range, Ranges, check_choice, check_numbe
 from lightning_mem1.environments.qa.scoring import RewardKind, Variant
 from lightning_mem1.environments.reading.document import sentences
 from lightning_mem1.environments.reading.env import ReadingEnv
-from lightning_mem1.environments.reading.parts import parts
+from lightning_mem1.environments.reading.parts import parts, shown
 from lightning_mem1.environments.reading.scripted_reader import EXPERT_READER, play
 from lightning_mem1.environments.reading.stories import KINDS, Kind, Story, story
 from lightning_mem1.types import Env, Objective, Split, Task
 
 SIZES: dict[Split, int] = {"train": 1_000_000, "val": 1000, "test": 1000}
+NUM_SAMPLES = 3  # documents
 SPARE_TURNS = 2  # one for the answer, one for a turn that goes wrong
 MAX_LENGTH = 10_000_000
 Style = Literal["compact", "explained"]
@@ -26,7 +27,16 @@ the action read. You may answer at any time; later parts may change the answer, 
 Question: {}"""
 
 
-LENGTHS: Ranges = {"length": Range(1, MAX_LENGTH), "part": Range(1)}  # tokens of a document and of a part of it
+LENGTHS: Ranges = {  # tokens of a document and of a part of it
+    "length": Range(1, MAX_LENGTH),
+    "part": Range(1),
+    "turns_per_part": Range(1, 1000),
+}
+
+
+def turn_budget(num_parts: int, turns_per_part: int) -> int:
+    """Turns of a task: those for its parts, one for the answer and one that may go wrong."""
+    return num_parts * turns_per_part + SPARE_TURNS
 
 
 class ReadingTasks:
@@ -36,6 +46,8 @@ class ReadingTasks:
         kinds: Which questions, drawn evenly, see `stories`; None for all.
         length: Tokens of a document (words and punctuation marks), or several numbers, drawn evenly.
         part: Tokens of a part.
+        turns_per_part: Turns for each part; two more are for the answer and one that goes wrong. 2 or more for memory
+            modes whose own actions cost turns.
         style: ``compact`` (the question alone) or ``explained`` (what to do as well, for chat models).
         reward: What an answer pays: em or f1.
         variant: How answers are compared.
@@ -52,6 +64,7 @@ class ReadingTasks:
         kinds: Sequence[Kind] | None = None,
         length: int | Sequence[int] = 1000,
         part: int = 250,
+        turns_per_part: int = 1,
         *,
         style: Style = "compact",
         reward: RewardKind = "em",
@@ -62,6 +75,7 @@ class ReadingTasks:
         self.kinds: tuple[Kind, ...] = tuple(KINDS if kinds is None else kinds)
         self.lengths = check_lengths(length)
         self.part, self.style, self.reward, self.variant, self.seed = part, style, reward, variant, seed
+        self.turns_per_part = turns_per_part
         if not self.kinds:
             raise ValueError(f"data.kinds is empty: expected some of {', '.join(KINDS)}; null for all")
         for kind in self.kinds:
@@ -81,13 +95,18 @@ class ReadingTasks:
             id=f"reading/{split}/{kind}/{length}/{index}",
             prompt=ask(found.question, self.style),
             objectives=(Objective(found.question, found.answers),),
-            max_turns=len(self._parts(split, index)) + SPARE_TURNS,
+            max_turns=turn_budget(len(self._parts(split, index)), self.turns_per_part),
             data={"split": split, "index": index, "kind": kind, "length": length},
         )
 
     def env(self, task: Task) -> Env:
         """Return a fresh environment for a task of this source."""
         return ReadingEnv(task, self._parts(task.data["split"], task.data["index"]), self.reward, self.variant)
+
+    def sample_replies(self) -> list[str]:
+        """The parts of a few documents as an agent is shown them, to see whether they fit into a reply."""
+        documents = [self._parts("train", index) for index in range(NUM_SAMPLES)]
+        return [reply for document in documents for reply in sample_of(document)]
 
     def baselines(self, split: Split, indices: Sequence[int]) -> dict[str, float]:
         """Mean reward of the scripted reader, which keeps only what the question names."""
@@ -116,6 +135,11 @@ def _parts(
     _, length, found = _story(seed, split, index, kinds, lengths)
     rest = random.Random(f"reading/{seed}/{split}/{index}/{length}")
     return tuple(parts(sentences(found, length, rest), part))
+
+
+def sample_of(parts: Sequence[str]) -> list[str]:
+    """Up to twenty parts of a document, as they are shown."""
+    return [shown(parts, number) for number in range(0, len(parts), max(1, len(parts) // 20))]
 
 
 def check_lengths(length: int | Sequence[int]) -> tuple[int, ...]:

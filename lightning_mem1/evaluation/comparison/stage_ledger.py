@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -10,6 +12,7 @@ from lightning_mem1.evaluation.comparison.stages import Stage
 from lightning_mem1.io.atomic_files import write_atomic
 
 FOLDER = "stages"
+HERE = "{output}"  # in the commands that are written down
 
 
 @dataclass(frozen=True)
@@ -30,14 +33,33 @@ class Cost:
 
 
 class StageLedger:
-    """The finished commands in a folder.
+    """The finished commands in a folder, which may be moved.
 
     Args:
         folder: The output folder of a comparison.
     """
 
     def __init__(self, folder: Path) -> None:
-        self.folder = folder / FOLDER
+        self.output, self.folder = folder, folder / FOLDER
+
+    def due(self, every: Sequence[Stage]) -> list[Stage]:
+        """The stages that are to be run: those that are not finished, and finished ones that they need and are gone.
+
+        A folder of which only the stages and the records of evaluations were kept repeats nothing for a finished mode,
+        and of what is shared only what a missing mode needs.
+
+        Args:
+            every: The stages of the comparison, in their order.
+        """
+        found: list[Stage] = []
+        needed: set[str] = set()
+        for stage in reversed(every):
+            finished = self.done(stage) is not None
+            read = stage.kind == "evaluate" or stage.name in needed
+            if not finished or (read and not stage.product.is_file()):
+                found.append(stage)
+                needed.update(stage.needs)
+        return found[::-1]
 
     def done(self, stage: Stage) -> Cost | None:
         """What a finished command took, None when it is not finished.
@@ -50,13 +72,13 @@ class StageLedger:
             return None
         try:
             told = json.loads(path.read_text(encoding="utf-8"))
-            command, cost = tuple(told["command"]), Cost(**told["cost"])
+            command, cost = self._placeless(told["command"]), Cost(**told["cost"])
         except (ValueError, TypeError, KeyError) as error:
             raise ValueError(
                 f"unreadable '{path}': expected a stage that this package wrote; remove it to run the stage again"
             ) from error
-        if command != stage.command:
-            known, given = _first_difference(command, stage.command)
+        if command != self._placeless(stage.command):
+            known, given = _first_difference(command, self._placeless(stage.command))
             raise ValueError(
                 f"'{path}' was run with other settings: expected {known}, got {given}; set --output to another folder, "
                 "or take the same settings"
@@ -74,13 +96,18 @@ class StageLedger:
 
     def finish(self, stage: Stage, cost: Cost) -> None:
         """Write down that a command is finished."""
-        told = {"command": stage.command, "cost": asdict(cost)}
+        told = {"command": self._placeless(stage.command), "cost": asdict(cost)}
         write_atomic(self._path(stage, "json"), (json.dumps(told, indent=1) + "\n").encode())
 
     def log(self, stage: Stage) -> Path:
         """The file of what a command prints."""
         self.folder.mkdir(parents=True, exist_ok=True)
         return self._path(stage, "log")
+
+    def _placeless(self, command: Sequence[str]) -> tuple[str, ...]:
+        """A command without the place of the folder."""
+        here = re.compile(rf'(?<![^="]){re.escape(str(self.output))}/')
+        return tuple(here.sub(f"{HERE}/", part) for part in command)
 
     def _path(self, stage: Stage, ending: str) -> Path:
         return self.folder / f"{stage.name.replace('/', '.')}.{ending}"

@@ -10,8 +10,10 @@ from typing import Any
 
 from lightning_mem1.context.memory import MemoryMode
 from lightning_mem1.evaluation.comparison.settings import OBJECTIVES, Cloning, Comparison
+from lightning_mem1.evaluation.ledger import LINES
 
 SHARED = "shared"
+CARD = "README.md"  # of a policy
 
 
 @dataclass(frozen=True)
@@ -23,17 +25,24 @@ class Stage:
         command: What follows ``mem1``.
         output: Folder that it writes.
         resumes: Checkpoint that it resumes from once it is there.
+        needs: Names of the commands whose files it reads.
     """
 
     name: str
     command: tuple[str, ...]
     output: Path
     resumes: Path | None = None
+    needs: tuple[str, ...] = ()
 
     @property
     def kind(self) -> str:
         """``warmstart``, ``fit`` or ``evaluate``."""
         return self.name.split("/")[0]
+
+    @property
+    def product(self) -> Path:
+        """A file that is there once it is finished, as long as nobody removed what it wrote."""
+        return self.resumes or self.output / (LINES if self.kind == "evaluate" else CARD)
 
     @property
     def mode(self) -> str:
@@ -68,8 +77,8 @@ def _warmstart(settings: Comparison, number: int, cloning: Cloning, mode: Memory
         given["warmstart.memory"] = _as_setting(mode)
     if number:
         given["warmstart.init_from"] = str(_policy(settings, number - 1, mode))
-    name = f"warmstart/{mode.name if mode else SHARED}/{number}"
-    return Stage(name, ("warmstart", cloning.config, *options(given)), output)
+    needs = _cloned(settings, number - 1, mode)
+    return Stage(_cloning(mode, number), ("warmstart", cloning.config, *options(given)), output, needs=needs)
 
 
 def training(settings: Comparison, mode: MemoryMode, seed: int) -> Stage:
@@ -77,8 +86,8 @@ def training(settings: Comparison, mode: MemoryMode, seed: int) -> Stage:
     output = Path(settings.output) / "fit" / mode.name / str(seed)
     given = _shared(settings, mode) | {"seed_everything": seed, "trainer.default_root_dir": str(output)}
     given |= {"trainer.logger": {"class_path": "CSVLogger", "init_args": {"save_dir": str(output), "name": "metrics"}}}
-    command = ("fit", settings.fit.config, *options(given))
-    return Stage(f"fit/{mode.name}/{seed}", command, output, output / "checkpoints" / "last.ckpt")
+    command, needs = ("fit", settings.fit.config, *options(given)), _cloned(settings, len(settings.warmstart) - 1, mode)
+    return Stage(f"fit/{mode.name}/{seed}", command, output, output / "checkpoints" / "last.ckpt", needs)
 
 
 def evaluations(settings: Comparison, mode: MemoryMode, seed: int) -> list[tuple[list[int], Stage]]:
@@ -92,11 +101,12 @@ def _evaluation(settings: Comparison, mode: MemoryMode, seed: int, values: Seque
     how, joined = settings.evaluate, ",".join(map(str, values))
     name = f"evaluate/{mode.name}/{seed}/{how.key}-{joined.replace(',', '-')}"
     output = Path(settings.output) / name
-    checkpoint = training(settings, mode, seed).resumes
+    trained = training(settings, mode, seed)
     given = _shared(settings, mode) | how.set | {how.key: joined if how.key == OBJECTIVES else values[0]}
-    given |= {"tasks": how.tasks, "page": how.page, "ckpt_path": str(checkpoint), "output": str(output)}
+    given |= {"tasks": how.tasks, "page": how.page, "ckpt_path": str(trained.resumes), "output": str(output)}
     given |= {"trainer.logger": False}
-    return Stage(name, ("evaluate", settings.fit.config, *options(given)), output)
+    command, needs = ("evaluate", settings.fit.config, *options(given)), (trained.name, *trained.needs)
+    return Stage(name, command, output, needs=needs)
 
 
 def _shared(settings: Comparison, mode: MemoryMode) -> dict[str, Any]:
@@ -111,6 +121,15 @@ def _policy(settings: Comparison, number: int, mode: MemoryMode | None) -> Path:
     """Where warm start `number` of a mode is written."""
     shared = settings.warmstart[number].shared or mode is None
     return Path(settings.output) / "policies" / f"{number}-{SHARED if shared else mode.name}"  # type: ignore[union-attr]
+
+
+def _cloned(settings: Comparison, number: int, mode: MemoryMode | None) -> tuple[str, ...]:
+    """The name of warm start `number` of a mode; nothing before the first."""
+    return () if number < 0 else (_cloning(None if settings.warmstart[number].shared else mode, number),)
+
+
+def _cloning(mode: MemoryMode | None, number: int) -> str:
+    return f"warmstart/{mode.name if mode else SHARED}/{number}"
 
 
 def _as_setting(mode: MemoryMode) -> Any:

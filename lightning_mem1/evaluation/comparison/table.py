@@ -49,18 +49,18 @@ def _of_mode(settings: Comparison, ledger: StageLedger, mode: MemoryMode) -> lis
     done: dict[tuple[int, ...], dict[int, Path]] = {}
     for seed in settings.seeds:
         for values, stage in evaluations(settings, mode, seed):
-            if ledger.done(stage):
+            if ledger.done(stage) and stage.product.is_file():
                 done.setdefault(tuple(values), {})[seed] = stage.output
-    return [row for values, folders in done.items() for row in _played(settings, mode.name, values, folders)]
+    return [row for values, folders in done.items() for row in _played(settings, mode, values, folders)]
 
 
-def _played(settings: Comparison, mode: str, values: Sequence[int], folders: Mapping[int, Path]) -> list[Row]:
+def _played(settings: Comparison, mode: MemoryMode, values: Sequence[int], folders: Mapping[int, Path]) -> list[Row]:
     names = _measured(list(folders.values()))
-    found = results(Arm(mode, tuple(folders.values()), mode), names)
+    found = results(Arm(mode.name, tuple(folders.values()), mode.spelled), names)
     if settings.evaluate.key == OBJECTIVES:
-        return [Row(mode, each.row.objectives, tuple(folders), each) for each in found]
+        return [Row(mode.name, each.row.objectives, tuple(folders), each) for each in found]
     return [
-        Row(mode, values[0], tuple(folders), replace(each, row=replace(each.row, objectives=values[0])))
+        Row(mode.name, values[0], tuple(folders), replace(each, row=replace(each.row, objectives=values[0])))
         for each in found
     ]
 

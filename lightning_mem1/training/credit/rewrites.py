@@ -73,7 +73,11 @@ def gae_by_segments(
     """GAE within each segment, what is still to come discounted by the tokens until then (CompactionRL, 2607.05378).
 
     With ``lam = 1`` it is GAE across rewrites. Below, credit decays within a segment alone, and the value after one is
-    not asked for. How the paper corrects its discount was not checked against its code::
+    not asked for. Checked against a description of the paper: values and traces stay within a segment, and a reward
+    after it counts at its last token, discounted once for each token of the later segments up to that reward. Not
+    checked against its code, which was not at hand. The rest of the method is elsewhere: ``loss_unit: token`` is its
+    mean over all tokens of the batch, tokens of memories are trained unless ``loss.state_weight`` is 0, and
+    ``critic.warmup_steps`` is the part of 50 steps in which its critic learns alone::
 
         lengths 1 2    rewards 0 0 8    values 0    gamma 1/2, lam 1     advantages 2 4 8
         the same                                    lam 1/2              advantages 2 2 8
