@@ -5,8 +5,10 @@
 Waiting is simulated: real groups of `experiments/webshop.yaml` are played once, and an event simulation deals them out
 as ranks that each have their own tasks would, and as one queue does whose workers may play `max_staleness` rl_steps
 ahead. A group takes as many passes of the engine as its longest episode has tokens. An update has a machine of its own
-and takes a share of the time that the workers need for an rl_step when they never wait. Speed and kills are measured with real worker processes. Where
-cores are not idle, only processor seconds say how two workers compare with one.
+and takes a share of the time that the workers need for an rl_step when they never wait.
+
+Speed and kills are measured with real worker processes. Where cores are not idle, only processor seconds say how two
+workers compare with one.
 """
 
 from __future__ import annotations
