@@ -190,7 +190,7 @@ class RolloutCallback(Callback):
             whole = data.train_batch(batch.rl_step, whole=True) if shared else batch
             assert whole is not None
             collector = self._collector(trainer, module)
-            if self._look_ahead:
+            if self._look_ahead and self._look_ahead.begun < batch.rl_step:  # nothing was begun after an update
                 self._look_ahead.begin(collector, batch.rl_step)
             collected = self._collect(collector, whole)
         if shared:
