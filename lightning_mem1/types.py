@@ -112,6 +112,23 @@ class Directive:
     acts: bool = False
 
 
+@dataclass(frozen=True)
+class ExpertChoices:
+    """Which experts the routers of a mixture of experts chose for tokens, see `policy.routing`.
+
+    Attributes:
+        data: A row of `width` unsigned numbers for each token, little endian.
+        width: Numbers of a token: those of all routers, in the order in which a forward pass comes to them.
+        itemsize: Bytes of a number, 1 or 2.
+        start: How many tokens come before the first row; the turn before has their choices.
+    """
+
+    data: bytes
+    width: int
+    itemsize: int
+    start: int = 0
+
+
 @dataclass
 class Turn:
     """One policy call and the reply to it.
@@ -144,6 +161,8 @@ class Turn:
         num_unmatched: Messages of the policy in that context whose sampled ids were not found, so that they were
             tokenised from their text.
         version: The rl_step that the weights were of which sampled it; None when nobody kept it.
+        experts: Choices of the routers for the tokens of its context and its action, but for the last one, which no
+            pass has run; None when the engine did not record them.
     """
 
     action_ids: list[int]
@@ -165,6 +184,7 @@ class Turn:
     context_ids: Sequence[int] | None = None
     num_unmatched: int = 0
     version: int | None = None
+    experts: ExpertChoices | None = None
 
     @property
     def ids(self) -> list[int]:
@@ -252,6 +272,7 @@ class Completion:
     Attributes:
         error: What went wrong when the engine could not generate the turn: the episode ends there.
         version: The rl_step that the weights were of, where the engine says so.
+        experts: As in `Turn`.
     """
 
     session: int
@@ -259,6 +280,7 @@ class Completion:
     logprobs: list[float]
     error: str = ""
     version: int | None = None
+    experts: ExpertChoices | None = None
 
 
 class Engine(Protocol):

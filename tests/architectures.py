@@ -357,6 +357,113 @@ FAMILIES: dict[str, Family] = {
         packed=False,
     ),
 }
+ROUTED = {**EXPERTS, "n_routed_experts": 4, "n_group": 2, "topk_group": 1, "first_k_dense_replace": 1}
+LOCAL_EXPERTS = {"num_local_experts": 4, "num_experts_per_tok": 2}
+WINDOWED = {"sliding_window": WINDOW, "layer_types": BOTH}
+FAMILIES |= {
+    "dots1": Family(
+        "Dots1",
+        "experts in groups, sliding windows",
+        {**ROUTED, **WINDOWED, "n_shared_experts": 1, "head_dim": 8},
+    ),
+    "Ernie 4.5-MoE": Family(
+        "Ernie4_5_Moe",
+        "experts chosen with a bias, one shared",
+        {
+            "moe_num_experts": 4,
+            "moe_k": 2,
+            "moe_intermediate_size": 24,
+            "moe_layer_start_index": 1,
+            "moe_layer_end_index": 1,
+            "moe_num_shared_experts": 1,
+        },
+    ),
+    "Hunyuan-MoE": Family(
+        "HunYuanMoEV1",
+        "experts, norms of queries and keys after rotary",
+        {"num_experts": 4, "moe_topk": 2, "moe_intermediate_size": 24, "head_dim": 8},
+    ),
+    "DeepSeek-V2": Family(
+        "DeepseekV2",
+        "latent attention, experts in groups",
+        {**MLA, **ROUTED, "topk_method": "group_limited_greedy", "head_dim": 4},
+    ),
+    "Arcee": Family("Arcee", "squared ReLU"),
+    "VaultGemma": Family("VaultGemma", "sliding windows", {**WINDOWED, "head_dim": 8, "query_pre_attn_scalar": 8}),
+    "Ministral": Family("Ministral", "sliding windows", {**WINDOWED, "head_dim": 8}),
+    "OLMo": Family("Olmo", "clipped projections", {"clip_qkv": 1.0}),
+    "JetMoE": Family("JetMoe", "experts in attention too", {**LOCAL_EXPERTS, "kv_channels": 8}),
+    "MiniMax": Family(
+        "MiniMax",
+        "lightning attention in some layers, experts",
+        {**LOCAL_EXPERTS, "head_dim": 8, "layer_types": ["linear_attention", "full_attention"], "block_size": 16},
+        engine="transformers",
+        packed=False,
+    ),
+    "MiniMax-M2": Family("MiniMaxM2", "experts chosen with a bias", {**LOCAL_EXPERTS, "head_dim": 8}),
+    "EXAONE-MoE": Family(
+        "ExaoneMoe",
+        "experts, sliding windows",
+        {
+            **EXPERTS,
+            **WINDOWED,
+            "num_experts": 4,
+            "n_group": 1,
+            "topk_group": 1,
+            "mlp_layer_types": ["dense", "sparse"],
+        },
+    ),
+    "FlexOLMo": Family("FlexOlmo", "experts", {"num_experts": 4, "num_experts_per_tok": 2}),
+    "Cohere 2-MoE": Family(
+        "Cohere2Moe", "experts, sliding windows", {**WINDOWED, "num_experts": 4, "num_experts_per_tok": 2}
+    ),
+    "GLM-4-MoE-lite": Family("Glm4MoeLite", "latent attention, experts in groups", {**MLA, **ROUTED, "n_group": 1}),
+    "Solar-open": Family(
+        "SolarOpen", "experts in groups, one shared", {**ROUTED, "n_shared_experts": 1, "head_dim": 8}
+    ),
+    "LongCat-Flash": Family(
+        "LongcatFlash",
+        "latent attention twice in a layer, experts that do nothing",
+        {
+            **MLA,
+            "ffn_hidden_size": 48,
+            "expert_ffn_hidden_size": 24,
+            "moe_topk": 2,
+            "n_routed_experts": 4,
+            "zero_expert_num": 2,
+            "num_layers": 2,
+            "head_dim": 4,
+        },
+    ),
+    "Granite-MoE, shared": Family(
+        "GraniteMoeShared", "experts, one shared", {**LOCAL_EXPERTS, "shared_intermediate_size": 24}
+    ),
+    "Granite-SWA": Family("GraniteSWA", "sliding windows, scales", WINDOWED),
+    "Granite-MoE-SWA": Family("GraniteMoeSWA", "experts, sliding windows", {**LOCAL_EXPERTS, **WINDOWED}),
+    "Persimmon": Family("Persimmon", "norms of queries and keys, partial rotary"),
+    "BioGPT": Family("BioGpt", "learnt positions"),
+    "OpenAI GPT": Family(
+        "OpenAIGPT",
+        "learnt positions, attention of its own",
+        {"n_embd": 32, "n_layer": 2, "n_head": 4},
+        engine="transformers",
+        packed=False,
+    ),
+    "CodeGen": Family(
+        "CodeGen",
+        "attention of its own",
+        {"n_embd": 32, "n_layer": 2, "n_head": 4, "rotary_dim": 4},
+        engine="transformers",
+        packed=False,
+    ),
+    "XGLM": Family(
+        "XGLM",
+        "attention of its own",
+        {"d_model": 32, "ffn_dim": 48, "num_layers": 2, "attention_heads": 4},
+        engine="transformers",
+        packed=False,
+    ),
+}
 EYES = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
 QWEN_EYES = {"depth": 1, "hidden_size": 16, "intermediate_size": 16, "num_heads": 2, "out_hidden_size": 32}
 MROPE = scaled("default", mrope_section=[1, 1, 2])

@@ -11,7 +11,7 @@ from transformers import Qwen2Config, Qwen2ForCausalLM
 from lightning_mem1.policy.attention import register
 from lightning_mem1.policy.policy import LoraSettings, Policy
 from lightning_mem1.types import Objective, StepResult, StopReason, Task, Trajectory, Turn
-from lightning_mem1.warmstart.tokenizer import train_tokenizer
+from lightning_mem1.warmstart.tokenizer import CHAT_TEMPLATE, TURN_END, train_tokenizer
 
 TEXT = [
     "<summary>red shoes</summary><answer>click[red]</answer> search page turns left state assistant user 0123456789"
@@ -20,7 +20,11 @@ TEXT = [
 
 @cache
 def tiny_tokenizer():
-    return train_tokenizer(TEXT, vocab_size=320)
+    """Its template ends no reply: a random policy would end turns there at random, and tests count their tokens."""
+    tokenizer = train_tokenizer(TEXT, vocab_size=320)
+    ends = f"{{{{ '{TURN_END}' if m['role'] == 'user' else '' }}}}"
+    tokenizer.chat_template = CHAT_TEMPLATE.replace(TURN_END, ends)
+    return tokenizer
 
 
 def tiny_policy(lora: LoraSettings | None = None, seed: int = 0, kv_heads: int = 2, tied: bool = True) -> Policy:

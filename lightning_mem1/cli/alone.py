@@ -98,6 +98,10 @@ def add_serving_options(add: Any) -> None:
     add("--host", default="127.0.0.1", type=str, help="Address to listen on.")
     add("--port", default=8000, type=int, help="Port to listen on; 0 for a free one.")
     add("--allow_adapters", action="store_true", help="Let clients load adapters from folders of this machine.")
+    add("--chat", action="store_true", help="Serve the trained agent as chat completions, in its memory mode.")
+    add("--max_turns", default=10, type=int, help="With --chat: turns of a session whose client names no number.")
+    add("--max_sessions", default=1000, type=int, help="With --chat: most sessions at once.")
+    add("--session_timeout_s", default=3600.0, type=float, help="With --chat: an unused session is over after it.")
 
 
 def _parsed(parser: argparse.ArgumentParser, argv: list[str], otherwise: str) -> argparse.Namespace:

@@ -33,6 +33,7 @@ _GIVEN = re.compile(
 )
 _NOT_BASE = re.compile(r"Import path ([\w.]+) does not correspond to a subclass of (\w+)")
 _NOT_PROTOCOL = re.compile(r"Import path ?([\w.]*) does not implement protocol (\w+)")
+_LACKING = re.compile(r"class_path '([\w.]+)':\n\s+the following arguments are required: ([\w, ]+)")
 _NO_CLASS = re.compile(r"Expected an instantiatable class, but [\w.]*?(\w+) is a protocol")
 _NO_DOT = re.compile(r"Expected a dot import path string: (\S+)")
 
@@ -67,6 +68,11 @@ def explain_class(message: str, where: Callable[[str], str], known: Iterable[str
             )
         if reason := import_problem(path):
             return f"cannot import class '{path}' in {where(path)}: {reason}"
+    if found := _LACKING.search(message):
+        return (
+            f"class '{found[1]}' in {where(found[1])} lacks settings: expected a value of {found[2]}, got none; set "
+            f"{found[2]} below its init_args"
+        )
     if found := _NOT_PROTOCOL.search(message):
         path = found[1] or given[-1]
         return f"class '{path}' in {where(path)} is no {found[2]}: {_protocol_problem(path, found[2])}"

@@ -15,6 +15,7 @@ from lightning_mem1.cli.weights import LAST, Uses
 
 SETTINGS = ("seed_everything", "trainer", "model", "data", "ckpt_path", "experiment", "tracking_uri")
 EVALUATE = ("objectives", "memory", "tasks", "temperature", "split", "output", "page", "published", "fresh")
+CHAT = ("chat", "max_turns", "max_sessions", "session_timeout_s")
 
 
 def never(argv: list[str]) -> argparse.Namespace | None:
@@ -60,13 +61,14 @@ COMMANDS = {
     ),
     "warmstart": Command("clone demonstrations into a small policy, before RL", ("warmstart",)),
     "serve": Command(
-        "serve a policy over OpenAI's completions protocol",
-        (*SETTINGS, "name", "host", "port", "allow_adapters"),
+        "serve a policy over OpenAI's completions protocol, or an agent as chat completions",
+        (*SETTINGS, "name", "host", "port", "allow_adapters", *CHAT),
         alone.serve,
         Uses(plays=True),
     ),
     "serve-retriever": Command("serve a corpus to agents that search it"),
     "serve-shop": Command("open the shop in a browser, or write a catalogue"),
+    "serve-openenv": Command("serve tasks of an environment over OpenEnv's protocol"),
     "make-encyclopedia": Command("write the passages of the generated encyclopedia"),
     "experiments": Command("list the experiments that come with the package, or copy one"),
 }

@@ -15,6 +15,7 @@ from rich.console import Console
 from lightning_mem1.checks import check_least
 from lightning_mem1.cli import commands, startup
 from lightning_mem1.cli.lightning_cli import PlayingCommandLine
+from lightning_mem1.context.call_tags import CallTags
 from lightning_mem1.context.tags import escape_tags, read_action
 from lightning_mem1.data.source_checks import checked_task, split_size
 from lightning_mem1.engine.scripted import ScriptedEngine
@@ -118,10 +119,13 @@ class Typist:
         return " or ".join(f"{name}[...]" for name in self.tags.actions) or "action"
 
     def _block(self, action: str) -> str:
-        """The action inside its tag; where tags name the actions, ``search[x]`` becomes ``<search>x</search>``."""
-        if not self.tags.actions:
-            return f"<{self.tags.action}>{action}</{self.tags.action}>"
+        """The action inside its tag; where tags name the actions, ``search[x]`` becomes ``<search>x</search>``.
+
+        Where actions are tool calls, it becomes one.
+        """
         named = read_action(action)
-        if named is None or named[0] not in self.tags.actions:
+        if not self.tags.actions and not isinstance(self.tags, CallTags):
+            return f"<{self.tags.action}>{action}</{self.tags.action}>"
+        if named is None or (self.tags.actions and named[0] not in self.tags.actions):
             return action  # the environment says what was expected
-        return f"<{named[0]}>{named[1]}</{named[0]}>"
+        return str(self.tags.written(*named))

@@ -1,6 +1,7 @@
-"""``mem1 serve CONFIG|FOLDER [--ckpt_path last] [--port 8000]``: serve a trained agent.
+"""``mem1 serve CONFIG|FOLDER [--ckpt_path last] [--port 8000] [--chat]``: serve a trained agent.
 
-It speaks OpenAI's completions protocol with token ids, over the local engine; FOLDER may also be ``bundled`` or a hub
+With ``--chat`` the agent of a config answers chat completions in its memory mode, see `serve_chat`. Else the policy
+speaks OpenAI's completions protocol with token ids, over the local engine; FOLDER may also be ``bundled`` or a hub
 id. It listens on this machine only by default. With ``LIGHTNING_MEM1_API_KEY`` in the environment clients
 have to send that key.
 """
@@ -20,6 +21,7 @@ from lightning_mem1.checks import PORT, check_number, check_numbers
 from lightning_mem1.cli import commands, startup
 from lightning_mem1.cli.alone import add_serving_options
 from lightning_mem1.cli.lightning_cli import CommandLine, no_progress_bars
+from lightning_mem1.cli.serve_chat import chat_settings, serve_chat
 from lightning_mem1.engine.serving.endpoint import endpoint
 from lightning_mem1.engine.settings import EngineSettings, ServerSettings
 from lightning_mem1.policy.adapter_files import MAX_LOST, lost_line
@@ -46,6 +48,11 @@ def run(given: startup.Opened) -> int:
 
 def _serve_policy(given: argparse.Namespace) -> int:
     """Serve a policy that is named by itself."""
+    if given.chat:
+        raise ValueError(
+            f"--chat needs the settings that an agent was trained with: expected CONFIG, got the policy "
+            f"'{given.policy}' alone; mem1 serve CONFIG --chat --model.policy {given.policy}"
+        )
     no_progress_bars()
     settings = _checked(EngineSettings(given.num_slots, given.max_context_tokens), given)
     policy = Policy.load(given.policy, dtype=given.dtype)
@@ -59,8 +66,12 @@ def _serve_config(cli: ServingCommandLine) -> int:
     engine = {key: model.engine[key] for key in ("num_slots", "max_context_tokens", "max_prefill_tokens")}
     settings = _checked(EngineSettings(**engine), cli.config)
     device = "cpu" if cli.config.trainer.accelerator == "cpu" else "cuda"
+    name = cli.config.name or cli.experiment
+    chat = chat_settings(cli.config) if cli.config.chat else None
     policy = trained(model.policy, model.compute.dtype, cli.resume_path).to(device)
-    return _listen(policy, settings, cli.config.name or cli.experiment, cli.config)
+    if chat is not None:
+        return serve_chat(policy, settings, chat, name, cli.config)
+    return _listen(policy, settings, name, cli.config)
 
 
 def trained(source: str, dtype: str, checkpoint: str | None) -> Policy:
@@ -77,7 +88,7 @@ class ServingCommandLine(CommandLine):
     """The settings, and where the server listens."""
 
     command = "serve"
-    about = "Serve the policy of a config over OpenAI's completions protocol."
+    about = "Serve the policy of a config over OpenAI's completions protocol, or its agent as chat completions."
     plays = True
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:

@@ -7,12 +7,14 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
+from lightning_mem1.context.call_tags import CallTags
 from lightning_mem1.context.chat_template import ChatTemplate
 from lightning_mem1.context.continuation import continuing
 from lightning_mem1.context.control_tokens import ControlTokens
 from lightning_mem1.context.detokenizer import Detokenizer
 from lightning_mem1.context.formats import PromptFormat
 from lightning_mem1.context.tags import Tags, escape_tags
+from lightning_mem1.context.tools import described
 from lightning_mem1.types import Task
 
 KEPT_TAIL = 0.25  # when information is cut, this part of the budget keeps its end (the available actions are there)
@@ -98,7 +100,11 @@ class ContextEncoder:
             about: What a memory mode says of itself in such a prompt, see `MemoryMode.about`.
         """
         asked, shown = (self.harmless(text)[0] for text in (task.prompt, observation))
-        return self._chat.ids(self.format.prompt(asked, shown, task.max_turns, self.style, staged, about))
+        message = self.format.prompt(asked, shown, task.max_turns, self.style, staged, about)
+        tools = self.format.described_tools(shown, self.style)
+        if tools and not self._chat.shows_tools:
+            message = f"{described(tools, self.format.tags.shape)}\n\n{message}"
+        return self._chat.ids(message, [tool.schema for tool in tools])
 
     def turn_opening(self, staged: bool = False) -> list[int]:
         """Ids that are put before each turn that acts: what the chat template begins a reply with, mostly none.
@@ -117,7 +123,9 @@ class ContextEncoder:
         """Ids that are put before a memory that is to be written."""
         return self.encode(self.format.tags.state_opening)
 
-    def information_ids(self, information: str, turns_left: int, before: Sequence[int] = ()) -> list[int]:
+    def information_ids(
+        self, information: str, turns_left: int, before: Sequence[int] = (), turn: Sequence[int] = ()
+    ) -> list[int]:
         """Ids of a reply as later contexts hold it; one that is too long loses its middle, never its closing tag.
 
         Args:
@@ -125,8 +133,10 @@ class ContextEncoder:
             turns_left: How many turns the agent still has, for the hint.
             before: Ids that come first inside of it, as they are: a turn's number, turns that are quoted. Of these the
                 end is lost first, down to where the reply itself has a quarter of the room.
+            turn: The ids that it replies to, see `behind`.
         """
-        head, tail = map(self.encode, self.format.information_ends(turns_left))
+        head, tail = map(self.encode, self._information_ends(turns_left))
+        head = self.behind(turn, head)
         room = max(0, self.max_information_tokens - len(head) - len(tail))
         body = self.harmless(information)[1]
         # what is quoted holds tags of its own: it loses its end, and is not among what is cut below
@@ -136,8 +146,24 @@ class ContextEncoder:
 
     def note_ids(self, note: str) -> list[int]:
         """Ids of a reply that holds nothing but a note; none for an empty one."""
-        head, tail = map(self.encode, self.format.information_ends(0))
+        head, tail = map(self.encode, self._information_ends(0))
         return [*head, *self.harmless(note)[1], *tail] if note else []
+
+    def behind(self, turn: Sequence[int], reply: list[int]) -> list[int]:
+        """A reply as it comes behind a turn: an end of turn that is sampled already is not there a second time."""
+        again = reply and turn and reply[0] == turn[-1] and reply[0] in self._control.ids
+        return reply[1:] if again else reply
+
+    def _information_ends(self, turns_left: int) -> tuple[str, str]:
+        """Opening and closing of a reply; to a tool call, with what the chat template puts around them."""
+        opening, closing = self.format.information_ends(turns_left)
+        if not isinstance(self.format.tags, CallTags):
+            return opening, closing
+        before, behind = self._chat.reply_ends
+        tag = self.format.tags.information
+        if f"<{tag}>" in before:  # the template has it
+            opening, closing = opening.removeprefix(f"<{tag}>").lstrip(), closing.removesuffix(f"</{tag}>").rstrip()
+        return before + opening, closing + behind
 
     def _cut(self, body: Sequence[int], room: int) -> list[int]:
         """The beginning and the end of a reply, without a tag where they meet."""

@@ -11,6 +11,10 @@ format understands no other.
 | around a reply | nothing | two line breaks | nothing | nothing |
 | hint | ``3 turns left`` | ``[HINT]You have 3 turns left.[/HINT]`` | the same | as release_inference |
 | ends the last turn | any action | any action | the answer | the answer |
+
+`hermes`, `qwen_coder` and `llama` are `plain` with tool calls as actions, in a model's own chat format, and replies as
+its chat template writes the result of a tool; ``qa_hermes``, ``reading_llama``, ``shop_qwen_coder`` and so on bring the
+tools of these worlds.
 """
 
 from __future__ import annotations
@@ -18,8 +22,10 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from lightning_mem1.checks import check_choice
+from lightning_mem1.context.call_tags import SYNTAXES, CallTags, call_tags
 from lightning_mem1.context.prompts import render_prompt
 from lightning_mem1.context.tags import QA_TAGS, Tags, escape_tags
+from lightning_mem1.context.tools import Tool, named_tools
 
 
 @dataclass(frozen=True)
@@ -34,6 +40,8 @@ class PromptFormat:
         last_hint: The hint for the last turn.
         answer_last: Whether only the final action ends the last turn.
         instructions: What is before the task in the prompt; empty for the styles of `prompts.render_prompt`.
+        tools: Names of the tools that a prompt describes, where tags name no actions; empty for those that an
+            environment names in what it shows first.
     """
 
     tags: Tags
@@ -43,6 +51,7 @@ class PromptFormat:
     last_hint: str = "1 turn left"
     answer_last: bool = False
     instructions: str = ""
+    tools: tuple[str, ...] = ()
 
     def prompt(
         self, task_prompt: str, observation: str, turns: int, style: str, staged: bool = False, about: str = ""
@@ -52,6 +61,12 @@ class PromptFormat:
             return render_prompt(task_prompt, observation, turns, self.tags, style, staged, about)
         parts = [escape_tags(task_prompt, self.tags), escape_tags(observation, self.tags)]
         return "\n".join([self.instructions, *filter(None, parts)])
+
+    def described_tools(self, observation: str, style: str) -> list[Tool]:
+        """The tools that a prompt describes: none where actions are no tool calls, or where it explains nothing."""
+        if not isinstance(self.tags, CallTags) or style != "full":
+            return []
+        return named_tools(self.tags.actions or self.tools, observation)
 
     def information_ends(self, turns_left: int) -> tuple[str, str]:
         """Opening (with the hint) and closing of a reply, for callers that cut its middle to size."""
@@ -119,19 +134,34 @@ PRESETS = {
     "release_inference": _INFERENCE,
     "paper": replace(_INFERENCE, tags=PAPER_TAGS, instructions=_instructions(PAPER_TAGS)),
 }
+# worlds whose actions can be tool calls: names of the blocks, and tools where the tags name no actions
+WORLDS = {
+    "qa": (replace(QA_TAGS, information="tool_response"), ()),
+    "reading": (replace(READING_TAGS, information="tool_response"), ()),
+    "shop": (Tags(information="tool_response"), ("search", "click")),
+}
+
+
+def _calls(syntax: str, tags: Tags, tools: tuple[str, ...] = ()) -> PromptFormat:
+    """Tool calls as actions."""
+    return PromptFormat(call_tags(syntax, tags), opening="<{tag}>\n{hint}\n", closing="\n</{tag}>", tools=tools)
+
+
+CALL_PRESETS = {f"{world}_{syntax}": _calls(syntax, *WORLDS[world]) for world in WORLDS for syntax in SYNTAXES}
 
 
 def prompt_format(name: str, tags: Tags, instructions: str = "") -> PromptFormat:
     """Return a prompt format by name.
 
     Args:
-        name: ``"plain"`` or one of `PRESETS`.
-        tags: Names of the blocks of ``"plain"``; a preset has its own.
+        name: ``"plain"``, one of `SYNTAXES`, or one of `PRESETS` and `CALL_PRESETS`.
+        tags: Names of the blocks of ``"plain"`` and of the syntaxes; a preset has its own.
         instructions: Replaces the format's own instructions when not empty.
 
     Raises:
         ValueError: unknown `name`.
     """
-    check_choice("prompt format", name, ("plain", *PRESETS), "model.rollout.format")
-    found = PRESETS.get(name) or PromptFormat(tags)
+    check_choice("prompt format", name, ("plain", *PRESETS, *SYNTAXES, *CALL_PRESETS), "model.rollout.format")
+    made = _calls(name, tags) if name in SYNTAXES else PromptFormat(tags)
+    found = {**PRESETS, **CALL_PRESETS}.get(name, made)
     return replace(found, instructions=instructions) if instructions else found

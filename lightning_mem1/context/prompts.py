@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import re
-
 from lightning_mem1.checks import check_choice
 from lightning_mem1.context.tags import Tags, escape_tags
+from lightning_mem1.context.tools import named_tools, tool
 
 PROMPT_STYLES = ("full", "brief")
 
@@ -55,9 +54,8 @@ def worked_turn(observation: str, tags: Tags) -> str:
     >>> print(worked_turn("Actions: search[words], click[item]", Tags()).partition("price. ")[2])
     Found: nothing yet. Next: look for the thing.</summary><answer>search[the thing]</answer>
     """
-    named = re.search(r"\b([a-z]\w*)\[", observation)
-    name = tags.actions[0] if tags.actions else named[1] if named else "search"
-    return WORKED_TURN.format(internal_state=tags.internal_state, action=tags.written(name, "the thing"))
+    shown = [*named_tools(tags.actions, observation), tool("search")][0]
+    return WORKED_TURN.format(internal_state=tags.internal_state, action=tags.written(shown.name, shown.example))
 
 
 def render_prompt(
@@ -88,8 +86,7 @@ def render_prompt(
     check_choice("prompt style", style, PROMPT_STYLES, "model.rollout.prompt")
     parts = [escape_tags(task_prompt, tags), escape_tags(observation, tags), turns_left_hint(turns)]
     if style == "full":
-        action = " or ".join(f"<{name}>...</{name}>" for name in tags.names)
-        names = {"internal_state": tags.internal_state, "action": action, "information": tags.information}
+        names = {"internal_state": tags.internal_state, "action": tags.shape, "information": tags.information}
         general, own = (
             (STAGED_INSTRUCTIONS, STAGED_ACT_INSTRUCTIONS) if staged else (FULL_INSTRUCTIONS, ACT_INSTRUCTIONS)
         )

@@ -10,8 +10,18 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from typing import ClassVar
 
 from lightning_mem1.io.terminal import printable as printable
+
+
+@dataclass(frozen=True)
+class ParsedTurn:
+    """A turn's text in its parts: `action` is None when it is malformed, and `problem` then says why."""
+
+    internal_state: str
+    action: str | None
+    problem: str = ""
 
 
 @dataclass(frozen=True)
@@ -30,6 +40,7 @@ class Tags:
     action: str = "answer"
     information: str = "state"
     actions: tuple[str, ...] = ()
+    mark_ends: ClassVar[str] = ">"  # the characters that may be behind the name in one of `marks`
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -51,6 +62,16 @@ class Tags:
         """Strings that end a turn."""
         return tuple(f"</{name}>" for name in self.names)
 
+    @property
+    def marks(self) -> tuple[str, ...]:
+        """Names of all tags that mean something, which no text from outside may hold."""
+        return (self.internal_state, self.information, *self.names)
+
+    @property
+    def shape(self) -> str:
+        """How a prompt shows what an action looks like."""
+        return " or ".join(f"<{name}>...</{name}>" for name in self.names)
+
     def with_actions(self, names: Sequence[str]) -> Tags:
         """The same with further actions, such as those of a memory mode, where the tags name the actions.
 
@@ -68,17 +89,33 @@ class Tags:
         tag, text = (name, argument) if self.actions else (self.action, f"{name}[{argument}]")
         return f"<{tag}>{text}</{tag}>"
 
+    def action_of(self, text: str) -> tuple[str | None, str]:
+        """The one action in a turn's text, None where it is malformed, and why it is."""
+        found = [(name, block.strip()) for name in self.names for block in _blocks(text, name)]
+        if len(found) != 1:
+            return None, f"expected exactly one {self.shape}, got {len(found)}"
+        name, action = found[0]
+        if not action:
+            return None, f"expected an action inside <{name}>, got nothing"
+        return (f"{name}[{action}]" if self.actions else action), ""
+
+    def is_one_action(self, text: str) -> bool:
+        """Whether a text is an action and nothing else but spaces."""
+        names = "|".join(map(re.escape, self.names))
+        return re.fullmatch(rf"\s*<({names})>{self.plain}+</\1>\s*", text, flags=re.DOTALL) is not None
+
+    @property
+    def plain(self) -> str:
+        """A regular expression for one character that begins no tag."""
+        return rf"(?:(?!</?(?:{_alternatives(self.marks)})>).)"
+
+    @property
+    def words(self) -> str:
+        """A regular expression for what may be before an action where it has no internal state."""
+        return f"{self.plain}*"
+
 
 QA_TAGS = Tags("think", "answer", "information", ("search", "answer"))
-
-
-@dataclass(frozen=True)
-class ParsedTurn:
-    """A turn's text in its parts: `action` is None when it is malformed, and `problem` then says why."""
-
-    internal_state: str
-    action: str | None
-    problem: str = ""
 
 
 def parse_turn(text: str, tags: Tags) -> ParsedTurn:
@@ -89,15 +126,8 @@ def parse_turn(text: str, tags: Tags) -> ParsedTurn:
     >>> parse_turn("<summary>red</summary><answer>click[red]</answer>", Tags())
     ParsedTurn(internal_state='red', action='click[red]', problem='')
     """
-    state = _state(text, tags)
-    found = [(name, block.strip()) for name in tags.names for block in _blocks(text, name)]
-    if len(found) != 1:
-        expected = " or ".join(f"<{name}>...</{name}>" for name in tags.names)
-        return ParsedTurn(state, None, f"expected exactly one {expected}, got {len(found)}")
-    name, action = found[0]
-    if not action:
-        return ParsedTurn(state, None, f"expected an action inside <{name}>, got nothing")
-    return ParsedTurn(state, f"{name}[{action}]" if tags.actions else action)
+    action, problem = tags.action_of(text)
+    return ParsedTurn(_state(text, tags), action, problem)
 
 
 def read_action(action: str) -> tuple[str, str] | None:
@@ -120,13 +150,10 @@ def exact_format(text: str, tags: Tags, staged: bool = False) -> bool:
     >>> exact_format("<answer>click[red]</answer>", Tags()), exact_format("<answer>click[red]</answer>", Tags(), True)
     (False, True)
     """
-    tag = _alternatives((tags.internal_state, tags.information, *tags.names))
-    plain = rf"(?:(?!</?(?:{tag})>).)"
     state = re.escape(tags.internal_state)
-    names = "|".join(map(re.escape, tags.names))
-    before = rf"{plain}*" if staged else rf"\s*<{state}>{plain}*</{state}>\s*"
-    pattern = rf"{before}<({names})>{plain}+</\1>\s*"
-    return re.fullmatch(pattern, text, flags=re.DOTALL) is not None
+    before = tags.words if staged else rf"\s*<{state}>{tags.plain}*</{state}>\s*"
+    found = re.match(before, text, flags=re.DOTALL)
+    return found is not None and tags.is_one_action(text[found.end() :])
 
 
 def _state(text: str, tags: Tags) -> str:
@@ -143,13 +170,13 @@ def _blocks(text: str, tag: str) -> list[str]:
 
 def escape_tags(text: str, tags: Tags) -> str:
     """Make every tag inside `text` harmless: ``</state>`` in a product title cannot end an information block."""
-    return _tag_start(tags.internal_state, tags.information, *tags.names).sub("\u2039", text)
+    return _tag_start(tags.mark_ends, *tags.marks).sub("\u2039", text)
 
 
 @lru_cache(maxsize=64)
-def _tag_start(*names: str) -> re.Pattern[str]:
+def _tag_start(ends: str, *names: str) -> re.Pattern[str]:
     # at most one way to read a run of spaces: two in a row would take the square of its length
-    return re.compile(rf"<(?=\s*(?:/\s*)?(?:{_alternatives(names)})\s*>|\|)", flags=re.IGNORECASE)
+    return re.compile(rf"<(?=\s*(?:/\s*)?(?:{_alternatives(names)})\s*[{ends}]|\|)", flags=re.IGNORECASE)
 
 
 def _alternatives(names: Iterable[str]) -> str:

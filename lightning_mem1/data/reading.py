@@ -57,7 +57,7 @@ class ReadingData(TaskDataModule):
         self.val_questions = None if val_questions is None else _paths(val_questions)
         self.test_questions = None if test_questions is None else _paths(test_questions)
         self.kinds = kinds
-        self.settings = {"length": length, "part": part, "turns_per_part": turns_per_part}
+        self.settings: dict[str, Any] = {"length": length, "part": part, "turns_per_part": turns_per_part}
         self.settings |= {"style": style, "reward": reward, "variant": variant}
         _check_files(questions, bool(val_questions or test_questions), kinds)
 

@@ -26,5 +26,16 @@ def make_engine(policy: Policy, settings: EngineSettings, version: Callable[[], 
 
 
 def local_engine(policy: Policy, settings: EngineSettings) -> LocalEngine | TransformersEngine:
-    """The local engine, or transformers' generation for a policy whose layers it does not know (the policy logs it)."""
-    return TransformersEngine(policy, settings) if policy.architecture.slots else LocalEngine(policy, settings)
+    """The local engine, or transformers' generation for a policy whose layers it does not know (the policy logs it).
+
+    Raises:
+        ValueError: routing that is to be replayed, of a policy that the local engine cannot play.
+    """
+    if not policy.architecture.slots:
+        return LocalEngine(policy, settings)
+    if settings.replay_routing:
+        raise ValueError(
+            f"cannot record the routing of '{policy.source}': expected a policy that the local engine plays, got "
+            f"another, {policy.architecture.slots}; set model.engine.replay_routing false"
+        )
+    return TransformersEngine(policy, settings)

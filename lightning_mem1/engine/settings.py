@@ -77,6 +77,8 @@ class EngineSettings:
         vllm: For kind vllm.
         self_check: Before training, have the engine play a few invented turns and compare its log-probabilities with
             those of the layout and of plain transformers; where they differ the run ends.
+        replay_routing: Record the experts that the routers of a mixture of experts choose, and have training take them
+            (routing replay): for rollout and training that round differently. Kind local alone, without `compile`.
         one_step_off: Collect the trajectories of the next rl_step while this one is updated, with the weights from
             before the update.
     """
@@ -91,6 +93,7 @@ class EngineSettings:
     server: ServerSettings = field(default_factory=ServerSettings)
     vllm: VllmSettings = field(default_factory=VllmSettings)
     self_check: bool = True
+    replay_routing: bool = False
     one_step_off: bool = False
     ranges: ClassVar[Ranges] = {
         "num_slots": Range(1, 2**16),

@@ -102,6 +102,8 @@ def taken_over(sock: socket.socket, allowance: Allowance | None = None) -> Bound
     """The same connection as a socket with an allowance; the one given must not be used any more."""
     bounded = BoundedSocket(fileno=sock.detach())
     bounded.allowance = allowance
+    with contextlib.suppress(OSError):  # no TCP: nothing waits there for what was sent to be confirmed
+        bounded.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     return bounded
 
 

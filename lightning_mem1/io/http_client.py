@@ -22,6 +22,7 @@ from urllib.parse import quote, urlsplit
 import urllib3
 from urllib3.connection import HTTPConnection
 
+from lightning_mem1.io.connections import IdleConnections, Server
 from lightning_mem1.io.deadline import Allowance, BoundedSocket, BoundedTLSSocket, taken_over, with_tls
 from lightning_mem1.io.redaction import redacted, shown
 
@@ -36,6 +37,8 @@ MAX_HOST_CHARS = 253  # of DNS
 MAX_ADDRESSES = 8  # tried of one host
 ROOM_BYTES = 1 << 20  # for a status line, headers and trailers
 WIRE_BYTES = 8  # at most so many bytes on the wire for a byte of content, however small its chunks
+
+LEFT = (ConnectionError, HTTPException)  # of a connection that its server closed while nothing was asked
 
 Choose = Callable[[str, int, Sequence[str]], Sequence[str]]
 
@@ -71,7 +74,7 @@ def fetch(
     """
     body = None if question is None else json.dumps(question).encode()
     sent = {**({} if body is None else {"Content-Type": "application/json"}), **(headers or {})}
-    with exchange(address, body, sent, until=time.monotonic() + timeout_s, max_bytes=max_bytes) as reply:
+    with exchange(address, body, sent, until=time.monotonic() + timeout_s, max_bytes=max_bytes, keep=True) as reply:
         if not 200 <= reply.status < 300:
             raise StatusError(reply.status, reply.start(MAX_SAID_BYTES))
         return reply.read()
@@ -83,11 +86,12 @@ class Reply:
     Attributes:
         status: Its status.
         headers: Its headers; names in any case.
+        is_read: Whether the whole body was read.
     """
 
     def __init__(self, response: urllib3.BaseHTTPResponse, max_bytes: int) -> None:
         self._response, self._max_bytes = response, max_bytes
-        self.status, self.headers = response.status, response.headers
+        self.status, self.headers, self.is_read = response.status, response.headers, False
 
     def read(self) -> bytes:
         """The body.
@@ -102,6 +106,7 @@ class Reply:
             length += len(part)
             if length > self._max_bytes:
                 raise ValueError(f"reply too long: expected at most {self._max_bytes} bytes")
+        self.is_read = True
         return b"".join(parts)
 
     def start(self, max_bytes: int) -> bytes:
@@ -126,8 +131,9 @@ def exchange(
     until: float,
     max_bytes: int,
     choose: Choose = lambda host, port, found: found,
+    keep: bool = False,
 ) -> Iterator[Reply]:
-    """Ask, and give the reply as soon as its headers are there; the connection is closed at the end.
+    """Ask, and give the reply as soon as its headers are there.
 
     Args:
         address: Of http or https, without a password.
@@ -137,6 +143,8 @@ def exchange(
         max_bytes: Of the reply's body.
         choose: Takes host, port and the addresses found for them, and returns those that may be connected to, or raises
             ValueError. The connection goes to one of them, whatever the name points to by then.
+        keep: Use a connection that an earlier exchange with the same server left, and leave it for the next one; else
+            it is closed at the end. For servers that the user named: `choose` is asked about new connections alone.
 
     Raises:
         OSError, ValueError, HTTPException: see `TROUBLES`.
@@ -146,27 +154,53 @@ def exchange(
         raise ValueError(f"expected an address of http or https without a password, got {redacted(address)[:100]!r}")
     allowance = Allowance(until, WIRE_BYTES * max_bytes + ROOM_BYTES, "the reply")
     host, port = parts.hostname, parts.port or PORTS[parts.scheme]
-    connection = _Connection(host, port, parts.scheme == "https", allowance, choose)
+    server = Server(host, port, parts.scheme == "https")
     path = quote(f"{parts.path or '/'}{f'?{parts.query}' if parts.query else ''}", safe="%/:=&?~#+!$,;'@()*[]|")
-    sent = {"Accept-Encoding": "identity", "Connection": "close", "User-Agent": "lightning_mem1", **(headers or {})}
-    try:
-        with _plain_errors():
-            connection.request(
-                "GET" if body is None else "POST", path, body, sent, preload_content=False, decode_content=False
-            )
-            response = connection.getresponse()
-        yield Reply(response, max_bytes)
-    finally:
-        connection.close()
+    sent = {"Accept-Encoding": "identity", "User-Agent": "lightning_mem1", **(headers or {})}
+    if not keep:
+        sent = {"Connection": "close", **sent}
+    method = "GET" if body is None else "POST"
+    connection = IDLE.take(server) if keep else None
+    with contextlib.ExitStack() as ended:
+        response = None
+        if connection is not None:
+            ended.callback(connection.close)
+            connection.renew(allowance)
+            with contextlib.suppress(*LEFT), _plain_errors():  # the server may have closed it meanwhile
+                response = _asked(connection, method, path, body, sent)
+        if response is None:
+            connection = _Connection(server, allowance, choose)
+            ended.callback(connection.close)
+            with _plain_errors():
+                response = _asked(connection, method, path, body, sent)
+        reply = Reply(response, max_bytes)
+        yield reply
+        assert connection is not None
+        if keep and reply.is_read and connection.is_connected:
+            ended.pop_all()
+            IDLE.leave(server, connection)
+
+
+def _asked(
+    connection: _Connection, method: str, path: str, body: bytes | None, headers: Mapping[str, str]
+) -> urllib3.BaseHTTPResponse:
+    connection.request(method, path, body, headers, preload_content=False, decode_content=False)
+    return connection.getresponse()
 
 
 class _Connection(HTTPConnection):
     """A connection to an address that was chosen; the name is for the server and its certificate."""
 
-    def __init__(self, host: str, port: int, secure: bool, allowance: Allowance, choose: Choose) -> None:
-        super().__init__(host, port)
-        self.default_port = PORTS["https" if secure else "http"]  # type: ignore[misc]
-        self.secure, self.allowance, self.choose = secure, allowance, choose
+    def __init__(self, server: Server, allowance: Allowance, choose: Choose) -> None:
+        super().__init__(server.host, server.port)
+        self.default_port = PORTS["https" if server.secure else "http"]  # type: ignore[misc]
+        self.secure, self.allowance, self.choose = server.secure, allowance, choose
+
+    def renew(self, allowance: Allowance) -> None:
+        """Begin another exchange, with an allowance of its own."""
+        self.allowance = allowance
+        if self.sock is not None:
+            self.sock.allowance = allowance  # type: ignore[union-attr]
 
     def connect(self) -> None:
         """Open the socket."""
@@ -174,6 +208,9 @@ class _Connection(HTTPConnection):
         sock: BoundedSocket | BoundedTLSSocket
         sock = _connected(list(self.choose(self.host, self.port, found)), self.port, self.allowance)
         self.sock = with_tls(sock, self.host, self.allowance) if self.secure else sock
+
+
+IDLE: IdleConnections[_Connection] = IdleConnections()
 
 
 def addresses_of(host: str, port: int, allowance: Allowance) -> list[str]:

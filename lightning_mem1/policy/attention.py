@@ -84,12 +84,17 @@ class Pass:
         tree, slots, tree_kernel: As in `attention_forward`, for models that do not hand keyword arguments on.
         lengths: Like the position ids: the length of context that each token's rotary frequencies are of, for models
             where these depend on it (`policy.rotary`); None for what transformers takes.
+        experts: (B, L, width) the experts that routers have to take, -1 where they choose (`policy.routing`); None for
+            what they choose everywhere.
+        chosen: Where routers leave what they chose, by their first column; None for nowhere.
     """
 
     tree: TreeTable | None = None
     slots: SlotAttention | None = None
     tree_kernel: str = "segments"
     lengths: Tensor | None = None
+    experts: Tensor | None = None
+    chosen: dict[int, Tensor] | None = None
 
 
 _CARRIED: ContextVar[Pass | None] = ContextVar("carried", default=None)

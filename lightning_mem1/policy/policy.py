@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from lightning_mem1.checks import Range, Ranges, check_choice
+from lightning_mem1.context.chat_template import turn_end
 from lightning_mem1.io.disk_room import room_for
 from lightning_mem1.policy.adapter_files import without_warnings
 from lightning_mem1.policy.architecture import Architecture
@@ -29,8 +30,10 @@ from lightning_mem1.policy.kernels import use_kernels
 from lightning_mem1.policy.loading import check_vocabulary, load_model, load_tokenizer, path_of_base, resolve
 from lightning_mem1.policy.logprobs import chunked_logprobs
 from lightning_mem1.policy.merging import merge
+from lightning_mem1.policy.read_weights import uncalled_linears
 from lightning_mem1.policy.recurrent import adopt, bypassed_linears, check_no_drawn_mask
 from lightning_mem1.policy.rotary import LengthRule, adopt_rotary
+from lightning_mem1.policy.routing import Routers, find_routers
 from lightning_mem1.policy.rows import Rows, rows_of
 from lightning_mem1.policy.scores import EVERYTHING
 from lightning_mem1.policy.stillness import let_train, recompute_activations, scoring
@@ -61,6 +64,8 @@ class ScoredBatch(Protocol):
     def trajectory_index(self) -> Tensor: ...
     @property
     def turn_index(self) -> Tensor: ...
+    @property
+    def experts(self) -> Tensor | None: ...
 
 
 @dataclass
@@ -114,6 +119,8 @@ class Policy(nn.Module):
         self.tree_kernel = tree_kernel
         self._length = adopt_rotary(model)
         self._architecture: Architecture | None = None
+        self._routers: Routers | None = None
+        self._turn_end: tuple[int | None] | None = None  # of the chat template, once it has been looked at
         self._head: Head | None = None
         self.model: Any = _with_adapter(model, lora) if lora else model
 
@@ -184,6 +191,17 @@ class Policy(nn.Module):
                 LOG.warning("policy '%s': %s", self.source, line)
         return self._architecture
 
+    @property
+    def routers(self) -> Routers:
+        """The routers of a mixture of experts; found once, and able to record and replay their choices from then on.
+
+        Raises:
+            ValueError: a dense model, or routers that choose in another way.
+        """
+        if self._routers is None:
+            self._routers = find_routers(self.causal_lm, self.computing, self.source)
+        return self._routers
+
     def inspect(self, length: LengthRule | None) -> Architecture:
         """Inspect the base's layers again, given how its rotary frequencies depend on the length."""
         known = self._architecture
@@ -209,10 +227,12 @@ class Policy(nn.Module):
 
     @property
     def end_ids(self) -> frozenset[int]:
-        """Ids that end a turn: the tokenizer's end of text, and all that the model's generation config names."""
+        """Ids that end a turn: the tokenizer's end of text, its template's end of a reply, the generation config's."""
         named = getattr(getattr(self.causal_lm, "generation_config", None), "eos_token_id", None)
         listed = named if isinstance(named, list | tuple) else [named]
-        return frozenset({self.tokenizer.eos_token_id, *listed} - {None})
+        if self._turn_end is None:
+            self._turn_end = (turn_end(self.tokenizer),)
+        return frozenset({self.tokenizer.eos_token_id, *self._turn_end, *listed} - {None})
 
     @property
     def max_positions(self) -> int | None:
@@ -238,9 +258,18 @@ class Policy(nn.Module):
         attention_mask: Tensor | None = None,
         tree: TreeTable | None = None,
         tree_kernel: str = "segments",
+        experts: Tensor | None = None,
     ) -> Tensor:
-        """Last hidden states (B, L, width) by this package's attention, see `attention_forward`."""
-        along = Pass(tree=tree, tree_kernel=tree_kernel)
+        """Last hidden states (B, L, width) by this package's attention, see `attention_forward`.
+
+        With `experts` (B, L, width of the routers) the routers take these, see `policy.routing`.
+        """
+        if experts is not None and experts.shape[2] != self.routers.width:
+            raise ValueError(
+                f"cannot replay routing: expected {self.routers.width} choices of a token, got {experts.shape[2]}; "
+                "train the model that played"
+            )
+        along = Pass(tree=tree, tree_kernel=tree_kernel, experts=experts)
         handed = {"tree": tree, "tree_kernel": tree_kernel} if tree is not None and self.architecture.keywords else {}
         return self._run(along, input_ids, position_ids=position_ids, attention_mask=attention_mask, **handed)
 
@@ -255,20 +284,24 @@ class Policy(nn.Module):
         with self.computing():
             return self._head(hidden)
 
-    def logprobs(self, batch: ScoredBatch, temperature: float = 1.0) -> tuple[Tensor, Tensor]:
+    def logprobs(self, batch: ScoredBatch, temperature: float = 1.0, replay: bool = True) -> tuple[Tensor, Tensor]:
         """Score every action token of a batch in the context it was sampled in.
 
         Args:
             batch: From `collate.collate`, on this policy's device.
             temperature: The sampling temperature.
+            replay: Whether routers take the experts that the rollout chose, where the batch has them.
 
         Returns:
             Log-probabilities (N,) and entropies (N,) in nats, in the batch's order of action tokens.
         """
-        return chunked_logprobs(self.predicting(batch), self.head, batch.action_ids, temperature)
+        return chunked_logprobs(self.predicting(batch, replay), self.head, batch.action_ids, temperature)
 
-    def predicting(self, batch: ScoredBatch) -> Tensor:
-        """Hidden states (N, width) that predict the action tokens: each has seen its token's context and no more."""
+    def predicting(self, batch: ScoredBatch, replay: bool = False) -> Tensor:
+        """Hidden states (N, width) that predict the action tokens: each has seen its token's context and no more.
+
+        `replay` as in `logprobs`.
+        """
         known = self.architecture
         rule = known.length if known.length and int(batch.position_ids.max()) >= known.length.original else None
         self._check_layout(batch, rule is not None)
@@ -278,6 +311,7 @@ class Policy(nn.Module):
             batch.input_ids,
             batch.position_ids,
             attention_mask=batch.attention_mask,
+            experts=batch.experts if replay else None,
             **self._tree(batch.tree),
         )
         return hidden.flatten(0, 1)[batch.predict_index]
@@ -437,7 +471,7 @@ class Policy(nn.Module):
             return 0.0
         model, lost = merge(self.model, [ADAPTER])
         self.causal_lm = self.model = model
-        self._architecture = None
+        self._architecture = self._routers = None
         return lost
 
 
@@ -489,7 +523,7 @@ def _lora_config(lora: LoraSettings, model: nn.Module) -> Any:
         lora_alpha=lora.alpha,
         lora_dropout=lora.dropout,
         target_modules=lora.target_modules,
-        exclude_modules=[*_not_adaptable(model), *bypassed_linears(model)] or None,
+        exclude_modules=[*_not_adaptable(model), *bypassed_linears(model), *uncalled_linears(model)] or None,
         task_type="CAUSAL_LM",
     )
 

@@ -20,6 +20,7 @@ from lightning_mem1.context.memory import Asked, Kind, MemoryMode
 from lightning_mem1.context.modes.recorded import Recorded
 from lightning_mem1.context.settings import MemorySetting, memory_mode
 from lightning_mem1.context.tags import ParsedTurn, parse_turn
+from lightning_mem1.policy.expert_choices import shortened
 from lightning_mem1.rollout.env_guard import EnvError, EnvGuard, checked_task
 from lightning_mem1.rollout.env_threads import EnvThreads
 from lightning_mem1.rollout.episodes import Episode as Episode
@@ -31,6 +32,7 @@ from lightning_mem1.types import (
     Completion,
     Engine,
     Env,
+    ExpertChoices,
     GenerationRequest,
     StepResult,
     StopReason,
@@ -51,6 +53,7 @@ class _Running:
     asked: Turn = field(default_factory=lambda: Turn([], []))  # the turn that is being generated, its ids still to come
     parsed: ParsedTurn | None = None  # the turn whose action is being carried out
     wanted: Asked = field(default_factory=Asked)  # of its memory, by that turn
+    experts: ExpertChoices | None = None  # all of those of the last turn
     done: bool = False
 
 
@@ -212,6 +215,9 @@ class _Rollout:
         """
         sampled = {"action_ids": completion.ids, "action_logprobs": completion.logprobs, "version": completion.version}
         turn = replace(running.asked, **sampled)
+        if completion.experts is not None:
+            turn.experts = shortened(completion.experts, running.experts)
+            running.experts = completion.experts
         turns = running.trajectory.turns
         turns.append(turn)
         if turn.kind == "memory":
@@ -264,9 +270,9 @@ class _Rollout:
             _end(running, StopReason.MAX_TURNS)
         else:
             before = [*self.encoder.encode(self.memory.label(trajectory.turns[:-1])), *wanted.quoted]
-            turn.information_ids = self.encoder.information_ids(turn.information, turns_left, before)
+            turn.information_ids = self.encoder.information_ids(turn.information, turns_left, before, turn.ids)
             turn.retried = self.settings.retries and bool(parsed.problem)
-            turn.note_ids = self.note_ids
+            turn.note_ids = self.encoder.behind(turn.ids, self.note_ids)
             if self.annotate and not turn.retried:
                 self.annotate(turn)
 

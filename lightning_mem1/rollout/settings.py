@@ -26,8 +26,10 @@ class RolloutSettings:
         prompt: "full" explains the format to a chat model and shows it a turn; "brief" suits policies trained on the
             format.
         tags: Names of the blocks; a preset of `format` brings its own.
-        format: Prompt format: plain, qa (plain with the tags of QA), or what published checkpoints expect:
-            release_train, release_inference, paper.
+        format: Prompt format: plain, qa or reading (plain with the tags of QA and of long documents), what published
+            checkpoints expect (release_train, release_inference, paper), or tool calls as actions, in a model's own
+            chat format: hermes (Qwen too), qwen_coder, llama; qa_hermes, reading_llama, shop_qwen_coder and so on bring
+            the tools of these worlds.
         instructions: Explanation of the format to put before the task, in place of the format's own.
         begin_with_state: Whether every turn begins with the opening tag of the internal state, which is given and not
             scored. A model that was not trained on the format then at least begins as it should.

@@ -6,8 +6,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from lightning_mem1 import __version__
 from lightning_mem1.tracking import pyfunc_agent
+from lightning_mem1.tracking.model_package import EXAMPLE, copy_code, requirements, signature
 from lightning_mem1.training.module import Mem1Module
 
 NAME = "policy"
@@ -34,7 +34,10 @@ def log_policy(logger: Any, module: Mem1Module) -> None:
             folder / "model",
             loader_module="lightning_mem1.tracking.pyfunc_agent",
             data_path=folder / "data",
-            pip_requirements=[f"lightning-mem1=={__version__}"],  # given, or MLflow would go looking
+            code_paths=[str(copy_code(folder / "code", module.policy.source))],
+            pip_requirements=requirements(),  # given, or MLflow would go looking
+            signature=signature(),
+            input_example=EXAMPLE,
         )
         model = client.create_logged_model(logger.experiment_id, NAME, logger.run_id, params=shown, model_type="agent")
         client.log_model_artifacts(model.model_id, str(folder / "model"))

@@ -72,7 +72,7 @@ class Agent:
         Raises:
             ValueError: an episode without a prompt, or one that the policy has no positions for.
         """
-        rows = model_input.to_dict("records") if hasattr(model_input, "to_dict") else list(model_input)
+        rows = _records(model_input) if hasattr(model_input, "to_dict") else list(model_input)
         requests = [self._request(number, row) for number, row in enumerate(rows)]
         texts = self._write(requests)
         reported = []
@@ -107,12 +107,14 @@ class Agent:
     def _turn(self, reported: Mapping[str, str], before: Sequence[Turn], turns_left: int) -> Turn:
         information, parsed = reported.get("information", ""), self._parsed(reported["text"])
         label = self.encoder.encode(self.memory.label(before))
-        reply = self.encoder.information_ids(information, turns_left, label)
+        ids = self.encoder.encode(reported["text"])
+        reply = self.encoder.information_ids(information, turns_left, label, ids)
         wanted = asked(before, parsed, self.memory)
-        turn = Turn(self.encoder.encode(reported["text"]), [], reply, parsed.action, information)
+        turn = Turn(ids, [], reply, parsed.action, information)
         turn.valid, turn.opening_ids = not (parsed.problem or wanted.problem), self.opening
         turn.retried = self.rollout.retries and not turn.valid
-        turn.directive, turn.note_ids = wanted.directive, self.encoder.note_ids(self.memory.left_out())
+        turn.directive = wanted.directive
+        turn.note_ids = self.encoder.behind(ids, self.encoder.note_ids(self.memory.left_out()))
         if self.annotate and not turn.retried:
             self.annotate(turn)
         return turn
@@ -133,6 +135,14 @@ class Agent:
                 for done in engine.step():
                     written[done.session] = self.encoder.decode(done.ids)
         return [written[request.session] for request in requests]
+
+
+def _records(frame: Any) -> list[dict[str, Any]]:
+    """The rows of a DataFrame, without what is missing in one: pandas writes it as nan."""
+    return [
+        {key: value for key, value in row.items() if value is not None and value == value}
+        for row in frame.to_dict("records")
+    ]
 
 
 def save(policy: Policy, settings: Mapping[str, Any], folder: Path) -> None:

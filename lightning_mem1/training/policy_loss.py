@@ -113,9 +113,9 @@ class PolicyLoss:
         return clipped_value_loss(values, credit.values.to(weights), credit.returns.to(weights), weights, clip)
 
     def reference(self, policy: Policy, batch: Batch) -> Tensor:
-        """(N,) log-probabilities with adapters off, in nats."""
+        """(N,) log-probabilities with adapters off, in nats; its routers choose by themselves."""
         with policy.reference(), torch.no_grad():
-            return policy.logprobs(batch, self.temperature)[0]
+            return policy.logprobs(batch, self.temperature, replay=False)[0]
 
     def _trained(self, weights: Tensor, is_state: Tensor, correction: Tensor | None) -> Tensor:
         """Weights of the policy loss."""

@@ -115,7 +115,7 @@ def _play_turn(engine: Engine, played: list[Trajectory], turn: int, reply: list[
         while engine.pending:
             for done in engine.step():
                 information = [] if turn == TURNS - 1 else reply
-                played[done.session].turns.append(Turn(done.ids, done.logprobs, information))
+                played[done.session].turns.append(Turn(done.ids, done.logprobs, information, experts=done.experts))
 
 
 def _plain(policy: Policy, trajectory: Trajectory) -> Tensor:

@@ -195,6 +195,8 @@ def _check_engine(settings: Mapping[str, Any]) -> None:
     check_choice("engine", engine.kind, ("local", "transformers", "server", "vllm"), "model.engine.kind")
     if engine.kind == "vllm":
         check_installed()
+    if engine.replay_routing:
+        _check_replay(engine, settings["layout"])
     if engine.kind == "server" and engine.server.max_staleness and not settings["mismatch"].on:
         raise ValueError(
             "stale weights need a correction: expected model.mismatch.correction tis or mis, got none; set it, or "
@@ -216,8 +218,32 @@ def _check_playing_ahead(settings: Mapping[str, Any]) -> None:
             f"staleness without a bound: expected model.engine.server.max_staleness 0 with {key}, got "
             f"{engine.server.max_staleness}; set it to 0"
         )
+    if engine.replay_routing:
+        raise ValueError(
+            f"an episode under several weights has no one routing to replay: expected {key} 0 with "
+            "model.engine.replay_routing, got more; set it to 0"
+        )
     if not settings["mismatch"].on:
         raise ValueError(
             "stale weights need a correction: expected model.mismatch.correction tis or mis, got none; set it, or "
             f"{key} 0"
+        )
+
+
+def _check_replay(engine: EngineSettings, layout: str) -> None:
+    known = "set model.engine.replay_routing false, or"
+    if engine.kind != "local":
+        raise ValueError(
+            f"no routing to replay: expected an engine that records it, local, got {engine.kind}; {known} "
+            "model.engine.kind local"
+        )
+    if engine.compile:
+        raise ValueError(
+            f"compiled steps record no routing: expected model.engine.compile null, got {engine.compile}; {known} "
+            "model.engine.compile null"
+        )
+    if layout not in ("tree", "rows"):
+        raise ValueError(
+            f"layout {layout} runs other contexts than the rollout: expected tree or rows to replay routing; {known} "
+            "model.layout tree"
         )

@@ -2,7 +2,7 @@
 
 import pytest
 
-from lightning_mem1.context.chat_template import ChatTemplate, begins
+from lightning_mem1.context.chat_template import ChatTemplate, begins, turn_end
 from lightning_mem1.context.encoder import ContextEncoder
 from lightning_mem1.context.formats import PRESETS
 from lightning_mem1.rollout.settings import RolloutSettings
@@ -136,3 +136,39 @@ def test_a_template_that_cannot_be_used_is_one_line_before_anything_is_played(te
     ) as told:
         ContextEncoder(tokenizer_with(template))
     assert "\n" not in str(told.value)
+
+
+# Where a reply ends
+
+GLM = "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{{ m['content'] }}{% endfor %}" + HEADER
+LAST_ONLY = "{% for m in messages %}{{ m['content'] }}{% if loop.last %}<|im_end|>{% endif %}{% endfor %}"
+OTHER_AT_THE_END = (
+    "{% for m in messages %}{{ m['content'] }}{{ '<|im_end|>' if loop.last else '<|endoftext|>' }}{% endfor %}"
+)
+ROLES = "{% for m in messages %}{% if m['role'] != 'user' %}{{ raise_exception('only users') }}{% endif %}{% endfor %}"
+TWICE = "{% for m in messages %}{{ m['content'] }}{{ m['content'] }}<|im_end|>{% endfor %}"
+WORD = "{% for m in messages %}{{ m['content'] }} END\n{% endfor %}"
+
+
+@pytest.mark.parametrize("template", [CHATML, QWEN3, PARTS, OPENS_THINK, SECOND_PART[: -len(HEADER)] + "<|im_end|>"])
+def test_the_end_of_a_reply_is_found_in_the_template_whatever_it_does_with_messages(template):
+    tokenizer = tokenizer_with(template)
+    shown = "[0]" not in template  # this one shows all messages before their end
+    expected = tokenizer.convert_tokens_to_ids("<|im_end|>")
+    assert turn_end(tokenizer) == (expected if shown else None) and tokenizer.eos_token == "<|endoftext|>"
+
+
+@pytest.mark.parametrize("template", [None, GLM, LAST_ONLY, OTHER_AT_THE_END, ROLES, TWICE, WORD])
+def test_what_is_no_end_of_every_reply_is_none_of_any(template):
+    assert turn_end(tokenizer_with(template)) is None
+
+
+def test_the_end_is_found_behind_spaces_and_with_a_tokenizer_that_puts_some_before_texts():
+    spaced = "{% for m in messages %}{{ m['content'] }} </s>{% endfor %}"
+    tokenizer = of_kind("llama 2 with a template")
+    before = tokenizer.chat_template
+    try:
+        tokenizer.chat_template = spaced
+        assert turn_end(tokenizer) == tokenizer.eos_token_id
+    finally:
+        tokenizer.chat_template = before

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from lightning_mem1.cli import compare, fit, serve_retriever, serve_shop
+from lightning_mem1.cli import compare, fit, serve_openenv, serve_retriever, serve_shop
 from lightning_mem1.cli.commands import COMMANDS
 from lightning_mem1.cli.main import main as mem1
 from pages import PAGES, ROOT, blocks, commands
@@ -17,6 +17,7 @@ from pages import PAGES, ROOT, blocks, commands
 README = (ROOT / "README.md").read_text()
 WITH_PYTHON = [page for page in PAGES if blocks(page, "python")]
 WITH_YAML = [page for page in PAGES if blocks(page, "yaml")]
+OPTIONAL = {"verifiers"}  # packages that a page imports and the tests do without
 QUESTIONS = {  # what a newcomer asks -> a page that the README links to
     "7B on one GPU": "docs/how-to/hub_model_on_one_gpu.md",
     "own environment": "docs/tutorials/your_own_environment.md",
@@ -72,6 +73,8 @@ def test_the_python_of_a_page_runs_from_top_to_bottom(page, tmp_path, monkeypatc
         if block.file:
             Path(block.file).write_text(block.text)
             names["__name__"] = block.file.removesuffix(".py")
+        for package in OPTIONAL & set(re.findall(r"^import (\w+)", block.text, re.MULTILINE)):
+            pytest.importorskip(package, reason=f"{package} is not installed (an extra of its name)")
         exec(compile(block.text, f"{name(page)}, block {number}", "exec"), names)
 
 
@@ -116,8 +119,9 @@ def test_a_command_of_a_page_is_understood(words, folder, capsys):
         assert mem1([*words, "--print_config"]) == 0 and "compare:" in capsys.readouterr().out
     elif command == "experiments":
         assert mem1(words) == 0
-    elif command in ("serve-retriever", "serve-shop"):
-        module = {"serve-retriever": serve_retriever, "serve-shop": serve_shop}[command]
+    elif command in ("serve-retriever", "serve-shop", "serve-openenv"):
+        served = {"serve-retriever": serve_retriever, "serve-shop": serve_shop, "serve-openenv": serve_openenv}
+        module = served[command]
         assert module.parser().parse_args(words[1:])
     else:
         assert words == ["--help"] or command in ("serve", "make-encyclopedia")

@@ -468,6 +468,7 @@ def test_the_endpoint_refuses_what_it_cannot_do(served):
 
     assert "status 404" in refused("/v1/completions", {"model": "x", "prompt": [3]})
     assert "context and new, got 150 + 100" in refused("/v1/completions", {"prompt": [3] * 150, "max_tokens": 100})
+    assert "expected text of whole characters" in refused("/v1/completions", {"prompt": "a \ud83d b"})
     assert "expected POST /v1/completions" in refused("/v1/chat/completions", {})
     assert "expected 'lora_name'" in refused("/v1/load_lora_adapter", {"lora_name": "tiny", "lora_path": "/"})
     assert "expected adapter_config.json in '/nowhere'" in refused(

@@ -1,5 +1,7 @@
 """A turn ends with the first token that completes a stop string, or is an end of turn."""
 
+import copy
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -13,6 +15,7 @@ from lightning_mem1.engine.serving.text import TextCodec
 from lightning_mem1.engine.settings import EngineSettings
 from lightning_mem1.engine.stopping import StopRule
 from lightning_mem1.types import GenerationRequest
+from lightning_mem1.warmstart.tokenizer import CHAT_TEMPLATE
 from tiny import tiny_policy, turns
 from tiny_tokenizers import KINDS, of_kind
 
@@ -110,6 +113,18 @@ def test_engines_end_turns_at_every_id_of_the_generation_config():
         for before, after in zip(free, turns(engine, requests), strict=True):
             end = min(n for n, each in enumerate(before.ids, 1) if each in policy.end_ids)
             assert after.ids == before.ids[:end] and end < 24
+
+
+def test_engines_end_turns_where_the_chat_template_ends_replies_though_no_file_names_it():
+    policy = listed(tiny_policy(), None)
+    policy.tokenizer = copy.deepcopy(policy.tokenizer)
+    policy.tokenizer.chat_template = CHAT_TEMPLATE
+    assert policy.end_ids == {0, 2}
+    assert policy.tokenizer.convert_ids_to_tokens(2) == "<|im_end|>" and policy.tokenizer.eos_token_id == 0
+    asked_for = [request(number, [5, 6 + number], seed=number, n=200, temperature=50.0) for number in range(9)]
+    for engine in (LocalEngine(policy, EngineSettings(4, 256)), TransformersEngine(policy, EngineSettings(4, 256))):
+        ids = [done.ids for done in turns(engine, asked_for)]
+        assert all(2 not in each[:-1] for each in ids) and any(each[-1] == 2 and len(each) < 200 for each in ids)
 
 
 def test_a_server_reads_a_text_as_its_tokenizer_begins_texts_but_no_beginning_twice():

@@ -169,6 +169,18 @@ def test_routers_that_are_linear_layers_get_no_adapter(load):
     assert adapted and not any(name.endswith("router") for name in adapted)
 
 
+def test_a_linear_layer_that_is_read_and_not_called_gets_no_adapter(load):
+    policy = load("LongCat-Flash", lora=LoraSettings(r=2))
+    adapted = {
+        name.rpartition(".")[2] for name, module in policy.causal_lm.named_modules() if hasattr(module, "lora_A")
+    }
+    assert "classifier" not in adapted and {"kv_b_proj", "o_proj"} <= adapted
+    batch = collate([Trajectory(task(), [5, 6, 7], [Turn([8, 9, 10], [0.0] * 3)], StopReason.DONE)])
+    policy.logprobs(batch)[0].sum().backward()
+    trained = [(name, each) for name, each in policy.trained().items() if "lora_B" in name]
+    assert trained and all(each.grad is not None for _, each in trained)
+
+
 def test_an_adapter_whose_weights_peft_would_rename_is_what_it_was_when_it_is_loaded(load, tmp_path):
     policy = load("Laguna", lora=LoraSettings(r=2))
     for name, parameter in policy.named_parameters():

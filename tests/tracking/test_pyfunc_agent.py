@@ -1,5 +1,9 @@
 """A policy that acts: alone, and loaded back from a real MLflow store."""
 
+import json
+import subprocess
+import sys
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -9,6 +13,7 @@ from mlflow.tracking import MlflowClient
 
 from lightning_mem1.callbacks import ModelCallback
 from lightning_mem1.evaluation.player import Player
+from lightning_mem1.tracking.model_package import EXAMPLE, copy_code
 from lightning_mem1.tracking.pyfunc_agent import Agent
 from tiny_tasks import LongTasks
 
@@ -68,6 +73,54 @@ def test_a_run_logs_its_policy_as_a_model_that_loads_back_and_acts(mlflow_uri, m
     assert "adapter_model.safetensors" in files and not [name for name in files if name.endswith((".pkl", ".bin"))]
     rows = [{"prompt": "count to 3", "observation": "search page"}, {"prompt": "count to 4", "max_turns": 2}]
     assert loaded.predict(rows) == Agent(module.policy, module.hparams).predict(rows)
+
+
+LOAD = """
+import json, sys
+import mlflow
+loaded = mlflow.pyfunc.load_model(sys.argv[1])
+said = loaded.predict([{"prompt": "count to 3"}, {"prompt": "count to 4", "max_turns": 2, "turns": []}])
+import lightning_mem1
+print(json.dumps([lightning_mem1.__file__, said]))
+"""
+
+
+def test_a_model_brings_its_code_its_signature_and_the_versions_of_its_libraries(
+    mlflow_uri, make_module, make_data, fit, tmp_path
+):
+    import mlflow
+
+    logger = MLFlowLogger("models", tracking_uri=mlflow_uri)
+    module = make_module()
+    fit(module, make_data(num_rl_steps=1, num_val_tasks=0), ModelCallback(), logger=logger)
+    client = MlflowClient(mlflow_uri)
+    (output,) = client.get_run(logger.run_id).outputs.model_outputs
+    source = client.get_logged_model(output.model_id).artifact_location
+    folder = mlflow.artifacts.download_artifacts(source, dst_path=str(tmp_path / "model"))
+    told = mlflow.models.Model.load(folder)
+    assert [(each.name, each.required) for each in told.signature.inputs] == [
+        ("prompt", True),
+        ("observation", False),
+        ("max_turns", False),
+        ("turns", False),
+    ]
+    assert told.load_input_example(folder) == EXAMPLE
+    pinned = Path(folder, "requirements.txt").read_text().split()
+    assert f"peft=={version('peft')}" in pinned and not [each for each in pinned if "+" in each or "==" not in each]
+    code = Path(folder, "code", "lightning_mem1")
+    assert not [path for path in (code / "policy" / "assets").glob("*")]  # the policy was made from other weights
+    done = subprocess.run(
+        [sys.executable, "-c", LOAD, folder], cwd=tmp_path, capture_output=True, text=True, timeout=300, check=True
+    )
+    file, said = json.loads(done.stdout.splitlines()[-1])
+    assert Path(file) == code / "__init__.py"
+    rows = [{"prompt": "count to 3"}, {"prompt": "count to 4", "max_turns": 2}]
+    assert said == Agent(module.policy, module.hparams).predict(rows)
+
+
+def test_of_the_bundled_weights_a_model_brings_those_of_its_policy(tmp_path):
+    assets = copy_code(tmp_path, "bundled") / "policy" / "assets"
+    assert [path.name for path in assets.iterdir()] == ["policy"] and (assets / "policy" / "config.json").is_file()
 
 
 def test_an_episode_that_cannot_be_gone_on_with_is_refused(make_module):

@@ -19,6 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from lightning_mem1.engine.local.expert_pool import ExpertPool
 from lightning_mem1.engine.local.slots import SlotPool, Span, StepPlan
 from lightning_mem1.engine.local.static_decode import StaticDecode
 from lightning_mem1.engine.sampling import check_sampled, sample
@@ -68,7 +69,8 @@ class LocalEngine:
     """Generates turns with a `Policy` in this process; satisfies `types.Engine`.
 
     Raises:
-        ValueError: a policy whose layers it does not know, or contexts longer than the policy has positions.
+        ValueError: a policy whose layers it does not know, or contexts longer than the policy has positions; routing
+            that is to be replayed, of a policy without routers that can be.
     """
 
     def __init__(self, policy: Policy, settings: EngineSettings | None = None) -> None:
@@ -86,6 +88,7 @@ class LocalEngine:
         self.pool = SlotPool(
             known.layers, self.settings.num_slots, self.settings.max_context_tokens, weight.dtype, weight.device
         )
+        self._experts = self._expert_pool() if self.settings.replay_routing else None
         self._stop = StopRule(policy.tokenizer, policy.end_ids)
         self._recurrent = bool(recurrent_layers(policy.causal_lm))
         self._merged = Merged(policy.causal_lm) if self._merges() else None
@@ -120,8 +123,19 @@ class LocalEngine:
             self._head = Head(model)
         self._model = model
 
+    def _expert_pool(self) -> ExpertPool:
+        if self._length is not None:
+            raise ValueError(
+                f"cannot record the routing of '{self.policy.source}': expected rotary frequencies of every length "
+                "alike, got some that change with it, so that tokens run more than once; set "
+                "model.engine.replay_routing false"
+            )
+        return ExpertPool(self.policy.routers, self.pool.num_slots, self.pool.max_tokens, self.pool.device)
+
     @property
     def _backend(self) -> str:
+        if self._experts:
+            return ""  # a captured step leaves no choices behind
         if self._length and (not self._length.two_sets or self.max_context_tokens > self._length.original):
             return ""  # frequencies change from step to step
         if self.settings.compile is None:
@@ -202,10 +216,13 @@ class LocalEngine:
         if self._length is not None:  # a token has the frequencies of the context as it is when its turn runs it
             lengths = torch.tensor([[len(run.ids) for run in runs for _ in run.ids[run.cached :]]], device=device)
         handed = {"slots": plan} if self.policy.architecture.keywords else {}
-        with carrying(Pass(slots=plan, lengths=lengths)):
+        chosen: dict[int, Tensor] | None = {} if self._experts else None
+        with carrying(Pass(slots=plan, lengths=lengths, chosen=chosen)):
             hidden = backbone(self._model)(
                 input_ids=input_ids, position_ids=plan.positions[None], use_cache=False, attention_mask=None, **handed
             ).last_hidden_state
+        if self._experts and chosen:
+            self._experts.store(plan.slots, plan.positions, chosen)
         return self._head(hidden[0, ends])
 
     def _sampling(self) -> tuple[Tensor, Tensor, Tensor]:
@@ -226,7 +243,9 @@ class LocalEngine:
         self._free.append(run.slot)
         count, regime = self._reusable(run)
         self._held[run.slot] = _Held(run.request.session, run.ids[:count], regime)
-        return Completion(run.request.session, run.generated, run.logprobs)
+        # the last token is sampled, and in no pass yet
+        experts = self._experts.taken(run.slot, len(run.ids) - 1) if self._experts else None
+        return Completion(run.request.session, run.generated, run.logprobs, experts=experts)
 
     def _reusable(self, run: _Running) -> tuple[int, int]:
         """How many of a turn's keys a later one may use, those with the frequencies of its own length; their regime."""
@@ -270,6 +289,8 @@ class LocalEngine:
             return None
         if known > cached:
             self.pool.copy(donor, slot, known)
+            if self._experts:
+                self._experts.copy(donor, slot, known)
         saves = None
         if self._recurrent:
             source, whole = (donor, donated) if known > cached else (slot, held.ids)

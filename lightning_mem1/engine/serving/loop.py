@@ -36,7 +36,7 @@ class _Job:
 
 
 class EngineLoop:
-    """A local engine behind a queue; its methods may be called from any thread, and wait.
+    """A local engine behind a queue; its methods may be called from any thread, and wait but for `begin`.
 
     Args:
         policy: Without an adapter of its own, in evaluation mode.
@@ -59,9 +59,13 @@ class EngineLoop:
         Raises:
             ValueError: it does not fit the engine; `NoAdapter` when there is no such adapter.
         """
+        return self.begin(request, adapter).result()
+
+    def begin(self, request: GenerationRequest, adapter: str | None = None) -> Future[Completion]:
+        """As `complete`, without waiting: what it would raise is in the future."""
         done: Future[Completion] = Future()
         self._inbox.put(_Job(done, request, adapter))
-        return done.result()
+        return done
 
     def load(self, name: str, folder: str) -> None:
         """Load an adapter between turns; raises ValueError, see `AdapterPool`."""
@@ -99,6 +103,8 @@ class EngineLoop:
         alone = job.change is not None or job.adapter != self._adapter
         if alone and self._running:
             return False
+        if not job.future.set_running_or_notify_cancel():  # from here on no caller can cancel it
+            return True
         try:
             if job.change is not None:
                 self._switch(None)  # whatever is loaded or dropped is not the one that acts

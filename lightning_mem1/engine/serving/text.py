@@ -38,8 +38,12 @@ class TextCodec:
             begun: Whether to add nothing.
 
         Raises:
-            ValueError: it has more than `max_tokens` ids.
+            ValueError: it has more than `max_tokens` ids, or half a character, which JSON can spell.
         """
+        try:
+            text.encode("utf-8")
+        except UnicodeEncodeError:
+            raise ValueError("expected text of whole characters, got half of a surrogate pair") from None
         length = FIRST_CHARS
         while True:
             with self._reading:

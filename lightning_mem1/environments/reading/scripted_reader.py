@@ -82,7 +82,7 @@ class ScriptedReader:
     def _written(self, notes: Notes, final: bool) -> str:
         state, (read, answer) = self.tags.internal_state, self.tags.names
         known = notes.answer if notes.known else NO_ANSWER
-        action = f"<{answer}>{known}</{answer}>" if final else f"<{read}>next</{read}>"
+        action = self.tags.written(answer, known) if final else self.tags.written(read, "next")
         return f"<{state}>{notes.written}</{state}>{action}"
 
 

@@ -15,13 +15,12 @@ the package imports it::
 
 from __future__ import annotations
 
-import string
 from functools import lru_cache
 from typing import Any
 
 import gymnasium
-from gymnasium.spaces import Text
 
+from lightning_mem1.environments.adapters.any_text import AnyText
 from lightning_mem1.environments.webshop.env import WebShopEnv
 from lightning_mem1.environments.webshop.pages.page import MAX_ACTION_CHARS
 from lightning_mem1.environments.webshop.shop import Shop, SplitRule
@@ -29,17 +28,6 @@ from lightning_mem1.types import Split
 
 ENV_ID = "lightning_mem1/WebShop-v0"
 MAX_OBSERVATION_CHARS = 1 << 16  # what an observation is cut to
-
-
-class AnyText(Text):
-    """Texts of any characters; samples are printable ASCII."""
-
-    def __init__(self, max_length: int, **settings: Any) -> None:
-        super().__init__(max_length, min_length=0, charset=string.printable, **settings)
-
-    def contains(self, x: Any) -> bool:
-        """Return whether `x` is a text that is not too long."""
-        return isinstance(x, str) and len(x) <= self.max_length
 
 
 class WebShopGym(gymnasium.Env[str, str]):

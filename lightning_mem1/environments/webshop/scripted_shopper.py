@@ -82,8 +82,9 @@ class ScriptedShopper:
         read = "read; " if memory.read and here else ""
         # the instruction stays in sight, so what is wanted need not be written down again
         summary = f"tried {' '.join(memory.tried) or 'none'}; {here}{read}{plan}"
-        state, answer = self.tags.internal_state, self.tags.action
-        return f"<{state}>{summary}</{state}><{answer}>{action}</{answer}>"
+        name, _, argument = action.removesuffix("]").partition("[")
+        written = self.tags.written(name, argument)
+        return f"{self.tags.state_opening}{summary}{self.tags.state_closing}{written}"
 
     def _memory(self, previous: str | None) -> _Memory:
         """Read back the previous turn: the summary, and the item that its click opened."""

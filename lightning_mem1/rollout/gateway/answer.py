@@ -9,10 +9,10 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from lightning_mem1.context.tool_calls import read_written
 from lightning_mem1.rollout.gateway.messages import Message
 from lightning_mem1.rollout.gateway.request import Asked
 from lightning_mem1.rollout.gateway.session import Call
-from lightning_mem1.rollout.gateway.tool_calls import read_written
 from lightning_mem1.types import Turn
 
 Decode = Callable[[Sequence[int]], str]

@@ -6,36 +6,19 @@ Whatever it does wrong is answered with a status and a line, and ends nothing bu
 
 from __future__ import annotations
 
-import json
-from collections.abc import Awaitable, Callable
-from typing import Any, Protocol
+from typing import Protocol
 
 from starlette.applications import Starlette
-from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Mount, Route
 
 from lightning_mem1.rollout.gateway.answer import action_ids, body, events, read_turn
+from lightning_mem1.rollout.gateway.exchange import HANDLERS, answered, read_json
+from lightning_mem1.rollout.gateway.refused import Refused
 from lightning_mem1.rollout.gateway.rendering import Renderer
 from lightning_mem1.rollout.gateway.request import Asked, read_chat, read_completion
 from lightning_mem1.rollout.gateway.session import Call, Session
-
-ROOM_BYTES, BYTES_PER_TOKEN = 1 << 20, 64  # of a body: enough for every context that fits
-MAX_HEARD_BYTES = 1 << 26  # a client that is cut off while it sends never reads why; beyond this it is
-
-
-class Refused(Exception):
-    """A call that is answered with an error.
-
-    Attributes:
-        status: Of HTTP.
-        code: What clients look at, such as ``context_length_exceeded``.
-    """
-
-    def __init__(self, status: int, message: str, code: str) -> None:
-        super().__init__(message)
-        self.status, self.code = status, code
 
 
 class Calls(Protocol):
@@ -69,26 +52,12 @@ class Endpoint:
     def app(self) -> Starlette:
         """The ASGI app."""
         routes = [
-            Route("/v1/chat/completions", self._answered(self._chat), methods=["POST"]),
-            Route("/v1/completions", self._answered(self._completion), methods=["POST"]),
-            Route("/v1/models", self._answered(self._models), methods=["GET"]),
-            Route("/v1/models/{name:path}", self._answered(self._models), methods=["GET"]),
+            Route("/v1/chat/completions", answered(self._chat), methods=["POST"]),
+            Route("/v1/completions", answered(self._completion), methods=["POST"]),
+            Route("/v1/models", answered(self._models), methods=["GET"]),
+            Route("/v1/models/{name:path}", answered(self._models), methods=["GET"]),
         ]
-        handlers: Any = {HTTPException: _http_error, Exception: _own_error}
-        return Starlette(routes=[*routes, Mount("/episodes/{key}", routes=routes)], exception_handlers=handlers)
-
-    def _answered(self, answer: Callable[[Request], Awaitable[Response]]) -> Callable[[Request], Awaitable[Response]]:
-        async def answered(request: Request) -> Response:
-            try:
-                return await answer(request)
-            except Refused as error:
-                return _error(error.status, str(error), error.code)
-            except ValueError as error:
-                return _error(400, str(error), "invalid_request")
-            except ClientDisconnect:
-                return Response(status_code=499)  # nobody reads it
-
-        return answered
+        return Starlette(routes=[*routes, Mount("/episodes/{key}", routes=routes)], exception_handlers=HANDLERS)
 
     def _session(self, request: Request) -> Session:
         key = request.path_params.get("key")
@@ -111,13 +80,13 @@ class Endpoint:
 
     async def _chat(self, request: Request) -> Response:
         session = self._session(request)
-        asked = read_chat(await self._json(request))
+        asked = read_chat(await read_json(request, self.calls.max_context_tokens))
         rendered = self.calls.renderer.chat(asked.messages, asked.tools, session.sampled(asked.messages), asked.options)
         return await self._call(request, session, asked, rendered.ids, rendered.num_unmatched)
 
     async def _completion(self, request: Request) -> Response:
         session = self._session(request)
-        asked = read_completion(await self._json(request), self.calls.vocabulary)
+        asked = read_completion(await read_json(request, self.calls.max_context_tokens), self.calls.vocabulary)
         if not isinstance(asked.prompt, str):
             return await self._call(request, session, asked, list(asked.prompt), 0)
         rendered = self.calls.renderer.text(session.written(asked.prompt))
@@ -156,34 +125,3 @@ class Endpoint:
         if len(session.calls) >= self.calls.max_calls:
             session.spent = True
             raise Refused(403, f"the episode has had its {self.calls.max_calls} calls (data.max_calls)", "calls_spent")
-
-    async def _json(self, request: Request) -> Any:
-        """The body; of one that is longer than any context that fits nothing is kept."""
-        most, data, size = ROOM_BYTES + BYTES_PER_TOKEN * self.calls.max_context_tokens, bytearray(), 0
-        async for chunk in request.stream():
-            size += len(chunk)
-            data = data + chunk if size <= most else bytearray()
-            if size > MAX_HEARD_BYTES:
-                break
-        if size > most:
-            raise Refused(413, f"expected a body of at most {most} bytes, got more", "body_too_large")
-        try:
-            return json.loads(bytes(data))
-        except (ValueError, RecursionError) as error:
-            raise ValueError(f"expected JSON, got {type(error).__name__}: {str(error)[:100]}") from None
-
-
-def _error(status: int, message: str, code: str) -> JSONResponse:
-    kind = {401: "authentication_error", 404: "not_found_error"}.get(status, "invalid_request_error")
-    kind = kind if status < 500 else "server_error"
-    return JSONResponse({"error": {"message": message, "type": kind, "param": None, "code": code}}, status)
-
-
-async def _http_error(request: Request, error: HTTPException) -> Response:
-    answer = _error(error.status_code, f"{request.method} {request.url.path}: {error.detail}", "invalid_request")
-    answer.headers.update(error.headers or {})
-    return answer
-
-
-async def _own_error(request: Request, error: Exception) -> Response:
-    return _error(500, f"{type(error).__name__}: {str(error)[:200]}", "internal_error")

@@ -16,7 +16,8 @@ from typing import Any
 
 import uvicorn
 
-from lightning_mem1.rollout.gateway.app import Endpoint, Refused
+from lightning_mem1.rollout.gateway.app import Endpoint
+from lightning_mem1.rollout.gateway.refused import Refused
 from lightning_mem1.rollout.gateway.rendering import Renderer
 from lightning_mem1.rollout.gateway.session import Call, Session
 from lightning_mem1.rollout.settings import RolloutSettings

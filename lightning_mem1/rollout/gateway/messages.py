@@ -7,31 +7,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from lightning_mem1.context.tool_calls import ToolCall
+
 ROLES = ("system", "developer", "user", "assistant", "tool", "function")
 SHOWN = 80  # characters of what a client sent, in an error
-
-
-@dataclass(frozen=True)
-class ToolCall:
-    """What the policy wants to have called.
-
-    Attributes:
-        name: Of the tool.
-        arguments: As JSON text, the way OpenAI's protocol has them.
-        id: What the reply names; not part of what was said.
-    """
-
-    name: str
-    arguments: str
-    id: str = field(default="", compare=False)
-
-    @property
-    def said(self) -> tuple[str, Any]:
-        """Name and arguments, however the JSON was written."""
-        try:
-            return self.name, json.dumps(json.loads(self.arguments), sort_keys=True)
-        except ValueError:
-            return self.name, self.arguments
 
 
 @dataclass(frozen=True)

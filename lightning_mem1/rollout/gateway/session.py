@@ -84,6 +84,7 @@ class Session:
             context_ids=array("i", call.context_ids),  # a quarter of a list's room: a long episode has many
             num_unmatched=call.num_unmatched,
             version=completion.version,
+            experts=completion.experts,
         )
 
     def answered(self, call: Call, reply: Message, text: str, problem: str) -> None:

@@ -7,7 +7,7 @@ scored tokens are the same, in the same order, for all.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields, replace
 from itertools import chain
 from typing import Any
@@ -18,11 +18,12 @@ from torch import Tensor
 from lightning_mem1.context.contexts import Contexts, derived
 from lightning_mem1.context.modes.recorded import Recorded
 from lightning_mem1.context.settings import MemorySetting
-from lightning_mem1.policy.blocks import Block
+from lightning_mem1.policy.blocks import Block, place_index
 from lightning_mem1.policy.tree_table import TreeTable, tree_table
+from lightning_mem1.training.layouts.replayed import replayed
 from lightning_mem1.training.layouts.single_copy import Stitch, official, stitched
 from lightning_mem1.training.layouts.spans import ScoredSpan, StateEnd, check_layout
-from lightning_mem1.training.layouts.tree import Segment, rows, tree
+from lightning_mem1.training.layouts.tree import Forest, Segment, rows, tree
 from lightning_mem1.training.layouts.trie import trie
 from lightning_mem1.types import Trajectory
 
@@ -44,6 +45,8 @@ class Batch:
         turn_index: (N,) turn of each action token.
         num_trajectories: How many trajectories were collated.
         num_tokens: Tokens in the pass, padding not counted.
+        experts: (B, L, width) int16 the experts that the routers of the rollout chose, -1 where nothing is known; None
+            when they were not recorded.
     """
 
     input_ids: Tensor
@@ -57,6 +60,7 @@ class Batch:
     turn_index: Tensor
     num_trajectories: int
     num_tokens: int
+    experts: Tensor | None = None
 
     def to(self, device: torch.device | str) -> Batch:
         """The same batch on another device."""
@@ -106,6 +110,7 @@ def _collate_trie(trajectories: Sequence[Trajectory], contexts: Contexts) -> Bat
         tree=table,
         predict_index=torch.cat([*packed.predicting()]),
         num_tokens=packed.num_tokens,
+        experts=replayed(trajectories, packed.spans, map(packed.row, packed.ends), (1, packed.num_tokens)),
         **_action_columns(trajectories, packed.spans),
     )
 
@@ -135,6 +140,7 @@ def _collate_tree(trajectories: Sequence[Trajectory], contexts: Contexts) -> Bat
         tree=tree_table(blocks),
         predict_index=torch.cat(predict),
         num_tokens=len(input_ids),
+        experts=replayed(trajectories, _spans(forest.segments), _seen(forest, blocks), (1, len(input_ids))),
         **_action_columns(trajectories, _spans(forest.segments)),
     )
 
@@ -159,6 +165,7 @@ def _collate_rows(trajectories: Sequence[Trajectory], contexts: Contexts) -> Bat
         tree=None,
         predict_index=torch.cat(predict),
         num_tokens=int(lengths.sum()),
+        experts=replayed(trajectories, _spans(lines), (steps + n * width for n in range(len(lines))), input_ids.shape),
         **_action_columns(trajectories, _spans(lines)),
     )
 
@@ -198,6 +205,13 @@ def mask(line: Stitch) -> Tensor:
         seen[own, list(run.sees)] = True
         seen[own, own] = torch.ones(run.length, run.length, dtype=torch.bool).tril()
     return seen
+
+
+def _seen(forest: Forest, blocks: Sequence[Block]) -> Iterator[Tensor]:
+    """For each span the places of the prompt's and of the segment's tokens."""
+    for segment, block in zip(forest.segments, blocks[len(forest.prompts) :], strict=True):
+        places = place_index([blocks[segment.prompt], block])
+        yield from [places] * len(segment.spans)
 
 
 def _spans(segments: Sequence[Segment | Stitch]) -> list[ScoredSpan]:

@@ -84,3 +84,35 @@ def test_smolagents_calls_its_tools_and_ends_with_its_answer():
     assert seen[1].count("observation:") == seen[0].count("observation:") + 1
     assert "calling tools:\n[{'id': 'call_0_0'" in seen[1]  # it writes calls in its own words
     assert drift(trajectory, "recorded") == 1
+
+
+def test_mini_swe_agent_runs_its_commands(tmp_path, monkeypatch):
+    # neither a list of prices nor a greeting is asked for, and its settings stay in this folder
+    for name, value in {
+        "LITELLM_LOCAL_MODEL_COST_MAP": "True",
+        "MSWEA_SILENT_STARTUP": "1",
+        "MSWEA_GLOBAL_CONFIG_DIR": str(tmp_path),
+    }.items():
+        monkeypatch.setenv(name, value)
+    swe = pytest.importorskip("minisweagent.agents.default", reason="needs mini-swe-agent")
+    from minisweagent.environments.local import LocalEnvironment
+    from minisweagent.models.litellm_model import LitellmModel
+
+    def agent(task, client):
+        access = {"api_base": str(client.base_url), "api_key": client.api_key}
+        model = LitellmModel(model_name="openai/policy", model_kwargs=access, cost_tracking="ignore_errors")
+        place = LocalEnvironment(cwd=str(tmp_path))
+        mine = swe.DefaultAgent(model, place, system_template="Use bash.", instance_template="{{task}}")
+        return float(mine.run(task.prompt)["submission"].strip() == "it is five")
+
+    def command(text):
+        return f'<tool_call>{{"name": "bash", "arguments": {{"command": "{text}"}}}}</tool_call>'
+
+    def write(context):
+        submit = "echo COMPLETE_TASK_AND_SUBMIT_FINAL_OUTPUT; echo it is five"
+        return command(submit if "<|im_start|>tool" in context else "echo $((2 + 3))")
+
+    trajectory, seen = spoken(agent, write)
+    assert (trajectory.error, trajectory.reward, len(trajectory.turns)) == ("", 1.0, 2)
+    assert "<returncode>0</returncode>\n<output>\n5\n</output>" in seen[1]
+    assert drift(trajectory, "recorded") == 0

@@ -401,3 +401,56 @@ def test_temperature_and_nucleus_are_the_trainers_whatever_a_client_asks_for():
     with torch.no_grad(), suppress(StopIteration):
         cold = played(agent, 4, POLICY, rollout=RolloutSettings(max_new_tokens=8, temperature=0.0))
     assert len({tuple(each.turns[0].action_ids) for each in cold}) == 1
+
+
+def test_text_that_is_no_unicode_and_numbers_that_are_none_are_the_clients_mistake():
+    found = []
+
+    def agent(task, client):
+        raw = Raw(client)
+        half = b'{"messages": [{"role": "user", "content": "a \\ud83d b"}]}'
+        found.append(raw.ask("/chat/completions", half))
+        found.append(raw.ask("/completions", b'{"prompt": "a \\ud83d b"}'))
+        found.append(raw.ask("/chat/completions", b'{"messages": [{"role": "user", "content": NaN}]}'))
+        found.append(raw.ask("/chat/completions", {**CHAT, "tools": [{"function": {"name": "\ud83d"}}]}))
+        found.append(raw.ask("/chat/completions", {**CHAT, "chat_template_kwargs": {"messages": []}}))
+        assert raw.ask("/chat/completions", CHAT)[0] == 200
+        return 1
+
+    (trajectory,), _ = spoken(agent, lambda context: "ok")
+    assert (trajectory.error, len(trajectory.turns)) == ("", 1)
+    assert [status for status, _ in found] == [400] * 5
+
+
+def test_a_stream_that_is_cancelled_half_way_ends_nothing_else():
+    async def agent(task, client):
+        for _ in range(3):
+            pieces = await client.chat.completions.create(
+                model="m", messages=[{"role": "user", "content": "find"}], stream=True
+            )
+            async for _piece in pieces:
+                break
+            await pieces.close()
+        sent = [{"role": "user", "content": "more"}]
+        return float(
+            (await client.chat.completions.create(model="m", messages=sent)).choices[0].message.content == "ok"
+        )
+
+    trajectories, _ = spoken(agent, lambda context: "ok", count=2)
+    assert [(each.error, each.reward, len(each.turns)) for each in trajectories] == [("", 1.0, 4)] * 2
+
+
+def test_a_body_that_does_not_come_is_waited_for_no_longer_than_a_limit(monkeypatch):
+    monkeypatch.setattr("lightning_mem1.rollout.gateway.exchange.BODY_S", 0.05)
+
+    def agent(task, client):
+        key, address = client.api_key, (client.base_url.host, client.base_url.port)
+        head = f"POST /v1/completions HTTP/1.1\r\nHost: here\r\nAuthorization: Bearer {key}\r\n"
+        with socket.create_connection(address, timeout=20) as connection:
+            connection.sendall(f"{head}Content-Length: 99\r\n\r\n{{".encode())
+            assert b" 408 " in connection.recv(1024)
+        client.completions.create(model="m", prompt="red")
+        return 1
+
+    (trajectory,), _ = spoken(agent, lambda context: "ok")
+    assert (trajectory.error, len(trajectory.turns)) == ("", 1)

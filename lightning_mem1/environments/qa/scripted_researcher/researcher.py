@@ -216,9 +216,9 @@ class ScriptedResearcher:
         state = write_state(memory, questions, self.notation, final)
         text = f"<{self.tags.internal_state}> {state}</{self.tags.internal_state}>"
         if final:
-            text += f"<{answer}> {write_answers(memory, self.notation)}</{answer}>"
+            text += self.tags.written(answer, f" {write_answers(memory, self.notation)}")
         else:
-            text += f"<{search}> {memory.query}</{search}>"
+            text += self.tags.written(search, f" {memory.query}")
         if self.notation == "react":
             self.kept, self.meant = memory, text
             memory.num_given = known_answers(memory)

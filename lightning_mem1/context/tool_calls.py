@@ -12,15 +12,36 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
-
-from lightning_mem1.rollout.gateway.messages import ToolCall
 
 OPENING, CLOSING = "<tool_call>", "</tool_call>"
 PYTHON_TAG = "<|python_tag|>"
 FUNCTION = re.compile(r"<function=([^>\n]+)>(.*?)(?:</function>|\Z)", re.DOTALL)
 PARAMETER = re.compile(r"<parameter=([^>\n]+)>\n?(.*?)\n?(?:</parameter>|(?=<parameter=)|\Z)", re.DOTALL)
+
+
+@dataclass(frozen=True)
+class ToolCall:
+    """What the policy wants to have called.
+
+    Attributes:
+        name: Of the tool.
+        arguments: As JSON text, the way OpenAI's protocol has them.
+        id: What the reply names; not part of what was said.
+    """
+
+    name: str
+    arguments: str
+    id: str = field(default="", compare=False)
+
+    @property
+    def said(self) -> tuple[str, Any]:
+        """Name and arguments, however the JSON was written."""
+        try:
+            return self.name, json.dumps(json.loads(self.arguments), sort_keys=True)
+        except ValueError:
+            return self.name, self.arguments
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from lightning_mem1.rollout.gateway.tool_calls import read_written
+from lightning_mem1.context.tool_calls import read_written
 
 TOOLS = [
     {
