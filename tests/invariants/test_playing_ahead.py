@@ -73,6 +73,10 @@ def test_every_rl_step_learns_from_its_own_tasks_with_weights_within_the_bound(m
             {"rollout": AHEAD, "mismatch": TIS, "engine": STALE_SERVER},
             "staleness without a bound: .* got 1; set it to 0",
         ),
+        (
+            {"rollout": AHEAD, "mismatch": TIS, "engine": EngineSettings(replay_routing=True)},
+            "no one routing to replay: expected model.rollout.workers.max_staleness 0 .* set it to 0",
+        ),
     ],
 )
 def test_settings_that_do_not_go_together_are_refused(make_module, settings, expected):
