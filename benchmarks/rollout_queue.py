@@ -143,13 +143,14 @@ class Workers:
 def speeds(policy: str, tasks: int, repeats: int) -> dict[str, Any]:
     """One worker and two by turns, by the clock and by processor seconds of all workers.
 
-    Two workers with a core each are twice as fast as one, as far as an episode costs them no more processor time.
+    Two workers play twice as many tasks, so that a job is as large. With a core each they are twice as fast as one, as
+    far as an episode costs them no more processor time.
     """
     crews = {number: Workers(number, policy) for number in (1, 2)}
     rates: dict[int, list[tuple[float, float]]] = {1: [], 2: []}
     for repeat in range(repeats + 1):
         for number, crew in crews.items():
-            found = crew.play(range(repeat * tasks, (repeat + 1) * tasks))
+            found = crew.play(range(2 * repeat * tasks, (2 * repeat + number) * tasks))
             if repeat:  # the first round starts the workers
                 rates[number].append((found["episodes"] / found["seconds"], found["episodes"] / found["cpu_s"]))
     for crew in crews.values():
