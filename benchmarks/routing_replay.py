@@ -1,6 +1,6 @@
 """What routing replay does for a rollout in bfloat16, and what it costs.
 
-    python benchmarks/routing_replay.py                     # on a CPU
+    python benchmarks/routing_replay.py --output benchmarks/routing_replay.json     # on a CPU
     python benchmarks/routing_replay.py --device cuda
 
 A random mixture of experts plays in bfloat16. Training scores the turns in bfloat16 (the same weights, other shapes)
@@ -9,16 +9,21 @@ and in float32, with the routers' own choices and with those of the rollout. Sec
 
 from __future__ import annotations
 
-import argparse
 import copy
 import math
 import random
+import sys
 import time
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import torch
 from transformers import Qwen3MoeConfig, Qwen3MoeForCausalLM
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+from baseline import Ratios, arguments, finish
 
 from lightning_mem1.engine.local.engine import LocalEngine
 from lightning_mem1.engine.settings import EngineSettings
@@ -31,13 +36,25 @@ from lightning_mem1.warmstart.tokenizer import train_tokenizer
 SHAPE = {"hidden_size": 128, "num_hidden_layers": 6, "num_attention_heads": 8, "num_key_value_heads": 4, "head_dim": 16}
 EXPERTS = {"num_experts": 32, "num_experts_per_tok": 4, "moe_intermediate_size": 64, "norm_topk_prob": True}
 NUM_EPISODES, CONTEXT, TURN = 16, 192, 48
+TOLERANCE = 0.3
 
 
-def main() -> None:
-    """Print the table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def ratios(found: dict[str, Any]) -> Ratios:
+    """The mean gap with replay to that without, and the seconds of recording to those of playing."""
+    gaps = {
+        f"{each['scored_in']}: gap with replay": each["mean_gap"]["replayed"] / each["mean_gap"]["own"]
+        for each in found["runs"]
+    }
+    seconds = found["seconds"]
+    return Ratios(lower={**gaps, "seconds with recording": seconds["recorded"] / seconds["played"]})
+
+
+def main() -> int:
+    """Measure, print the table, write, check."""
+    parser = arguments("Replay the routing of a rollout in bfloat16.")
     parser.add_argument("--device", default="cpu")
-    device = torch.device(parser.parse_args().device)
+    options = parser.parse_args()
+    device = torch.device(options.device)
     torch.manual_seed(0)
     tokenizer = train_tokenizer(["red green blue 0123456789"], vocab_size=300)
     config = Qwen3MoeConfig(vocab_size=len(tokenizer), initializer_range=0.08, **SHAPE, **EXPERTS)
@@ -59,11 +76,17 @@ def main() -> None:
     print("| scored in | routers choose | mean gap | largest gap | tokens with other experts |")
     print("| --- | --- | --- | --- | --- |")
     batch = collate(played[True], "tree").to(device)
+    runs = []
     for name, policy in policies.items():
+        means = {}
         for replays in (False, True):
             gaps, other = _scored(policy, batch, replays)
             who = "of the rollout" if replays else "their own"
+            means["replayed" if replays else "own"] = float(gaps.mean())
             print(f"| {name} | {who} | {gaps.mean():.2g} | {gaps.max():.2g} | {other:.1%} |")
+        runs.append({"scored_in": name, "mean_gap": means})
+    found = {"seconds": {"played": seconds[False], "recorded": seconds[True]}, "runs": runs}
+    return finish(found, ratios, options, TOLERANCE)
 
 
 def _play(engine: LocalEngine) -> tuple[list[Trajectory], float]:
@@ -102,4 +125,4 @@ def _scored(policy: Policy, batch: Batch, replays: bool) -> tuple[torch.Tensor, 
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -1,6 +1,6 @@
 """Trainings on one and on two ranks, in real processes that talk through gloo on the CPU.
 
-    python tests/ranks.py POLICY FOLDER
+    python tests/ranks.py POLICY FOLDER [full]
 
 One process imports everything and each rank is a fork of it, so that a training takes a second and not twenty. Each
 rank of training NAME leaves ``FOLDER/NAME/<rank>.pt``: what it played, logged and had as gradients.
@@ -8,9 +8,13 @@ rank of training NAME leaves ``FOLDER/NAME/<rank>.pt``: what it played, logged a
 
 from __future__ import annotations
 
+import atexit
 import os
+import random
+import re
 import signal
 import socket
+import subprocess
 import sys
 import time
 import traceback
@@ -21,22 +25,29 @@ import peft  # noqa: F401  (here and not in every fork)
 import torch
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.utilities.exceptions import SIGTERMException
+from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.tensor import DTensor
 from transformers import AutoTokenizer, Qwen2ForCausalLM  # noqa: F401
 
 from lightning_mem1 import callbacks
 from lightning_mem1.cli.startup import quiet
 from lightning_mem1.data.task_data import TaskDataModule
-from lightning_mem1.engine.local.engine import EngineSettings
-from lightning_mem1.policy.policy import LoraSettings, copies
+from lightning_mem1.engine.settings import EngineSettings, ServerSettings
+from lightning_mem1.policy.parts import here, whole
+from lightning_mem1.policy.policy import LoraSettings, Policy, copies
+from lightning_mem1.policy.sharding import gather, release, shard
 from lightning_mem1.rollout.settings import RolloutSettings
 from lightning_mem1.rollout.workers.settings import WorkerSettings
+from lightning_mem1.training.layouts.collate import collate
 from lightning_mem1.training.module import Mem1Module
-from lightning_mem1.training.settings import LossSettings, OptimSettings
+from lightning_mem1.training.settings import ComputeSettings, LossSettings, OptimSettings
 from lightning_mem1.training.strategy import ShardedBase
 from lightning_mem1.training.trainer import TRAINER_DEFAULTS
+from tiny import random_trajectory, tiny_policy
+from tiny_recurrent import recurrent_policy
 from tiny_tasks import RankedTasks
 
+KINDS = ("tied", "untied", "qwen3_5", "jamba", "lfm2")  # of layers: attention, gated deltas, mamba, convolutions
 TIME_LIMIT_S = 300  # nobody waits for ever: a rank that hangs dies by SIGALRM, and its training counts as failed
 
 
@@ -56,7 +67,7 @@ class Recorder(Callback):
 
     def on_before_optimizer_step(self, trainer: Any, pl_module: Any, optimizer: Any) -> None:
         named = pl_module.named_parameters()
-        self.gradients.append({name: p.grad.clone() for name, p in named if p.grad is not None})
+        self.gradients.append({name: whole(p.grad.clone()) for name, p in named if p.grad is not None})
 
     def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         self.metrics.append({key: float(value) for key, value in trainer.callback_metrics.items()})
@@ -86,7 +97,7 @@ def train(policy: str, folder: Path, ranks: int, spoil: Any = None, resume: str 
     """One rank's part of a training; `settings` are the module's and, with ``data_``, the datamodule's."""
     data = {"tasks_per_step": 3, "group_size": 3, "num_rl_steps": 2, "num_val_tasks": 3, "seed": 0}
     data |= {key.removeprefix("data_"): settings.pop(key) for key in list(settings) if key.startswith("data_")}
-    sharded = settings.pop("sharded", False)
+    sharded, save = settings.pop("sharded", False), settings.pop("save", False)
     strategy = ShardedBase() if sharded else "ddp" if ranks > 1 else "auto"
     model = {
         "policy": policy,
@@ -97,7 +108,7 @@ def train(policy: str, folder: Path, ranks: int, spoil: Any = None, resume: str 
         "seed": 0,
     }
     module = Mem1Module(**{**model, **settings})
-    record, checkpoint = Recorder(spoil), callbacks.RLCheckpoint(str(folder), save_adapter=False)
+    record, checkpoint = Recorder(spoil), callbacks.RLCheckpoint(str(folder), save_adapter=save)
     trainer = Trainer(
         **{
             **TRAINER_DEFAULTS,
@@ -118,14 +129,56 @@ def train(policy: str, folder: Path, ranks: int, spoil: Any = None, resume: str 
     )
     trainer.fit(module, datamodule=TaskDataModule(RankedTasks(), **data), ckpt_path=resume, weights_only=True)
     found = {"tasks": record.tasks, "metrics": record.metrics, "gradients": record.gradients}
-    found["adapter"] = copies(module.trained())
+    found["adapter"] = {name: whole(weight) for name, weight in copies(module.trained()).items()}
+    found["moments_here"] = sum(here(v).numel() for s in trainer.optimizers[0].state.values() for v in s.values())
     frozen = [p for p in module.policy.causal_lm.model.layers[0].parameters() if not p.requires_grad]
     found["frozen_weights_here"] = sum((p.to_local() if isinstance(p, DTensor) else p).numel() for p in frozen)
     torch.save(found, folder / f"{trainer.global_rank}.pt")
 
 
-def on_ranks(folder: Path, ranks: int, *arguments: Any, **settings: Any) -> list[int]:
-    """Run a training; returns the exit code of each rank."""
+def score(policy: str, folder: Path, ranks: int) -> None:
+    """One rank's part of scoring its own trajectory with layers of several kinds, whole and shared out.
+
+    Leaves the largest differences of log-probs and of gradients, which are added up over ranks.
+    """
+    torch.distributed.init_process_group("gloo")
+    rank = torch.distributed.get_rank()
+    mesh = init_device_mesh("cpu", (ranks,), mesh_dim_names=("data_parallel",))["data_parallel"]
+    found = {}
+    for kind in KINDS:
+        shapes, prompt = [(5, 4), (3, 6), (4, 0)], list(range(5, 17))
+        played = [random_trajectory(random.Random(each), shapes, prompt) for each in range(ranks)]
+        batches = [collate([each], "tree", "mem1") for each in played]
+        whole_one, part = policy_of(kind), policy_of(kind)
+        exact = [whole_one.logprobs(batch)[0] for batch in batches]
+        sum(each.sum() for each in exact).backward()
+        part.architecture  # noqa: B018  (found out while the weights are whole)
+        shard(part, mesh)
+        gather(part)
+        with torch.no_grad():
+            gathered = part.logprobs(batches[rank])[0]
+        release(part)
+        scored = part.logprobs(batches[rank])[0]
+        scored.sum().backward()
+        expected = {name: p.grad for name, p in whole_one.named_parameters() if p.grad is not None}
+        gradients = {name: whole(p.grad) for name, p in part.named_parameters() if p.grad is not None}
+        assert expected.keys() == gradients.keys()
+        gaps = [(gradients[name] - g).abs().max() / g.abs().max() for name, g in expected.items() if g.any()]
+        logprobs = max(float((each - exact[rank]).abs().max()) for each in (gathered, scored))
+        found[kind] = {"logprobs": logprobs, "gradients": float(max(gaps))}
+    torch.save(found, folder / f"{rank}.pt")
+
+
+def policy_of(kind: str) -> Policy:
+    """A tiny policy that trains every weight."""
+    if kind in ("tied", "untied"):
+        return tiny_policy(tied=kind == "tied")
+    torch.manual_seed(0)
+    return recurrent_policy(kind)[0]
+
+
+def on_ranks(folder: Path, ranks: int, *arguments: Any, work: Any = None, **settings: Any) -> list[int]:
+    """Run a training, or other work; returns the exit code of each rank."""
     folder.mkdir(parents=True)
     with socket.socket() as found:
         found.bind(("127.0.0.1", 0))
@@ -138,11 +191,11 @@ def on_ranks(folder: Path, ranks: int, *arguments: Any, **settings: Any) -> list
             try:
                 signal.alarm(TIME_LIMIT_S)
                 if ranks > 1:
-                    place = {"LOCAL_RANK": rank, "NODE_RANK": 0, "WORLD_SIZE": ranks, "MASTER_PORT": port}
+                    place = {"LOCAL_RANK": rank, "RANK": rank, "NODE_RANK": 0, "WORLD_SIZE": ranks, "MASTER_PORT": port}
                     os.environ |= {"MASTER_ADDR": "127.0.0.1", **{key: str(value) for key, value in place.items()}}
                 with quiet(), open(folder / f"{rank}.err", "w") as sys.stderr:
                     try:
-                        train(sys.argv[1], folder, ranks, *arguments, **settings)
+                        (work or train)(sys.argv[1], folder, ranks, *arguments, **settings)
                         status = 0
                     except SIGTERMException:
                         status = 0
@@ -181,5 +234,46 @@ def main(folder: Path) -> None:
     torch.save(codes, folder / "codes.pt")
 
 
+def urls_of_server(policy: str) -> str:
+    """The address of `mem1 serve`, which ends with this process."""
+    options = ["--port", "0", "--name", "tiny", "--max_context_tokens", "256", "--allow_weights"]
+    command = [sys.executable, "-m", "lightning_mem1", "serve", policy, *options]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+    atexit.register(process.kill)
+    assert process.stdout
+    for line in process.stdout:
+        if found := re.search(r"serving tiny at (http://\S+)", line):
+            return found[1]
+    raise RuntimeError("the server did not start")
+
+
+def full(folder: Path) -> None:
+    """Every training of the tests of full training."""
+    every = {"lora": None, "lr": 1e-3, "data_num_val_tasks": 0}
+    shared = {**every, "sharded": True}
+    address = urls_of_server(sys.argv[1])
+    server = ServerSettings([address], timeout_s=60.0, num_retries=1, pause_s=0.1, transfer="folder")
+    served = EngineSettings(num_slots=8, max_context_tokens=160, kind="server", server=server, self_check=False)
+    codes = {
+        "layers": on_ranks(folder / "layers", 2, work=score),
+        "served": on_ranks(folder / "served", 2, **shared, engine=served),
+        "served_alone": on_ranks(folder / "served_alone", 1, **every, engine=served),
+        "one": on_ranks(folder / "one", 1, **every),
+        "two": on_ranks(folder / "two", 2, **shared, save=True),
+        "uneven": on_ranks(folder / "uneven", 2, silence_the_second_rank, **shared),
+        "recomputed": on_ranks(
+            folder / "recomputed", 2, **shared, compute=ComputeSettings(gradient_checkpointing=True)
+        ),
+        "part": on_ranks(folder / "part", 2, **shared, data_num_rl_steps=1),
+    }
+    last = str(folder / "part/checkpoints/last.ckpt")
+    codes["rest"] = on_ranks(folder / "rest", 2, resume=last, **shared)
+    codes["rest_on_three"] = on_ranks(folder / "rest_on_three", 3, resume=last, **shared)
+    codes["rest_alone"] = on_ranks(folder / "rest_alone", 1, resume=last, **every)
+    last = str(folder / "one/checkpoints/rl_step_000001.ckpt")
+    codes["spread_out"] = on_ranks(folder / "spread_out", 2, resume=last, **shared)
+    torch.save(codes, folder / "codes.pt")
+
+
 if __name__ == "__main__":
-    main(Path(sys.argv[2]))
+    (full if sys.argv[3:] == ["full"] else main)(Path(sys.argv[2]))

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from torch import Tensor
+
 from lightning_mem1.data.task_data import TaskDataModule
 from lightning_mem1.io.atomic_files import write_atomic
 from lightning_mem1.training.checkpoint_state import base_fingerprint
@@ -16,16 +18,19 @@ from lightning_mem1.training.plain_settings import plain
 METRICS = ("val/reward", "val/success", "val/em", "val/f1", "val/peak_tokens_max")
 
 
-def save_with_card(module: Mem1Module, folder: Path, report: Mapping[str, Any]) -> None:
+def save_with_card(
+    module: Mem1Module, folder: Path, report: Mapping[str, Any], weights: Mapping[str, Tensor] | None = None
+) -> None:
     """Write the module's adapter, or its whole model, and the card that says what it is.
 
     Args:
         module: Holds the policy and its settings.
         folder: Made when it is not there.
         report: ``data`` of `described`, and ``validation``: `measured` with its ``rl_step``.
+        weights: As in `Policy.save`.
     """
     policy = module.policy
-    policy.save(folder)
+    policy.save(folder, weights)
     settings = {key: plain(value) for key, value in module.hparams.items()}
     entry = {"rl_step": module.rl_step, "base": base_fingerprint(policy), "settings": settings}
     write_atomic(folder / "README.md", card(entry, policy, policy.model is policy.causal_lm, report).encode())

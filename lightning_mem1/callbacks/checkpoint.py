@@ -23,8 +23,10 @@ from lightning_mem1.callbacks.sigterm import Sigterm
 from lightning_mem1.checks import Range, Ranges, check_numbers
 from lightning_mem1.data.task_data import TaskBatch
 from lightning_mem1.io.atomic_files import keep, write_atomic
+from lightning_mem1.policy.sharding import trains_parts, whole_weights
 from lightning_mem1.tracking.artifacts import log_artifact
 from lightning_mem1.tracking.mlflow_logger import ResumableMLflowLogger
+from lightning_mem1.training.checkpoint_shards import join, tidy
 from lightning_mem1.training.lightning_internals import count_last_batch_as_done, logged_in_this_step
 from lightning_mem1.training.module import Mem1Module
 
@@ -130,8 +132,12 @@ class RLCheckpoint(Checkpoint):
         count_last_batch_as_done(trainer)
         if pl_module.rl_step:
             self._save_last(trainer, pl_module)
-        if self.save_adapter and trainer.is_global_zero:
-            save_with_card(pl_module, self.adapter_path, self.report)
+        if not self.save_adapter:
+            return
+        policy = pl_module.policy
+        weights = whole_weights(policy) if trains_parts(policy) else None  # every rank has a part of them
+        if trainer.is_global_zero:
+            save_with_card(pl_module, self.adapter_path, self.report, weights)
             log_artifact(trainer, self.adapter_path, self.adapter_path.name)
 
     def state_dict(self) -> dict[str, Any]:
@@ -201,6 +207,7 @@ class RLCheckpoint(Checkpoint):
         if trainer.is_global_zero:
             kept = self.last_path.with_name(f"rl_step_{module.rl_step:06d}.ckpt")
             keep(self.last_path, kept, "rl_step_*.ckpt", self.num_kept)
+            tidy(self.last_path.parent)
         self._send(trainer)
 
     def _send(self, trainer: Trainer) -> None:
@@ -209,10 +216,14 @@ class RLCheckpoint(Checkpoint):
 
 
 class WholeFileIO(TorchCheckpointIO):
-    """Writes whole checkpoint files.
+    """Writes whole checkpoint files, and reads those whose weights are in a folder of shards.
 
     Lightning's own writer goes through the folder for temporary files, which may be another and smaller disk.
     """
+
+    def load_checkpoint(self, path: Any, map_location: Any = None, weights_only: bool | None = None) -> dict[str, Any]:
+        """Read a checkpoint, with whole weights."""
+        return join(super().load_checkpoint(path, map_location, weights_only), path)
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
         """Write a checkpoint.

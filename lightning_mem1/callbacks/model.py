@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from lightning.pytorch import Callback, Trainer
 
-from lightning_mem1.tracking.artifacts import hand_over
+from lightning_mem1.policy.sharding import trains_parts, whole_weights
+from lightning_mem1.tracking.artifacts import hand_over, mlflow_runs
 from lightning_mem1.tracking.models import log_policy
 from lightning_mem1.training.module import Mem1Module
 
@@ -26,6 +27,9 @@ class ModelCallback(Callback):
 
     def on_train_end(self, trainer: Trainer, pl_module: Mem1Module) -> None:  # type: ignore[override]
         """Log the policy as it is now."""
-        if not self.log_model or not trainer.is_global_zero:
+        if not self.log_model or not mlflow_runs(trainer):
             return
-        hand_over(trainer, "the policy as a model", lambda logger: log_policy(logger, pl_module))
+        policy = pl_module.policy
+        weights = whole_weights(policy) if trains_parts(policy) else None  # every rank has a part of them
+        if trainer.is_global_zero:
+            hand_over(trainer, "the policy as a model", lambda logger: log_policy(logger, pl_module, weights))

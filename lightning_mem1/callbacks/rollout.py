@@ -28,6 +28,7 @@ from lightning_mem1.callbacks.collector import Collector, RolloutResult, Watch, 
 from lightning_mem1.callbacks.look_ahead import LookAhead
 from lightning_mem1.data.task_data import TaskBatch, TaskDataModule
 from lightning_mem1.engine.remote.engine import RemoteEngine
+from lightning_mem1.engine.vllm import VllmEngine
 from lightning_mem1.policy.sharding import gather, release
 from lightning_mem1.rollout.reply_room import warn_of_cut_replies
 from lightning_mem1.rollout.workers.factory import make_workers, num_threads
@@ -135,7 +136,7 @@ class RolloutCallback(Callback):
         """Get ready to play with the newest weights; ranks may have different numbers of batches."""
         self._ahead.wait()
         pl_module.sampling_policy.push()
-        gather(pl_module.policy)
+        _prepare(pl_module)
 
     def on_validation_batch_start(  # type: ignore[override]
         self, trainer: Trainer, pl_module: Mem1Module, batch: TaskBatch, batch_idx: int, dataloader_idx: int = 0
@@ -149,7 +150,7 @@ class RolloutCallback(Callback):
 
     def on_validation_end(self, trainer: Trainer, pl_module: Mem1Module) -> None:  # type: ignore[override]
         """Let go of what was played: the batches live as long as the run."""
-        release(pl_module.policy)
+        _done(pl_module)
         self._validated_at = pl_module.rl_step
         for batch in self._val_batches:
             batch.trajectories = []
@@ -205,19 +206,20 @@ class RolloutCallback(Callback):
 
     def _collect(self, collection: Collector, batch: TaskBatch) -> RolloutResult:
         """Play here and now; a resumed run with the weights that the uninterrupted one played with."""
-        sampling, policy = collection.sampling_policy, collection.module.policy
+        sampling = collection.sampling_policy
         sampling.push()
         if self._behind is not None and self._behind["rl_step"] == batch.rl_step - 2:
             sampling.load(self._behind)
-        gather(policy)
+        _prepare(collection.module)
         collected = collection.collect(batch)
-        release(policy)
+        _done(collection.module)
         return collected
 
     def _begin(self, collection: Collector, rl_step: int) -> None:
         """Play the tasks of the next rl_step with the weights as they are now, in the background."""
         collection.sampling_policy.push()
         self._behind = collection.sampling_policy.state()
+        _prepare(collection.module)
         batch, engine = collection.data.train_batch(rl_step, collection.workers is not None), collection.engine
         if batch is not None:
             interrupt = engine.interrupt if isinstance(engine, RemoteEngine) else lambda: None
@@ -247,6 +249,21 @@ def _look_ahead(trainer: Trainer, module: Mem1Module) -> LookAhead | None:
             file=sys.stderr,
         )
     return LookAhead(max_staleness)
+
+
+def _prepare(module: Mem1Module) -> None:
+    """Have the weights where turns are generated; every rank has to call it, and only then may they play apart."""
+    if module.generates:
+        gather(module.policy)
+    elif module.lora is None and isinstance(module.engine, RemoteEngine | VllmEngine):
+        module.engine.publish()
+
+
+def _done(module: Mem1Module) -> None:
+    """Make room again for an update."""
+    release(module.policy)
+    if isinstance(module.engine, VllmEngine):
+        module.engine.sleep()
 
 
 def _plan(module: Mem1Module, data: TaskDataModule) -> Plan:

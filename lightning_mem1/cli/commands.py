@@ -41,6 +41,7 @@ class Command:
 
 
 COMMANDS = {
+    "init": Command("write a task of your own to begin with: environment, expert, configs, test"),
     "fit": Command("train a policy by RL", SETTINGS, uses=Uses()),
     "evaluate": Command(
         "measure a policy on tasks of several lengths, in several memory modes",
@@ -62,7 +63,7 @@ COMMANDS = {
     "warmstart": Command("clone demonstrations into a small policy, before RL", ("warmstart",)),
     "serve": Command(
         "serve a policy over OpenAI's completions protocol, or an agent as chat completions",
-        (*SETTINGS, "name", "host", "port", "allow_adapters", *CHAT),
+        (*SETTINGS, "name", "host", "port", "allow_adapters", "allow_weights", *CHAT),
         alone.serve,
         Uses(plays=True),
     ),

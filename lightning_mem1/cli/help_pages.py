@@ -71,7 +71,11 @@ SETTINGS: dict[str, tuple[Any, str]] = {  # dotted name: default without a confi
     "name": (None, "name of the served model; null: as the policy or the config"),
     "host": ("127.0.0.1", "address to listen on"),
     "port": (8000, "port; 0: any free one"),
-    "allow_adapters": (False, "let clients load adapters from folders of this machine"),
+    "allow_adapters": (False, "let clients load adapters, from folders of this machine or with their files"),
+    "allow_weights": (
+        False,
+        "let clients put whole weights in the place of those served",
+    ),
     "seeds": (None, "seeds of the training, e.g. 0,1,2; null: as in the config"),
     "compare.fit.config": (None, "the training: an experiment or a YAML file"),
     "compare.warmstart": ([], "the warm starts, in order"),
@@ -85,6 +89,9 @@ SETTINGS: dict[str, tuple[Any, str]] = {  # dotted name: default without a confi
     "warmstart.seed": (0, "seed of weights, tasks and demonstrations"),
     "warmstart.model.hidden_size": (192, "width"),
     "warmstart.model.num_layers": (4, "layers"),
+    "warmstart.data.own.expert": (None, "your scripted expert, a dotted name such as my_task.expert"),
+    "warmstart.data.own.file": (None, "your recorded episodes, JSON lines of turns or chat messages"),
+    "warmstart.data.own.teacher": (None, "a model behind an endpoint that plays your tasks"),
     "warmstart.data.min_reward": (None, "clone only trajectories that reach it; null: all"),
     "warmstart.optim.lr": (6e-4, "peak learning rate"),
     "warmstart.optim.max_tokens": (4096, "tokens per forward pass; lower it when memory runs out"),
@@ -94,7 +101,16 @@ SETTINGS: dict[str, tuple[Any, str]] = {  # dotted name: default without a confi
 }
 
 
-FLAGS = ("published", "fresh", "human", "merged", "force", "private", "allow_adapters")  # take no value
+FLAGS = (
+    "published",
+    "fresh",
+    "human",
+    "merged",
+    "force",
+    "private",
+    "allow_adapters",
+    "allow_weights",
+)  # take no value
 
 
 @dataclass(frozen=True)
@@ -226,14 +242,15 @@ PAGES = {
     ),
     "warmstart": Page(
         "CONFIG [--KEY VALUE ...]",
-        ("Clone demonstrations of scripted agents into a small policy, before RL.", CONFIG, ANY),
+        ("Clone demonstrations into a small policy, before RL: yours, or those of scripted agents.", CONFIG, ANY),
         {
             "Policy": (
                 "warmstart.output", "warmstart.init_from", "warmstart.tokenizer", "warmstart.model.hidden_size",
                 "warmstart.model.num_layers", "warmstart.seed",
             ),
             "Demonstrations": (
-                "warmstart.memory", "warmstart.data.min_reward", "warmstart.rollout.max_new_tokens",
+                "warmstart.memory", "warmstart.data.own.expert", "warmstart.data.own.file",
+                "warmstart.data.own.teacher", "warmstart.data.min_reward", "warmstart.rollout.max_new_tokens",
             ),
             "Run": (
                 "warmstart.optim.lr", "warmstart.optim.max_tokens", "warmstart.num_val_tasks", "warmstart.save_every",
@@ -242,7 +259,7 @@ PAGES = {
         (
             "mem1 warmstart warmstart --warmstart.output policy",
             "mem1 warmstart claim/warmstart_base --warmstart.output base --warmstart.seed 1",
-            "mem1 warmstart my.yaml --warmstart.init_from policy",
+            "mem1 warmstart my.yaml --warmstart.data.own.file episodes.jsonl",
         ),
     ),
     "serve": Page(
@@ -254,7 +271,7 @@ PAGES = {
             "Clients have to send the key in LIGHTNING_MEM1_API_KEY when it is set.",
         ),
         {
-            "Server": ("name", "host", "port", "allow_adapters"),
+            "Server": ("name", "host", "port", "allow_adapters", "allow_weights"),
             "With CONFIG (with FOLDER: --dtype, --num_slots, --max_context_tokens)": (
                 "ckpt_path", "model.policy", "model.compute.dtype", "model.engine.num_slots",
                 "model.engine.max_context_tokens",

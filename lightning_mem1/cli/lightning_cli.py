@@ -30,6 +30,7 @@ from lightning_mem1.data.reading import ReadingData
 from lightning_mem1.data.task_data import TaskDataModule
 from lightning_mem1.data.webshop import WebShopData
 from lightning_mem1.io.redaction import redacted_settings, remember
+from lightning_mem1.training import checkpoint_state
 from lightning_mem1.training.checkpoint_shape import check_shape
 from lightning_mem1.training.module import Mem1Module
 from lightning_mem1.training.trainer import TRAINER_DEFAULTS, TRAINER_RANGES
@@ -178,7 +179,7 @@ class PlayingCommandLine(CommandLine):
         """
         module: Mem1Module = self.model
         if self.resume_path:
-            module.on_load_checkpoint(torch.load(self.resume_path, map_location="cpu", weights_only=True))
+            module.on_load_checkpoint(checkpoint_state.read(self.resume_path))
         kind = "cpu" if self.config.trainer.accelerator == "cpu" else "cuda"
         return module.to(kind).eval()
 

@@ -109,6 +109,6 @@ def _checked(settings: EngineSettings, given: Any) -> EngineSettings:
 
 def _listen(policy: Policy, settings: EngineSettings, name: str, given: Any) -> int:
     key = os.environ.get(ServerSettings().key_variable, "")
-    serving = endpoint(policy, settings, name, given.host, given.port, given.allow_adapters, key)
+    serving = endpoint(policy, settings, name, given.host, given.port, given.allow_adapters, key, given.allow_weights)
     print(f"serving {name} at http://{given.host}:{serving.server_port}", flush=True)
     return serving.serve_until_interrupted()

@@ -34,7 +34,7 @@ def full_parser() -> ArgumentParser:
     parser = ArgumentParser(
         prog="mem1 warmstart",
         usage="%(prog)s CONFIG [--KEY VALUE ...]",
-        description="Clone a scripted shopper and a scripted researcher into a small policy.",
+        description="Clone demonstrations into a small policy: yours, or those of scripted agents.",
         parser_mode="omegaconf",
         exit_on_error=False,
     )

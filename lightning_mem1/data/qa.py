@@ -10,6 +10,7 @@ from lightning_mem1.data.task_data import TaskDataModule
 from lightning_mem1.environments.qa.composition import Preset
 from lightning_mem1.environments.qa.encyclopedia.questions import WORDINGS, Wording
 from lightning_mem1.environments.qa.encyclopedia.world import Encyclopedia, EncyclopediaSettings
+from lightning_mem1.environments.qa.judge import JudgeSettings
 from lightning_mem1.environments.qa.retrieval.corpus import Corpus
 from lightning_mem1.environments.qa.retrieval.factory import (
     DENSE_MODEL,
@@ -19,7 +20,8 @@ from lightning_mem1.environments.qa.retrieval.factory import (
 )
 from lightning_mem1.environments.qa.retrieval.passage import Retriever, Style
 from lightning_mem1.environments.qa.retrieval.web import WebSettings
-from lightning_mem1.environments.qa.scoring import RewardKind, Variant
+from lightning_mem1.environments.qa.rewards import reward_of
+from lightning_mem1.environments.qa.scoring import Variant
 from lightning_mem1.types import TaskSource
 
 
@@ -49,7 +51,9 @@ class QAData(TaskDataModule):
         turns_per_task: Turns the agent has; null for three per objective and one for the answer, at least 6.
         top_k: Passages of a reply.
         style: compact, or release for published checkpoints (questions and documents as MEM1's code writes them).
-        reward: What an answer pays: em (number of right answers), f1, em_mean or f1_mean.
+        reward: What an answer pays: em (number of right answers), f1, em_mean or f1_mean; the dotted name of a
+            function ``reward(answer, task)`` that returns a number, or a dict with ``reward`` and more; or a judge, a
+            model behind an endpoint that grades answers.
         variant: How answers are compared: fixed (SQuAD), official (the public MEM1 code) or numbered (fixed, where the
                 agent may write an answer's number before it, ``1 odo lin 2 trier``).
         max_question_chars: Longer questions are left out.
@@ -83,7 +87,7 @@ class QAData(TaskDataModule):
         turns_per_task: int | None = None,
         top_k: int = 3,
         style: Style = "compact",
-        reward: RewardKind = "em",
+        reward: str | JudgeSettings = "em",
         variant: Variant = "fixed",
         max_question_chars: int = 2000,
         **stream: Any,
@@ -107,7 +111,7 @@ class QAData(TaskDataModule):
             "max_turns": turns_per_task,
             "top_k": top_k,
             "style": style,
-            "reward": reward,
+            "reward": reward_of(reward, variant),
             "variant": variant,
         }
 

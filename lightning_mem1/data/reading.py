@@ -7,7 +7,9 @@ from typing import Any, ClassVar
 
 from lightning_mem1.checks import Ranges, check_numbers
 from lightning_mem1.data.task_data import TaskDataModule
-from lightning_mem1.environments.qa.scoring import RewardKind, Variant
+from lightning_mem1.environments.qa.judge import JudgeSettings
+from lightning_mem1.environments.qa.rewards import reward_of
+from lightning_mem1.environments.qa.scoring import Variant
 from lightning_mem1.environments.reading.stories import Kind
 from lightning_mem1.environments.reading.tasks import LENGTHS, Style
 from lightning_mem1.types import TaskSource
@@ -30,7 +32,7 @@ class ReadingData(TaskDataModule):
         turns_per_part: Turns for each part; two more are for the answer and one that goes wrong. 2 or more for memory
             modes whose own actions cost turns.
         style: compact (the question alone) or explained (what to do as well, for chat models).
-        reward: What an answer pays: em (exact match) or f1.
+        reward: What an answer pays: em (exact match), f1, a dotted name or a judge, see `QAData`.
         variant: How answers are compared: fixed (SQuAD) or official (the public MEM1 code).
         stream: How tasks are fed, see `TaskDataModule`: tasks_per_step, group_size, num_rl_steps and so on.
     """
@@ -47,7 +49,7 @@ class ReadingData(TaskDataModule):
         part: int = 250,
         turns_per_part: int = 1,
         style: Style = "compact",
-        reward: RewardKind = "em",
+        reward: str | JudgeSettings = "em",
         variant: Variant = "fixed",
         **stream: Any,
     ) -> None:
@@ -58,7 +60,7 @@ class ReadingData(TaskDataModule):
         self.test_questions = None if test_questions is None else _paths(test_questions)
         self.kinds = kinds
         self.settings: dict[str, Any] = {"length": length, "part": part, "turns_per_part": turns_per_part}
-        self.settings |= {"style": style, "reward": reward, "variant": variant}
+        self.settings |= {"style": style, "reward": reward_of(reward, variant), "variant": variant}
         _check_files(questions, bool(val_questions or test_questions), kinds)
 
     def files(self) -> list[str]:

@@ -46,12 +46,21 @@ class ScriptedEngine:
         """Answer the oldest request."""
         request = self._queue.popleft()
         context = self._decode(request.context_ids)
-        text = _without_opening(self.writers[request.session](context), context)
+        text = without_opening(self.writers[request.session](context), context)
         ids = list(self._reads.encode(text, add_special_tokens=False))
         return [Completion(request.session, ids, [0.0] * len(ids))]
 
 
-def _without_opening(text: str, context: str) -> str:
+def without_opening(text: str, context: str) -> str:
     """A turn without the tag that its context opens already: some chat templates begin each reply with ``<think>``."""
-    opened = re.search(r"<[^<>/]+>(?=\s*\Z)", context)
-    return text.removeprefix(opened[0]) if opened else text
+    return text.removeprefix(opening(context))
+
+
+def opening(context: str) -> str:
+    """The tag that a context ends with; empty where it ends with none.
+
+    >>> opening("3 turns left</state><summary>"), opening("3 turns left</state>")
+    ('<summary>', '')
+    """
+    found = re.search(r"<[^<>/]+>(?=\s*\Z)", context)
+    return found[0] if found else ""

@@ -8,6 +8,8 @@ from typing import ClassVar, Literal
 from lightning_mem1.checks import RETRIES, TIMEOUT_S, Range, Ranges
 from lightning_mem1.types import GenerationRequest
 
+Transfer = Literal["adapter", "folder", "nccl"]
+
 
 @dataclass
 class ServerSettings:
@@ -24,8 +26,11 @@ class ServerSettings:
         num_retries: Further tries of a turn, on another server where one is well.
         pause_s: Before a retry when no server is well; doubled before each further one.
         max_staleness: rl_steps that the weights on a server may lag behind; above 0 needs `model.mismatch.correction`.
-        adapter_folder: Where adapters are put for the servers to load, under the same path on every machine; null for a
-            temporary folder on this one.
+        transfer: How trained weights reach the servers: adapter (the adapter alone), or in full training folder (a
+            checkpoint that they reload) or nccl (vLLM's own weight transfer between GPUs).
+        transfer_timeout_s: Of handing whole weights to one server.
+        adapter_folder: Where adapters, or checkpoints of transfer folder, are put for the servers to load, under the
+            same path on every machine; null for a temporary folder on this one.
     """
 
     urls: list[str] = field(default_factory=list)
@@ -37,8 +42,15 @@ class ServerSettings:
     num_retries: int = 3
     pause_s: float = 0.5
     max_staleness: int = 0
+    transfer: Transfer = "adapter"
+    transfer_timeout_s: float = 1800.0
     adapter_folder: str | None = None
-    ranges: ClassVar[Ranges] = {"timeout_s": TIMEOUT_S, "num_retries": RETRIES, "pause_s": Range(0, 3600)}
+    ranges: ClassVar[Ranges] = {
+        "timeout_s": TIMEOUT_S,
+        "transfer_timeout_s": TIMEOUT_S,
+        "num_retries": RETRIES,
+        "pause_s": Range(0, 3600),
+    }
 
 
 @dataclass
@@ -48,10 +60,13 @@ class VllmSettings:
     Args:
         gpu_memory_utilization: Its share of the GPU's memory (0-1), weights of its own copy of the base included.
         enforce_eager: Start faster, generate slower: no CUDA graphs.
+        sleep: Give the memory back while weights are updated, and take it again before the next rollout. False keeps
+            it, so that both need room at once.
     """
 
     gpu_memory_utilization: float = 0.4
     enforce_eager: bool = False
+    sleep: bool = False
     ranges: ClassVar[Ranges] = {"gpu_memory_utilization": Range(0, 1, above=True)}
 
 

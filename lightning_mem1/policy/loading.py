@@ -42,7 +42,7 @@ def resolve(source: str) -> str:
         if source.count("/") != 1 or source.startswith((".", "/", "~")):
             raise FileNotFoundError(
                 f"no such policy: expected 'bundled', a folder or a hub id like Qwen/Qwen2.5-0.5B, got '{source}'; "
-                "set model.policy"
+                "set model.policy, or make that folder with mem1 warmstart"
             )
         return source
     if not any((folder / name).is_file() for name in ("config.json", ADAPTER_CONFIG)):

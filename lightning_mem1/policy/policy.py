@@ -30,6 +30,7 @@ from lightning_mem1.policy.kernels import use_kernels
 from lightning_mem1.policy.loading import check_vocabulary, load_model, load_tokenizer, path_of_base, resolve
 from lightning_mem1.policy.logprobs import chunked_logprobs
 from lightning_mem1.policy.merging import merge
+from lightning_mem1.policy.parts import is_part, spread_like
 from lightning_mem1.policy.read_weights import uncalled_linears
 from lightning_mem1.policy.recurrent import adopt, bypassed_linears, check_no_drawn_mask
 from lightning_mem1.policy.rotary import LengthRule, adopt_rotary
@@ -295,6 +296,10 @@ class Policy(nn.Module):
         Returns:
             Log-probabilities (N,) and entropies (N,) in nats, in the batch's order of action tokens.
         """
+        return self(batch, temperature, replay)  # type: ignore[no-any-return]
+
+    def forward(self, batch: ScoredBatch, temperature: float, replay: bool) -> tuple[Tensor, Tensor]:
+        """What `logprobs` returns; weights that are shared out among ranks are gathered around it."""
         return chunked_logprobs(self.predicting(batch, replay), self.head, batch.action_ids, temperature)
 
     def predicting(self, batch: ScoredBatch, replay: bool = False) -> Tensor:
@@ -449,13 +454,18 @@ class Policy(nn.Module):
             # peft gives an adapter with a name a folder of its own, and writes an empty card above it
             shutil.copytree(Path(written) / ADAPTER, folder, dirs_exist_ok=True)
 
-    def save(self, folder: str | Path) -> None:
-        """Write the policy's adapter, see `save_adapter`, or the whole model when there is none; and the tokenizer."""
+    def save(self, folder: str | Path, weights: Mapping[str, Tensor] | None = None) -> None:
+        """Write the policy's adapter, see `save_adapter`, or the whole model when there is none; and the tokenizer.
+
+        Args:
+            folder: Made when it is not there.
+            weights: Of the whole model where they are shared out among ranks, see `sharding.whole_weights`.
+        """
         with room_for(folder):
             if self.model is not self.causal_lm:
                 self.save_adapter(folder)
             else:
-                self.model.save_pretrained(str(folder), safe_serialization=True)
+                self.model.save_pretrained(str(folder), safe_serialization=True, state_dict=weights)
             self.tokenizer.save_pretrained(str(folder))
 
     def merge(self) -> float:
@@ -476,8 +486,8 @@ class Policy(nn.Module):
 
 
 def copies(weights: Mapping[str, nn.Parameter]) -> dict[str, Tensor]:
-    """Weights by name, copied to the CPU."""
-    return {name: parameter.detach().cpu().clone() for name, parameter in weights.items()}
+    """Weights by name, copied to the CPU; those that are spread over ranks as they are."""
+    return {name: p.detach() if is_part(p) else p.detach().cpu().clone() for name, p in weights.items()}
 
 
 def put_back(weights: Mapping[str, nn.Parameter], state: Mapping[str, Tensor]) -> None:
@@ -493,7 +503,7 @@ def put_back(weights: Mapping[str, nn.Parameter], state: Mapping[str, Tensor]) -
                 f"adapter does not fit this policy: expected {name} of shape {tuple(parameter.shape)}, got {got}; "
                 "use the model.policy, model.lora, model.algorithm and model.critic settings it was trained with"
             )
-        parameter.data.copy_(state[name])
+        parameter.data.copy_(spread_like(state[name], parameter))
     if extra := sorted(set(state) - set(weights)):
         raise ValueError(f"adapter does not fit this policy: expected {len(weights)} tensors, got also {extra[0]}")
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
+
+from torch import Tensor
 
 from lightning_mem1.tracking import pyfunc_agent
 from lightning_mem1.tracking.model_package import EXAMPLE, copy_code, requirements, signature
@@ -14,12 +17,13 @@ NAME = "policy"
 SHOWN = ("policy", "algorithm", "layout")  # settings that the list of models shows, next to the memory mode
 
 
-def log_policy(logger: Any, module: Mem1Module) -> None:
+def log_policy(logger: Any, module: Mem1Module, weights: Mapping[str, Tensor] | None = None) -> None:
     """Log the policy as it is now as a model of a logger's run (see `pyfunc_agent.save`).
 
     Args:
         logger: Lightning's logger for MLflow.
         module: Holds the policy and its settings.
+        weights: As in `Policy.save`.
     """
     from mlflow import pyfunc
     from mlflow.entities import LoggedModelOutput
@@ -29,7 +33,7 @@ def log_policy(logger: Any, module: Mem1Module) -> None:
     shown |= {"memory": module.memory.name, "rl_step": str(module.rl_step)}
     with TemporaryDirectory() as given:
         folder = Path(given)
-        pyfunc_agent.save(module.policy, module.hparams, folder / "data")
+        pyfunc_agent.save(module.policy, module.hparams, folder / "data", weights)
         pyfunc.save_model(
             folder / "model",
             loader_module="lightning_mem1.tracking.pyfunc_agent",

@@ -145,15 +145,18 @@ def _records(frame: Any) -> list[dict[str, Any]]:
     ]
 
 
-def save(policy: Policy, settings: Mapping[str, Any], folder: Path) -> None:
+def save(
+    policy: Policy, settings: Mapping[str, Any], folder: Path, weights: Mapping[str, torch.Tensor] | None = None
+) -> None:
     """Write what `_load_pyfunc` reads: the policy's adapter (or weights), and those settings that say how it plays.
 
     Args:
         policy: What was trained.
         settings: The module's.
         folder: Made when it is not there.
+        weights: As in `Policy.save`.
     """
-    policy.save(folder / WEIGHTS)
+    policy.save(folder / WEIGHTS, weights)
     kept = {key: plain(settings[key]) for key in KEPT} | {"dtype": settings["compute"]["dtype"]}
     (folder / SETTINGS).write_text(json.dumps(kept, indent=1) + "\n", encoding="utf-8")
 

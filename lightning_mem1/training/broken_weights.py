@@ -7,6 +7,8 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
+from lightning_mem1.policy.parts import whole
+
 MOST = torch.finfo(torch.float32).max ** 0.5  # the product of two larger ones is infinite, and so is every score
 
 
@@ -18,7 +20,7 @@ def check_weights(weights: Mapping[str, nn.Parameter], rl_step: int) -> None:
         rl_step: The one whose update made them.
     """
     known = [weight.detach() for weight in weights.values() if weight.numel()]
-    if not known or float(torch.nn.utils.get_total_norm(known, torch.inf)) <= MOST:
+    if not known or float(whole(torch.nn.utils.get_total_norm(known, torch.inf))) <= MOST:
         return
     broken = [name for name, weight in weights.items() if not _largest(weight.detach()) <= MOST]
     more = f" and {len(broken) - 1} more" if broken[1:] else ""
@@ -32,4 +34,4 @@ def check_weights(weights: Mapping[str, nn.Parameter], rl_step: int) -> None:
 
 def _largest(weight: Tensor) -> float:
     """nan when one of them is nan."""
-    return float(weight.detach().abs().max()) if weight.numel() else 0.0
+    return float(whole(weight.detach().abs().max())) if weight.numel() else 0.0

@@ -14,6 +14,8 @@ import torch
 from torch import Tensor
 
 from lightning_mem1.checks import MOST
+from lightning_mem1.policy.parts import here
+from lightning_mem1.training.checkpoint_shards import SHARDS, checked_folder
 from lightning_mem1.training.checkpoint_state import ENTRY, entry_of
 
 Part = tuple[Callable[[Any], bool], str]  # whether a value is as it should be, and what that is
@@ -29,7 +31,9 @@ def check_shape(checkpoint: Mapping[str, Any], path: str = "") -> None:
     settings = f"{ENTRY}.settings" if old else "hyper_parameters"
     for key, part in {**_OF_WEIGHTS, settings: _SETTINGS}.items():
         _check(checkpoint, key, part, path, SCORED)
-    broken = [name for name, weight in checkpoint["state_dict"].items() if not weight.isfinite().all()]
+    if SHARDS in checkpoint and path:
+        checked_folder(checkpoint, path)
+    broken = [name for name, weight in checkpoint["state_dict"].items() if not here(weight).isfinite().all()]
     if broken:
         raise ValueError(
             f"broken checkpoint{_named(path)}: expected finite weights, got nan or infinity in '{broken[0]}'"
@@ -42,7 +46,8 @@ def check_resumable(checkpoint: Mapping[str, Any], path: str = "") -> None:
     check_shape(checkpoint, path)
     for key, part in _OF_RUNS.items():
         _check(checkpoint, key, part, path, RESUMED)
-    if checkpoint["global_step"] and not any(each["state"] for each in checkpoint["optimizer_states"]):
+    kept = SHARDS in checkpoint or any(each["state"] for each in checkpoint["optimizer_states"])
+    if checkpoint["global_step"] and not kept:
         raise ValueError(
             f"incomplete checkpoint{_named(path)}: expected the optimizer's state after "
             f"{checkpoint['global_step']:,} steps, got none; {RESUMED}"

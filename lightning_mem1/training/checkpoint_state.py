@@ -20,6 +20,7 @@ from lightning_mem1.checks import MOVED
 from lightning_mem1.context.modes import MODES
 from lightning_mem1.policy.critic import CRITIC
 from lightning_mem1.policy.policy import Policy
+from lightning_mem1.training.checkpoint_shards import join
 from lightning_mem1.training.plain_settings import plain
 
 ENTRY = "lightning_mem1"  # this package's own entry of a checkpoint
@@ -53,7 +54,7 @@ def read(path: Any) -> dict[str, Any]:
         content: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
         path.seek(0)
         return content
-    return TorchCheckpointIO().load_checkpoint(path, weights_only=True)
+    return join(TorchCheckpointIO().load_checkpoint(path, weights_only=True), path)
 
 
 def snapshot(policy: Policy, rl_step: int) -> dict[str, Any]:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import difflib
 import inspect
+import io
 import sys
 import warnings
 from collections.abc import Iterable, Mapping
 from typing import Any, Self
 
+import torch
 from lightning.pytorch import LightningModule
 from torch import nn
 
@@ -16,6 +18,7 @@ from lightning_mem1.checks import MOVED
 from lightning_mem1.policy.policy import Policy, copies, put_back
 from lightning_mem1.training import checkpoint_state
 from lightning_mem1.training.checkpoint_shape import check_memory, check_resumable, check_shape
+from lightning_mem1.training.checkpoint_shards import SHARDS
 from lightning_mem1.training.lightning_internals import resumes
 
 NAMES_OF_CODE = ("algorithm", "memory")  # settings that a dotted name in them makes code of
@@ -101,6 +104,8 @@ class CheckpointedModule(LightningModule):
             check_code({name: value for name, value in trained_with.items() if name not in kwargs})
         settings = {} if "hyper_parameters" in checkpoint else trained_with
         before = checkpoint_state.rng_state()
+        if SHARDS in checkpoint:  # Lightning reads the file itself, which lacks them
+            checkpoint_path = _in_memory(checkpoint)
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", "Found keys that are in the model state dict but not")  # the frozen base
             module = super().load_from_checkpoint(
@@ -109,6 +114,13 @@ class CheckpointedModule(LightningModule):
         checkpoint_state.set_rng_state([before], 0)
         checkpoint_state.check_scale(trained_with, module.hparams)  # Lightning's copy has the new arguments already
         return module
+
+
+def _in_memory(checkpoint: Mapping[str, Any]) -> io.BytesIO:
+    buffer = io.BytesIO()
+    torch.save(dict(checkpoint), buffer)
+    buffer.seek(0)
+    return buffer
 
 
 def check_code(settings: Mapping[str, Any]) -> None:

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from lightning_mem1.policy.critic import Critic
+from lightning_mem1.policy.parts import whole
 from lightning_mem1.policy.policy import Policy
 from lightning_mem1.training.credit.token_credit import TokenCredit
 from lightning_mem1.training.layouts.collate import Batch
@@ -68,4 +69,4 @@ def clip(parameters: Sequence[nn.Parameter], max_norm: float | None, ranks: Rank
         Their norm before clipping, nan or inf when they are bad.
     """
     ranks.add_gradients(parameters)
-    return float(torch.nn.utils.clip_grad_norm_(parameters, math.inf if max_norm is None else max_norm))
+    return float(whole(torch.nn.utils.clip_grad_norm_(parameters, math.inf if max_norm is None else max_norm)))

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import torch
-
 from lightning_mem1.policy.policy import LoraSettings, Policy
 from lightning_mem1.training import checkpoint_state
 from lightning_mem1.training.checkpoint_shape import check_shape
@@ -31,7 +29,7 @@ def load_policy(source: str | Path, base: str | None = None) -> Policy:
 
 
 def _of_checkpoint(path: Path, base: str | None) -> Policy:
-    checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+    checkpoint = checkpoint_state.read(path)
     check_shape(checkpoint)
     checkpoint_state.migrate(checkpoint)
     settings = checkpoint_state.settings_of(checkpoint)

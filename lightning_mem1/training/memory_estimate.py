@@ -117,10 +117,11 @@ def memory_line(settings: Mapping[str, Any], on_cpu: bool, num_shards: int = 1) 
 
     try:
         config = AutoConfig.from_pretrained(resolve(settings["policy"]), trust_remote_code=False)
-        found = estimate(Shape.of(config), settings, num_shards)
+        available = _available_bytes(on_cpu)
+        found = estimate(Shape.of(config), settings, num_shards, available)
     except Exception:  # whatever is wrong with the policy or a setting is said by those who need it
         return None
-    available_gib = _available_bytes(on_cpu) / GIB
+    available_gib = available / GIB
     return found.line(available_gib) if found.gib >= 1 or found.gib > available_gib else None
 
 
@@ -134,19 +135,23 @@ def _available_bytes(on_cpu: bool) -> float:
     return next(float(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:"))
 
 
-def estimate(shape: Shape, settings: Mapping[str, Any], num_shards: int = 1) -> Estimate:
+def estimate(shape: Shape, settings: Mapping[str, Any], num_shards: int = 1, device_bytes: float = 0.0) -> Estimate:
     """What a training takes on one device.
 
     Args:
         shape: Of the base.
         settings: `Mem1Module`'s, nested as in a config: lora, algorithm, optim, compute, max_tokens_per_microbatch,
             engine.
-        num_shards: Devices that share the base's layers among themselves.
+        num_shards: Devices that share the base's layers among themselves; in full training all weights, gradients and
+            moments.
+        device_bytes: Of the device, which vLLM takes a share of.
 
     Returns:
         Bytes. An adapter is counted as if on every linear map, in float32, with its gradient and moments; a critic is
         another one (a base of the critic's own is not counted). A base that is shared out is whole on every device
-        while episodes are played, and only then: its activations take the place of the other devices' shares.
+        while episodes are played there, and only then: activations take the place of the other devices' shares. With
+        servers or vLLM it is never whole here. vLLM that sleeps while weights are updated shares its room with
+        activations.
     """
     compute, moments = settings["compute"], STATE_BYTES[settings["optim"]["name"]]
     each = BYTES[compute["dtype"]]
@@ -161,18 +166,63 @@ def estimate(shape: Shape, settings: Mapping[str, Any], num_shards: int = 1) -> 
     kept = tokens * shape.width * each * shape.layers  # what gradient checkpointing keeps: each layer's input
     logits = min(tokens, LOGITS_CHUNK) * shape.vocabulary * 4.0 * 3
     activations = (kept + one_layer if compute["gradient_checkpointing"] else one_layer * shape.layers) + logits
-    away = (
-        layers * (1 - 1 / num_shards - 2 / shape.layers) if num_shards > 1 else 0.0
-    )  # two layers are gathered at once
+    embeddings = shape.embedding_weights * each
+    held, away = _held(layers, embeddings, 2 / shape.layers, num_shards, lora is not None, _generates(settings))
+    if num_shards > 1 and not lora:
+        trained /= num_shards
+    activations = max(activations - away, 0.0)
+    return Estimate(
+        weights=held,
+        trained=float(trained),
+        activations=activations,
+        engine=_engine(shape, settings, num_shards, each, activations, device_bytes),
+    )
+
+
+def _held(
+    layers: float, embeddings: float, gathered: float, num_shards: int, adapter: bool, generates: bool
+) -> tuple[float, float]:
+    """Bytes of weights on one device at most, and how many of them are not there during an update.
+
+    Args:
+        layers, embeddings: Bytes of all layers, and of what is outside of them.
+        gathered: Share of the layers that is whole at once during an update.
+        num_shards: Devices that have a part each.
+        adapter: Whether the layers alone are shared out.
+        generates: Whether everything is whole while episodes are played.
+    """
+    if num_shards == 1:
+        return layers + embeddings, 0.0
+    if adapter:
+        here = layers * (1 / num_shards + gathered) + embeddings
+        return (layers + embeddings, layers + embeddings - here) if generates else (here, 0.0)
+    here = (layers + embeddings) / num_shards + layers * gathered + embeddings
+    whole = (layers + embeddings) * (1 + 1 / num_shards)  # next to each device's own part
+    return (whole, whole - here) if generates and whole > here else (here, 0.0)
+
+
+def _generates(settings: Mapping[str, Any]) -> bool:
+    return settings["engine"].get("kind", "local") in ("local", "transformers")
+
+
+def _engine(
+    shape: Shape,
+    settings: Mapping[str, Any],
+    num_shards: int,
+    each: float,
+    activations: float,
+    device_bytes: float,
+) -> float:
+    """Bytes of what generates turns, on the device that trains."""
     engine = settings["engine"]
+    if engine.get("kind") == "vllm":
+        share = engine["vllm"]["gpu_memory_utilization"] * device_bytes
+        return max(share - activations, 0.0) if engine["vllm"].get("sleep") else share
+    if not _generates(settings):
+        return 0.0
     kv_layers = shape.layers if shape.kv_layers is None else shape.kv_layers
     pool = engine["num_slots"] * engine["max_context_tokens"] * 2 * kv_layers * shape.kv_width * each
-    return Estimate(
-        weights=layers + shape.embedding_weights * each,
-        trained=float(trained),
-        activations=max(activations - away, 0.0),
-        engine=float(pool) + (shape.linear_weights * each if _merges(settings, num_shards) else 0.0),
-    )
+    return float(pool) + (shape.linear_weights * each if _merges(settings, num_shards) else 0.0)
 
 
 def _merges(settings: Mapping[str, Any], num_shards: int) -> bool:

@@ -49,7 +49,14 @@ from lightning_mem1.training.policy_loss import PolicyLoss
 from lightning_mem1.training.ranks import Ranks
 from lightning_mem1.training.schedules import learning_rate
 from lightning_mem1.training.self_check import self_check
-from lightning_mem1.training.settings import ComputeSettings, LossSettings, OptimSettings, check_settings, grouped
+from lightning_mem1.training.settings import (
+    ComputeSettings,
+    LossSettings,
+    OptimSettings,
+    check_parts,
+    check_settings,
+    grouped,
+)
 from lightning_mem1.training.update_stats import step_numbers, value_numbers
 from lightning_mem1.types import StopReason, Trajectory
 
@@ -191,6 +198,11 @@ class Mem1Module(CheckpointedModule):
         return self._sampling_policy
 
     @property
+    def generates(self) -> bool:
+        """Whether turns are generated with the weights of this process, and not by servers or vLLM's own copy."""
+        return self.engine_settings.kind in ("local", "transformers")
+
+    @property
     def engine(self) -> AnyEngine:
         """The rollout engine of training; a local one is on the policy's device, its pool made once."""
         sampling = self.sampling_policy
@@ -205,8 +217,14 @@ class Mem1Module(CheckpointedModule):
         return make_optimizer(self.optim.name, groups, self.lr, self.optim.weight_decay)
 
     def configure_model(self) -> None:
-        """Share the frozen base out among ranks, where the strategy has made a mesh for that."""
+        """Share weights out among ranks, where the strategy has made a mesh for that: the frozen base, or all of them.
+
+        Raises:
+            ValueError: something that needs whole weights.
+        """
         if self.device_mesh is not None and not is_sharded(self.policy):
+            if self.lora is None:
+                check_parts(self.optim, self.rollout_settings.workers)
             base_fingerprint(self.policy)  # while it is whole
             self.policy.architecture  # noqa: B018  (likewise: it is found out by running the model)
             shard(self.policy, self.device_mesh["data_parallel"])

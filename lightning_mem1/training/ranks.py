@@ -10,6 +10,8 @@ import torch
 from lightning.pytorch import Trainer
 from torch import Tensor, nn
 
+from lightning_mem1.policy.parts import is_part
+
 
 class Ranks:
     """Every rank has to call each of these methods, as often as the others; alone they change nothing.
@@ -48,6 +50,8 @@ class Ranks:
             for parameter in parameters:
                 if parameter.grad is None:
                     parameter.grad = torch.zeros_like(parameter)
+                if is_part(parameter):  # they were added up in each backward pass
+                    continue
                 parameter.grad = trainer.strategy.reduce(parameter.grad, reduce_op="sum")  # type: ignore[assignment]
 
     def apart(self) -> contextlib.AbstractContextManager[Any]:

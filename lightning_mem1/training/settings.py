@@ -8,11 +8,12 @@ from typing import Any, ClassVar, Literal, get_args
 
 from lightning_mem1.checks import ANY_SIGN, Range, Ranges, check_choice
 from lightning_mem1.context.prompts import PROMPT_STYLES
-from lightning_mem1.engine.settings import EngineSettings
-from lightning_mem1.engine.vllm import check_installed
+from lightning_mem1.engine.settings import EngineSettings, Transfer
+from lightning_mem1.engine.vllm_version import check_installed
 from lightning_mem1.policy.critic import CriticSettings
 from lightning_mem1.policy.policy import LoraSettings
 from lightning_mem1.rollout.settings import RolloutSettings
+from lightning_mem1.rollout.workers.settings import WorkerSettings
 from lightning_mem1.training.credit.algorithms import Algorithm, CreditSettings
 from lightning_mem1.training.credit.importance import MismatchSettings
 from lightning_mem1.training.credit.shaping import ShapingSettings
@@ -175,6 +176,20 @@ def _check_full_training(settings: Mapping[str, Any], algorithm: Algorithm) -> N
         )
 
 
+def check_parts(optim: OptimSettings, workers: WorkerSettings) -> None:
+    """Raise ValueError for what cannot train weights that are shared out among ranks, or hand them on."""
+    if optim.name != "adamw":
+        raise ValueError(
+            f"weights that are shared out among ranks need torch's optimizer: expected adamw, got {optim.name}; set "
+            "model.optim.name adamw"
+        )
+    if workers.on:
+        raise ValueError(
+            "workers take whole weights, and no rank has them: expected model.rollout.workers.kind none where all "
+            f"weights train and are shared out, got {workers.kind}; set it, or model.lora"
+        )
+
+
 def _check_sampling(settings: Mapping[str, Any]) -> None:
     rollout, context = settings["rollout"], settings["engine"].max_context_tokens
     if rollout.temperature <= 0:
@@ -194,7 +209,14 @@ def _check_engine(settings: Mapping[str, Any]) -> None:
     engine = settings["engine"]
     check_choice("engine", engine.kind, ("local", "transformers", "server", "vllm"), "model.engine.kind")
     if engine.kind == "vllm":
+        if engine.vllm.sleep and engine.one_step_off:
+            raise ValueError(
+                "vLLM would sleep while it plays: expected model.engine.vllm.sleep false with one_step_off, got true; "
+                "set one of them to false"
+            )
         check_installed()
+    if engine.kind == "server":
+        _check_transfer(engine.server.transfer, settings["lora"] is not None, settings["rollout"].workers)
     if engine.replay_routing:
         _check_replay(engine, settings["layout"])
     if engine.kind == "server" and engine.server.max_staleness and not settings["mismatch"].on:
@@ -228,6 +250,27 @@ def _check_playing_ahead(settings: Mapping[str, Any]) -> None:
             "stale weights need a correction: expected model.mismatch.correction tis or mis, got none; set it, or "
             f"{key} 0"
         )
+
+
+def _check_transfer(transfer: Transfer, adapter: bool, workers: WorkerSettings) -> None:
+    check_choice("transfer", transfer, get_args(Transfer), "model.engine.server.transfer")
+    if adapter and transfer != "adapter":
+        raise ValueError(
+            f"whole weights are handed over in full training alone: expected transfer adapter, got {transfer}; set "
+            "model.engine.server.transfer adapter, or model.lora null"
+        )
+    if not adapter and transfer == "adapter":
+        raise ValueError(
+            "full training has no adapter to hand to servers: expected transfer folder or nccl, got adapter; set "
+            "model.engine.server.transfer folder, or model.lora"
+        )
+    if not adapter and workers.on:
+        raise ValueError(
+            "a server has one set of whole weights, which the process that trains hands over: expected "
+            f"model.rollout.workers.kind none, got {workers.kind}; set it, or model.lora"
+        )
+    if transfer == "nccl":
+        check_installed("model.engine.server.transfer nccl")
 
 
 def _check_replay(engine: EngineSettings, layout: str) -> None:

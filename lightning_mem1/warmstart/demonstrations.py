@@ -27,6 +27,7 @@ from lightning_mem1.rollout.collect import Episode, collect
 from lightning_mem1.types import Env, Task, Trajectory, Turn
 from lightning_mem1.warmstart.hands import Play, hand
 from lightning_mem1.warmstart.numbered_tasks import NumberedTasks
+from lightning_mem1.warmstart.own.play import OwnPlay
 from lightning_mem1.warmstart.reading_play import reading_play
 from lightning_mem1.warmstart.settings import Stage, WarmStart
 from lightning_mem1.warmstart.subtasks import of_questions
@@ -44,11 +45,16 @@ class Demonstrations(IterableDataset[list[Trajectory]]):
     def __iter__(self) -> Iterator[list[Trajectory]]:
         data, made_for = self.config.data, None
         plays: list[tuple[Play, int]] = []
+        own = OwnPlay.of(self.config) if data.own.given else None
         worker = get_worker_info()  # loader workers take turns, so that no step is played twice
         first, stride = (worker.id, worker.num_workers) if worker else (0, 1)
         stages = [(number, stage) for number, stage in enumerate(self.config.stages) for _ in range(stage.steps)]
         for step in range(first, len(stages), stride):
             number, stage = stages[step]
+            if own:
+                found = own.trajectories(step, stage.episodes, self.tokenizer)
+                yield [t for t in found if _worth_cloning(t, data.min_reward)]
+                continue
             seed = data.first_seed + step // data.steps_per_world
             if made_for != (number, seed):
                 made_for, plays = (number, seed), self._plays(stage, seed)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +18,22 @@ from lightning_mem1.warmstart.induction import start_with_induction
 from lightning_mem1.warmstart.settings import Architecture, WarmStart
 
 
-def make_tokenizer(config: WarmStart) -> Any:
-    """The tokenizer of a folder or of a bundled policy, or one trained on generated catalogues and expert turns."""
+def make_tokenizer(config: WarmStart, own_texts: Sequence[str] = ()) -> Any:
+    """The tokenizer of a folder or of a bundled policy, or one trained on generated catalogues and expert turns.
+
+    Args:
+        config: The warm start.
+        own_texts: Of one's own task: it is trained on these then, and keeps capital letters.
+    """
     if config.tokenizer:
         return load_tokenizer(str(BUNDLED_POLICIES.get(config.tokenizer, config.tokenizer)))
-    from lightning_mem1.warmstart.tokenizer import train_tokenizer
+    from lightning_mem1.warmstart.tokenizer import BLOCKS, train_tokenizer, words_before_brackets
 
+    if own_texts:
+        tags = config.rollout.tags
+        blocks = list(dict.fromkeys([*BLOCKS, tags.internal_state, tags.information, *tags.names]))
+        calls = words_before_brackets(own_texts)
+        return train_tokenizer(own_texts, config.model.vocab_size, blocks=blocks, calls=calls, lowercase=False)
     return train_tokenizer(tokenizer_texts(config), config.model.vocab_size)
 
 

@@ -40,14 +40,12 @@ def write_card(config: WarmStart, numbers: dict[str, float], command: str) -> No
         minutes=numbers["seconds"] / 60,
         command=command,
         filter=kept,
-        experts=" and ".join(f"a scripted {expert}" for expert in experts),
-        they="They make" if len(experts) > 1 else "It makes",
-        decide="decide" if len(experts) > 1 else "decides",
-        known="pages and questions" if len(experts) > 1 else "documents",
+        about=_about(config, experts),
         seed=config.seed,
         data=_played(config, worlds),
-        first=config.data.first_seed,
-        last=config.data.first_seed + worlds - 1,
+        worlds=""
+        if config.data.own.given
+        else SEEDS.format(first=config.data.first_seed, last=config.data.first_seed + worlds - 1),
         threads=torch.get_num_threads(),
         thread="thread" if torch.get_num_threads() == 1 else "threads",
     )
@@ -59,17 +57,14 @@ CARD = """{header}
 
 A causal LM of {parameters:.2f} M parameters with a tokenizer of {vocab} tokens{origin}.
 
-It was cloned from {experts}. {they} no mistakes in form or copying and often
-{decide} wrongly, so RL has something to improve: it is a starting point for `mem1 fit`, not a good agent. It knows the
-{known} of lightning_mem1 and nothing else.
+{about}
 
 | | |
 | --- | --- |
 | command | `{command}` |
 | seed | {seed} |
 {mode}| data | {data} |
-{filter}| seeds of the worlds | {first} to {last} (those of training and tests, seed 0, were never seen) |
-| cost | {tokens:.1f} M trained tokens, {minutes:.0f} minutes on {threads} CPU {thread} |
+{filter}{worlds}| cost | {tokens:.1f} M trained tokens, {minutes:.0f} minutes on {threads} CPU {thread} |
 {before}{scores}
 ## How to load it
 
@@ -78,6 +73,15 @@ It was cloned from {experts}. {they} no mistakes in form or copying and often
 Licence of the weights: {licence}
 """
 
+
+SEEDS = "| seeds of the worlds | {first} to {last} (those of training and tests, seed 0, were never seen) |\n"
+
+ABOUT = """It was cloned from {experts}. {they} no mistakes in form or copying and often
+{decide} wrongly, so RL has something to improve: it is a starting point for `mem1 fit`, not a good agent. It knows the
+{known} of lightning_mem1 and nothing else."""
+
+OWN = """It was cloned from {experts}. It knows the texts of that task and nothing else: it is a starting point for
+`mem1 fit`, not a good agent."""
 
 MODEL_LOADING = """```python
 from transformers import AutoModelForCausalLM, {tokenizer}
@@ -108,13 +112,30 @@ SCORES = {
     },
     "qa": "| QA: {tasks} validation tasks, greedy | right answers {qa_reward:.3f}, all right {qa_success:.3f}, "
     "{qa_turns:.1f} turns, {qa_valid:.1%} valid |\n",
+    "own": "| its task: {tasks} validation tasks, greedy | reward {own_reward:.3f}, success {own_success:.3f}, "
+    "{own_turns:.1f} turns, {own_valid:.1%} valid |\n",
     "reading": "| reading: {tasks} validation documents, greedy | reward {reading_reward:.3f}, "
     "success {reading_success:.3f}, {reading_turns:.1f} turns, {reading_valid:.1%} valid |\n",
 }
 
 
+def _about(config: WarmStart, experts: list[str]) -> str:
+    """Whom the policy was cloned from, and what it knows."""
+    if config.data.own.given:
+        return OWN.format(experts=experts[0])
+    several = len(experts) > 1
+    return ABOUT.format(
+        experts=" and ".join(f"a scripted {expert}" for expert in experts),
+        they="They make" if several else "It makes",
+        decide="decide" if several else "decides",
+        known="pages and questions" if several else "documents",
+    )
+
+
 def _played(config: WarmStart, worlds: int) -> str:
     """How many trajectories of each kind there were, and in how many worlds."""
+    if config.data.own.given:
+        return f"{sum(stage.steps * stage.episodes for stage in config.stages)} trajectories"
     kinds = {
         "shop_episodes": "in {} generated shops (train goals)",
         "marketplace_episodes": "in {} with marketplace listings",
@@ -128,6 +149,10 @@ def _played(config: WarmStart, worlds: int) -> str:
 
 def _experts(config: WarmStart) -> list[str]:
     """Who was cloned."""
+    own = config.data.own
+    if own.given:
+        teacher = f"the teacher {own.teacher.endpoint.model}" if own.teacher else None
+        return [teacher or (f"the scripted expert `{own.expert}`" if own.expert else f"the episodes of `{own.file}`")]
     reads = any(stage.reading_episodes for stage in config.stages)
     return ["reader"] if reads else ["shopper", "researcher"]
 

@@ -18,6 +18,7 @@ from lightning_mem1.environments.reading.stories import KINDS, Kind
 from lightning_mem1.environments.webshop.scripted_shopper import ShopperSkill as Shopping
 from lightning_mem1.policy.policy import LoraSettings
 from lightning_mem1.rollout.settings import RolloutSettings
+from lightning_mem1.warmstart.own.settings import OwnDemonstrations
 
 
 @dataclass
@@ -77,6 +78,7 @@ class Stage:
         reading_episodes: Episodes per step with a long document.
         lengths: Tokens of these documents, drawn evenly.
         part: Tokens of a part of these documents.
+        episodes: Episodes of one's own task per step, with `data.own`; the other worlds are left out then.
     """
 
     steps: int
@@ -91,11 +93,13 @@ class Stage:
     reading_episodes: int = 0
     lengths: list[int] = field(default_factory=lambda: [500])
     part: int = 125
+    episodes: int = 8
     ranges: ClassVar[Ranges] = {
         "steps": Range(1),
         **dict.fromkeys(("shop_episodes", "qa_episodes", "marketplace_episodes", "reading_episodes"), Range(0, 10**5)),
         **dict.fromkeys(("results_per_page", "passages", "objectives"), Range(1, 10**4)),
         **dict.fromkeys(("lengths", "part"), Range(1, 10**7)),
+        "episodes": Range(1, 10**5),
         "hops": Range(1, 3),
     }
 
@@ -186,6 +190,7 @@ class DemonstrationSettings:
         shop: The shopper.
         qa: The researcher.
         reading: The reader.
+        own: A task of one's own, in place of all of these.
     """
 
     first_seed: int = 1000
@@ -195,6 +200,7 @@ class DemonstrationSettings:
     shop: ShopDemonstrations = field(default_factory=ShopDemonstrations)
     qa: QADemonstrations = field(default_factory=QADemonstrations)
     reading: ReadingDemonstrations = field(default_factory=ReadingDemonstrations)
+    own: OwnDemonstrations = field(default_factory=OwnDemonstrations)
     ranges: ClassVar[Ranges] = {
         "first_seed": SEED,
         "steps_per_world": Range(1),

@@ -16,6 +16,7 @@ import lightning as L
 import torch
 from torch.utils.data import DataLoader, Dataset
 
+from lightning_mem1.data.source_checks import split_size
 from lightning_mem1.data.task_data import spread_indices
 from lightning_mem1.engine.local.engine import LocalEngine
 from lightning_mem1.engine.settings import EngineSettings
@@ -29,6 +30,8 @@ from lightning_mem1.warmstart.demonstrations import Demonstrations, qa_play, sho
 from lightning_mem1.warmstart.model import make_model, make_tokenizer, save
 from lightning_mem1.warmstart.model_card import write_card
 from lightning_mem1.warmstart.module import SftModule
+from lightning_mem1.warmstart.own.rehearsal import changed_action, rehearsed, texts_of
+from lightning_mem1.warmstart.own.teacher import teach
 from lightning_mem1.warmstart.reading_play import reading_play
 from lightning_mem1.warmstart.settings import WarmStart
 
@@ -39,7 +42,7 @@ def validate(policy: Policy, config: WarmStart) -> dict[str, float]:
     Returns:
         Means ``shop_reward``, ``shop_success``, ``shop_turns``, ``shop_valid`` (part of the turns), the same for
         ``marketplace``, ``qa`` (success: every objective answered) and ``reading``; only of the worlds that the last
-        stage plays in.
+        stage plays in. Of a task of one's own ``own_reward`` and so on; nothing where no task source makes any.
     """
     numbers = {}
     stage = config.stages[-1]
@@ -50,7 +53,11 @@ def validate(policy: Policy, config: WarmStart) -> dict[str, float]:
         worlds["qa"] = qa_play(config, stage, 0)
     if stage.reading_episodes:
         worlds["reading"] = reading_play(config, stage, 0)
-    for name, (source, settings, _) in worlds.items():
+    played = {name: (source, settings) for name, (source, settings, _) in worlds.items()}
+    if config.data.own.given:
+        source = config.data.own.source
+        played = {"own": (source, config.rollout)} if source and split_size(source, "val") else {}
+    for name, (source, settings) in played.items():
         tasks = [source.task("val", i) for i in spread_indices(config.num_val_tasks, source.size("val"))]
         episodes = [Episode(task, source.env(task), group) for group, task in enumerate(tasks)]
         settings = greedy(settings)
@@ -69,12 +76,17 @@ def validate(policy: Policy, config: WarmStart) -> dict[str, float]:
 def train(config: WarmStart, command: str = "") -> dict[str, float]:
     """Make a policy and write it to `config.output` with a model card; return its validation numbers."""
     L.seed_everything(config.seed, verbose=False)
+    if config.data.own.teacher:
+        teach(config)
+    shown = rehearsed(config) if config.data.own.given else []
     if config.init_from:
         policy = Policy.load(config.init_from, lora=config.lora)
         tokenizer = policy.tokenizer
     else:
-        tokenizer = make_tokenizer(config)
+        tokenizer = make_tokenizer(config, texts_of(shown))
         policy = Policy(make_model(config.model, len(tokenizer)), tokenizer, config.lora, source=config.output)
+    if changed := changed_action(shown, config, tokenizer):
+        print(f"the policy's tokenizer writes {changed[0]!r:.80} as {changed[1]!r:.80}: see that your task takes it")
     module = clone(policy, config, Demonstrations(config, tokenizer))
     seconds = time.perf_counter() - module.started
     save(policy, config.output, config.merged)

@@ -55,7 +55,7 @@ def test_the_version_is_that_of_the_package(capsys):
 def test_an_unknown_command_is_answered_with_the_nearest_one(capsys):
     assert main(["evalute", "webshop"]) == 2
     assert capsys.readouterr().err == (
-        "error: unknown command: expected one of fit, evaluate, compare, play, export, warmstart, serve, "
+        "error: unknown command: expected one of init, fit, evaluate, compare, play, export, warmstart, serve, "
         "serve-retriever, serve-shop, serve-openenv, make-encyclopedia, experiments, got 'evalute'; "
         "did you mean 'evaluate'?\n"
     )

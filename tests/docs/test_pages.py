@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from lightning_mem1.cli import compare, fit, serve_openenv, serve_retriever, serve_shop
+from lightning_mem1.cli import compare, fit, init, serve_openenv, serve_retriever, serve_shop
 from lightning_mem1.cli.commands import COMMANDS
 from lightning_mem1.cli.main import main as mem1
 from pages import PAGES, ROOT, blocks, commands
@@ -20,6 +20,7 @@ WITH_YAML = [page for page in PAGES if blocks(page, "yaml")]
 OPTIONAL = {"verifiers"}  # packages that a page imports and the tests do without
 QUESTIONS = {  # what a newcomer asks -> a page that the README links to
     "7B on one GPU": "docs/how-to/hub_model_on_one_gpu.md",
+    "own task": "docs/tutorials/your_own_task.md",
     "own environment": "docs/tutorials/your_own_environment.md",
     "own questions": "docs/how-to/your_own_questions.md",
     "vLLM": "docs/how-to/servers.md",
@@ -103,6 +104,8 @@ def folder(tmp_path, monkeypatch) -> Path:
         for block in [*blocks(page, "python"), *blocks(page, "yaml")]:
             if block.file:
                 (tmp_path / block.file).write_text(block.text)
+    for file, text in init.files("vault").items():  # what `mem1 init vault` writes, where its pages are
+        (tmp_path / file).write_text(text)
     (tmp_path / "experiments").symlink_to(ROOT / "experiments")
     return tmp_path
 
@@ -124,13 +127,13 @@ def test_a_command_of_a_page_is_understood(words, folder, capsys):
         module = served[command]
         assert module.parser().parse_args(words[1:])
     else:
-        assert words == ["--help"] or command in ("serve", "make-encyclopedia")
+        assert words == ["--help"] or command in ("serve", "make-encyclopedia", "init")
 
 
 @pytest.mark.parametrize("words", other_commands(), ids=" ".join)
 def test_another_command_of_a_page_names_files_and_modules_that_exist(words):
     words = [word for word in words if not re.fullmatch(r"[A-Z_0-9]+=.*", word)]
-    assert words[0] in ("pip", "python", "mlflow", "torchrun", "vllm")
+    assert words[0] in ("pip", "python", "mlflow", "torchrun", "vllm", "cd", "pytest")
     named = [word for word in words if re.fullmatch(r"(benchmarks|experiments|docs|notebooks|tests)/[\w./-]+", word)]
     outputs = {words[number + 1] for number, word in enumerate(words[:-1]) if word == "--output"}
     assert [word for word in named if not (ROOT / word).exists() and word not in outputs] == []

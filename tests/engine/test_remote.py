@@ -205,6 +205,11 @@ class Narrow(EndpointHandler):
             raise Refused(400, f"no room: expected at most {self.room} adapters")
         return super()._load(body)
 
+    def _upload(self, body):
+        if len(self.loop.adapters.names) >= self.room:
+            raise Refused(400, f"no room: expected at most {self.room} adapters")
+        return super()._upload(body)
+
 
 @pytest.mark.parametrize("staleness", [0, 1, 2])
 def test_a_server_needs_room_for_one_adapter_more_than_weights_may_lag_behind(staleness):

@@ -2,7 +2,7 @@
 
 import pytest
 
-from lightning_mem1.engine.vllm import check_version
+from lightning_mem1.engine.vllm_version import check_version
 
 
 @pytest.mark.parametrize("found", ["0.29.0", "0.33.0", "1.0", "0.30.1rc2+cu129", None])

@@ -69,6 +69,31 @@ def test_the_configs_of_the_paper_fit_the_gpus_that_they_name(name, shape, gib, 
     assert estimated in ([], [f"{found.gib:.0f}"])
 
 
+def test_weights_that_train_and_are_shared_out_are_whole_only_while_this_process_plays():
+    every, layer = (2 * 144 + 40) * 4, 144 * 4
+    alone, shared = of(lora=None), estimate(SHAPE, {**SETTINGS, "lora": None}, num_shards=4)
+    assert shared.trained == alone.trained / 4  # gradients and moments
+    assert shared.weights == every * (1 + 1 / 4)  # each device's part, and the whole of it while it plays
+    away = shared.weights - (every / 4 + 2 * layer + 40 * 4)
+    assert shared.activations == alone.activations - away
+    served = {**SETTINGS, "lora": None, "engine": {**SETTINGS["engine"], "kind": "server"}}
+    found = estimate(SHAPE, served, num_shards=4)
+    assert found.weights == every / 4 + 2 * layer + 40 * 4  # two layers and what is outside of layers are whole
+    assert found.activations == alone.activations and found.engine == 0
+
+
+def test_vllm_shares_the_device_or_sleeps_during_updates():
+    def engine(**more):
+        return SETTINGS["engine"] | {"kind": "vllm", "vllm": {"gpu_memory_utilization": 0.5, **more}}
+
+    share, sleep = (
+        estimate(SHAPE, {**SETTINGS, "engine": engine(**more)}, device_bytes=20_000)
+        for more in ({"sleep": False}, {"sleep": True})
+    )
+    assert share.engine == 10_000
+    assert sleep.activations + sleep.engine == max(share.activations, share.engine)
+
+
 def test_what_saves_memory_is_counted_where_it_does():
     assert computed(quantization="nf4").weights == pytest.approx(2 * 144 * (0.5 + 0.127 / 8) + 40 * 4)
     assert of(optim={"name": "paged_adamw_8bit"}).trained == 2 * 64 * 10

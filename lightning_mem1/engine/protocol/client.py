@@ -17,7 +17,10 @@ from lightning_mem1.types import GenerationRequest
 PATH = "/v1/completions"
 MODELS = "/v1/models"
 LOAD, UNLOAD = "/v1/load_lora_adapter", "/v1/unload_lora_adapter"
+UPLOAD = "/v1/upload_lora_adapter"  # of this package's own server, as are these two
+LOAD_WEIGHTS, WEIGHTS = "/v1/load_weights", "/v1/weights"
 HEALTH = "/health"
+OWNER = "lightning_mem1"  # how this package's own server is known from others
 MAX_SEED = 1 << 63  # servers take signed 64-bit seeds
 MAX_LOGPROB = 1e-3  # log-probabilities are at most 0, but for rounding
 MAX_SHOWN = 80  # characters of a value in a message

@@ -11,9 +11,10 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from lightning_mem1.engine.adapter_folders import AdapterFolders
-from lightning_mem1.engine.protocol.client import LOAD, PATH, UNLOAD, Reply, question, read_reply
-from lightning_mem1.engine.remote.probe import Probe, probe_of
+from lightning_mem1.engine.protocol.client import LOAD, MODELS, PATH, UNLOAD, UPLOAD, Reply, question, read_reply
+from lightning_mem1.engine.remote.probe import TEXT, Probe, probe_of
 from lightning_mem1.engine.remote.servers import Server, ServerPool, Trouble
+from lightning_mem1.policy.adapter_upload import packed
 from lightning_mem1.policy.sharding import is_sharded
 from lightning_mem1.types import GenerationRequest
 
@@ -100,13 +101,40 @@ class Adapters:
 
     def _load(self, server: Server, name: str) -> None:
         try:
-            self.fleet.call(server, LOAD, {"lora_name": name, "lora_path": str(self.folders.path(name))})
+            if not (server.uploads and self.folders.root is None and self._upload(server, name)):
+                self.fleet.call(server, LOAD, {"lora_name": name, "lora_path": str(self.folders.path(name))})
         except Trouble as error:
-            if error.status != 400 or "already" not in str(error):
+            taken = error.status == 400 and "already" in str(error)
+            if not taken and not (error.status and self._resolves(server, name)):
                 room = self.fleet.settings.max_staleness + 1
                 hint = f"; vLLM takes adapters with --enable-lora --max-loras {room} and {ALLOWED}"
                 raise Trouble(f"{error} for the adapter{hint if error.status else ''}", error.status) from None
         self._check(server, name)
+
+    def _resolves(self, server: Server, name: str) -> bool:
+        """Whether a server finds an adapter by its name, as vLLM's LoRA resolvers do in folders of its own machine."""
+        if server.is_own or self.folders.root is None:
+            return False
+        ids = list(self.policy.tokenizer.encode(TEXT, add_special_tokens=False))[:4]
+        try:
+            self.fleet.call(server, PATH, question(GenerationRequest(-1, ids, 1), name))
+        except Trouble:
+            return False
+        return True
+
+    def _upload(self, server: Server, name: str) -> bool:
+        """Send the files, unless another rank has done so: no folder is named that both see. False: it takes none."""
+        offered = self.fleet.call(server, MODELS, timeout_s=self.fleet.look_s)
+        if name in [each.get("id") for each in offered["data"]]:
+            return True
+        question = {"lora_name": name, "files": packed(self.folders.path(name))}
+        try:
+            self.fleet.call(server, UPLOAD, question, self.fleet.settings.transfer_timeout_s)
+        except Trouble as error:
+            if error.status == 404:
+                return False
+            raise
+        return True
 
     def _check(self, server: Server, name: str) -> None:
         """See that an adapter that was taken acts."""

@@ -22,6 +22,7 @@ from lightning_mem1.context.detokenizer import Detokenizer
 from lightning_mem1.engine.protocol.client import PATH, Reply, question, read_reply, with_stop
 from lightning_mem1.engine.remote.adapters import Adapters
 from lightning_mem1.engine.remote.servers import Server, ServerPool, Trouble
+from lightning_mem1.engine.remote.whole_weights import WholeWeights
 from lightning_mem1.engine.settings import EngineSettings, check_fits
 from lightning_mem1.engine.stopping import StopRule
 from lightning_mem1.io.http_client import is_final
@@ -63,7 +64,11 @@ class RemoteEngine:
                 "training needs the ids that were sampled: expected model.engine.server.text false, got true; set it "
                 "to false"
             )
-        self.adapters = Adapters(policy, self.fleet, version)
+        self.adapters: Adapters | WholeWeights
+        if settings.server.transfer == "adapter":
+            self.adapters = Adapters(policy, self.fleet, version)
+        else:
+            self.adapters = WholeWeights(policy, self.fleet, version, training)
         self._stop = StopRule(policy.tokenizer, policy.end_ids)
         self._further_ends = sorted(self._stop.end_ids - {policy.tokenizer.eos_token_id})  # a server may know one alone
         self._begins = begins(policy.tokenizer) if settings.server.text else []
@@ -89,6 +94,14 @@ class RemoteEngine:
         """Turns queued or running."""
         return len(self._queue) + self._running
 
+    def publish(self) -> None:
+        """Have the weights as they are now ready for `reset`; in full training every rank has to call it.
+
+        Raises:
+            ValueError: see `Adapters`.
+        """
+        self.adapters.publish()
+
     def reset(self) -> None:
         """Forget queued turns, and give every server that is there the weights as they are now.
 
@@ -100,7 +113,7 @@ class RemoteEngine:
         if problem := self.fleet.read_again():
             self.say("list", problem)
         self.fleet.look_again()
-        self.adapters.publish()
+        self.publish()
         problems: list[str] = []
         for attempt in range(self.settings.server.num_retries + 1):
             self._pause(attempt)

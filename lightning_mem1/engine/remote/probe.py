@@ -25,7 +25,7 @@ MAX_TOKENS = 32
 PLACES = (3, 7, 15, 31)  # last ids of the contexts
 MIN_MOVED = 0.2  # nats over all contexts; kernels of 16 bits differ by a tenth of it
 NEAR = 0.25  # of what the adapter moves: a server's numbers that differ less from the base's are the base's
-BASE, EARLIER = "the base", "an earlier adapter"
+BASE, EARLIER, EARLIER_WEIGHTS = "the base", "an earlier adapter", "earlier weights"
 
 
 @dataclass(frozen=True)
@@ -36,13 +36,16 @@ class Probe:
         contexts: The contexts.
         adapted: (contexts, vocabulary) with the adapter, in nats.
         base: (contexts, vocabulary) without it.
-        earlier: The same with the first adapter and with the one before this one.
+        earlier: The same with the first adapter and with the one before this one; of whole weights, with the first ones
+            and with those before.
+        named: What the earlier ones are called.
     """
 
     contexts: list[list[int]]
     adapted: Tensor
     base: Tensor
     earlier: tuple[Tensor, ...] = ()
+    named: str = EARLIER
 
     def serves_other(self, ask: Callable[[GenerationRequest], Reply], max_tokens: int | None = None) -> str:
         """What shows that a server acts with the base, or with an earlier adapter; empty where nothing does.
@@ -65,7 +68,7 @@ class Probe:
         """The same of what it gave: one id after each context, and its log-probability."""
         rows, columns = torch.arange(len(ids)), torch.tensor(ids)
         adapted, numbers = self.adapted[rows, columns], torch.tensor(given)
-        for name, scores in ((BASE, self.base), *((EARLIER, each) for each in self.earlier)):
+        for name, scores in ((BASE, self.base), *((self.named, each) for each in self.earlier)):
             other = scores[rows, columns]
             moved = (adapted - other).abs().sum()
             # else too small a change to see, or other weights than those
@@ -101,6 +104,26 @@ def probe_of(policy: Policy, before: Probe | None = None) -> Probe:
         policy.train(training)
     earlier = () if before is None else (*before.earlier[:1], before.adapted)
     return Probe([ids[: place + 1] for place in places], adapted, base, earlier)
+
+
+@torch.no_grad()
+def probe_of_all(policy: Policy, before: Probe | None = None) -> Probe:
+    """Score the contexts with a policy that trains all its weights.
+
+    Args:
+        policy: In full training, none of its weights shared out among ranks.
+        before: The probe of the weights before these, None for none.
+    """
+    ids = list(policy.tokenizer.encode(TEXT, add_special_tokens=False))[:MAX_TOKENS]
+    places = [place for place in PLACES if place < len(ids)] or [len(ids) - 1]
+    training = policy.training
+    policy.eval()
+    try:
+        scores = _scores(policy, ids, places)
+    finally:
+        policy.train(training)
+    base, earlier = (scores, ()) if before is None else (before.base, (before.adapted,))
+    return Probe([ids[: place + 1] for place in places], scores, base, earlier, EARLIER_WEIGHTS)
 
 
 def _scores(policy: Policy, ids: list[int], places: list[int]) -> Tensor:

@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-from lightning_mem1.engine.protocol.client import MODELS
+from lightning_mem1.engine.protocol.client import MODELS, OWNER
 from lightning_mem1.engine.remote.server_list import addresses
 from lightning_mem1.engine.settings import ServerSettings
 from lightning_mem1.io.http_client import MAX_SHOWN, TROUBLES, StatusError, fetch, one_line
@@ -44,7 +44,9 @@ class Server:
         troubles: Failed tries since its last good turn.
         base: Its name for the policy's base; None while it was not asked.
         max_tokens: Longest context that it takes, None when it does not say.
-        adapter: Name of the adapter that its turns are asked of; None for the base.
+        is_own: Whether it is this package's.
+        uploads: Whether it takes the files of an adapter.
+        adapter: Name of the adapter, or of the whole weights, that its turns are asked of; None for the base.
         version: rl_step of the weights it has; None when that is not known.
         naming: Turns under way by the adapter that they name.
         retired: Adapters that it still has and that no further turn names.
@@ -57,6 +59,8 @@ class Server:
     troubles: int = 0
     base: str | None = None
     max_tokens: int | None = None
+    is_own: bool = False
+    uploads: bool = False
     adapter: str | None = None
     version: int | None = None
     naming: Counter[str | None] = field(default_factory=Counter)
@@ -163,6 +167,8 @@ class ServerPool:
             raise Trouble(f"expected 'data' with a model from {server.url}{MODELS}, got {str(reply)[:80]}")
         longest = bases[0].get("max_model_len")
         server.base, server.max_tokens = bases[0]["id"], longest if isinstance(longest, int) else None
+        server.is_own = bases[0].get("owned_by") == OWNER
+        server.uploads = server.is_own and bases[0].get("uploads") is True
 
     def call(self, server: Server, path: str, question: Any = None, timeout_s: float | None = None) -> Any:
         """The reply to a question, as JSON, or as text where it is none.

@@ -18,6 +18,7 @@ from lightning_mem1.engine.factory import local_engine
 from lightning_mem1.engine.settings import EngineSettings
 from lightning_mem1.policy.adapter_pool import AdapterPool
 from lightning_mem1.policy.policy import Policy
+from lightning_mem1.policy.whole_weights import put_weights, read_weights
 from lightning_mem1.types import Completion, GenerationRequest
 
 
@@ -46,6 +47,7 @@ class EngineLoop:
     def __init__(self, policy: Policy, settings: EngineSettings) -> None:
         self.engine = local_engine(policy, settings)
         self.adapters = AdapterPool(policy)
+        self.weights: str | None = None  # name of those that took the place of the policy's own
         self._inbox: SimpleQueue[_Job] = SimpleQueue()
         self._waiting: deque[_Job] = deque()
         self._running: dict[int, _Job] = {}
@@ -74,6 +76,22 @@ class EngineLoop:
     def unload(self, name: str) -> None:
         """Forget an adapter between turns; raises ValueError when there is none of that name."""
         self._change(lambda: self.adapters.unload(name))
+
+    def load_weights(self, name: str, folder: str) -> None:
+        """Put the weights of a folder in the place of the policy's, between turns.
+
+        Raises:
+            ValueError: they do not fit, or cannot be read; the policy stays as it is.
+        """
+        policy = self.engine.policy
+        weights = read_weights(policy, folder)  # in the caller's thread: turns continue meanwhile
+
+        def change() -> None:
+            put_weights(policy, weights)
+            self.engine.reset()  # keys that are cached are the other weights'
+            self.weights = name
+
+        self._change(change)
 
     def _change(self, change: Callable[[], None]) -> None:
         done: Future[None] = Future()

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from lightning_mem1.context.tags import read_action
-from lightning_mem1.rollout.gateway.tool_calls import read_written
+from lightning_mem1.context.tool_calls import read_written
 
 Tools = Sequence[Mapping[str, Any]]  # each with name, description and parameters (a JSON schema)
 
@@ -34,7 +34,7 @@ def read(text: str, tools: Tools) -> tuple[str, list[tuple[str, str]]]:
     ```
     add[{"a": 1, "b": 2}]                                   add   {"a": 1, "b": 2}
     look[the shelf]            a tool of one parameter      look  {"at": "the shelf"}
-    <tool_call>{...}</tool_call>, and the like: see `gateway.tool_calls`
+    <tool_call>{...}</tool_call>, and the like: see `context.tool_calls`
     answer[12], 12                                          no tool: the text is 12
     ```
 

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 from lightning_mem1.context.tags import read_action
 from lightning_mem1.environments.qa.retrieval.passage import Passage, Retriever, Style, write_passages
-from lightning_mem1.environments.qa.scoring import RewardKind, Variant, final_answer
+from lightning_mem1.environments.qa.scoring import Reward, Variant, final_answer
 from lightning_mem1.types import StepResult, Task
 
 FINAL = "answer"
@@ -33,7 +33,7 @@ class RetrievalEnv:
         retriever: Retriever,
         top_k: int = 3,
         style: Style = "compact",
-        reward: RewardKind = "em",
+        reward: Reward = "em",
         variant: Variant = "fixed",
     ) -> None:
         self.task, self.retriever, self.top_k = task, retriever, top_k

@@ -21,14 +21,16 @@ from __future__ import annotations
 import re
 import string
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 from lightning_mem1.types import StepResult, Task
 
 RewardKind = Literal["em", "f1", "em_mean", "f1_mean"]
 Variant = Literal["fixed", "official", "numbered"]
+# what an answer pays: a word, or a function of the answer and the task that returns a number, or a dict with `reward`
+Reward = RewardKind | Callable[[str, Task], Any]
 
 _ARTICLES = re.compile(r"\b(a|an|the)\b")
 _DROP_PUNCTUATION = str.maketrans("", "", string.punctuation)
@@ -95,25 +97,33 @@ def score(answer: str | None, targets: Sequence[Sequence[str]], variant: Variant
     )
 
 
-def final_answer(answer: str, task: Task, reward: RewardKind = "em", variant: Variant = "fixed") -> StepResult:
+def final_answer(answer: str, task: Task, reward: Reward = "em", variant: Variant = "fixed") -> StepResult:
     """The end of an episode of questions: what an environment returns for its last action.
 
     Args:
         answer: ``answer1; answer2; ...``
         task: What was asked; ``data["first"]`` is the number of the first objective, 1 when it says nothing.
-        reward: What the episode pays: ``em`` (number of right answers, as in the paper), ``f1``, or a mean of them.
+        reward: What the episode pays: ``em`` (number of right answers, as in the paper), ``f1``, or a mean of them; or
+            a function that says so, ``reward(answer, task)``.
         variant: How answers are compared.
 
     Returns:
         A finished step; its `info` holds ``success`` (1.0 when all is right), ``em``, ``f1`` (sums), ``em_mean``,
-        ``f1_mean`` (per objective), ``em_<n>`` and ``f1_<n>`` of each objective, and ``answer``.
+        ``f1_mean`` (per objective), ``em_<n>`` and ``f1_<n>`` of each objective, and ``answer``; and what else the
+        function returned.
     """
     targets = [objective.answers for objective in task.objectives]
     result = score(answer, targets, variant, task.data.get("first", 1))
     sums = {"em": result.em_sum, "f1": result.f1_sum, "em_mean": result.em_mean, "f1_mean": result.f1_mean}
     each = {f"em_{n}": em for n, em in enumerate(result.em, 1)} | {f"f1_{n}": f1 for n, f1 in enumerate(result.f1, 1)}
     success = float(result.em_mean == 1.0)
-    return StepResult("", sums[reward], done=True, info={"success": success, **sums, **each, "answer": answer})
+    info = {"success": success, **sums, **each, "answer": answer}
+    if not callable(reward):
+        return StepResult("", sums[reward], done=True, info=info)
+    given = reward(answer, task)
+    more = {key: value for key, value in given.items() if key != "reward"} if isinstance(given, Mapping) else {}
+    paid = given.get("reward") if isinstance(given, Mapping) else given
+    return StepResult("", paid, done=True, info={**info, **more})  # type: ignore[arg-type]
 
 
 def split_answers(answer: str | None, num_objectives: int, variant: Variant = "fixed", first: int = 1) -> list[str]:

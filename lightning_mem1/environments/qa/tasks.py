@@ -17,7 +17,7 @@ from lightning_mem1.environments.qa.question import Question
 from lightning_mem1.environments.qa.retrieval.bm25 import BM25
 from lightning_mem1.environments.qa.retrieval.passage import Retriever, Style
 from lightning_mem1.environments.qa.retrieval.web import Web
-from lightning_mem1.environments.qa.scoring import RewardKind, Variant
+from lightning_mem1.environments.qa.scoring import Reward, Variant
 from lightning_mem1.environments.qa.scripted_researcher.researcher import EXPERT_RESEARCHER, play
 from lightning_mem1.environments.qa.web_env import WebEnv
 from lightning_mem1.types import Env, Objective, Split, Task
@@ -67,7 +67,7 @@ class QATasks:
         max_turns: int | None = None,
         top_k: int = 3,
         style: Style = "compact",
-        reward: RewardKind = "em",
+        reward: Reward = "em",
         variant: Variant = "fixed",
         seed: int = 0,
     ) -> None:

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 from lightning_mem1.environments.qa.env import RetrievalEnv
 from lightning_mem1.environments.qa.retrieval.passage import Passage, Retriever
-from lightning_mem1.environments.qa.scoring import RewardKind, Variant
+from lightning_mem1.environments.qa.scoring import Reward, Variant
 from lightning_mem1.types import Task
 
 
@@ -25,7 +25,7 @@ class WebEnv(RetrievalEnv):
     """
 
     def __init__(
-        self, task: Task, web: Retriever, top_k: int = 10, reward: RewardKind = "em", variant: Variant = "fixed"
+        self, task: Task, web: Retriever, top_k: int = 10, reward: Reward = "em", variant: Variant = "fixed"
     ) -> None:
         super().__init__(task, web, top_k, reward=reward, variant=variant)
 

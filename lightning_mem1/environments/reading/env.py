@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from lightning_mem1.context.tags import read_action
-from lightning_mem1.environments.qa.scoring import RewardKind, Variant, final_answer
+from lightning_mem1.environments.qa.scoring import Reward, Variant, final_answer
 from lightning_mem1.environments.reading.parts import shown
 from lightning_mem1.types import StepResult, Task
 
@@ -25,7 +25,7 @@ class ReadingEnv:
         variant: How answers are compared.
     """
 
-    def __init__(self, task: Task, parts: Sequence[str], reward: RewardKind = "em", variant: Variant = "fixed") -> None:
+    def __init__(self, task: Task, parts: Sequence[str], reward: Reward = "em", variant: Variant = "fixed") -> None:
         self.task, self.parts, self.reward, self.variant = task, list(parts), reward, variant
         self.num_read = 0
         self.over = False

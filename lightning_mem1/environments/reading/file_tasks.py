@@ -8,7 +8,7 @@ from itertools import chain
 
 from lightning_mem1.checks import check_choice, check_least
 from lightning_mem1.environments.qa.question_files import hashed_split
-from lightning_mem1.environments.qa.scoring import RewardKind, Variant
+from lightning_mem1.environments.qa.scoring import Reward, Variant
 from lightning_mem1.environments.reading.env import ReadingEnv
 from lightning_mem1.environments.reading.parts import num_tokens, parts
 from lightning_mem1.environments.reading.question_rows import Asked, read_asked
@@ -53,7 +53,7 @@ class FileTasks:
         turns_per_part: int = 1,
         *,
         style: Style = "compact",
-        reward: RewardKind = "em",
+        reward: Reward = "em",
         variant: Variant = "fixed",
         seed: int = 0,
     ) -> None:

@@ -8,7 +8,7 @@ from functools import lru_cache
 from typing import ClassVar, Literal, get_args
 
 from lightning_mem1.checks import SEED, Range, Ranges, check_choice, check_numbers
-from lightning_mem1.environments.qa.scoring import RewardKind, Variant
+from lightning_mem1.environments.qa.scoring import Reward, Variant
 from lightning_mem1.environments.reading.document import sentences
 from lightning_mem1.environments.reading.env import ReadingEnv
 from lightning_mem1.environments.reading.parts import parts, shown
@@ -67,7 +67,7 @@ class ReadingTasks:
         turns_per_part: int = 1,
         *,
         style: Style = "compact",
-        reward: RewardKind = "em",
+        reward: Reward = "em",
         variant: Variant = "fixed",
         seed: int = 0,
     ) -> None:

@@ -1,38 +1,20 @@
-"""One way to call a JSON service: time-outs, a bound on the size, few retries with growing pauses, no redirects.
+"""A retriever's service: what does not come in time, not whole or not as JSON ends in a `RetrievalError`.
 
-What does not come in time, not whole or not as JSON ends in a `RetrievalError` that says what was expected and what
-came; nothing is ever made up in its place. Keys travel in headers and are never part of a message.
+It says what was expected and what came; nothing is ever made up in its place.
 """
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from lightning_mem1.environments.qa.retrieval.passage import RetrievalError
-from lightning_mem1.io.http_client import TROUBLES, StatusError, fetch, is_final, one_line
+from lightning_mem1.io import json_service
+from lightning_mem1.io.json_service import RetryPolicy as RetryPolicy
+from lightning_mem1.io.json_service import ServiceError
 
 T = TypeVar("T")
-
-
-@dataclass(frozen=True)
-class RetryPolicy:
-    """How long a service is waited for.
-
-    Attributes:
-        timeout_s: Of one try, from looking for the address to the last byte received.
-        num_retries: Further tries after the first.
-        pause_s: Before the first retry; doubled before each further one.
-        max_bytes: Of one reply.
-    """
-
-    timeout_s: float = 10.0
-    num_retries: int = 3
-    pause_s: float = 0.25
-    max_bytes: int = 8 << 20
 
 
 def ask(
@@ -43,31 +25,12 @@ def ask(
     headers: Mapping[str, str] | None = None,
     sleep: Callable[[float], None] = time.sleep,
 ) -> T:
-    """Post `question` as JSON and return what `read` makes of the reply.
-
-    Args:
-        address: Where to.
-        question: Plain values.
-        read: Takes the reply apart; a ValueError of it means that the reply is no good, which is retried as well.
-        patience: Time-out and retries.
-        headers: Further headers, e.g. a key.
-        sleep: Waits between tries.
+    """Post `question` as JSON and return what `read` makes of the reply; arguments as of `json_service.ask`.
 
     Raises:
         RetrievalError: no good reply after all tries; at once when the service refuses the request (4xx).
     """
-    problem = ""
-    for attempt in range(patience.num_retries + 1):
-        if attempt:
-            sleep(patience.pause_s * 2 ** (attempt - 1))
-        try:
-            reply = fetch(address, question, headers, timeout_s=patience.timeout_s, max_bytes=patience.max_bytes)
-            return read(json.loads(reply))
-        except TROUBLES as error:
-            problem = one_line(error)
-            if isinstance(error, StatusError) and is_final(error.status):
-                break
-    raise RetrievalError(
-        f"no good reply from {address}: expected JSON within {patience.timeout_s:g} s, got {problem} "
-        f"after {attempt + 1} tries; is the server up?"
-    )
+    try:
+        return json_service.ask(address, question, read, patience, headers, sleep)
+    except ServiceError as error:
+        raise RetrievalError(str(error)) from None
