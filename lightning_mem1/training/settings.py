@@ -217,6 +217,11 @@ def _check_engine(settings: Mapping[str, Any]) -> None:
         check_installed()
     if engine.kind == "server":
         _check_transfer(engine.server.transfer, settings["lora"] is not None, settings["rollout"].workers)
+        if engine.server.urls_file and engine.server.transfer == "nccl":
+            raise ValueError(
+                "servers that come and go cannot join a transfer by NCCL: expected model.engine.server.urls_file null, "
+                f"got '{engine.server.urls_file}'; list them in model.engine.server.urls"
+            )
     if engine.replay_routing:
         _check_replay(engine, settings["layout"])
     if engine.kind == "server" and engine.server.max_staleness and not settings["mismatch"].on:
