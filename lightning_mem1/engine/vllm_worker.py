@@ -1,7 +1,7 @@
 """What vLLM's workers lack on a CPU; vLLM itself imports it (``--worker-extension-cls``), so it imports nothing.
 
-vLLM's CPU kernels keep a packed copy of each weight. A reload packs anew what it loads. A head that shares its weights
-with the embedding is not loaded, so its copy stays that of the start (vLLM 0.32.0,
+vLLM's CPU kernels keep a packed copy of each weight. A reload replaces those of what it loads. A head that shares its
+weights with the embedding is not loaded, so its copy stays that of the start (vLLM 0.32.0,
 ``model_executor/model_loader/reload/layerwise.py`` and ``model_executor/layers/utils.py``). On a GPU there is no copy.
 """
 

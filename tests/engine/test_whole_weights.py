@@ -247,7 +247,7 @@ def test_vllm_on_a_cpu_renews_a_head_that_is_the_embedding_or_is_named(tmp_path)
         assert written(found) == [(each.ids, each.logprobs) for each in turns(LocalEngine(policy, LOCAL), ASKED)]
         assert log[1:3] == ["reload_weights", "renew_tied_head"]
     state = {"version": "default", "device": "cpu"}
-    line = "goes on with the first head .* --worker-extension-cls lightning_mem1.engine.vllm_worker.TiedHead"
+    line = "keeps its first head .* --worker-extension-cls lightning_mem1.engine.vllm_worker.TiedHead"
     with serving(LikeVllm, log=log, state=state) as (url, _), pytest.raises(ConnectionError, match=line):
         engine_of(url, policy, version).reset()
     assert log[-1] == "resume" and state["version"] == "default"

@@ -130,7 +130,7 @@ class VllmRoutes:
             self._post("/collective_rpc", {"method": RENEW})
         except Trouble as error:
             raise Trouble(
-                f"{error}: on a CPU vLLM goes on with the first head where the head is the embedding; install "
+                f"{error}: on a CPU vLLM keeps its first head where the head is the embedding; install "
                 f"lightning-mem1 there and start it with --worker-extension-cls {EXTENSION}, or serve and train a "
                 "policy with a head of its own",
                 error.status,
