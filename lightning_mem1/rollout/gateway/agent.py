@@ -202,4 +202,4 @@ def outcome(value: Any) -> StepResult:
     reward = info.pop("reward", None) if isinstance(value, Mapping) else value
     if not isinstance(reward, Real | np.bool_) or not isfinite(reward):
         raise ValueError(f"expected the agent to return a finite number, or a dict with 'reward', got {value!r:.80}")
-    return StepResult("", reward, done=True, info=info)
+    return StepResult("", reward, done=True, info=info)  # type: ignore[arg-type]  # numpy's numbers; checked there
