@@ -160,6 +160,7 @@ class Turn:
             (memory mode `recorded`); None where contexts follow from the turns.
         num_unmatched: Messages of the policy in that context whose sampled ids were not found, so that they were
             tokenised from their text.
+        version: The rl_step that the weights were of which sampled it; None when nobody kept it.
         experts: Choices of the routers for the tokens of its context and its action, but for the last one, which no
             pass has run; None when the engine did not record them.
     """
@@ -182,6 +183,7 @@ class Turn:
     note_ids: Sequence[int] = ()
     context_ids: Sequence[int] | None = None
     num_unmatched: int = 0
+    version: int | None = None
     experts: ExpertChoices | None = None
 
     @property
@@ -269,6 +271,7 @@ class Completion:
 
     Attributes:
         error: What went wrong when the engine could not generate the turn: the episode ends there.
+        version: The rl_step that the weights were of, where the engine says so.
         experts: As in `Turn`.
     """
 
@@ -276,6 +279,7 @@ class Completion:
     ids: list[int]
     logprobs: list[float]
     error: str = ""
+    version: int | None = None
     experts: ExpertChoices | None = None
 
 

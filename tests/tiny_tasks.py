@@ -6,6 +6,7 @@ import os
 import signal
 import sqlite3
 import threading
+import time
 from collections import Counter
 from collections.abc import Callable
 from contextlib import closing
@@ -289,3 +290,48 @@ class UnpicklableTasks(EvenTasks):
 
     def __init__(self) -> None:
         self.lock = threading.Lock()
+
+
+class KilledRank(RankedTasks):
+    """The second rank dies at once in its second episode of the third rl_step, unless torchrun has started it again."""
+
+    def task_at(self, rl_step: int, index: int, position: int) -> Task:
+        name = "third" if rl_step == 3 else "other"
+        return Task(f"ranked/train/{index}/{name}", f"count to {index}", (Objective("how many?"),), max_turns=4)
+
+    def env(self, task: Task) -> Env:
+        first = os.environ.get("TORCHELASTIC_RESTART_COUNT") == "0" and "KILL_RANK" in os.environ
+        if first and os.environ.get("RANK") == "1" and task.id.endswith("third") and self.made[task.id]:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return super().env(task)
+
+
+class SlowEnv(RankedEnv):
+    """Takes its time, over four turns."""
+
+    num_turns = 4
+
+    def step(self, action: str) -> StepResult:
+        time.sleep(0.1)
+        return super().step(action)
+
+
+class SlowTasks(EvenTasks):
+    """Episodes that last long enough for weights to change meanwhile."""
+
+    def env(self, task: Task) -> Env:
+        return SlowEnv(len(task.id) % 2)
+
+
+class KilledAtThree(Callback):
+    """A run dies at once before it learns from its third rl_step, unless it was resumed."""
+
+    def __init__(self) -> None:
+        self.resumed = False
+
+    def on_train_start(self, trainer: Any, pl_module: Any) -> None:
+        self.resumed = pl_module.rl_step > 0
+
+    def on_train_batch_start(self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int) -> None:
+        if batch.rl_step == 3 and not self.resumed:
+            os.kill(os.getpid(), signal.SIGKILL)

@@ -20,7 +20,8 @@ from lightning_mem1.rollout.collect import Episode, collect
 from lightning_mem1.rollout.episodes import make_env
 from lightning_mem1.rollout.seeds import trajectory_seed
 from lightning_mem1.rollout.settings import RolloutSettings
-from lightning_mem1.rollout.workers.job import Part, Weights, jobs_of
+from lightning_mem1.rollout.workers.job import Job, Part, Weights, jobs_of
+from lightning_mem1.rollout.workers.job_queue import JobQueue
 from lightning_mem1.rollout.workers.pool import WorkerPool
 from lightning_mem1.training.credit.filters import groups_without_signal
 from lightning_mem1.training.module import Mem1Module
@@ -62,6 +63,7 @@ class RolloutResult:
             "rollout/num_episodes": float(len(self.trajectories)),
             "rollout/tokens_per_s": self.num_tokens / max(self.seconds, 1e-9),
             "rollout/staleness": float(self.rl_step - 1 - self.version) + self.servers.get("staleness", 0.0),
+            **(staleness_numbers(self.trajectories, self.rl_step) if self.workers else {}),
             **{f"rollout/server_{name}": number for name, number in self.servers.items()},
             **{f"rollout/{name}": number for name, number in self.workers.items()},
         }
@@ -69,6 +71,17 @@ class RolloutResult:
     def of(self, positions: Sequence[int]) -> RolloutResult:
         """The same with the trajectories of some tasks alone, those at these places of the list of all ranks."""
         return replace(self, trajectories=[t for t in self.trajectories if t.group in positions])
+
+
+def staleness_numbers(trajectories: Sequence[Trajectory], rl_step: int) -> dict[str, float]:
+    """How far behind the weights were that sampled the turns of an rl_step, see `RolloutCallback`."""
+    versions = [[turn.version for turn in t.turns if turn.version is not None] for t in trajectories]
+    turns = [turn for t in trajectories for turn in t.turns if turn.version is not None]
+    lags = [float(rl_step - 1 - turn.version) for turn in turns if turn.version is not None]
+    tokens = [len(turn.action_ids) for turn in turns]
+    mean = sum(lag * count for lag, count in zip(lags, tokens, strict=True)) / max(sum(tokens), 1)
+    mixed = sum(len(set(each)) > 1 for each in versions) / max(len(versions), 1)
+    return {"rollout/staleness": mean, "rollout/staleness_max": max(lags, default=0.0), "rollout/mixed_share": mixed}
 
 
 @dataclass
@@ -108,7 +121,7 @@ class Collector:
         data: TaskDataModule,
         check: Callable[[], None] = lambda: None,
         watch: Watch | None = None,
-        workers: WorkerPool | None = None,
+        workers: WorkerPool | JobQueue | None = None,
     ) -> None:
         self.module, self.data, self.check, self.watch, self.workers = module, data, check, watch, workers
         self.sampling_policy, self.engine = module.sampling_policy, module.engine
@@ -125,7 +138,8 @@ class Collector:
             trajectories = replaced(trajectories, fresh)
         servers = self.engine.numbers() if isinstance(self.engine, RemoteEngine) and not self.workers else {}
         workers = self.workers.stats.numbers() if self.workers else {}
-        seconds = time.perf_counter() - started
+        ahead = isinstance(self.workers, JobQueue)
+        seconds = self.workers.stats.seconds if self.workers and ahead else time.perf_counter() - started
         return RolloutResult(batch.rl_step, version, trajectories, num_tokens, num_resampled, seconds, servers, workers)
 
     def play(self, batch: TaskBatch, group_size: int, settings: RolloutSettings, again: int = 0) -> list[Trajectory]:
@@ -134,6 +148,24 @@ class Collector:
         return (
             self._send(parts, batch.rl_step, settings) if self.workers else self._play(parts, batch.rl_step, settings)
         )
+
+    def begin(self, batch: TaskBatch) -> None:
+        """Have workers that play ahead begin with the training tasks of a batch."""
+        assert isinstance(self.workers, JobQueue)
+        parts = self._parts(batch, range(self.data.group_size))
+        self.workers.begin(self._jobs(parts, self.module.rollout_settings))
+
+    def renew(self) -> None:
+        """Give workers that play ahead the weights as they are now."""
+        assert isinstance(self.workers, JobQueue)
+        self.workers.renew(self._weights())
+
+    def _weights(self) -> Weights:
+        return Weights.of(self.sampling_policy.version, self.sampling_policy.policy.adapter_state())
+
+    def _jobs(self, parts: Sequence[Part], settings: RolloutSettings) -> list[Job]:
+        assert self.workers is not None
+        return jobs_of(parts, settings, self.workers.crew.count)
 
     def _parts(self, batch: TaskBatch, samples: Sequence[int]) -> list[Part]:
         """Each task with the seeds of its episodes."""
@@ -148,8 +180,6 @@ class Collector:
     def _send(self, parts: Sequence[Part], rl_step: int, settings: RolloutSettings) -> list[Trajectory]:
         """Have the workers play, with the weights that the module's engine would have."""
         assert self.workers is not None
-        sampling = self.sampling_policy
-        weights = Weights.of(sampling.version, sampling.policy.adapter_state())
         progress, watch = RolloutProgress(rl_step, sum(len(part.seeds) for part in parts)), self.watch or _nothing
 
         def on_job(played: Sequence[Trajectory]) -> None:
@@ -157,8 +187,7 @@ class Collector:
             progress.num_turns += sum(len(trajectory.turns) for trajectory in played)
             watch(progress)
 
-        jobs = jobs_of(parts, settings, self.workers.crew.count)
-        return self.workers.play(jobs, weights, on_job, self.check)
+        return self.workers.play(self._jobs(parts, settings), self._weights(), on_job, self.check)
 
     def _play(self, parts: Sequence[Part], rl_step: int, settings: RolloutSettings) -> list[Trajectory]:
         """Play in this process."""

@@ -9,11 +9,14 @@ thread and with a copy of the weights from before the update::
 
     here      play 1 | update 1 | update 2 | update 3 |    update 1 makes weights 1, update 2 weights 2
     in parallel        play 2   | play 3   | play 4   |    play 2 has weights 0, play 3 weights 1: one step off
+
+With `model.rollout.workers.max_staleness` the workers play ahead without a pause, see `look_ahead`.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import sys
 import time
 from collections.abc import Callable
 from typing import Any
@@ -22,6 +25,7 @@ from lightning.pytorch import Callback, Trainer
 
 from lightning_mem1.callbacks.background import BackgroundJob
 from lightning_mem1.callbacks.collector import Collector, RolloutResult, Watch, datamodule
+from lightning_mem1.callbacks.look_ahead import LookAhead
 from lightning_mem1.data.task_data import TaskBatch, TaskDataModule
 from lightning_mem1.engine.remote.engine import RemoteEngine
 from lightning_mem1.engine.vllm import VllmEngine
@@ -29,6 +33,7 @@ from lightning_mem1.policy.sharding import gather, release
 from lightning_mem1.rollout.reply_room import warn_of_cut_replies
 from lightning_mem1.rollout.workers.factory import make_workers, num_threads
 from lightning_mem1.rollout.workers.job import Plan
+from lightning_mem1.rollout.workers.job_queue import JobQueue
 from lightning_mem1.rollout.workers.pool import WorkerPool
 from lightning_mem1.training.lightning_internals import run_validation
 from lightning_mem1.training.module import Mem1Module
@@ -49,7 +54,10 @@ class RolloutCallback(Callback):
     ``rollout/server_nonsense`` (replies that were not to the point), ``rollout/server_failed_turns`` (given up: their
     episodes ended with an error), and ``rollout/server_staleness`` (rl_steps that served weights lag behind); with
     workers, of all ranks, ``rollout/worker_restarts`` (workers that died and were replaced, since the start) and
-    ``rollout/waiting_share`` (0-1, of the workers' time in which they had no job).
+    ``rollout/waiting_share`` (0-1, of the workers' time in which they had no job), and of this rank's episodes
+    ``rollout/staleness`` as the mean over tokens, ``rollout/staleness_max`` (of any turn) and ``rollout/mixed_share``
+    (0-1, of episodes that several versions of the weights wrote). Where workers play ahead, ``rollout/seconds`` and
+    ``rollout/waiting_share`` count from one rl_step to the next.
 
     With ``model.rollout.workers`` one queue serves all ranks: the first rank deals the tasks of every rank out to its
     workers, whoever is free takes the next ones, and each rank gets the trajectories of its own tasks. Validation is
@@ -71,7 +79,8 @@ class RolloutCallback(Callback):
         self._validated_at = -1  # rl_step of the last validation that ran to its end
         self._val_batches: list[TaskBatch] = []
         self.watch: Watch | None = None
-        self._workers: WorkerPool | None = None
+        self._workers: WorkerPool | JobQueue | None = None
+        self._look_ahead: LookAhead | None = None
 
     def on_train_start(self, trainer: Trainer, pl_module: Mem1Module) -> None:  # type: ignore[override]
         """Validate the policy as it came, and a resumed one if it was stopped before its validation was done.
@@ -79,6 +88,7 @@ class RolloutCallback(Callback):
         Before that, say when replies do not fit.
         """
         self._stop_when_done(trainer, pl_module)
+        self._look_ahead = _look_ahead(trainer, pl_module)
         if trainer.is_global_zero:
             warn_of_cut_replies(getattr(trainer.datamodule, "source", None), pl_module.encoder)  # type: ignore[attr-defined]
         if pl_module.rl_step == 0:
@@ -91,6 +101,8 @@ class RolloutCallback(Callback):
     def on_train_end(self, trainer: Trainer, pl_module: Mem1Module) -> None:  # type: ignore[override]
         """Let go of what was begun for a step that will not come, and validate the policy as it goes."""
         self._ahead.stop()
+        if isinstance(self._workers, JobQueue):
+            self._workers.forget()
         if self.validate_last and self._validated_at != pl_module.rl_step:
             self._validate(trainer)
         self._close()
@@ -110,8 +122,13 @@ class RolloutCallback(Callback):
     def on_train_batch_end(  # type: ignore[override]
         self, trainer: Trainer, pl_module: Mem1Module, outputs: Any, batch: TaskBatch, batch_idx: int
     ) -> None:
-        """End the run by rl_steps, whatever Lightning counts; say when servers report another policy's numbers."""
+        """End the run by rl_steps, whatever Lightning counts; hand the new weights to workers that play ahead.
+
+        Says when servers report another policy's numbers.
+        """
         self._stop_when_done(trainer, pl_module)
+        if self._look_ahead and not trainer.should_stop:
+            self._look_ahead.begin(self._collector(trainer, pl_module), pl_module.rl_step + 1)
         if not self._staleness and not pl_module.rollout_settings.workers.on:
             _check_servers(pl_module.engine, float(trainer.callback_metrics.get("train/rollout_gap_mean", 0.0)))
 
@@ -173,7 +190,10 @@ class RolloutCallback(Callback):
         if collected is None and self._plays(trainer, module):
             whole = data.train_batch(batch.rl_step, whole=True) if shared else batch
             assert whole is not None
-            collected = self._collect(self._collector(trainer, module), whole)
+            collector = self._collector(trainer, module)
+            if self._look_ahead and self._look_ahead.begun < batch.rl_step:  # nothing was begun after an update
+                self._look_ahead.begin(collector, batch.rl_step)
+            collected = self._collect(collector, whole)
         if shared:
             collected = trainer.strategy.broadcast(collected)
         assert collected is not None
@@ -214,6 +234,21 @@ class RolloutCallback(Callback):
         """Play the validation tasks now, unless there are none."""
         if trainer.enable_validation and trainer.limit_val_batches:
             run_validation(trainer)
+
+
+def _look_ahead(trainer: Trainer, module: Mem1Module) -> LookAhead | None:
+    """For the rank that plays, where workers play ahead; says what that means for a resumed run."""
+    max_staleness = module.rollout_settings.workers.max_staleness
+    if not max_staleness or not trainer.is_global_zero:
+        return None
+    if module.rl_step:
+        print(
+            f"workers play ahead (model.rollout.workers.max_staleness {max_staleness}): every task is learnt from once "
+            "as in a run that was not interrupted, but which weights play a turn depends on the machine, so the "
+            "digits differ",
+            file=sys.stderr,
+        )
+    return LookAhead(max_staleness)
 
 
 def _prepare(module: Mem1Module) -> None:

@@ -156,8 +156,8 @@ def _run(stage: Stage, ledger: StageLedger, start: Start, fresh: bool) -> None:
     """
     print(f"{time.strftime('%H:%M:%S')}  {stage.name}", flush=True)
     attempts, log, begun = ledger.begun(stage), ledger.log(stage), time.perf_counter()
-    resumed = (f"--ckpt_path={stage.resumes}",) if stage.resumes and stage.resumes.is_file() else ()
-    resumed += ("--fresh",) if fresh else ()
+    resumed = [f"--ckpt_path={stage.resumes}"] if stage.resumes and stage.resumes.is_file() else []
+    resumed += ["--fresh"] if fresh else []
     code, cpu_seconds = start([*stage.command, *resumed], log)
     if code == errors.INTERRUPTED:
         raise KeyboardInterrupt

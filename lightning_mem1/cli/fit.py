@@ -20,10 +20,10 @@ from lightning.pytorch.utilities.exceptions import SIGTERMException
 from lightning_mem1.callbacks import RLCheckpoint, default_callbacks
 from lightning_mem1.callbacks.checkpoint import RUN
 from lightning_mem1.callbacks.sigterm import ended_by_sigterm
-from lightning_mem1.cli import commands, errors, run_folder, startup
+from lightning_mem1.cli import commands, errors, restarts, run_folder, startup
 from lightning_mem1.cli.foreign_keys import check_trainer
 from lightning_mem1.cli.lightning_cli import CommandLine, flat, mlflow_logger
-from lightning_mem1.cli.weights import LAST
+from lightning_mem1.cli.weights import LAST, Asked
 from lightning_mem1.io.atomic_files import write_atomic
 from lightning_mem1.io.own_code import raised_by_user
 from lightning_mem1.io.redaction import redacted, redacted_settings
@@ -67,9 +67,11 @@ class TrainingCommandLine(CommandLine):
     about = "Train a policy by RL."
     saves_config = SaveConfig
     run_id: str | None = None  # of the MLflow run that is resumed
+    restarted = False  # by torchrun, and this launch's own run is resumed
 
     def before_instantiate_classes(self) -> None:
         """Check what is resumed, and say how much memory it will take, before anything large is loaded."""
+        self._resume_own_run()
         super().before_instantiate_classes()
         if self.resume_path:
             check_resumable(torch.load(self.resume_path, map_location="cpu", weights_only=True), self.resume_path)
@@ -78,6 +80,14 @@ class TrainingCommandLine(CommandLine):
         line = memory_line(self.config.model.as_dict(), trainer.accelerator == "cpu", num_shards(trainer))
         if line and startup.is_first_rank():
             print(line, flush=True)
+
+    def _resume_own_run(self) -> None:
+        """After torchrun has restarted the ranks, resume the run that they had begun, whatever was resumed then."""
+        root, experiment = self.config.trainer.default_root_dir, self.config.experiment or self.experiment
+        folder = restarts.begun_in(Asked(None, root, experiment).folder)
+        last = folder / "checkpoints" / "last.ckpt" if folder else None
+        if last and last.is_file():
+            self.restarted, self.config.ckpt_path = True, str(last)
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """Add the callbacks, the logger and the folder of the run."""
@@ -91,7 +101,7 @@ class TrainingCommandLine(CommandLine):
         return super().instantiate_trainer(**kwargs)
 
     def _settle_folder(self, given: Namespace) -> None:
-        last, root = self.config.ckpt_path == LAST, given.default_root_dir
+        last, root = self.restarted or self.config.ckpt_path == LAST, given.default_root_dir
         self.run_id = _run_of(self.resume_path) if last and self.resume_path else None
         if not self.config.experiment:  # a saved config names its experiment, and is called config
             self.experiment = run_folder.experiment_of(self.config_path, root) or self.experiment
@@ -102,6 +112,7 @@ class TrainingCommandLine(CommandLine):
 
 def _train(cli: TrainingCommandLine) -> int:
     checkpoints = [c for c in cli.trainer.checkpoint_callbacks if isinstance(c, RLCheckpoint)]
+    restarts.meet_again(cli.trainer.strategy)
     try:
         cli.trainer.fit(cli.model, datamodule=cli.datamodule, ckpt_path=cli.resume_path, weights_only=True)
     except SystemExit as left:  # how Lightning leaves after Ctrl-C, and after SIGTERM at the end of an rl_step

@@ -68,6 +68,7 @@ _NAMES = {
     "model.engine.kind vllm": "use_vllm vllm_mode vllm_num_engines",
     "model.engine.server.urls": "vllm_server_base_url vllm_server_host server_url base_url",
     "model.engine.vllm.gpu_memory_utilization": "vllm_gpu_memory_utilization gpu_memory_utilization",
+    "model.rollout.workers.max_staleness": "max_async_level async_level staleness_threshold max_head_offpolicyness",
     "model.engine.one_step_off": "async_training async_train one_step_off_policy",
     "model.shaping.overlong_buffer_tokens": "overlong_buffer.len overlong_buffer_len soft_punish_cache",
     "model.shaping.overlong_penalty": "overlong_buffer.penalty_factor overlong_penalty_factor",

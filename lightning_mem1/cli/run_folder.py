@@ -8,7 +8,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from lightning_mem1.cli import startup
+from lightning_mem1.cli import restarts, startup
 from lightning_mem1.io.file_lock import FileLock, Locked
 
 RUN_FOLDER = "LIGHTNING_MEM1_RUN_FOLDER"  # says to the processes of further ranks where the first one writes
@@ -71,6 +71,8 @@ def _free(given: Path, experiment: str, checkpoint: str | None, saved: bool) -> 
     holds = any(given.glob("checkpoints/*.ckpt"))
     if (checkpoint and given.resolve() in Path(checkpoint).resolve().parents) or not (holds or saved):
         return given
+    if restarts.is_restart() and restarts.is_ours(given):
+        return given
     if not saved:
         raise ValueError(
             f"folder holds a run: expected one without checkpoints, got '{given}'; set --trainer.default_root_dir to "
@@ -106,6 +108,7 @@ def _hold(folder: Path) -> None:
             "leave --ckpt_path out for a new run"
         ) from error
     _locks.append(lock)
+    restarts.leave_name(folder)
 
 
 @contextlib.contextmanager
@@ -118,4 +121,5 @@ def releasing() -> Iterator[None]:
             lock = _locks.pop()
             lock.release()
             with contextlib.suppress(OSError):
+                restarts.take_back_name(lock.path.parent)
                 lock.path.parent.rmdir()

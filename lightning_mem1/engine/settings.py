@@ -17,6 +17,8 @@ class ServerSettings:
 
     Args:
         urls: Base addresses, e.g. ``http://127.0.0.1:8000``; turns are spread over them.
+        urls_file: A file with further addresses, one a line, read again before each rollout, so that servers may come
+            and go while a run is under way; null for none.
         model: The name under which they offer the policy's base; null for the first model that they offer.
         text: Send and take text in place of ids, for a server that knows no ids (evaluate and play only).
         key_variable: Environment variable with the API key; none is sent when it is not set.
@@ -32,6 +34,7 @@ class ServerSettings:
     """
 
     urls: list[str] = field(default_factory=list)
+    urls_file: str | None = None
     model: str | None = None
     text: bool = False
     key_variable: str = "LIGHTNING_MEM1_API_KEY"

@@ -213,7 +213,8 @@ class _Rollout:
         Returns:
             Whether the turn is complete; otherwise the reply is still to come.
         """
-        turn = replace(running.asked, action_ids=completion.ids, action_logprobs=completion.logprobs)
+        ids, logprobs, version = completion.ids, completion.logprobs, completion.version
+        turn = replace(running.asked, action_ids=ids, action_logprobs=logprobs, version=version)
         if completion.experts is not None:
             turn.experts = shortened(completion.experts, running.experts)
             running.experts = completion.experts

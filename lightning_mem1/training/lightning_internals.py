@@ -54,6 +54,15 @@ def logged_in_this_step(trainer: Trainer) -> dict[str, float]:
     return {key: float(value) for key, value in connector.metrics["log"].items() if key != "step"}
 
 
+def process_group_arguments(strategy: Any) -> dict[str, Any] | None:
+    """What a strategy makes its process group with; None for one that makes none."""
+    choose = getattr(strategy, "_get_process_group_backend", None)
+    if choose is None:
+        return None
+    device = strategy.root_device
+    return {"backend": choose(), "timeout": strategy._timeout, "device_id": None if device.type == "cpu" else device}
+
+
 def run_validation(trainer: Trainer) -> None:
     """Run the validation loop as the training loop itself does between two batches; a resumed one from its start."""
     connector = trainer._logger_connector

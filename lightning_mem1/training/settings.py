@@ -217,12 +217,43 @@ def _check_engine(settings: Mapping[str, Any]) -> None:
         check_installed()
     if engine.kind == "server":
         _check_transfer(engine.server.transfer, settings["lora"] is not None, settings["rollout"].workers)
+        if engine.server.urls_file and engine.server.transfer == "nccl":
+            raise ValueError(
+                "servers that come and go cannot join a transfer by NCCL: expected model.engine.server.urls_file null, "
+                f"got '{engine.server.urls_file}'; list them in model.engine.server.urls"
+            )
     if engine.replay_routing:
         _check_replay(engine, settings["layout"])
     if engine.kind == "server" and engine.server.max_staleness and not settings["mismatch"].on:
         raise ValueError(
             "stale weights need a correction: expected model.mismatch.correction tis or mis, got none; set it, or "
             "model.engine.server.max_staleness 0"
+        )
+    if settings["rollout"].workers.max_staleness:
+        _check_playing_ahead(settings)
+
+
+def _check_playing_ahead(settings: Mapping[str, Any]) -> None:
+    key, engine = "model.rollout.workers.max_staleness", settings["engine"]
+    if engine.one_step_off:
+        raise ValueError(
+            f"two ways to play ahead: expected model.engine.one_step_off or {key}, got both; set one_step_off false, "
+            "or max_staleness 0"
+        )
+    if engine.kind == "server" and engine.server.max_staleness:
+        raise ValueError(
+            f"staleness without a bound: expected model.engine.server.max_staleness 0 with {key}, got "
+            f"{engine.server.max_staleness}; set it to 0"
+        )
+    if engine.replay_routing:
+        raise ValueError(
+            f"an episode under several weights has no one routing to replay: expected {key} 0 with "
+            "model.engine.replay_routing, got more; set it to 0"
+        )
+    if not settings["mismatch"].on:
+        raise ValueError(
+            "stale weights need a correction: expected model.mismatch.correction tis or mis, got none; set it, or "
+            f"{key} 0"
         )
 
 

@@ -504,3 +504,44 @@ def test_an_endpoint_with_a_key_wants_it(monkeypatch):
     assert turns(engine_of(origin, key_variable="OTHER_KEY"), requests(1))[0].ids
     serving.shutdown()
     serving.server_close()
+
+
+def test_servers_come_and_go_by_a_file_that_is_read_before_each_rollout(served, tmp_path):
+    told, listed, gone = [], tmp_path / "servers.txt", "http://127.0.0.1:9"
+    listed.write_text(f"# replicas\n{gone}\n\n{served}/v1  # the second\n")
+    engine = engine_of(told=told, urls_file=str(listed), num_retries=3)
+    assert [server.url for server in engine.fleet.servers] == [gone, served]
+    asked = requests()
+    assert all(not each.error for each in turns(engine, asked))
+    (known,) = [server for server in engine.fleet.servers if server.url == served]
+    serving = endpoint(tiny_policy(), LOCAL, "tiny", allow_adapters=True)
+    threading.Thread(target=serving.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
+    another = f"http://127.0.0.1:{serving.server_port}"
+    listed.write_text(f"{served}\n{another}\n")
+    engine.reset()
+    assert [server.url for server in engine.fleet.servers] == [served, another]
+    assert engine.fleet.servers[0] is known, "what is known of a server stays known"
+    assert all(not each.error for each in turns(engine, asked))
+    listed.write_text(f"{another}\n")
+    engine.reset()
+    serving_alone = turns(engine, asked)
+    assert [server.url for server in engine.fleet.servers] == [another]
+    assert [each.ids for each in serving_alone] == [each.ids for each in turns(LocalEngine(BASE, LOCAL), asked)]
+    serving.shutdown()
+    serving.server_close()
+
+
+def test_a_list_of_servers_that_cannot_be_read_changes_nothing_and_is_named_once(served, tmp_path):
+    told, listed = [], tmp_path / "servers.txt"
+    with pytest.raises(ValueError, match=r"^no list of servers: expected a text file .*servers.txt"):
+        engine_of(urls_file=str(listed))
+    listed.write_text("# nobody yet\n")
+    with pytest.raises(ValueError, match=r"^no server: expected at least one address, got none in '.*servers.txt'"):
+        engine_of(urls_file=str(listed))
+    listed.write_text(served)
+    engine = engine_of(told=told, urls_file=str(listed))
+    for content in ("ftp://nowhere\n", "", None):
+        listed.unlink() if content is None else listed.write_text(content)
+        engine.reset()
+        assert [server.url for server in engine.fleet.servers] == [served]
+    assert len(told) == 1 and told[0].startswith("the servers stay as they are: not a server: ")

@@ -15,7 +15,7 @@ HERE = RolloutSettings(max_new_tokens=6, max_information_tokens=40, prompt="brie
 THERE = replace(HERE, workers=WorkerSettings("processes", 2))
 AHEAD = EngineSettings(num_slots=8, max_context_tokens=160, one_step_off=True)
 MEASURED = ("seconds", "tokens_per_s", "seconds_per_episode", "process_gib")  # of the machine, not of the run
-OF_WORKERS = {"rollout/worker_restarts", "rollout/waiting_share"}
+OF_WORKERS = {f"rollout/{name}" for name in ("worker_restarts", "waiting_share", "staleness_max", "mixed_share")}
 
 
 class Diary(Callback):

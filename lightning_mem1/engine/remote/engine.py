@@ -110,6 +110,8 @@ class RemoteEngine:
             ValueError: something about the settings, see `ServerPool` and `Adapters`.
         """
         self._forget()
+        if problem := self.fleet.read_again():
+            self.say("list", problem)
         self.fleet.look_again()
         self.publish()
         problems: list[str] = []

@@ -14,9 +14,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
-from urllib.parse import urlsplit
 
 from lightning_mem1.engine.protocol.client import MODELS, OWNER
+from lightning_mem1.engine.remote.server_list import addresses
 from lightning_mem1.engine.settings import ServerSettings
 from lightning_mem1.io.http_client import MAX_SHOWN, TROUBLES, StatusError, fetch, one_line
 from lightning_mem1.io.redaction import HIDDEN, shown
@@ -78,9 +78,7 @@ class ServerPool:
 
     def __init__(self, settings: ServerSettings) -> None:
         self.settings = settings
-        self.servers = [Server(base_url(url)) for url in settings.urls]
-        if not self.servers:
-            raise ValueError("no server: expected at least one address, got none; set model.engine.server.urls")
+        self.servers = [Server(url) for url in addresses(settings)]
         self.answered = 0  # good turns of all servers
         self._lock = threading.Lock()
 
@@ -116,6 +114,20 @@ class ServerPool:
         """Note a failed try."""
         with self._lock:
             server.troubles += 1
+
+    def read_again(self) -> str:
+        """Take in a list of servers that has changed; returns why it cannot be read, and then keeps those there are.
+
+        A server that is no longer listed gets no further turn; those it is writing are waited for.
+        """
+        try:
+            wanted = addresses(self.settings)
+        except ValueError as error:
+            return f"the servers stay as they are: {error}"
+        with self._lock:
+            known = {server.url: server for server in self.servers}
+            self.servers = [known.get(url) or Server(url) for url in wanted]
+        return ""
 
     def look_again(self) -> None:
         """Ask the unhealthy servers whether they are there; those that answer are healthy again."""
@@ -178,25 +190,6 @@ class ServerPool:
             return json.loads(whole)
         except (ValueError, RecursionError):
             return whole[:MAX_SAID_BYTES].decode(errors="replace")
-
-
-def base_url(given: str) -> str:
-    """An address without a path, checked.
-
-    Raises:
-        ValueError: it is no address of http or https, or holds a password.
-    """
-    parts = urlsplit(given)
-    if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment:
-        raise ValueError(
-            f"not a server: expected an address like http://127.0.0.1:8000, got '{given}'; set model.engine.server.urls"
-        )
-    if parts.username is not None or parts.password is not None:
-        raise ValueError(
-            f"a password is in the address of {parts.hostname}: expected it in the environment; put it into the "
-            "variable that model.engine.server.key_variable names"
-        )
-    return given.rstrip("/").removesuffix("/v1")
 
 
 def _said(text: str) -> str:

@@ -83,6 +83,7 @@ class Session:
             context_hash=context_hash(call.context_ids),
             context_ids=array("i", call.context_ids),  # a quarter of a list's room: a long episode has many
             num_unmatched=call.num_unmatched,
+            version=completion.version,
             experts=completion.experts,
         )
 

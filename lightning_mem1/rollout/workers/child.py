@@ -6,9 +6,14 @@ import os
 import signal
 import sys
 import warnings
+from functools import partial
 from multiprocessing.connection import Connection
+from typing import TYPE_CHECKING
 
 import cloudpickle
+
+if TYPE_CHECKING:
+    from lightning_mem1.rollout.workers.job import Job, SentWeights
 
 
 def main() -> None:
@@ -26,7 +31,6 @@ def main() -> None:
 
 
 def _serve(end: Connection, number: int) -> None:
-    import torch
     from transformers.utils import logging
 
     from lightning_mem1.rollout.workers.worker import Worker
@@ -38,16 +42,34 @@ def _serve(end: Connection, number: int) -> None:
     try:
         worker = Worker(cloudpickle.loads(pickled), number)
         while True:
-            path, key, version, job = cloudpickle.loads(end.recv_bytes())
-            if not worker.knows(key):
-                worker.take(version, key, torch.load(path, weights_only=True))
-            end.send_bytes(cloudpickle.dumps(worker.play(job)))
+            weights, job = _received(end)
+            if job is not None:  # else newer weights that came after the last job: the next one brings its own
+                worker.take(weights)
+                end.send_bytes(cloudpickle.dumps(worker.play(job, partial(_newest, end))))
     except (EOFError, ConnectionError):
         raise
     except Exception as error:
         end.send_bytes(
             cloudpickle.dumps(f"worker {number} failed: {type(error).__name__}: {' '.join(str(error).split())}")
         )
+
+
+def _received(end: Connection) -> tuple[SentWeights, Job | None]:
+    """The next message: weights, with or without a job."""
+    import torch
+
+    from lightning_mem1.rollout.workers.job import SentWeights
+
+    path, key, version, job = cloudpickle.loads(end.recv_bytes())
+    return SentWeights(version, key, partial(torch.load, path, weights_only=True)), job
+
+
+def _newest(end: Connection) -> SentWeights | None:
+    """The newest of the weights that came while a job is played; None for none."""
+    newest = None
+    while end.poll():
+        newest, _ = _received(end)
+    return newest
 
 
 if __name__ == "__main__":

@@ -81,6 +81,11 @@ class Job:
     parts: tuple[Part, ...]
     settings: RolloutSettings
 
+    def same_as(self, other: Job) -> bool:
+        """Whether both play the same episodes in the same way."""
+        episodes, others = ([(part.group, part.seeds) for part in job.parts] for job in (self, other))
+        return episodes == others and self.settings == other.settings
+
     def failed(self, problem: str) -> list[Trajectory]:
         """The trajectories of a job that no worker lived through."""
         return [
@@ -112,6 +117,20 @@ class Weights:
             known.update(name.encode())
             known.update(tensor.detach().contiguous().view(torch.uint8).numpy().tobytes())
         return cls(version, state, known.hexdigest())
+
+
+@dataclass(frozen=True)
+class SentWeights:
+    """Weights as they reach a worker, which fetches them only when it has others.
+
+    Attributes:
+        version, key: Those of `Weights`.
+        fetch: Gives their names and tensors.
+    """
+
+    version: int
+    key: str
+    fetch: Callable[[], Mapping[str, Tensor]]
 
 
 def jobs_of(parts: Sequence[Part], settings: RolloutSettings, num_workers: int, jobs_each: int = 4) -> list[Job]:

@@ -42,14 +42,19 @@ class Processes:
         self._ends: dict[int, Connection] = {}
         self._processes: dict[int, subprocess.Popen[bytes]] = {}
         self._folder = TemporaryDirectory(prefix="lightning_mem1_weights_")
-        self._written = ""
+        self._given: dict[int, Path] = {}  # the weights that each worker's last job came with
 
     def send(self, worker: int, job: Job, weights: Weights) -> None:
         """Give a job to a worker; the first one starts it."""
         if worker not in self._ends:
             self._start(worker)
-        with suppress(*GONE):  # it died while it was idle: `receive` finds its socket closed
-            self._ends[worker].send_bytes(cloudpickle.dumps((self._file(weights), weights.key, weights.version, job)))
+        self._given[worker] = self._file(weights)
+        self._tell(worker, weights, job)
+
+    def renew(self, worker: int, weights: Weights) -> None:
+        """Give newer weights to a worker in the middle of a job."""
+        self._file(weights)
+        self._tell(worker, weights, None)
 
     def receive(self, timeout_s: float) -> Outcome | None:
         """See `pool.Crew.receive`."""
@@ -92,12 +97,19 @@ class Processes:
         process.kill()
         process.wait()
 
-    def _file(self, weights: Weights) -> str:
-        """Where the weights are: written once for all workers, in place of those before."""
-        path = Path(self._folder.name) / f"{weights.key}.pt"
-        if weights.key != self._written:
-            for old in path.parent.glob("*.pt"):
+    def _tell(self, worker: int, weights: Weights, job: Job | None) -> None:
+        message = (str(self._path(weights)), weights.key, weights.version, job)
+        with suppress(*GONE):  # it died: `receive` finds its socket closed
+            self._ends[worker].send_bytes(cloudpickle.dumps(message))
+
+    def _path(self, weights: Weights) -> Path:
+        return Path(self._folder.name) / f"{weights.key}.pt"
+
+    def _file(self, weights: Weights) -> Path:
+        """Where the weights are: written once for all workers, in place of those that no job under way came with."""
+        path = self._path(weights)
+        if not path.exists():
+            for old in set(path.parent.glob("*.pt")) - set(self._given.values()):
                 old.unlink()
             torch.save(dict(weights.state), path)
-            self._written = weights.key
-        return str(path)
+        return path

@@ -12,7 +12,7 @@ from typing import Any
 
 import cloudpickle
 
-from lightning_mem1.rollout.workers.job import Job, Plan, Weights, pickled
+from lightning_mem1.rollout.workers.job import Job, Plan, SentWeights, Weights, pickled
 from lightning_mem1.rollout.workers.pool import Outcome
 from lightning_mem1.rollout.workers.worker import Worker
 
@@ -25,12 +25,20 @@ class RayActors:
         count: How many.
         address: Of the cluster; None starts one on this machine, unless one is there already.
         resources: ``num_cpus``, ``num_gpus`` and resources by names of your own, for each worker.
+        renews: Whether weights may come in the middle of a job: actors then have a second thread, which takes them.
 
     Raises:
         ValueError: there is no such cluster.
     """
 
-    def __init__(self, plan: Plan, count: int, address: str | None, resources: Mapping[str, float] | None) -> None:
+    def __init__(
+        self,
+        plan: Plan,
+        count: int,
+        address: str | None,
+        resources: Mapping[str, float] | None,
+        renews: bool = False,
+    ) -> None:
         import ray
 
         self.count, self._ray = count, ray
@@ -38,7 +46,7 @@ class RayActors:
         if self._own:
             _connect(ray, address)
         self._plan = ray.put((sys.path, pickled(plan)))
-        self._options = _options(resources or {"num_cpus": 1.0})
+        self._options = _options(resources or {"num_cpus": 1.0}) | ({"max_concurrency": 2} if renews else {})
         self._actors: dict[int, Any] = {}
         self._waiting: dict[Any, int] = {}  # what is to come -> who owes it
         self._weights: tuple[str, Any] = ("", None)
@@ -46,13 +54,19 @@ class RayActors:
     def send(self, worker: int, job: Job, weights: Weights) -> None:
         """Give a job to a worker; the first one starts it."""
         if worker not in self._actors:
-            actor = self._ray.remote(_Actor).options(**self._options)
-            self._actors[worker] = actor.remote(self._plan)
+            self._actors[worker] = self._ray.remote(_Actor).options(**self._options).remote(self._plan)
+        owed = self._actors[worker].play.remote(job, weights.version, weights.key, self._held(weights))
+        self._waiting[owed] = worker
+
+    def renew(self, worker: int, weights: Weights) -> None:
+        """Give newer weights to a worker in the middle of a job."""
+        self._actors[worker].renew.remote(weights.version, weights.key, self._held(weights))
+
+    def _held(self, weights: Weights) -> list[Any]:
+        """A reference in a list: Ray hands it on as it is, and the worker fetches the weights only if need be."""
         if weights.key != self._weights[0]:
             self._weights = weights.key, self._ray.put(dict(weights.state))
-        held = [self._weights[1]]  # in a list, Ray hands the reference on and the worker fetches it only if need be
-        owed = self._actors[worker].play.remote(job, weights.version, weights.key, held)
-        self._waiting[owed] = worker
+        return [self._weights[1]]
 
     def receive(self, timeout_s: float) -> Outcome | None:
         """See `pool.Crew.receive`."""
@@ -90,16 +104,30 @@ class _Actor:
         paths, sent = plan
         sys.path.extend(path for path in paths if path not in sys.path)  # where the user's own modules are
         self.worker = Worker(cloudpickle.loads(sent), number=0)  # Ray shows a worker its own GPUs alone
+        self.newer: SentWeights | None = None
 
     def play(self, job: Job, version: int, key: str, held: list[Any]) -> Any:
-        if not self.worker.knows(key):
-            import ray
+        self.worker.take(_sent(version, key, held))
+        return self.worker.play(job, self._newest)
 
-            self.worker.take(version, key, ray.get(held[0]))
-        return self.worker.play(job)
+    def renew(self, version: int, key: str, held: list[Any]) -> None:
+        self.newer = _sent(version, key, held)
+
+    def _newest(self) -> SentWeights | None:
+        newer = self.newer
+        return newer if newer and newer.version > self.worker.version else None
 
     def pid(self) -> int:
         return os.getpid()
+
+
+def _sent(version: int, key: str, held: list[Any]) -> SentWeights:
+    def fetch() -> Any:
+        import ray
+
+        return ray.get(held[0])
+
+    return SentWeights(version, key, fetch)
 
 
 def _connect(ray: Any, address: str | None) -> None:

@@ -24,6 +24,9 @@ class WorkerSettings:
             from the first where there are fewer; with kind ray the cluster says which.
         address: Of the Ray cluster, such as auto or ray://HOST:10001; null starts one on this machine.
         resources: What Ray sets aside for each worker: num_cpus, num_gpus, or names of your own; null for one CPU.
+        max_staleness: rl_steps that the weights which sampled a turn may lag behind those that learn from it. Above 0
+            workers play so many rl_steps ahead while updates run, and continue episodes with newer weights; it needs
+            `model.mismatch.correction`.
     """
 
     kind: WorkerKind = "none"
@@ -32,11 +35,21 @@ class WorkerSettings:
     device: Literal["cpu", "cuda"] | None = None
     address: str | None = None
     resources: Mapping[str, float] | None = None
-    ranges: ClassVar[Ranges] = {"count": Range(1, 4096), "num_threads": Range(1, 4096)}
+    max_staleness: int = 0
+    ranges: ClassVar[Ranges] = {
+        "count": Range(1, 4096),
+        "num_threads": Range(1, 4096),
+        "max_staleness": Range(0, 64),
+    }
 
     def __post_init__(self) -> None:
         check_choice("kind of workers", self.kind, get_args(WorkerKind), "model.rollout.workers.kind")
         check_numbers("model.rollout.workers", WorkerSettings, vars(self))
+        if self.max_staleness and not self.on:
+            raise ValueError(
+                f"nobody to play ahead: expected workers for max_staleness {self.max_staleness}, got kind none; set "
+                "model.rollout.workers.kind processes or ray, or model.rollout.workers.max_staleness 0"
+            )
         if self.kind == "ray" and find_spec("ray") is None:
             raise ValueError(
                 "model.rollout.workers.kind ray needs Ray: expected the package ray in this environment, got none; "

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable
 
 import torch
-from torch import Tensor
 
 from lightning_mem1.engine.factory import AnyEngine, make_engine
 from lightning_mem1.policy.policy import Policy
 from lightning_mem1.rollout.collect import Episode, collect
 from lightning_mem1.rollout.episodes import make_env
-from lightning_mem1.rollout.workers.job import Job, Plan
+from lightning_mem1.rollout.workers.job import Job, Plan, SentWeights
+from lightning_mem1.rollout.workers.renewal import RenewableEngine
 from lightning_mem1.types import Trajectory
 
 
@@ -37,25 +37,33 @@ class Worker:
             self._engine = make_engine(self.policy, self.plan.engine, lambda: self.version, training=True)
         return self._engine
 
-    def take(self, version: int, key: str, state: Mapping[str, Tensor]) -> None:
-        """Play with these weights from now on, see `job.Weights`."""
-        if key != self._key:
-            self.policy.load_adapter_state(state)
-            self.version, self._key = version, key
+    def take(self, weights: SentWeights) -> None:
+        """Play with these weights from now on."""
+        if weights.key != self._key:
+            self.policy.load_adapter_state(weights.fetch())
+        self.version, self._key = weights.version, weights.key
 
-    def knows(self, key: str) -> bool:
-        """Whether it has the weights of this key."""
-        return key == self._key
+    def play(self, job: Job, newer: Callable[[], SentWeights | None] = lambda: None) -> list[Trajectory]:
+        """Play a job's episodes, in the order of its tasks.
 
-    def play(self, job: Job) -> list[Trajectory]:
-        """Play a job's episodes, in the order of its tasks."""
+        Args:
+            job: What to play.
+            newer: Weights that have come meanwhile, see `renewal`.
+        """
         episodes = [
             Episode(part.task, make_env(self.source, part.task), part.group, seed)
             for part in job.parts
             for seed in part.seeds
         ]
+        engine = RenewableEngine(self.engine, lambda: self.version, newer, self._renew)
         with torch.no_grad():
-            return collect(episodes, self.engine, self.policy.tokenizer, job.settings, self.plan.memory)
+            return collect(episodes, engine, self.policy.tokenizer, job.settings, self.plan.memory)
+
+    def _renew(self, weights: SentWeights) -> None:
+        try:
+            self.take(weights)
+        except FileNotFoundError:  # newer ones have taken their place, and are on their way
+            return
 
 
 def _device(kind: str, number: int) -> torch.device:

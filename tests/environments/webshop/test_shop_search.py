@@ -77,6 +77,22 @@ def test_stems_are_porters_with_his_two_later_rules(word: str, expected: str) ->
     assert stem(word) == expected
 
 
+ENDINGS = [
+    "ational", "tional", "enci", "anci", "izer", "bli", "alli", "entli", "eli", "ousli", "ization", "ation", "ator",
+    "alism", "iveness", "fulness", "ousness", "aliti", "iviti", "biliti", "logi", "icate", "ative", "alize", "iciti",
+    "ical", "ful", "ness", "ance", "ence", "able", "ible", "ement", "ment", "ent", "ion", "ism", "ate", "ize", "s",
+    "es", "ies", "eed", "ed", "ing", "y", "e", "ll",
+]  # fmt: skip
+
+
+def test_stems_are_those_of_nltk() -> None:
+    porter = pytest.importorskip("nltk.stem.porter", reason="nltk is not installed (extra textarena)")
+    stemmer, rng = porter.PorterStemmer(mode="MARTIN_EXTENSIONS"), random.Random(0)
+    letters = "aeiouybcdfglmnrstvwxz0é中"
+    words = ["".join(rng.choices(letters, k=rng.randrange(9))) + rng.choice(ENDINGS) for _ in range(20_000)]
+    assert [word for word in words if stem(word) != stemmer.stem(word, to_lowercase=False)] == []
+
+
 def test_lengths_are_exact_up_to_40_and_then_keep_four_bits() -> None:
     assert [quantised_length(n) for n in (0, 23, 39, 40, 41, 42, 55, 56, 57, 60, 1000)] == [
         0, 23, 39, 40, 40, 42, 54, 56, 56, 60, 984

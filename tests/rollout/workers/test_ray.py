@@ -2,14 +2,17 @@
 
 import os
 import signal
+import time
 
 import pytest
+import torch
 
 from lightning_mem1.callbacks.collector import Collector
+from lightning_mem1.callbacks.look_ahead import LookAhead
 from lightning_mem1.rollout.workers.factory import make_workers
 from lightning_mem1.rollout.workers.job import Plan
 from lightning_mem1.rollout.workers.settings import WorkerSettings
-from tiny_tasks import EvenTasks
+from tiny_tasks import EvenTasks, SlowTasks
 
 ray = pytest.importorskip("ray", reason="Ray is not installed (extra ray)")
 
@@ -59,3 +62,29 @@ def test_an_actor_that_cannot_be_made_ends_the_run_in_one_line(make_module, make
         Collector(module, data, workers=workers).play(data.train_batch(1), 1, module.rollout_settings)
     assert "\n" not in str(caught.value)
     workers.close()
+
+
+def test_actors_that_play_ahead_continue_their_episodes_with_newer_weights(make_module, make_data, cluster):
+    module, data = make_module(), make_data(SlowTasks())
+    plan = Plan(
+        data.source_maker(), module.policy.source, module.lora, vars(module.compute), module.engine_settings,
+        module.memory.settings, "cpu", 1,
+    )  # fmt: skip
+    queue = make_workers(plan, WorkerSettings("ray", 1, resources={"num_cpus": 1.0}, max_staleness=2))
+    try:
+        collector, ahead = Collector(module, data, workers=queue), LookAhead(2)
+        ahead.begin(collector, 1)
+        first = collector.collect(data.train_batch(1))
+        while not queue._shift.working:
+            time.sleep(0.01)
+        with torch.no_grad():
+            for parameter in module.policy.trained().values():
+                parameter.add_(torch.randn_like(parameter), alpha=0.05)
+        module.rl_step = 1
+        ahead.begin(collector, 2)
+        second = collector.collect(data.train_batch(2))
+    finally:
+        queue.close()
+    assert {turn.version for t in first.trajectories for turn in t.turns} == {0}
+    assert {turn.version for t in second.trajectories for turn in t.turns} == {0, 1}
+    assert all(len(t.turns) == 4 for t in second.trajectories)
