@@ -27,7 +27,7 @@ from lightning_mem1.cli.parser_messages import joined, key_at, type_name, wrong_
 from lightning_mem1.io import own_code
 from lightning_mem1.io.disk_room import ADVICE, is_full
 from lightning_mem1.io.disk_room import reason as no_room
-from lightning_mem1.io.redaction import redacted, remember, remember_arguments, root
+from lightning_mem1.io.redaction import causes, redacted, remember, remember_arguments, root
 from lightning_mem1.io.terminal import printable
 
 DEBUG = "LIGHTNING_MEM1_DEBUG"
@@ -98,7 +98,7 @@ def one_line(error: BaseException) -> str:
     """
     message = own_code.message(error)
     if message.startswith("Does not validate against") or _is_wrapped(error):  # jsonargparse around the reason
-        error = root(error)
+        error = _reason(error)
         message = own_code.message(error)
     if isinstance(error, SystemExit):
         return f"a file ended the program instead of being used: {own_code.told(error)}; take sys.exit out of it"
@@ -110,6 +110,13 @@ def one_line(error: BaseException) -> str:
     if isinstance(error, ValueError | OSError) and message:
         return message
     return f"{type(error).__name__}: {message or 'no message'} (--debug shows where)"
+
+
+def _reason(error: BaseException) -> BaseException:
+    """The line of this package that others wrapped, whatever it was raised for; else what was raised first."""
+    chain = [*causes(error)]
+    ours = (each for each in chain if isinstance(each, ValueError | OSError) and own_code.raised_here(each))
+    return next(ours, chain[-1])
 
 
 def _is_wrapped(error: BaseException) -> bool:

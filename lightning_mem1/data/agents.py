@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 from lightning_mem1.checks import PORT, TIMEOUT_S, Range, Ranges, check_numbers
 from lightning_mem1.data.task_data import TaskDataModule
@@ -110,6 +110,12 @@ class AgentData(TaskDataModule):
         inner = self._inner if self._tasks is None else self._tasks.source
         assert inner is not None
         return AgentSource(inner, self.agent, replace(self.settings))
+
+    def unmade(self) -> Self:
+        """A copy for another process; the data module whose tasks are played makes its source there, too."""
+        alone = super().unmade()
+        alone._tasks = self._tasks.unmade() if self._tasks else None
+        return alone
 
     def files(self) -> list[str]:
         """Files that the tasks come from."""

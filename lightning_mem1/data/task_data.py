@@ -10,7 +10,7 @@ import copy
 import random
 from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import torch
 from lightning.pytorch import LightningDataModule
@@ -162,11 +162,16 @@ class TaskDataModule(LightningDataModule):
 
     def source_maker(self) -> Callable[[], TaskSource]:
         """What makes the source in another process: it holds the settings, or a source that was given as it is."""
+        alone = self.unmade()
+        return lambda: alone.source
+
+    def unmade(self) -> Self:
+        """A copy for another process, without the trainer and without the source that this process has made."""
         alone = copy.copy(self)
         alone.trainer = None
         if type(self).make_source is not TaskDataModule.make_source:
             alone._source = None
-        return lambda: alone.source
+        return alone
 
     def files(self) -> list[str]:
         """Files and folders that the tasks come from, so that a run can keep their hashes; subclasses name theirs."""

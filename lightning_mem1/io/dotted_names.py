@@ -22,6 +22,10 @@ def imported(name: str, what: str, key: str) -> Any:
         ValueError: one line: no such module, no such attribute, or a file that cannot be imported, with file and line.
     """
     module_name, _, attribute = name.rpartition(".")
+    if not all(each.isidentifier() for each in name.split(".")) or not module_name:
+        raise ValueError(
+            f"no such {what}: expected a dotted name such as my_file.my_{what.split()[-1]}, got {name!r:.80}; set {key}"
+        )
     module = _module(module_name, name, what, key)
     if not hasattr(module, attribute):
         public = [each for each in vars(module) if not each.startswith("_")]

@@ -46,6 +46,12 @@ def raised_by_user(error: BaseException) -> bool:
     return bool(frames) and not _only_called(file := frames[-1].filename) and not file.startswith(INSTALLED)
 
 
+def raised_here(error: BaseException) -> bool:
+    """Whether an exception was raised in a file of this package."""
+    frames = traceback.extract_tb(error.__traceback__)
+    return bool(frames) and frames[-1].filename.startswith(PACKAGE)
+
+
 def told(error: BaseException) -> str:
     """Kind, message and place: ``KeyError: 'x' ('my_file.py', line 3)``."""
     if isinstance(error, SyntaxError) and error.filename:

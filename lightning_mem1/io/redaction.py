@@ -220,9 +220,14 @@ def shown(text: str) -> str:
 
 def root(error: BaseException) -> BaseException:
     """The error that the others were raised for."""
+    return [*causes(error)][-1]
+
+
+def causes(error: BaseException) -> Iterator[BaseException]:
+    """An error, the one that it was raised for, and so on to the first."""
+    yield error
     while (cause := error.__cause__ or (None if error.__suppress_context__ else error.__context__)) is not None:
-        error = cause
-    return error
+        yield (error := cause)
 
 
 def reason(error: BaseException) -> str:

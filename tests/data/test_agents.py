@@ -1,8 +1,10 @@
 """Tasks for agents: where they come from, and a training on what agents did with them."""
 
 import math
+import pickle
 from pathlib import Path
 
+import cloudpickle
 import pytest
 import yaml
 
@@ -40,6 +42,8 @@ def test_the_tasks_of_another_data_module_come_with_its_curriculum_and_its_basel
     ("settings", "message"),
     [
         ({"agent": "tiny_agents.nobody"}, "no such agent: expected 'nobody' in "),
+        ({"agent": "counter"}, "no such agent: expected a dotted name such as my_file.my_agent, got 'counter'; set"),
+        ({"agent": "tiny_agents..x"}, "no such agent: expected a dotted name such as my_file.my_agent, got 'tiny"),
         ({"agent": "tiny_agents.word"}, "expected data.agent to name a function, got str; set it"),
         (
             {"agent": "tiny_agents.counter", "timeout_s": 0},
@@ -58,6 +62,14 @@ def test_what_cannot_be_an_agent_is_one_line(settings, message):
 def test_tasks_come_from_one_place(given):
     with pytest.raises(ValueError, match="expected data.tasks or data.source, got (neither|both); set one of them"):
         AgentData(counter, **given).source  # noqa: B018
+
+
+def test_the_tasks_of_another_data_module_are_made_again_in_a_worker():
+    data = AgentData(counter, tasks=QAData(objectives=2, hops=[1]))
+    here = data.source.task("train", 3)
+    there = pickle.loads(cloudpickle.dumps(data.source_maker()))()
+    assert there.task("train", 3) == here
+    assert there.agent is counter
 
 
 @pytest.mark.parametrize("agent", ["counter", "player"])
@@ -90,6 +102,8 @@ def test_a_yaml_names_the_agent_and_whose_tasks_it_plays(tmp_path, monkeypatch, 
     assert fit.main(["mine.yaml"]) == 0
     said = capsys.readouterr()
     assert "memory recorded" in said.out + said.err
+    assert fit.main(["mine.yaml", "--experiment=none", "--data.agent=tiny_agnts.counter"]) == 1
+    assert "no such agent: expected a word, or a dotted name" in capsys.readouterr().err
     config["model"]["memory"] = "mem1"
     Path("mine.yaml").write_text(yaml.safe_dump(config))
     assert fit.main(["mine.yaml", "--experiment=second"]) == 1

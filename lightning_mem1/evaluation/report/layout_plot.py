@@ -115,6 +115,8 @@ def masks(
     for name in LAYOUTS:
         with suppress(ValueError):  # a mode that writes tokens of its own has no single copy
             matrices[name] = visible(cut, name, contexts, state_end)
+    if not matrices:
+        raise ValueError(f"nothing to draw of '{trajectory.task.id}': expected a layout of memory {contexts.memory}")
     figure = Figure(figsize=(3.6 * len(matrices), 4.2), layout="constrained")
     panels = figure.subplots(1, len(matrices), squeeze=False)[0]
     for axes, (name, matrix) in zip(panels, matrices.items(), strict=True):
@@ -149,7 +151,7 @@ def _trie(trajectory: Trajectory, contexts: Contexts, seen: Sequence[Sequence[in
 def _kinds(context: Sequence[Sequence[object]]) -> list[int]:
     """The kind of each token of a context, given its parts."""
     kind = {"prompt": PROMPT, "turn": COPY, "memory": COPY, "information": INFORMATION, "other": COPY}
-    return [*chain.from_iterable([kind[str(name)]] * int(str(tokens)) for name, _, tokens in context)]
+    return [*chain.from_iterable([kind[str(name)]] * int(str(tokens)) for name, _, tokens, *_ in context)]
 
 
 def _blocks(blocks: Sequence[Sequence[int]], prompt: int) -> np.ndarray:

@@ -9,7 +9,11 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass
+from math import isfinite
+from numbers import Real
 from typing import Any
+
+import numpy as np
 
 from lightning_mem1.rollout.env_guard import EnvError
 from lightning_mem1.types import Env, StepResult, Task
@@ -196,6 +200,6 @@ def outcome(value: Any) -> StepResult:
     """
     info = {str(key): each for key, each in value.items()} if isinstance(value, Mapping) else {}
     reward = info.pop("reward", None) if isinstance(value, Mapping) else value
-    if reward is None:
-        raise ValueError(f"expected the agent to return a number, or a dict with 'reward', got {str(value)[:80]!r}")
-    return StepResult("", reward, done=True, info=info)
+    if not isinstance(reward, Real | np.bool_) or not isfinite(reward):
+        raise ValueError(f"expected the agent to return a finite number, or a dict with 'reward', got {value!r:.80}")
+    return StepResult("", reward, done=True, info=info)  # type: ignore[arg-type]  # numpy's numbers; checked there
