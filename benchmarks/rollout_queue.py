@@ -7,8 +7,8 @@ as ranks that each have their own tasks would, and as one queue does whose worke
 ahead. A group takes as many passes of the engine as its longest episode has tokens. An update has a machine of its own
 and takes a share of the time that the workers need for an rl_step when they never wait.
 
-Speed and kills are measured with real worker processes. Where cores are not idle, only processor seconds say how two
-workers compare with one.
+Speed and kills are measured with real workers, speed with Ray's too where it is installed. Where cores are not idle,
+only processor seconds say how two workers compare with one.
 """
 
 from __future__ import annotations
@@ -20,8 +20,9 @@ import statistics
 import sys
 import time
 from collections.abc import Sequence
+from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 sys.path.insert(0, str(Path(__file__).parent))
 
@@ -95,10 +96,13 @@ def simulated(groups: Sequence[int], num_workers: Sequence[int], updates: Sequen
     return found
 
 
-class Workers:
-    """Real worker processes with the experiment's settings."""
+Kind = Literal["processes", "ray"]
 
-    def __init__(self, count: int, policy: str) -> None:
+
+class Workers:
+    """Real workers with the experiment's settings."""
+
+    def __init__(self, count: int, policy: str, kind: Kind = "processes") -> None:
         from engine_speed import workload
 
         from lightning_mem1.engine.settings import EngineSettings
@@ -111,7 +115,7 @@ class Workers:
         self.source, self.settings, _ = workload("webshop", policy, "")
         lora, engine = LoraSettings(r=16, alpha=32), EngineSettings(num_slots=64, max_context_tokens=1536)
         plan = Plan(lambda: ShopTasks(results_per_page=5), policy, lora, {}, engine, "mem1", "cpu", 1)
-        self.pool: Any = make_workers(plan, WorkerSettings("processes", count))
+        self.pool: Any = make_workers(plan, WorkerSettings(kind, count))
         self.weights = Weights.of(0, Policy.load(policy, lora=lora).adapter_state())
 
     def play(self, tasks: range, kill: bool = False) -> dict[str, Any]:
@@ -140,13 +144,13 @@ class Workers:
         return {pid: each.user + each.system for pid, each in times.items()}
 
 
-def speeds(policy: str, tasks: int, repeats: int) -> dict[str, Any]:
+def speeds(policy: str, tasks: int, repeats: int, kind: Kind = "processes") -> dict[str, Any]:
     """One worker and two by turns, by the clock and by processor seconds of all workers.
 
     Two workers play twice as many tasks, so that a job is as large. With a core each they are twice as fast as one, as
     far as an episode costs them no more processor time.
     """
-    crews = {number: Workers(number, policy) for number in (1, 2)}
+    crews = {number: Workers(number, policy, kind) for number in (1, 2)}
     rates: dict[int, list[tuple[float, float]]] = {1: [], 2: []}
     for repeat in range(repeats + 1):
         for number, crew in crews.items():
@@ -187,7 +191,9 @@ def ratios(found: dict[str, Any]) -> Ratios:
     """What two workers are to one, and what waits."""
     rows = {(row["workers"], row["update"]): row for row in found["simulated"]}
     waiting = {f"{w} workers, update {u}": row["max_staleness 4"] for (w, u), row in rows.items()}
-    return Ratios(higher={"two workers, by processor": found["real"]["times_one_by_processor"]}, lower=waiting)
+    kinds = {"processes": found["real"], **({"ray": found["real"]["ray"]} if "ray" in found["real"] else {})}
+    speed = {f"two workers ({kind}), by processor": each["times_one_by_processor"] for kind, each in kinds.items()}
+    return Ratios(higher=speed, lower=waiting)
 
 
 def main() -> int:
@@ -206,6 +212,8 @@ def main() -> int:
         print(f"| {' | '.join(map(str, row.values()))} |", flush=True)
     how = (options.policy, options.tasks, options.repeats)
     real = {**speeds(*how), **kills(*how)}
+    if find_spec("ray"):
+        real["ray"] = speeds(*how, kind="ray")
     for name, value in real.items():
         print(f"{name}: {value}")
     about = {"policy": options.policy, "episodes": len(tokens), "tasks": options.tasks, "repeats": options.repeats}

@@ -58,7 +58,7 @@ def ask(
     Raises:
         ServiceError: no good reply after all tries; at once when the service refuses the request (4xx).
     """
-    problem = ""
+    problem, replied = "", False
     for attempt in range(patience.num_retries + 1):
         if attempt:
             sleep(patience.pause_s * 2 ** (attempt - 1))
@@ -67,9 +67,10 @@ def ask(
             return read(json.loads(reply))
         except TROUBLES as error:
             problem = one_line(error)
+            replied = not isinstance(error, OSError) or isinstance(error, StatusError)
             if isinstance(error, StatusError) and is_final(error.status):
                 break
     raise ServiceError(
         f"no good reply from {address}: expected JSON within {patience.timeout_s:g} s, got {problem} "
-        f"after {attempt + 1} tries; is the server up?"
+        f"after {attempt + 1} tries; is {'it the right service' if replied else 'the server up'}?"
     )

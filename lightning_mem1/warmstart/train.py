@@ -30,7 +30,7 @@ from lightning_mem1.warmstart.demonstrations import Demonstrations, qa_play, sho
 from lightning_mem1.warmstart.model import make_model, make_tokenizer, save
 from lightning_mem1.warmstart.model_card import write_card
 from lightning_mem1.warmstart.module import SftModule
-from lightning_mem1.warmstart.own.rehearsal import changed_action, rehearsed, texts_of
+from lightning_mem1.warmstart.own.rehearsal import changed_action, rehearsed, texts_of, too_long
 from lightning_mem1.warmstart.own.teacher import teach
 from lightning_mem1.warmstart.reading_play import reading_play
 from lightning_mem1.warmstart.settings import WarmStart
@@ -87,6 +87,8 @@ def train(config: WarmStart, command: str = "") -> dict[str, float]:
         policy = Policy(make_model(config.model, len(tokenizer)), tokenizer, config.lora, source=config.output)
     if changed := changed_action(shown, config, tokenizer):
         print(f"the policy's tokenizer writes {changed[0]!r:.80} as {changed[1]!r:.80}: see that your task takes it")
+    if long := too_long(shown, config, tokenizer):
+        print(long, flush=True)
     module = clone(policy, config, Demonstrations(config, tokenizer))
     seconds = time.perf_counter() - module.started
     save(policy, config.output, config.merged)

@@ -1,6 +1,7 @@
 """Cloning of a task of one's own: a scripted expert, recorded episodes."""
 
 import json
+from dataclasses import replace
 
 import pytest
 import torch
@@ -12,7 +13,7 @@ from lightning_mem1.policy.policy import Policy
 from lightning_mem1.warmstart.demonstrations import Demonstrations
 from lightning_mem1.warmstart.model import make_tokenizer
 from lightning_mem1.warmstart.own.byte_tokenizer import byte_tokenizer
-from lightning_mem1.warmstart.own.rehearsal import changed_action, rehearsed, texts_of
+from lightning_mem1.warmstart.own.rehearsal import changed_action, rehearsed, texts_of, too_long
 from lightning_mem1.warmstart.own.settings import OwnDemonstrations
 from lightning_mem1.warmstart.settings import Architecture, DemonstrationSettings, Stage, WarmStart
 from lightning_mem1.warmstart.train import train
@@ -81,6 +82,18 @@ def test_the_tokenizer_of_a_task_keeps_its_capital_letters_and_gives_its_turns_b
     assert len(attic) == 1 and attic[0] in tokenizer.encode(turn, add_special_tokens=False)
     # the bundled ones set a space behind words that they do not know to act
     assert changed_action(shown, config, tiny_tokenizer()) == ("read[note]", "read [note]")
+
+
+def test_demonstrated_turns_that_the_policy_may_not_write_to_their_ends_are_counted(tmp_path):
+    config = by_expert(tmp_path)
+    shown = rehearsed(config)
+    tokenizer = make_tokenizer(config, texts_of(shown))
+    assert too_long(shown, config, tokenizer) == ""
+    lengths = sorted({len(tokenizer.encode(byte_tokenizer().decode(t.action_ids))) for s in shown for t in s.turns})
+    tight = replace(config, rollout=replace(config.rollout, max_new_tokens=lengths[-1] - 1))
+    line = too_long(shown, tight, tokenizer)
+    assert f"expected at most {lengths[-1] - 1} tokens, got up to {lengths[-1]};" in line
+    assert "raise warmstart.rollout.max_new_tokens" in line
 
 
 def test_a_warm_start_of_ones_own_writes_a_policy_its_numbers_and_whom_it_was_cloned_from(tmp_path, capsys):

@@ -85,9 +85,10 @@ def _common(body: Any, limits: Sequence[str]) -> dict[str, Any]:
     for key, fine in NEUTRAL_HERE.items():
         if body.get(key) not in fine:
             raise ValueError(f"expected '{key}' to be {shown(fine[-1])} or left out, got {shown(body[key])}")
-    limit = next((body[key] for key in limits if body.get(key) is not None), None)
+    named = next((key for key in limits if body.get(key) is not None), limits[0])
+    limit = body.get(named)
     if limit is not None and (not isinstance(limit, int) or isinstance(limit, bool) or limit < 1):
-        raise ValueError(f"expected '{limits[0]}' to be a whole number from 1 up, got {shown(limit)}")
+        raise ValueError(f"expected '{named}' to be a whole number from 1 up, got {shown(limit)}")
     options = body.get("stream_options")
     return {
         "model": str(body.get("model") or "policy")[:200],

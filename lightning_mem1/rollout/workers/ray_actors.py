@@ -88,6 +88,10 @@ class RayActors:
         """Ray's handle of a worker that was started."""
         return self._actors[worker]
 
+    def processes(self) -> list[int]:
+        """Ids of the processes of the workers that were started, on whichever machines."""
+        return list(self._ray.get([actor.pid.remote() for actor in self._actors.values()]))
+
     def close(self) -> None:
         """End every worker; leave a cluster that was there before."""
         for actor in self._actors.values():

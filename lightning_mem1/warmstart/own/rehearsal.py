@@ -74,3 +74,17 @@ def changed_action(trajectories: Sequence[Trajectory], config: WarmStart, tokeni
         if written != turn.action:
             return turn.action or "", written or ""
     return None
+
+
+def too_long(trajectories: Sequence[Trajectory], config: WarmStart, tokenizer: Any) -> str:
+    """One line about turns that the policy could never write to their ends; empty when there are none."""
+    encoder, decode, limit = config.rollout.encoder(tokenizer), byte_tokenizer().decode, config.rollout.max_new_tokens
+    lengths = [len(encoder.encode(decode(turn.action_ids))) for t in trajectories for turn in t.turns]
+    over = [length for length in lengths if length > limit]
+    if not over:
+        return ""
+    return (
+        f"{len(over) / len(lengths):.0%} of the demonstrated turns are longer than the policy may write: expected at "
+        f"most {limit} tokens, got up to {max(over):,}; raise warmstart.rollout.max_new_tokens, there and in training, "
+        "or shorten the turns"
+    )

@@ -116,6 +116,12 @@ def test_nobody_at_the_address_is_told():
         RemoteRetriever(address, PATIENT).search(["ulm"])
 
 
+def test_whoever_answers_something_else_is_asked_about_and_not_whether_it_is_up(server):
+    server.replies = [whole("nonsense")]
+    with pytest.raises(RetrievalError, match="is it the right service"):
+        remote(server).search(["ulm"])
+
+
 def test_a_dead_retriever_ends_the_trajectory_and_invents_nothing(server):
     server.replies = [GOOD, dead]
     task = Task("qa/0", "1 Where is Ulm?", (Objective("Where is Ulm?", ("Bavaria",)),), 6)

@@ -310,6 +310,7 @@ def test_whatever_a_client_does_wrong_is_answered_with_a_status_and_a_line_and_e
     messages = [error["message"] for _, error in found]
     assert messages[0] == "expected the key of an episode that is open in 'Authorization: Bearer KEY'"
     assert messages[2].startswith("expected JSON, got JSONDecodeError: Expecting value")
+    assert messages[10] == "expected 'max_tokens' to be a whole number from 1 up, got 0"
     assert messages[6] == "expected 'messages' to be a list of at least one message, got []"
     assert messages[7].startswith(
         "expected messages[0] to have a role, one of system, developer, user, assistant, tool"
