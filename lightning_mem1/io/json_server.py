@@ -160,13 +160,17 @@ def status_of(error: BaseException) -> int:
 
 
 class TimedServer(ThreadingHTTPServer):
-    """A thread for each connection, and no more than `MAX_CONNECTIONS`: who comes then is not served."""
+    """A thread for each connection, and no more than `MAX_CONNECTIONS`: who comes then is not served.
+
+    Closing it ends its connections too: one that a client kept would otherwise be served for ever.
+    """
 
     daemon_threads = True
     request_queue_size = 256  # a whole batch of clients may connect at once
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         self._free = threading.Semaphore(MAX_CONNECTIONS)
+        self._open: set[socket.socket] = set()
         super().__init__(*args, **kwargs)
 
     def get_request(self) -> tuple[socket.socket, Any]:
@@ -179,9 +183,11 @@ class TimedServer(ThreadingHTTPServer):
         if not self._free.acquire(blocking=False):
             self.shutdown_request(request)
             return
+        self._open.add(request)
         try:
             super().process_request(request, client_address)
         except BaseException:  # no thread was started
+            self._open.discard(request)
             self._free.release()
             raise
 
@@ -190,7 +196,15 @@ class TimedServer(ThreadingHTTPServer):
         try:
             super().process_request_thread(request, client_address)
         finally:
+            self._open.discard(request)
             self._free.release()
+
+    def server_close(self) -> None:
+        """Take no more connections, and end those that are open."""
+        super().server_close()
+        for connection in [*self._open]:
+            with contextlib.suppress(OSError):  # it has just ended
+                connection.shutdown(socket.SHUT_RDWR)
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """A client that left, or was too slow, is no error; anything else is one line."""

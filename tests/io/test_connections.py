@@ -81,6 +81,13 @@ def test_a_kept_connection_that_ends_without_a_reply_is_replaced_by_a_new_one():
         assert len(opened) == 4
 
 
+def test_a_server_that_is_closed_ends_the_connections_that_were_kept():
+    with running() as (url, _):
+        assert fetch(f"{url}/double", 1, **TIME) == b"2"
+    with pytest.raises(ConnectionError):
+        fetch(f"{url}/double", 1, **TIME)
+
+
 def test_what_a_server_sends_unasked_is_no_reply_to_the_next_exchange():
     two = b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\n1HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\n2"
     with raw_server(saying(two)) as address:
