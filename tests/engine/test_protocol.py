@@ -4,7 +4,7 @@ import pytest
 
 from lightning_mem1.engine.protocol.client import Reply, question, read_reply, with_stop
 from lightning_mem1.engine.protocol.server import answer, read_question
-from lightning_mem1.engine.remote.servers import base_url
+from lightning_mem1.engine.remote.server_list import base_url
 from lightning_mem1.types import Completion, GenerationRequest
 
 WORDS = {1: "<answer>", 2: "</answer>", 3: "red ", 4: "blue ", 5: "</search>", 6: "</ans", 7: "wer>"}

@@ -100,7 +100,11 @@ def test_a_run_whose_server_is_gone_ends_with_one_line(config, capsys):
 @pytest.mark.parametrize(
     ("option", "reason"),
     [
-        ("--model.engine.kind=server", "no server: expected at least one address, got none; set model.engine.server"),
+        (
+            "--model.engine.kind=server",
+            "no server: expected at least one address, got none and no model.engine.server.urls_file; set "
+            "model.engine.server.urls",
+        ),
         ("--model.engine.server.timeout_s=0", "model.engine.server.timeout_s too small: expected more than 0, got 0"),
         ("--model.engine.server.max_staleness=-1", "model.engine.server.max_staleness too small: expected at least 0"),
         ("--model.engine.vllm.gpu_memory_utilization=0", "too small: expected more than 0, got 0.0; set"),
