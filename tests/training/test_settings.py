@@ -40,7 +40,7 @@ def test_what_a_dict_leaves_out_keeps_its_default_and_a_dataclass_is_taken_as_it
             {"warmup_step": 3},
             "unknown key 'model.x.warmup_step': expected one of name, .*; did you mean 'model.x.warmup_steps'?",
         ),
-        (EngineSettings, {"server": {"url": []}}, "unknown key 'model.x.server.url': expected one of urls, urls_file, "),
+        (EngineSettings, {"server": {"url": []}}, "unknown key 'model.x.server.url': expected one of urls, "),
         (LossSettings, {"kl_in": "both"}, "unknown kl_in: expected one of loss, reward, got 'both'; set model.x.kl_in"),
         (LossSettings, LossSettings(kl_estimator="k4"), "unknown kl_estimator: expected one of k1, k2, k3, got 'k4'"),
         (LossSettings, None, "wrong value for 'model.x': expected LossSettings or a dict, got None; set model.x"),
