@@ -115,7 +115,8 @@ class Workers:
         self.source, self.settings, _ = workload("webshop", policy, "")
         lora, engine = LoraSettings(r=16, alpha=32), EngineSettings(num_slots=64, max_context_tokens=1536)
         plan = Plan(lambda: ShopTasks(results_per_page=5), policy, lora, {}, engine, "mem1", "cpu", 1)
-        self.pool: Any = make_workers(plan, WorkerSettings(kind, count))
+        nothing = {"num_cpus": 0.0}  # one worker and two are there at once, on a machine of two cores
+        self.pool: Any = make_workers(plan, WorkerSettings(kind, count, resources=nothing))
         self.weights = Weights.of(0, Policy.load(policy, lora=lora).adapter_state())
 
     def play(self, tasks: range, kill: bool = False) -> dict[str, Any]:
@@ -157,7 +158,7 @@ def speeds(policy: str, tasks: int, repeats: int, kind: Kind = "processes") -> d
             found = crew.play(range(2 * repeat * tasks, (2 * repeat + number) * tasks))
             if repeat:  # the first round starts the workers
                 rates[number].append((found["episodes"] / found["seconds"], found["episodes"] / found["cpu_s"]))
-    for crew in crews.values():
+    for crew in reversed(crews.values()):  # the first one may have started Ray, and ends it
         crew.pool.close()
     clock, cpu = ([statistics.median(each[place] for each in rates[n]) for n in (1, 2)] for place in (0, 1))
     return {

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import sys
+import warnings
 from collections.abc import Mapping
 from typing import Any
 
@@ -46,7 +47,10 @@ class RayActors:
         if self._own:
             _connect(ray, address)
         self._plan = ray.put((sys.path, pickled(plan)))
-        self._options = _options(resources or {"num_cpus": 1.0}) | ({"max_concurrency": 2} if renews else {})
+        wanted = dict(resources or {"num_cpus": 1.0})
+        if short := lacking(wanted, count, ray.cluster_resources()):
+            warnings.warn(short, stacklevel=2)
+        self._options = _options(wanted) | ({"max_concurrency": 2} if renews else {})
         self._actors: dict[int, Any] = {}
         self._waiting: dict[Any, int] = {}  # what is to come -> who owes it
         self._weights: tuple[str, Any] = ("", None)
@@ -142,6 +146,25 @@ def _connect(ray: Any, address: str | None) -> None:
             f"no Ray cluster: expected one at '{address or 'this machine'}', got {_reason(error)}; start it with "
             "`ray start --head`, or set model.rollout.workers.address"
         ) from error
+
+
+def lacking(wanted: Mapping[str, float], count: int, cluster: Mapping[str, float]) -> str:
+    """What to say where a cluster has not enough for all workers: Ray lets the others wait, without a word.
+
+    >>> lacking({"num_cpus": 1.0}, 2, {"CPU": 2.0})
+    ''
+    >>> lacking({"num_gpus": 0.5}, 3, {"CPU": 8.0, "GPU": 1.0})[:69]
+    'not all of 3 Ray workers can run: expected num_gpus 1.5, got 1 in the'
+    """
+    names = {"num_cpus": "CPU", "num_gpus": "GPU"}
+    for name, number in wanted.items():
+        there = cluster.get(names.get(name, name), 0.0)
+        if number * count > there:
+            return (
+                f"not all of {count} Ray workers can run: expected {name} {number * count:g}, got {there:g} in the "
+                "cluster; the others wait until it grows: set model.rollout.workers.count or .resources lower"
+            )
+    return ""
 
 
 def _options(resources: Mapping[str, float]) -> dict[str, Any]:
