@@ -88,3 +88,13 @@ def test_actors_that_play_ahead_continue_their_episodes_with_newer_weights(make_
     assert {turn.version for t in first.trajectories for turn in t.turns} == {0}
     assert {turn.version for t in second.trajectories for turn in t.turns} == {0, 1}
     assert all(len(t.turns) == 4 for t in second.trajectories)
+
+
+def test_a_cluster_that_is_too_small_for_all_workers_says_so(make_module, make_data, cluster):
+    module, data = make_module(), make_data(EvenTasks())
+    plan = Plan(
+        data.source_maker(), module.policy.source, module.lora, vars(module.compute), module.engine_settings,
+        module.memory.settings, "cpu", 1,
+    )  # fmt: skip
+    with pytest.warns(UserWarning, match="not all of 3 Ray workers can run: expected num_cpus 3, got 2 in the cluster"):
+        make_workers(plan, WorkerSettings("ray", 3, resources={"num_cpus": 1.0})).close()
