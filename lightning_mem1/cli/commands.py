@@ -90,7 +90,7 @@ def run(name: str, argv: Sequence[str] | None = None) -> int:
 
 def module(name: str) -> Any:
     """The module of a command; importing it may take seconds."""
-    with startup.no_news():
+    with startup.no_news(), startup.without_collections():
         return importlib.import_module(f"lightning_mem1.cli.{name.replace('-', '_')}")
 
 
@@ -102,6 +102,8 @@ def _run(name: str, argv: list[str]) -> int:
         print(help_pages.page(name))
         return 0
     given = _opened(command, argv)
+    if given.options is None and not startup.asks_for_help(argv):
+        importlib.import_module("lightning_mem1.cli.early_check").check(given.argv, given.config, command.keys)
     return int(module(name).run(given))
 
 

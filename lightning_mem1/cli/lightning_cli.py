@@ -7,8 +7,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import dataclasses
-import inspect
 import os
 import re
 from collections.abc import Mapping
@@ -21,14 +19,11 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveCon
 from transformers.utils import logging as transformers_logging
 
 from lightning_mem1.checks import SEED, check_number, check_numbers
-from lightning_mem1.cli import base_60, errors, full_help, startup
+from lightning_mem1.cli import base_60, errors, full_help, setting_keys, startup
 from lightning_mem1.cli.memory_words import with_mode
+from lightning_mem1.cli.setting_keys import dotted, flat
 from lightning_mem1.cli.weights import Asked, needs_saying
-from lightning_mem1.data.agents import AgentData
-from lightning_mem1.data.qa import QAData
-from lightning_mem1.data.reading import ReadingData
 from lightning_mem1.data.task_data import TaskDataModule
-from lightning_mem1.data.webshop import WebShopData
 from lightning_mem1.io.redaction import redacted_settings, remember
 from lightning_mem1.training import checkpoint_state
 from lightning_mem1.training.checkpoint_shape import check_shape
@@ -196,37 +191,7 @@ def checked_name(experiment: str) -> str:
 
 def known_keys(parser: Any) -> list[str]:
     """All keys of the settings, dotted, without ``init_args``."""
-    keys = list(flat(parser.get_defaults().as_dict()))
-    kinds = (TaskDataModule, WebShopData, QAData, ReadingData, AgentData)
-    keys += [f"data.{name}" for kind in kinds for name in _arguments(kind)]
-    return sorted({key.replace(".init_args", "") for key in keys} | {"model", "data", "trainer"})
-
-
-def _arguments(kind: type) -> list[str]:
-    """Names of a class's own arguments, those inside a group dotted."""
-    names = []
-    for parameter in inspect.signature(kind).parameters.values():
-        if parameter.kind != parameter.VAR_KEYWORD:
-            names.append(parameter.name)
-        if dataclasses.is_dataclass(parameter.default):
-            names += [f"{parameter.name}.{field.name}" for field in dataclasses.fields(parameter.default)]
-    return names
-
-
-def flat(settings: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested settings as one level: ``{"model": {"lr": 1}}`` -> ``{"model.lr": 1}``."""
-    result: dict[str, Any] = {}
-    for key, value in settings.items():
-        if isinstance(value, dict) and value:
-            result |= flat(value, f"{prefix}{key}.")
-        else:
-            result[f"{prefix}{key}"] = value
-    return result
-
-
-def dotted(settings: dict[str, Any]) -> dict[str, Any]:
-    """Every setting by its dotted name, without ``init_args``."""
-    return {key.replace(".init_args", ""): value for key, value in flat(settings).items()}
+    return setting_keys.known(parser.get_defaults().as_dict(), full_help.DATA)
 
 
 def checkpoint_path(asked: Asked) -> str | None:

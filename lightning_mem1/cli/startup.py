@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import gc
 import itertools
 import logging
 import os
 import re
 import signal
+import sys
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -161,6 +163,24 @@ def no_news() -> Iterator[None]:
         for message in QUIET:
             warnings.filterwarnings("ignore", f"(?s){message}")
         yield
+
+
+@contextlib.contextmanager
+def without_collections() -> Iterator[None]:
+    """Import heavy libraries without Python's search for garbage cycles: there are none yet, and it takes a second.
+
+    What they have made lives as long as the process, so later searches leave it out. Where they are imported already
+    nothing changes: what is alive then may become garbage.
+    """
+    if "torch" in sys.modules or not gc.isenabled():
+        yield
+        return
+    gc.disable()
+    try:
+        yield
+        gc.freeze()
+    finally:
+        gc.enable()
 
 
 @contextlib.contextmanager

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Sequence
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING
 
 from lightning_mem1.context.memory import Decode
 from lightning_mem1.types import Trajectory
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 COPIED_RUN = 3  # ids in a row that count as copied
 
@@ -83,6 +84,8 @@ def state_lengths(trajectory: Trajectory, spans: Sequence[tuple[int, int]]) -> l
 
 def state_mask(trajectory: Trajectory, spans: Sequence[tuple[int, int]]) -> Tensor:
     """(T,) True on the action tokens that are about memory: internal states, and turns that act on memory alone."""
+    import torch  # here, so that settings which name a memory mode are read without it
+
     masks = [
         torch.full((len(turn.action_ids),), turn.directive is not None and not turn.directive.acts)
         for turn in trajectory.turns

@@ -8,40 +8,16 @@ base of its own (`CriticSettings.policy`) is a second model that reads the same 
 from __future__ import annotations
 
 import contextlib
-from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lightning_mem1.checks import RATE, Ranges
-from lightning_mem1.policy.policy import LoraSettings, Policy, ScoredBatch
+from lightning_mem1.policy.policy import Policy, ScoredBatch
+from lightning_mem1.policy.settings import CriticSettings
 
 CRITIC = "critic"
-
-
-@dataclass
-class CriticSettings(LoraSettings):
-    """The critic (ppo): its adapter, and how it learns.
-
-    Args:
-        policy: A base of the critic's own, named as in `model.policy`, with the policy's vocabulary; null shares the
-            policy's.
-        lr: Learning rate of the adapter and the value head; it has no warm-up of its own.
-        value_clip: How far a value may move from the one before the update, in units of reward; null for no clip.
-        warmup_steps: rl_steps at the start in which the critic learns alone.
-        r: Rank of the update.
-        alpha: Scale; the update is multiplied by alpha / r.
-        dropout: Dropout on the adapter's input.
-        target_modules: Module names, or "all-linear" for every linear layer but the head.
-    """
-
-    policy: str | None = None
-    lr: float = 1e-3
-    value_clip: float | None = 0.5
-    warmup_steps: int = 0
-    ranges: ClassVar[Ranges] = {"lr": RATE}
 
 
 class Critic(nn.Module):

@@ -11,14 +11,14 @@ import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, ClassVar, Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 
-from lightning_mem1.checks import Range, Ranges, check_choice
+from lightning_mem1.checks import check_choice
 from lightning_mem1.context.chat_template import turn_end
 from lightning_mem1.io.disk_room import room_for
 from lightning_mem1.policy.adapter_files import without_warnings
@@ -37,6 +37,7 @@ from lightning_mem1.policy.rotary import LengthRule, adopt_rotary
 from lightning_mem1.policy.routing import Routers, find_routers
 from lightning_mem1.policy.rows import Rows, rows_of
 from lightning_mem1.policy.scores import EVERYTHING
+from lightning_mem1.policy.settings import LoraSettings
 from lightning_mem1.policy.stillness import let_train, recompute_activations, scoring
 from lightning_mem1.policy.tied_weights import check_training
 from lightning_mem1.policy.tree_kernels import SIXTEEN_BITS, TREE_KERNELS
@@ -67,28 +68,6 @@ class ScoredBatch(Protocol):
     def turn_index(self) -> Tensor: ...
     @property
     def experts(self) -> Tensor | None: ...
-
-
-@dataclass
-class LoraSettings:
-    """LoRA (arXiv 2106.09685).
-
-    Args:
-        r: Rank of the update.
-        alpha: Scale; the update is multiplied by alpha / r.
-        dropout: Dropout on the adapter's input, in passes with a gradient; 0 so that these score what was sampled.
-        target_modules: Module names, or "all-linear" for every linear layer but the head.
-    """
-
-    r: int = 16
-    alpha: float = 32.0
-    dropout: float = 0.0
-    target_modules: str | list[str] = "all-linear"
-    ranges: ClassVar[Ranges] = {
-        "r": Range(1, 2**14),
-        "alpha": Range(0, 10**6, above=True),
-        "dropout": Range(0, 1, below=True),
-    }
 
 
 class Policy(nn.Module):

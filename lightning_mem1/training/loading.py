@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from lightning_mem1.policy.policy import LoraSettings, Policy
+from lightning_mem1.policy.policy import Policy
+from lightning_mem1.policy.settings import LoraSettings
 from lightning_mem1.training import checkpoint_state
 from lightning_mem1.training.checkpoint_shape import check_shape
 

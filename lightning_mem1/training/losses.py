@@ -7,13 +7,10 @@ micro-batches add up to the same numbers however the batch is split.
 
 from __future__ import annotations
 
-from typing import Literal
-
 import torch
 from torch import Tensor
 
-Unit = Literal["token", "turn", "trajectory"]
-KLEstimator = Literal["k1", "k2", "k3"]
+from lightning_mem1.training.choices import KLEstimator, Unit
 
 MAX_LOG_RATIO = 20.0  # exp(20) = 5e8: far beyond any clip, and finite in float32
 

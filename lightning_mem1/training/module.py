@@ -18,15 +18,17 @@ from lightning_mem1.context.contexts import Contexts, drift
 from lightning_mem1.context.settings import MemorySetting, memory_mode
 from lightning_mem1.engine.factory import AnyEngine, make_engine
 from lightning_mem1.engine.settings import EngineSettings
-from lightning_mem1.policy.critic import Critic, CriticSettings
-from lightning_mem1.policy.policy import LoraSettings, Policy
+from lightning_mem1.policy.critic import Critic
+from lightning_mem1.policy.policy import Policy
 from lightning_mem1.policy.sampling_copy import SamplingPolicy
+from lightning_mem1.policy.settings import CriticSettings, LoraSettings
 from lightning_mem1.policy.sharding import gather, is_sharded, release, shard
 from lightning_mem1.rollout.settings import RolloutSettings
 from lightning_mem1.training.broken_weights import check_weights
 from lightning_mem1.training.checkpoint_state import base_fingerprint
 from lightning_mem1.training.checkpointed_module import CheckpointedModule
-from lightning_mem1.training.credit.algorithms import Algorithm, CreditSettings, find_algorithm
+from lightning_mem1.training.choices import Unit
+from lightning_mem1.training.credit.algorithms import Algorithm, find_algorithm
 from lightning_mem1.training.credit.assignment import CreditAssigner, check_group_size
 from lightning_mem1.training.credit.filters import (
     bad_input,
@@ -35,14 +37,14 @@ from lightning_mem1.training.credit.filters import (
     counted_in_loss,
     groups_with_signal,
 )
-from lightning_mem1.training.credit.importance import MismatchSettings, corrected, correction_numbers
+from lightning_mem1.training.credit.importance import corrected, correction_numbers
+from lightning_mem1.training.credit.settings import CreditSettings, MismatchSettings
 from lightning_mem1.training.credit.shaping import ShapingSettings
 from lightning_mem1.training.credit.token_credit import TokenCredit
 from lightning_mem1.training.layouts import collate
 from lightning_mem1.training.layouts.microbatches import Microbatches, minibatches
 from lightning_mem1.training.learner import Learner
 from lightning_mem1.training.lightning_internals import send_own_values_only
-from lightning_mem1.training.losses import Unit
 from lightning_mem1.training.optimizers import make_optimizer
 from lightning_mem1.training.plain_settings import plain
 from lightning_mem1.training.policy_loss import PolicyLoss

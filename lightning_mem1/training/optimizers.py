@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 import torch
 
 from lightning_mem1.checks import check_choice
 from lightning_mem1.policy.quantization import import_bitsandbytes
+from lightning_mem1.training.choices import OptimizerName
 
 # name -> class of bitsandbytes; "paged": the state lies where the CPU can take it over when the GPU's memory is short
 BITSANDBYTES = {"adamw_8bit": "AdamW8bit", "paged_adamw": "PagedAdamW32bit", "paged_adamw_8bit": "PagedAdamW8bit"}
-OptimizerName = Literal["adamw", "adamw_8bit", "paged_adamw", "paged_adamw_8bit"]
 OPTIMIZERS: tuple[str, ...] = get_args(OptimizerName)
 
 

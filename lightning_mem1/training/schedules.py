@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 import torch
 from transformers import get_scheduler
 
 from lightning_mem1.checks import check_choice
+from lightning_mem1.training.choices import ScheduleName
 
-ScheduleName = Literal[
-    "constant", "linear", "cosine", "cosine_with_min_lr", "polynomial", "inverse_sqrt", "warmup_stable_decay"
-]
 SCHEDULES: tuple[str, ...] = get_args(ScheduleName)
 ENDLESS = ("constant", "inverse_sqrt")  # these need not know how many rl_steps there are
 

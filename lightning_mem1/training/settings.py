@@ -4,24 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal, get_args
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, get_args
 
 from lightning_mem1.checks import ANY_SIGN, Range, Ranges, check_choice
 from lightning_mem1.context.prompts import PROMPT_STYLES
 from lightning_mem1.engine.settings import EngineSettings, Transfer
 from lightning_mem1.engine.vllm_version import check_installed
-from lightning_mem1.policy.critic import CriticSettings
-from lightning_mem1.policy.policy import LoraSettings
+from lightning_mem1.policy.settings import CriticSettings, LoraSettings
 from lightning_mem1.rollout.settings import RolloutSettings
 from lightning_mem1.rollout.workers.settings import WorkerSettings
-from lightning_mem1.training.credit.algorithms import Algorithm, CreditSettings
-from lightning_mem1.training.credit.importance import MismatchSettings
+from lightning_mem1.training.choices import KLEstimator, OptimizerName, ScheduleName, Unit
+from lightning_mem1.training.credit.settings import CreditSettings, MismatchSettings
 from lightning_mem1.training.credit.shaping import ShapingSettings
 from lightning_mem1.training.layouts.spans import check_layout
-from lightning_mem1.training.losses import KLEstimator, Unit
-from lightning_mem1.training.optimizers import OptimizerName
 from lightning_mem1.training.plain_settings import from_plain
-from lightning_mem1.training.schedules import ScheduleName
+
+if TYPE_CHECKING:
+    from lightning_mem1.training.credit.algorithms import Algorithm
 
 
 @dataclass

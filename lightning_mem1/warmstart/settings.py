@@ -16,7 +16,7 @@ from lightning_mem1.environments.qa.scripted_researcher.researcher import Resear
 from lightning_mem1.environments.reading.scripted_reader import ReaderSkill as Reading
 from lightning_mem1.environments.reading.stories import KINDS, Kind
 from lightning_mem1.environments.webshop.scripted_shopper import ShopperSkill as Shopping
-from lightning_mem1.policy.policy import LoraSettings
+from lightning_mem1.policy.settings import LoraSettings
 from lightning_mem1.rollout.settings import RolloutSettings
 from lightning_mem1.warmstart.own.settings import OwnDemonstrations
 

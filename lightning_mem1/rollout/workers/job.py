@@ -13,7 +13,7 @@ from torch import Tensor
 
 from lightning_mem1.context.settings import MemorySetting
 from lightning_mem1.engine.settings import EngineSettings
-from lightning_mem1.policy.policy import LoraSettings
+from lightning_mem1.policy.settings import LoraSettings
 from lightning_mem1.rollout.settings import RolloutSettings
 from lightning_mem1.types import StopReason, Task, TaskSource, Trajectory
 

@@ -8,12 +8,12 @@ rewards are all equal teaches nothing: its advantages are exactly zero, whatever
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Sequence
-from typing import Literal
 
 import torch
 from torch import Tensor
 
-Scale = Literal["std", "none"]
+from lightning_mem1.training.credit.settings import Scale
+
 MIN_VARIANCE = 1e-12  # below it numbers are equal but for rounding
 ROUNDING = 4 * torch.finfo(torch.float32).eps  # of the largest of some rewards: less apart they are equal
 

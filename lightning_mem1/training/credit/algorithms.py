@@ -12,15 +12,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
 
-from lightning_mem1.checks import ANY_SIGN, SHARE, Range, Ranges
 from lightning_mem1.io.dotted_names import imported
+from lightning_mem1.training.choices import Unit
 from lightning_mem1.training.credit.advantages import (
-    Scale,
     best_of,
     gae,
     group_relative,
@@ -30,45 +28,9 @@ from lightning_mem1.training.credit.advantages import (
     returns_to_go,
     step_relative,
 )
-from lightning_mem1.training.credit.grouped_rollouts import Anchor, GroupedRollouts
+from lightning_mem1.training.credit.grouped_rollouts import GroupedRollouts
 from lightning_mem1.training.credit.rewrites import gae_by_rows, gae_by_segments
-from lightning_mem1.training.losses import Unit
-
-
-@dataclass
-class CreditSettings:
-    """How rewards become advantages, and how credit flows back in time.
-
-    Args:
-        scale: "std" divides advantages by the group's deviation, "none" does not (arXiv 2503.20783).
-        gamma: Discount per unit (ppo), per action token (reinforce_pp) or per turn (gigpo).
-        lam: Trace decay of GAE per unit (ppo).
-        unit: What a step of GAE is: an action token or a turn (ppo).
-        step_weight: Weight of the comparison of steps against that of trajectories (gigpo).
-        anchor: Which steps are compared: those taken in the same context, so with the same memory, or in the same state
-            of the environment, as the paper has it (gigpo).
-        bootstrap: Whether an episode that was cut off by turns or context counts as unfinished: the critic's last value
-            stands for what would have come (ppo).
-        keep: Most trajectories of a group that are imitated; null for no limit (raft).
-        threshold: Least reward that is imitated; null for any (raft).
-        rewrites: What GAE does where the context is rewritten (ppo with unit token): cross continues as if it were not;
-            segments and rows, for comparison, end there, see `credit.rewrites`.
-        mask_overlong: Leave episodes out of the loss that end without an end of their own: by the turn budget, or by
-            the engine's context (SUPO, arXiv 2510.06727; any algorithm). Groups are still compared with them.
-    """
-
-    scale: Scale = "std"
-    gamma: float = 1.0
-    lam: float = 1.0
-    unit: Literal["token", "turn"] = "token"
-    step_weight: float = 1.0
-    anchor: Anchor = "context"
-    bootstrap: bool = False
-    keep: int | None = 1
-    threshold: float | None = None
-    rewrites: Literal["cross", "segments", "rows"] = "cross"
-    mask_overlong: bool = False
-    ranges: ClassVar[Ranges] = {"gamma": SHARE, "lam": SHARE, "keep": Range(1), "threshold": ANY_SIGN}
+from lightning_mem1.training.credit.settings import CreditSettings, check_algorithm
 
 
 @dataclass(frozen=True)
@@ -325,11 +287,7 @@ def find_algorithm(name: str) -> Algorithm:
         ValueError: there is no such word, or nothing that can give credit under the dotted name.
     """
     if "." not in name:
-        if name not in ALGORITHMS:
-            raise ValueError(
-                f"unknown algorithm: expected one of {', '.join(ALGORITHMS)}, or a dotted name such as "
-                f"my_file.my_algorithm, got '{name}'; set model.algorithm"
-            )
+        check_algorithm(name, ALGORITHMS)
         return ALGORITHMS[name]
     found = imported(name, "algorithm", "model.algorithm")
     if isinstance(found, Algorithm):

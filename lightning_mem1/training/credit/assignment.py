@@ -13,14 +13,16 @@ from torch import Tensor
 
 from lightning_mem1.context.contexts import Contexts
 from lightning_mem1.context.internal_state import Decode, state_end, state_mask, state_spans
+from lightning_mem1.training.choices import KLEstimator
 from lightning_mem1.training.credit.advantages import whiten
-from lightning_mem1.training.credit.algorithms import Algorithm, CreditSettings
+from lightning_mem1.training.credit.algorithms import Algorithm
 from lightning_mem1.training.credit.filters import sound, unended
 from lightning_mem1.training.credit.grouped_rollouts import GroupedRollouts
 from lightning_mem1.training.credit.rewrites import segments
+from lightning_mem1.training.credit.settings import CreditSettings
 from lightning_mem1.training.credit.shaping import ShapingSettings, shaped_rewards
 from lightning_mem1.training.credit.token_credit import TokenCredit
-from lightning_mem1.training.losses import KLEstimator, kl_penalty
+from lightning_mem1.training.losses import kl_penalty
 from lightning_mem1.types import Trajectory
 
 Scores = Mapping[str, Sequence[Tensor]]  # (T,) by trajectory: `reference` and `old` log-probs, `values`, by name

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from torch import Tensor
 
 from lightning_mem1.training.credit.advantages import penalised
+from lightning_mem1.training.credit.settings import Anchor
 from lightning_mem1.types import StopReason, Trajectory
 
-Anchor = Literal["context", "state"]
 CUT_OFF = (StopReason.MAX_TURNS, StopReason.CONTEXT)  # more might have followed
 
 

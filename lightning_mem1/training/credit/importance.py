@@ -14,40 +14,15 @@ The local engine in float32 is exact, and needs none of this.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import ClassVar, Literal
+from dataclasses import replace
 
 import torch
 from torch import Tensor
 
-from lightning_mem1.checks import Range, Ranges
+from lightning_mem1.training.credit.settings import MismatchSettings
 from lightning_mem1.training.credit.token_credit import TokenCredit
-from lightning_mem1.training.losses import MAX_LOG_RATIO, Unit
+from lightning_mem1.training.losses import MAX_LOG_RATIO
 from lightning_mem1.types import Trajectory
-
-
-@dataclass
-class MismatchSettings:
-    """What is done about an engine whose log-probabilities are not the trainer's.
-
-    Args:
-        correction: none; tis (truncated importance sampling) weighs a token by old / rollout, at most `cap`; mis
-            (masked importance sampling) weighs it by old / rollout and drops it outside 1/cap to cap. Either costs one
-            more scoring pass per rl_step.
-        cap: Largest ratio, at least 1.
-        level: What a ratio is taken of: a token, all tokens of a turn, or all action tokens of a trajectory. Only the
-            last one is unbiased for more than one token, and its variance grows with the length.
-    """
-
-    correction: Literal["none", "tis", "mis"] = "none"
-    cap: float = 2.0
-    level: Unit = "token"
-    ranges: ClassVar[Ranges] = {"cap": Range(1)}
-
-    @property
-    def on(self) -> bool:
-        """Whether there is a correction."""
-        return self.correction != "none"
 
 
 def importance_weights(
