@@ -10,7 +10,7 @@ import argparse
 import ast
 import importlib.util
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ import yaml
 from lightning_mem1.checks import SEED, check_number, check_numbers
 from lightning_mem1.cli import base_60, errors, setting_keys
 from lightning_mem1.cli.memory_words import with_mode
-from lightning_mem1.cli.signatures import stand_in, words
+from lightning_mem1.cli.signatures import PLACE, stand_in, words
 from lightning_mem1.context.settings import memory_mode
 from lightning_mem1.training.credit.settings import check_algorithm
 from lightning_mem1.training.layouts.spans import check_layout
@@ -36,15 +36,6 @@ COMMON = ("seed_everything", "model", "data", "ckpt_path", "experiment", "tracki
 LOADED = re.compile(rf"\b(?:{'|'.join(map(re.escape, HOMES.values()))})\.({'|'.join(HOMES)})\b")
 
 
-def __getattr__(name: str) -> Any:
-    """The data modules, as jsonargparse finds them by their names."""
-    if name not in HOMES:
-        raise AttributeError(name)
-    kind = stand_in(HOMES[name], name)
-    kind.__module__ = __name__
-    return kind
-
-
 def check(argv: Sequence[str], config: str | None, keys: Sequence[str]) -> None:
     """Check the settings of a command line.
 
@@ -58,31 +49,40 @@ def check(argv: Sequence[str], config: str | None, keys: Sequence[str]) -> None:
     """
     if "model" not in keys or sum(each.partition("=")[0] in ("--config", "-c") for each in argv) > 1:
         return
-    with_data = set(_data_classes(argv, config)) <= set(CHECKED)
+    named = set(_data_classes(argv, config)) or {"WebShopData"}
+    with_data = named <= set(CHECKED)
     left = {"print_config", *(set(keys) - set(COMMON)), *(() if with_data else ["data"])}
-    parser = _parser(keys, with_data)
+    parser = _parser(keys, named if with_data else ())
     given = [LOADED.sub(r"\1", each) for each in _without(with_mode(argv, config), left)]
     text = LOADED.sub(r"\1", Path(config).read_text(encoding="utf-8")) if config else None
     given = [each for each in _without(given, {"config"}) if each not in ("-c", config)]
     try:
         found = parser.parse_args([*(["--config", text] if text else []), *given])
     except argparse.ArgumentError as error:
-        if _is_left(str(error), left):
+        message = str(error)
+        if _is_left(message, left):
             return
         base_60.check({}, config, ())
-        known = [*known_keys(keys)] if "accept" in str(error) or "unrecognized" in str(error) else []
-        raise ValueError(errors.explain_parsing(str(error), known, config, argv)) from error
+        known = [*known_keys(keys)] if "accept" in message or "unrecognized" in message else []
+        line = errors.explain_parsing(message, known, config, argv)
+        raise ValueError(re.sub(rf"\b{PLACE.__name__}\.(\w+)", _loaded, line)) from error
     _check_values(parser.instantiate_classes(found))
+
+
+def _loaded(named: re.Match[str]) -> str:
+    """The class that a stand-in stands for, as `LOADED` has it."""
+    return f"{HOMES[named[1]]}.{named[1]}"
 
 
 def known_keys(keys: Sequence[str]) -> list[str]:
     """All keys of a command with these top-level keys, dotted."""
-    defaults = _parser(keys, False).get_defaults().as_dict()
+    defaults = _parser(keys).get_defaults().as_dict()
     trainer = {f"trainer.{name}": None for name in _trainer_settings()}
-    return setting_keys.known({**defaults, **trainer}, [__getattr__(name) for name in HOMES])
+    return setting_keys.known({**defaults, **trainer}, [stand_in(home, name) for name, home in HOMES.items()])
 
 
-def _parser(keys: Sequence[str], with_data: bool) -> Any:
+def _parser(keys: Sequence[str], data: Iterable[str] = ()) -> Any:
+    """The command's parser, with these data modules; without any, and for the trainer, it takes everything."""
     from jsonargparse import ActionConfigFile, ArgumentParser
 
     parser = ArgumentParser(parser_mode="omegaconf", exit_on_error=False, allow_abbrev=False, default_env=False)
@@ -91,10 +91,12 @@ def _parser(keys: Sequence[str], with_data: bool) -> Any:
     parser.add_argument("--trainer", type=Any, default=None)
     module = stand_in("lightning_mem1.training.module", "Mem1Module")
     parser.add_class_arguments(module, "model", fail_untyped=False, sub_configs=True)
-    if with_data:
-        for name in CHECKED:  # known by their names from now on
-            __getattr__(name)
-        parser.add_subclass_arguments(__getattr__("TaskDataModule"), "data", fail_untyped=False, required=True)
+    if data:
+        for name in ("WebShopData", *data):  # known by their names from now on
+            stand_in(HOMES[name], name)
+        parser.add_subclass_arguments(
+            stand_in(HOMES["TaskDataModule"], "TaskDataModule"), "data", fail_untyped=False, required=True
+        )
         parser.set_defaults({"data": {"class_path": "WebShopData"}})
     else:
         parser.add_argument("--data", type=Any, default=None)
@@ -149,13 +151,13 @@ def _check_values(found: Any) -> None:
     if not isinstance(found.seed_everything, bool):
         check_number("seed_everything", found.seed_everything, SEED)
     data, model = found.data, vars(found.model)
-    if type(data).__module__ == __name__:
-        check_numbers("data", type(data), vars(data))
+    if type(data).__name__ in CHECKED:
+        check_numbers("data", type(data), vars(data), type(data).ranges)
     memory = model["memory"]
     mode = memory.get("mode") if isinstance(memory, dict) else memory
     if isinstance(mode, str) and "." not in mode:
         memory = memory_mode(memory)
     if "." not in model["algorithm"]:
         check_algorithm(model["algorithm"], words("lightning_mem1.training.credit.algorithms", "ALGORITHMS"))
-    check_numbers("model", type(found.model), model)
+    check_numbers("model", type(found.model), model, type(found.model).ranges)
     check_layout(model["layout"], memory)

@@ -12,11 +12,15 @@ import builtins
 import importlib
 import importlib.util
 import inspect
+import sys
 from functools import lru_cache
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 OWN = "lightning_mem1"
+PLACE = ModuleType("_lightning_mem1_settings")  # the module of the classes that are read, for jsonargparse to find them
+sys.modules[PLACE.__name__] = PLACE
 HEAVY = ("torch", "lightning", "transformers", "peft", "numpy")
 
 
@@ -110,17 +114,19 @@ def _names(module: str, node: ast.AST) -> dict[str, Any]:
 
 def _class(module: str, node: ast.ClassDef) -> type:
     bases = [_base(module, each) for each in node.bases]
-    values: dict[str, Any] = {"__module__": module, "__doc__": ast.get_docstring(node)}
+    values: dict[str, Any] = {"__module__": PLACE.__name__, "__doc__": ast.get_docstring(node), "ranges": {}}
+    for base in bases:
+        values["ranges"] |= getattr(base, "ranges", {})
     init = None
     for each in node.body:
         if isinstance(each, ast.AnnAssign) and ast.unparse(each.target) == "ranges":
-            values["ranges"] = _evaluated(module, each.value)
+            values["ranges"] |= _evaluated(module, each.value)
         elif isinstance(each, ast.FunctionDef) and each.name == "__init__":
             init = each
     if init is not None:
         values["__init__"] = _init(module, init, bases)
     kind = type(node.name, tuple(base for base in bases if base is not object), values)
-    kind.__qualname__ = node.name
+    setattr(PLACE, node.name, kind)
     return kind
 
 
@@ -132,7 +138,7 @@ def _base(module: str, node: ast.expr) -> type:
         found = _evaluated(module, node)
     except LookupError:
         return object
-    return found if isinstance(found, type) and found.__module__.startswith(OWN) else object
+    return found if isinstance(found, type) and found.__module__ == PLACE.__name__ else object
 
 
 def _init(module: str, node: ast.FunctionDef, bases: list[type]) -> Any:

@@ -136,7 +136,7 @@ class Mem1Module(CheckpointedModule):
         settings["memory"] = memory_mode(memory)
         chosen = find_algorithm(algorithm)
         check_numbers("model", Mem1Module, settings)
-        check_settings(settings, chosen)
+        check_settings(settings, chosen.critic)
         kept = {key: plain(value) for key, value in settings.items()} | {"memory": settings["memory"].settings}
         self.save_hyperparameters(kept, logger=False)
         self.automatic_optimization = False

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, get_args
+from typing import Any, ClassVar, Literal, get_args
 
 from lightning_mem1.checks import ANY_SIGN, Range, Ranges, check_choice
 from lightning_mem1.context.prompts import PROMPT_STYLES
@@ -18,9 +18,6 @@ from lightning_mem1.training.credit.settings import CreditSettings, MismatchSett
 from lightning_mem1.training.credit.shaping import ShapingSettings
 from lightning_mem1.training.layouts.spans import check_layout
 from lightning_mem1.training.plain_settings import from_plain
-
-if TYPE_CHECKING:
-    from lightning_mem1.training.credit.algorithms import Algorithm
 
 
 @dataclass
@@ -124,12 +121,12 @@ def grouped(settings: Mapping[str, Any]) -> dict[str, Any]:
     return found
 
 
-def check_settings(settings: Mapping[str, Any], algorithm: Algorithm) -> None:
+def check_settings(settings: Mapping[str, Any], critic: bool) -> None:
     """Check the arguments of `Mem1Module`.
 
     Args:
         settings: Every argument by name, groups as dataclasses.
-        algorithm: The one that is named.
+        critic: Whether the algorithm has one.
 
     Raises:
         ValueError: one line on what was expected, what came and which key to set.
@@ -147,7 +144,7 @@ def check_settings(settings: Mapping[str, Any], algorithm: Algorithm) -> None:
             f"GAE over turns crosses rewrites: expected credit.rewrites cross, got {credit.rewrites}; set "
             "model.credit.unit token"
         )
-    if credit.bootstrap and not algorithm.critic:
+    if credit.bootstrap and not critic:
         raise ValueError(
             f"nothing to bootstrap from: expected an algorithm with a critic, got {settings['algorithm']}; set "
             "model.algorithm ppo or model.credit.bootstrap false"
@@ -155,10 +152,10 @@ def check_settings(settings: Mapping[str, Any], algorithm: Algorithm) -> None:
     _check_sampling(settings)
     _check_engine(settings)
     if settings["lora"] is None:
-        _check_full_training(settings, algorithm)
+        _check_full_training(settings, critic)
 
 
-def _check_full_training(settings: Mapping[str, Any], algorithm: Algorithm) -> None:
+def _check_full_training(settings: Mapping[str, Any], critic: bool) -> None:
     if settings["compute"].quantization != "none":
         raise ValueError(
             "a base in 4 bits cannot train: expected an adapter on it, got full training; set model.lora or "
@@ -168,7 +165,7 @@ def _check_full_training(settings: Mapping[str, Any], algorithm: Algorithm) -> N
         raise ValueError(
             "no reference policy: expected an adapter for the KL penalty; set model.lora or model.loss.kl_coef 0"
         )
-    if algorithm.critic:
+    if critic:
         raise ValueError(
             "no base to put a critic on: expected a policy that trains an adapter, got full training; "
             "set model.lora or an algorithm without a critic"
