@@ -19,7 +19,7 @@ def log_artifact(trainer: Trainer, path: Path, place: str) -> None:
     hand_over(trainer, str(path), lambda run: getattr(run.experiment, name)(run.run_id, str(path), place))
 
 
-def hand_over(trainer: Trainer, what: str, send: Callable[[Any], object]) -> bool:
+def hand_over(trainer: Trainer, what: str, send: Callable[[Any], object], can_wait: bool = False) -> bool:
     """Call `send` with each logger that writes a run of MLflow.
 
     A store that cannot take it does not end the training: what it is about is in the run's folder too.
@@ -28,14 +28,17 @@ def hand_over(trainer: Trainer, what: str, send: Callable[[Any], object]) -> boo
         trainer: Has the loggers.
         what: Names it, for the message.
         send: Writes it.
+        can_wait: Whether `send` may be called later, when a store that is being made is there.
 
     Returns:
-        Whether all of them took it.
+        Whether all of them took it, or will.
     """
     taken = True
     for logger in mlflow_runs(trainer):
         try:
             if isinstance(logger, ResumableMLflowLogger):
+                if can_wait and logger.put_off(what, send):
+                    continue
                 logger.check_open()
             send(logger)
         except Exception as error:  # every store raises its own kinds

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import re
 import sys
+import threading
 import time
 from argparse import Namespace
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from lightning.pytorch.loggers.logger import rank_zero_experiment
@@ -19,7 +20,7 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 from lightning_mem1.io.redaction import reason, redacted
 from lightning_mem1.io.uninterrupted import uninterrupted
-from lightning_mem1.tracking.store import StoreUnavailable, prepare, use
+from lightning_mem1.tracking.store import StoreUnavailable, make_beside, prepare, use
 from lightning_mem1.training.lightning_internals import PlainMLFlowLogger
 
 MAX_METRICS_PER_CALL = 1000  # of MLflow
@@ -67,15 +68,51 @@ class ResumableMLflowLogger(PlainMLFlowLogger):
         self._waiting: dict[str, str] = {}  # parameters that the store did not take yet
         self._problem: Exception | None = None
         self._next_try = 0.0
+        self._making: threading.Thread | None = None  # of a store that is not there yet
+        self._put_off: list[tuple[str, Callable[[Any], object]]] = []
         self.current_run = run_id
         if run_id:
             self._take_up()
+
+    @rank_zero_only
+    def make_store_beside(self) -> None:
+        """Make a store that is not there yet in a thread; the first call that needs it waits for that."""
+        self._making = None if self.has_begun else make_beside(self.store_uri)
 
     @property
     @rank_zero_experiment
     def experiment(self) -> Any:  # type: ignore[override]
         """MLflow's client; one whose calls all raise `StoreUnavailable` while the store cannot be used."""
+        if self._making:  # Lightning asks for it before it needs it
+            return _Later(self)
         return self.client if self.is_open() else _Closed(self._problem)
+
+    @property
+    def run_id(self) -> str | None:
+        """The run, made now where there is none."""
+        self._settle()
+        return self.current_run
+
+    @property
+    def experiment_id(self) -> str | None:
+        """MLflow's number of the experiment."""
+        self._settle()
+        return self.current_experiment
+
+    @rank_zero_only
+    def _settle(self) -> None:
+        self.is_open()
+
+    def put_off(self, what: str, send: Callable[[Any], object]) -> bool:
+        """Have `send` called when the store is open, if it is being made; whether that is so.
+
+        Args:
+            what: Names it, for the message.
+            send: Takes this logger.
+        """
+        if self._making:
+            self._put_off.append((what, send))
+        return self._making is not None
 
     @rank_zero_only
     def _take_up(self) -> None:
@@ -87,6 +124,9 @@ class ResumableMLflowLogger(PlainMLFlowLogger):
         Raises:
             DeletedExperiment: only the user can say what should become of it.
         """
+        if self._making:
+            self._making.join()
+            self._making = None
         if self.has_begun:
             return True
         if time.monotonic() < self._next_try:
@@ -100,7 +140,17 @@ class ResumableMLflowLogger(PlainMLFlowLogger):
             self.complain("the run", error)
             return False
         self._failed = False
+        self._send_what_was_put_off()
         return True
+
+    def _send_what_was_put_off(self) -> None:
+        self._send_params()
+        while self._put_off:
+            what, send = self._put_off.pop(0)
+            try:
+                send(self)
+            except Exception as error:  # every store raises its own kinds
+                self.complain(what, error)
 
     def check_open(self) -> None:
         """Raise `StoreUnavailable` where the store cannot be used."""
@@ -208,7 +258,8 @@ class ResumableMLflowLogger(PlainMLFlowLogger):
         """Log settings; those that an attempt before had otherwise as tags."""
         given = vars(params) if isinstance(params, Namespace) else params
         self._waiting |= {key: str(value)[:MAX_PARAM_LENGTH] for key, value in given.items()}
-        self._send_params()
+        if not self._making:
+            self._send_params()
 
     def _send_params(self) -> None:
         if not self._waiting or not self.is_open():
@@ -263,6 +314,19 @@ class ResumableMLflowLogger(PlainMLFlowLogger):
             raise
         self._params, self.current_experiment = dict(run.data.params), run.info.experiment_id
         return run.info.lifecycle_stage == "active"
+
+
+class _Later:
+    """Stands for the client while the store is being made: what is called first waits for it."""
+
+    def __init__(self, logger: ResumableMLflowLogger) -> None:
+        self._logger = logger
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        self._logger.is_open()
+        return getattr(self._logger.experiment, name)
 
 
 class _Closed:

@@ -11,6 +11,7 @@ import logging
 import os
 import socket
 import sqlite3
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -79,6 +80,25 @@ def prepare(uri: str, report: Report, patient: bool = True) -> None:
         _look_at(uri, LOOK_S if patient else SHORT_LOOK_S)
     elif (address := urlsplit(uri)).hostname and "sql" in address.scheme:
         _connect(address.hostname, address.port)
+
+
+def make_beside(uri: str) -> threading.Thread | None:
+    """Begin to make a sqlite store in a thread, where there is none yet; `prepare` finds it made, or makes it.
+
+    Returns:
+        The thread, to be waited for before the store is used; None where nothing is to be made.
+    """
+    path = sqlite_path(uri)
+    if path is None or (path.is_file() and path.stat().st_size):
+        return None
+
+    def make() -> None:
+        with contextlib.suppress(Exception):  # `prepare` meets it again, and says it
+            _make(path, lambda line: None)
+
+    thread = threading.Thread(target=make, name="MLflow's store", daemon=True)  # one that is killed leaves no store
+    thread.start()
+    return thread
 
 
 def sqlite_path(uri: str) -> Path | None:
@@ -151,19 +171,30 @@ def _wait_for_other_program(path: Path, report: Report) -> None:
 
 
 def _fill(path: Path) -> None:
-    """Make a store with all its tables and its default experiment."""
+    """Make a store with all its tables and its default experiment; it is on the disk when this returns."""
     from mlflow.store.tracking import DEFAULT_LOCAL_FILE_AND_ARTIFACT_PATH
     from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
+    from sqlalchemy import event
+    from sqlalchemy.engine import Engine
 
     disabled = logging.root.manager.disable
     logging.disable(logging.CRITICAL)  # alembic configures loggers of its own, and logs each table
     store: Any = None
+    event.listen(Engine, "connect", _without_waiting)
     try:
         store = SqlAlchemyStore(f"sqlite:///{path}", DEFAULT_LOCAL_FILE_AND_ARTIFACT_PATH)
     finally:
+        event.remove(Engine, "connect", _without_waiting)
         logging.disable(disabled)
         if store is not None:
             store.engine.dispose()
+    with path.open("rb") as made:
+        os.fsync(made.fileno())
+
+
+def _without_waiting(connection: Any, record: Any) -> None:
+    """Write a store that is not in its place yet without waiting for the disk at each of its hundreds of changes."""
+    connection.execute("PRAGMA synchronous=OFF")
 
 
 def _wait_until_free(path: Path, report: Report, wait_s: float) -> None:
