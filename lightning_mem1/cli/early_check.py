@@ -52,7 +52,10 @@ def check(argv: Sequence[str], config: str | None, keys: Sequence[str]) -> None:
     named = set(_data_classes(argv, config)) or {"WebShopData"}
     with_data = named <= set(CHECKED)
     left = {"print_config", *(set(keys) - set(COMMON)), *(() if with_data else ["data"])}
-    parser = _parser(keys, named if with_data else ())
+    try:
+        parser = _parser(keys, named if with_data else ())
+    except LookupError:  # an installation without its sources
+        return
     given = [LOADED.sub(r"\1", each) for each in _without(with_mode(argv, config), left)]
     text = LOADED.sub(r"\1", Path(config).read_text(encoding="utf-8")) if config else None
     given = [each for each in _without(given, {"config"}) if each not in ("-c", config)]
@@ -131,7 +134,8 @@ def _without(argv: Sequence[str], names: set[str]) -> list[str]:
 
 def _is_left(message: str, names: set[str]) -> bool:
     """Whether a message is about something that the command itself has to look at."""
-    return any(re.search(rf"\b{re.escape(name)}\b", message) for name in names)
+    begins = r"(?:Parser key \"|--|Option '|Group ')"
+    return any(re.search(rf"{begins}{re.escape(name)}\b", message) for name in names)
 
 
 def _trainer_settings() -> list[str]:
