@@ -79,7 +79,7 @@ def _loaded(named: re.Match[str]) -> str:
 
 def known_keys(keys: Sequence[str]) -> list[str]:
     """All keys of a command with these top-level keys, dotted."""
-    defaults = _parser(keys).get_defaults().as_dict()
+    defaults = _parser(keys, ["WebShopData"]).get_defaults().as_dict()
     trainer = {f"trainer.{name}": None for name in _trainer_settings()}
     return setting_keys.known({**defaults, **trainer}, [stand_in(home, name) for name, home in HOMES.items()])
 

@@ -1,4 +1,4 @@
-"""A store that is not there yet is made in a thread: nothing waits for it that can be sent later, and nothing is lost."""
+"""A store that is not there yet is made in a thread: what can be sent later does, and nothing is lost."""
 
 from mlflow.tracking import MlflowClient
 
