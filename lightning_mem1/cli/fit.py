@@ -98,7 +98,8 @@ class TrainingCommandLine(CommandLine):
         if given.logger is None or given.logger is True:
             name = Path(given.default_root_dir).name
             given.logger = mlflow_logger(self.experiment, self.config.tracking_uri, name, self.run_id)
-            given.logger.make_store_beside()
+            if not given.fast_dev_run:  # which logs nothing
+                given.logger.make_store_beside()
         return super().instantiate_trainer(**kwargs)
 
     def _settle_folder(self, given: Namespace) -> None:

@@ -278,6 +278,8 @@ class ResumableMLflowLogger(PlainMLFlowLogger):
 
     def finalize(self, status: str = "success") -> None:
         """End the run; a store that cannot take that does not end the training in an error."""
+        if self._making:  # it ended early: the run is made all the same, to say so
+            self.is_open()
         if status == "success":  # all that waits is in the last checkpoint
             self._next_try = 0.0
             self.send()

@@ -32,6 +32,13 @@ def test_the_clients_calls_wait_for_the_store(tmp_path):
     assert logger.experiment.get_run(logger.run_id).data.tags["a"] == "b"
 
 
+def test_a_run_that_fails_before_it_logs_anything_is_in_the_store_as_failed(tmp_path):
+    uri = f"sqlite:///{tmp_path}/mlflow.db"
+    logger = opened(uri)
+    logger.finalize("failed")
+    assert MlflowClient(uri).get_run(logger.run_id).info.status == "FAILED"
+
+
 def test_a_store_that_cannot_be_made_is_said_once_in_a_line(tmp_path, capfd):
     (tmp_path / "file").write_text("")
     logger = opened(f"sqlite:///{tmp_path}/file/mlflow.db")
