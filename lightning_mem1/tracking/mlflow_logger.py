@@ -20,6 +20,7 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 from lightning_mem1.io.redaction import reason, redacted
 from lightning_mem1.io.uninterrupted import uninterrupted
+from lightning_mem1.tracking.standing_clients import ClosedClient, LaterClient
 from lightning_mem1.tracking.store import StoreUnavailable, make_beside, prepare, use
 from lightning_mem1.training.lightning_internals import PlainMLFlowLogger
 
@@ -84,8 +85,8 @@ class ResumableMLflowLogger(PlainMLFlowLogger):
     def experiment(self) -> Any:  # type: ignore[override]
         """MLflow's client; one whose calls all raise `StoreUnavailable` while the store cannot be used."""
         if self._making:  # Lightning asks for it before it needs it
-            return _Later(self)
-        return self.client if self.is_open() else _Closed(self._problem)
+            return LaterClient(self)
+        return self.client if self.is_open() else ClosedClient(self._problem)
 
     @property
     def run_id(self) -> str | None:
@@ -316,28 +317,3 @@ class ResumableMLflowLogger(PlainMLFlowLogger):
             raise
         self._params, self.current_experiment = dict(run.data.params), run.info.experiment_id
         return run.info.lifecycle_stage == "active"
-
-
-class _Later:
-    """Stands for the client while the store is being made: what is called first waits for it."""
-
-    def __init__(self, logger: ResumableMLflowLogger) -> None:
-        self._logger = logger
-
-    def __getattr__(self, name: str) -> Any:
-        if name.startswith("__"):
-            raise AttributeError(name)
-        self._logger.is_open()
-        return getattr(self._logger.experiment, name)
-
-
-class _Closed:
-    """Stands for the client of a store that cannot be used."""
-
-    def __init__(self, problem: Exception | None) -> None:
-        self._problem = problem
-
-    def __getattr__(self, name: str) -> Any:
-        if name.startswith("__"):
-            raise AttributeError(name)
-        raise StoreUnavailable(reason(self._problem or StoreUnavailable("the store cannot be used")))
