@@ -306,7 +306,15 @@ class Policy(nn.Module):
     ) -> tuple[Tensor, Tensor]:
         """What `logprobs` returns; weights that are shared out among ranks are gathered around it."""
         once = not entropy_gradient and not trains_head(self.causal_lm)
-        return chunked_logprobs(self.predicting(batch, replay), self.head, batch.action_ids, temperature, once=once)
+        hidden, ids = self.predicting(batch, replay), batch.action_ids
+        if batch.tree is None:
+            return chunked_logprobs(hidden, self.head, ids, temperature, once=once)
+        # tokens that trajectories share are scored once
+        distinct, back = torch.unique(batch.predict_index * self.vocab_size + ids, return_inverse=True)
+        first = torch.empty_like(distinct)
+        first[back] = torch.arange(len(back), device=back.device)
+        found = chunked_logprobs(hidden[first], self.head, ids[first], temperature, once=once)
+        return found[0][back], found[1][back]
 
     def predicting(self, batch: ScoredBatch, replay: bool = False) -> Tensor:
         """Hidden states (N, width) that predict the action tokens: each has seen its token's context and no more.
