@@ -5,7 +5,8 @@
     python benchmarks/two_checkouts.py ../before --clock    # as a user has it, all cores idle
 
 Both run `fit` on the same experiments with the same seeds, in turns, in processes of their own; the first rl_step is
-left out. The rollouts of both are compared number by number: how many rl_steps had the same rewards, turns and tokens.
+left out. The rollouts of both are compared number by number: how many rl_steps had the same rewards, turns and
+tokens by turn.
 Processor seconds are compared unless `--clock` is given: a busy machine stretches them less.
 """
 
@@ -30,7 +31,7 @@ from baseline import Ratios, arguments, finish
 
 HERE = Path(__file__).parents[1]
 STEP = re.compile(r"^step\s+\d+/\d+ ")
-SAME = ("rollout/reward", "rollout/turns", "rollout/action_tokens", "rollout/peak_tokens")
+SAME = re.compile(r"memory/|rollout/(reward|turns|success|group_std|invalid_action_rate)")
 TOLERANCE = 0.2
 
 
@@ -57,7 +58,7 @@ def rl_steps(checkout: Path, experiment: str, steps: int, clock: bool) -> tuple[
         if run.returncode:
             raise RuntimeError(f"{' '.join(command)}\n{(Path(folder) / 'stderr').read_text()[-2000:]}")
         played = [
-            tuple(row[name] for name in SAME if name in row)
+            tuple(value for name, value in sorted(row.items()) if SAME.match(name))
             for path in Path(folder).glob("**/metrics.csv")
             for row in csv.DictReader(path.read_text().splitlines())
             if row.get("rollout/reward")
