@@ -1,4 +1,4 @@
-"""The settings of a class as they stand in its file, read without importing what the file imports.
+"""The settings of a class as its file has them, read without importing what the file imports.
 
 `Mem1Module` and the data modules are Lightning's classes: importing them takes seconds. Their settings are in the
 signatures, so a stand-in with the same signature is made of the source: the one description of the settings stays
