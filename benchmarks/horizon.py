@@ -39,7 +39,6 @@ EPISODES, ACTION, INFORMATION, PROMPT = 4, 60, 150, 100
 ROW = 4096  # most tokens of a training row; a longer trajectory is a row of its own
 SHORT = 16  # turns; longer episodes are measured once, whatever `--repeats` says
 SETTINGS = RolloutSettings(prompt="brief", max_new_tokens=ACTION, max_information_tokens=INFORMATION)
-WORDS = "find red blue green black white pink gray brown gold silver orange purple beige navy teal".split()  # noqa: SIM905
 TOLERANCE = 0.2
 
 
@@ -79,8 +78,7 @@ def collected(policy: Policy, turns: int, mode: MemorySetting, episodes: int, lo
 
 def task(turns: int, prompt: int = PROMPT, number: int = 0) -> Task:
     """A task whose prompt has about `prompt` tokens; with another number it begins otherwise."""
-    words = ["find"] * (prompt - 10)
-    words[0] = WORDS[number]
+    words = [str(number) if number else "find", *["find"] * (prompt - 11)]
     return Task(f"benchmark/{number}", " ".join(words), (), turns)
 
 
