@@ -17,8 +17,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
-from lightning_mem1.tracking.run_metadata import cpu
-
 GIB = 1 << 30
 T = TypeVar("T")
 
@@ -167,5 +165,7 @@ def surroundings() -> dict[str, Any]:
 
 def hardware() -> str:
     """Name the machine."""
+    from lightning_mem1.tracking.run_metadata import cpu  # imports torch, which is no part of what is measured
+
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / GIB
     return f"{os.cpu_count()} cores {cpu()}, {memory:.0f} GiB, Python {platform.python_version()}"

@@ -17,7 +17,7 @@ from typing import Any
 
 import matplotlib
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+from matplotlib.ticker import FuncFormatter, LogLocator
 
 DOCS = Path(__file__).parent
 BENCHMARKS = DOCS.parent / "benchmarks"
@@ -71,16 +71,10 @@ def horizon(found: Json) -> tuple[list[Panel], list[list[str]]]:
     keys = (("peak_context_tokens", 1), ("keys_and_values_mib", 1), ("collect_ms", 1e-3), ("train_ms", 1e-3))
     keys += (("train_peak_mib", 1), ("recomputed_ms", 1e-3), ("recomputed_peak_mib", 1))
     table = [
-        [
-            "turns",
-            "longest context, tokens",
-            "keys and values, MiB",
-            "collecting, s",
-            "training, s",
-            "its memory, MiB",
-            "recomputed, s",
-            "its memory, MiB",
-        ]
+        columns(
+            "turns | longest context, tokens | keys and values, MiB | collecting, s | training, s | "
+            "its memory, MiB | recomputed, s | its memory, MiB"
+        )
     ]
     for each in rows:
         pairs = [[scaled(each.get(mode, {}).get(key), scale) for mode in ("mem1", "full")] for key, scale in keys]
@@ -129,15 +123,10 @@ def budget(found: Json) -> tuple[list[Panel], list[list[str]]]:
         ]
         panels.append(Panel("longest context, tokens", label, lines))
     table = [
-        [
-            "memory mode",
-            "longest context, tokens",
-            "keys and values, MiB",
-            "trained tokens",
-            "collecting, s",
-            "training, s",
-            "its memory, MiB",
-        ]
+        columns(
+            "memory mode | longest context, tokens | keys and values, MiB | trained tokens | collecting, s | "
+            "training, s | its memory, MiB"
+        )
     ]
     names = {"compaction": "budget", "window": "window"}
     for each in rows:
@@ -154,6 +143,9 @@ def catalogue(found: Json) -> tuple[list[Panel], list[list[str]]]:
 
     def line(label: str, color: str, value: Callable[[Json], float]) -> Line:
         return Line(label, color, [(each["open"]["products"], value(each)) for each in rows])
+
+    def build_s(each: Json) -> float:
+        return float(each["build"].get("build_cpu_s", each["build"]["build_s"]))
 
     def share(each: Json) -> float:
         return float(each["shared"]["pss_mib_sum"] / each["shared"]["processes"])
@@ -172,26 +164,20 @@ def catalogue(found: Json) -> tuple[list[Panel], list[list[str]]]:
         line("index", BLUE, lambda each: 1024 * each["index_gib"]),
     ]
     panels = [
-        Panel("products", "building, s", [line("building", RED, lambda each: each["build"]["build_cpu_s"])]),
+        Panel("products", "building, s", [line("building", RED, build_s)]),
         Panel("products", "resident memory, MiB", memory),
         Panel("products", "disk, MiB", disk),
         Panel("products", "a search, ms", search),
     ]
     table = [
-        [
-            "products",
-            "building, s",
-            "its memory, MiB",
-            "files, GiB",
-            "index, GiB",
-            "one process, MiB",
-            "each of eight, MiB",
-            "a search by instruction / title / query, ms",
-        ]
+        columns(
+            "products | building, s | its memory, MiB | files, GiB | index, GiB | one process, MiB | "
+            "each of eight, MiB | a search by instruction / title / query, ms"
+        )
     ]
     for each in rows:
         searches = " / ".join(scaled(each["search"][kind]["median_ms"]) for kind in ("instruction", "title", "query"))
-        values = (each["build"]["build_cpu_s"], each["build"]["peak_rss_mib"], each["json_gib"], each["index_gib"])
+        values = (build_s(each), each["build"]["peak_rss_mib"], each["json_gib"], each["index_gib"])
         values += (each["search"]["after_all"]["rss_mib"], share(each))
         table.append([f"{each['open']['products']:,}", *map(scaled, values), searches])
     return panels, table
@@ -216,15 +202,10 @@ def corpus(found: Json) -> tuple[list[Panel], list[list[str]]]:
         Panel("passages", "a search, ms", [line("median", BLUE, "median_query_ms"), line("p95", RED, "p95_query_ms")]),
     ]
     table = [
-        [
-            "passages",
-            "building, s",
-            "its memory, GiB",
-            "disk, GiB",
-            "searching: memory, GiB",
-            "of its own, GiB",
-            "a search, median / p95, ms",
-        ]
+        columns(
+            "passages | building, s | its memory, GiB | disk, GiB | searching: memory, GiB | of its own, GiB | "
+            "a search, median / p95, ms"
+        )
     ]
     keys = ("build_s", "build_peak_gib", "size_gib", "search_peak_gib", "search_private_gib")
     for each in rows:
@@ -240,6 +221,11 @@ FIGURES: dict[str, tuple[str, Callable[[Json], tuple[list[Panel], list[list[str]
     "catalogue": ("webshop_scale", catalogue),
     "corpus": ("retrieval", corpus),
 }
+
+
+def columns(heads: str) -> list[str]:
+    """The heads of a table."""
+    return heads.split(" | ")
 
 
 def scaled(number: float | None, scale: float = 1.0) -> str:
@@ -289,17 +275,15 @@ def draw(panels: Sequence[Panel]) -> Figure:
         else:
             axes.xaxis.set_major_formatter(FuncFormatter(short))
         low, high = axes.get_ylim()
-        if high < 20 * low:
-            axes.set_ylim(low / 4, high * 4)  # a flat line shall look flat
-        axes.yaxis.set_major_locator(LogLocator(base=10))
+        if high < 10 * low:
+            axes.set_ylim(low / 2, high * 2)  # a flat line shall look flat
+        axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if high < 300 * low else (1,)))
         axes.yaxis.set_major_formatter(FuncFormatter(short))
-        for axis in (axes.xaxis, axes.yaxis):
-            axis.set_minor_formatter(NullFormatter())
-        if panel.ticks:
-            axes.xaxis.set_minor_locator(matplotlib.ticker.NullLocator())
+        axes.minorticks_off()
         axes.grid(alpha=0.3)
         axes.spines[["top", "right"]].set_visible(False)
-        axes.legend(frameon=False, fontsize="x-small")
+        if len(panel.lines) > 1:
+            axes.legend(frameon=False, fontsize="x-small")
     return figure
 
 
@@ -319,8 +303,8 @@ def markdown(table: Sequence[Sequence[str]]) -> str:
 
 def surroundings(found: Json) -> str:
     """The machine and its load, as below each table."""
-    loads = [each["load_average_5_min"] for each in found.get("sizes", [found]) if "load_average_5_min" in each]
-    load = f"{min(loads)} to {max(loads)}" if len(set(loads)) > 1 else f"{loads[0]}"
+    loads = {each["load_average_5_min"] for each in found.get("sizes", [found])}
+    load = f"{min(loads)} to {max(loads)}" if len(loads) > 1 else f"{min(loads)}"
     return f"{found['hardware']}, one thread, load average {load}."
 
 
