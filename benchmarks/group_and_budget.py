@@ -27,7 +27,6 @@ sys.path.insert(0, str(Path(__file__).parent))
 from baseline import Cost, Ratios, arguments, cost_of, finish, integers
 from horizon import (
     ACTION,
-    EPISODES,
     INFORMATION,
     PROMPT,
     SETTINGS,
@@ -91,14 +90,14 @@ def of_group(policy: Policy, size: int, repeats: int) -> dict[str, Any]:
     }
 
 
-def of_budgets(policy: Policy, modes: Sequence[MemoryMode], repeats: int) -> list[dict[str, Any]]:
+def of_budgets(policy: Policy, modes: Sequence[MemoryMode], episodes: int, repeats: int) -> list[dict[str, Any]]:
     """Memory modes at one horizon, per episode."""
     longest = PROMPT + TURNS * (ACTION + INFORMATION + 50)
     collecting: list[list[Cost[list[Trajectory]]]] = [[] for _ in modes]
     training: list[list[Cost[int]]] = [[] for _ in modes]
     for _ in range(repeats):
         for mode, plays, passes in zip(modes, collecting, training, strict=True):
-            plays.append(cost_of(partial(collected, policy, TURNS, mode, EPISODES, longest)))
+            plays.append(cost_of(partial(collected, policy, TURNS, mode, episodes, longest)))
             passes.append(cost_of(partial(trained, policy, plays[-1].value[:1], mode)))
     found = []
     for mode, plays, passes in zip(modes, collecting, training, strict=True):
@@ -111,7 +110,7 @@ def of_budgets(policy: Policy, modes: Sequence[MemoryMode], repeats: int) -> lis
                 "keys_and_values_mib": round(peak * token_mib(policy), 2),
                 "mean_turns": statistics.fmean(len(each.turns) for each in plays[-1].value),
                 "trained_tokens": passes[-1].value,
-                "collect_ms": milliseconds(plays, EPISODES),
+                "collect_ms": milliseconds(plays, episodes),
                 "train_ms": milliseconds(passes),
                 "train_peak_mib": peak_mib(passes),
             }
@@ -146,6 +145,7 @@ def main() -> int:
     parser.add_argument("--groups", type=integers, default=[1, 2, 4, 8, 16, 32])
     parser.add_argument("--budgets", type=integers, default=[512, 1024, 2048, 4096])
     parser.add_argument("--windows", type=integers, default=[1, 2, 4, 8, 16])
+    parser.add_argument("--episodes", type=int, default=2, help="collected at once under a budget")
     parser.add_argument("--repeats", type=int, default=3)
     options = parser.parse_args()
     policy = Policy.load(options.policy, lora=LoraSettings(target_modules="all-linear"))
@@ -157,11 +157,12 @@ def main() -> int:
         for arm, cost in {**groups[-1]["rollout"], **groups[-1]["training"]}.items():
             print(f"| {size} | {arm} | {cost['tokens']} | {cost['ms']} | {cost['peak_mib']} |", flush=True)
     modes = [Compaction(each) for each in options.budgets] + [Window(each) for each in options.windows]
-    budgets = of_budgets(policy, [*modes, memory_mode("full")], options.repeats)
+    budgets = of_budgets(policy, [*modes, memory_mode("full")], options.episodes, options.repeats)
     print(f"| {' | '.join(budgets[0])} |\n|{' --- |' * len(budgets[0])}")
     for each in budgets:
         print(f"| {' | '.join(map(str, each.values()))} |")
-    about = {"policy": options.policy, "prompt": GROUP_PROMPT, "group_turns": GROUP_TURNS, "turns": TURNS}
+    shape = {"prompt": GROUP_PROMPT, "group_turns": GROUP_TURNS, "turns": TURNS, "episodes": options.episodes}
+    about = {"policy": options.policy, **shape, "repeats": options.repeats}
     return finish({**about, "groups": groups, "budgets": budgets}, ratios, options, TOLERANCE)
 
 
