@@ -8,7 +8,7 @@ Episodes are those of `horizon.py`: every turn and every reply is as long as all
   a prompt that is shared once. A training pass is measured in the layouts `tree`, which shares the prompt too, and
   `rows`, which does not, both cut into rows of at most 4,096 tokens. Memory is by how much resident memory grows at
   most while the work runs; the engine's pool of keys and values is counted by its size.
-- Budget: `compaction` by its budget and `window` by its turns, both against the full history, 32 turns.
+- Budget: `compaction` by its budget and `window` by its turns, both against the full history, 16 turns.
 
 Arms take turns in one process; figures are medians over `--repeats`.
 """
@@ -51,7 +51,7 @@ from lightning_mem1.rollout.collect import Episode, collect
 from lightning_mem1.types import Trajectory
 
 GROUP_PROMPT, GROUP_TURNS = 500, 4
-TURNS = 32  # of an episode under a budget
+TURNS = 16  # of an episode under a budget
 LAYOUTS = ("tree", "rows")
 TOLERANCE = 0.2
 
@@ -143,8 +143,8 @@ def main() -> int:
     parser = arguments("Cost by group size and by the budget of a context.")
     parser.add_argument("--policy", default="bundled")
     parser.add_argument("--groups", type=integers, default=[1, 2, 4, 8, 16, 32])
-    parser.add_argument("--budgets", type=integers, default=[512, 1024, 2048, 4096])
-    parser.add_argument("--windows", type=integers, default=[1, 2, 4, 8, 16])
+    parser.add_argument("--budgets", type=integers, default=[512, 1024, 2048])
+    parser.add_argument("--windows", type=integers, default=[1, 2, 4, 8])
     parser.add_argument("--episodes", type=int, default=2, help="collected at once under a budget")
     parser.add_argument("--repeats", type=int, default=3)
     options = parser.parse_args()

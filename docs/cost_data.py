@@ -163,9 +163,11 @@ def catalogue(found: Json) -> tuple[list[Panel], list[list[str]]]:
     ]
     for each in rows:
         searches = " / ".join(scaled(each["search"][kind]["median_ms"]) for kind in ("instruction", "title", "query"))
-        values = [build_s(each), each["build"]["peak_rss_mib"], each["json_gib"], each["index_gib"]]
+        clock = "" if "build_cpu_s" in each["build"] else " by the clock"
+        values = [each["build"]["peak_rss_mib"], each["json_gib"], each["index_gib"]]
         values += [each["search"]["after_all"]["rss_mib"], share(each)]
-        table.append([f"{each['open']['products']:,}", *map(scaled, values), searches])
+        products = f"{each['open']['products']:,}"
+        table.append([products, f"{scaled(build_s(each))}{clock}", *map(scaled, values), searches])
     return panels, table
 
 
