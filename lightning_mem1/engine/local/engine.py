@@ -17,16 +17,17 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from lightning_mem1.engine.local.expert_pool import ExpertPool
 from lightning_mem1.engine.local.slots import SlotPool, Span, StepPlan
 from lightning_mem1.engine.local.static_decode import StaticDecode
+from lightning_mem1.engine.local.threads import largest_weight, threads_for
 from lightning_mem1.engine.sampling import check_sampled, sample
 from lightning_mem1.engine.settings import EngineSettings, check_fits, check_positions
 from lightning_mem1.engine.stopping import StopRule
 from lightning_mem1.policy.attention import Pass, carrying
-from lightning_mem1.policy.backbone import Head, backbone
+from lightning_mem1.policy.backbone import Head, backbone, decoder_layers
 from lightning_mem1.policy.merged import Merged
 from lightning_mem1.policy.policy import Policy
 from lightning_mem1.policy.recurrent import recurrent_layers
@@ -91,6 +92,7 @@ class LocalEngine:
         self._experts = self._expert_pool() if self.settings.replay_routing else None
         self._stop = StopRule(policy.tokenizer, policy.end_ids)
         self._recurrent = bool(recurrent_layers(policy.causal_lm))
+        self._largest = largest_weight(nn.ModuleList(decoder_layers(policy.causal_lm).values()))
         self._merged = Merged(policy.causal_lm) if self._merges() else None
         self._model: Any = None
         self._static: StaticDecode | None = None
@@ -166,7 +168,8 @@ class LocalEngine:
             return []
         starting = self._outgrown() + starting
         self._running.sort(key=lambda run: run.slot)
-        with self.policy.computing():
+        tokens = len(self._running) + sum(len(run.ids) - run.cached for run in starting)
+        with self.policy.computing(), threads_for(tokens, self._largest, self.pool.device):
             logits = self._logits(starting)
         self._running += starting
         for run in self._running:
