@@ -6,18 +6,61 @@ Seconds differ from machine to machine; ratios of arms that took turns in one ru
 from __future__ import annotations
 
 import argparse
+import ctypes
 import json
 import os
 import platform
 import sys
+import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
-
-from lightning_mem1.tracking.run_metadata import cpu
+from typing import Any, Generic, TypeVar
 
 GIB = 1 << 30
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Cost(Generic[T]):
+    """What a piece of work gave and took.
+
+    Attributes:
+        value: What it gave.
+        cpu_s: Processor seconds of this process. Other processes on the machine change them far less than the clock.
+        peak_mib: By how much resident memory grew at most while it ran; NaN where the system does not say (not Linux).
+    """
+
+    value: T
+    cpu_s: float
+    peak_mib: float
+
+
+def cost_of(work: Callable[[], T]) -> Cost[T]:
+    """Carry out `work` and measure it."""
+    before = _begin_peak()
+    begun = time.process_time()
+    value = work()
+    return Cost(value, time.process_time() - begun, _status_mib("VmHWM") - before)
+
+
+def _begin_peak() -> float:
+    """Forget the peak of resident memory so far; return what is resident now, in MiB."""
+    try:
+        ctypes.CDLL(None).malloc_trim(0)  # or room that an earlier piece of work left behind would hide this one's
+        Path("/proc/self/clear_refs").write_text("5")
+    except (OSError, AttributeError):
+        return float("nan")
+    return _status_mib("VmRSS")
+
+
+def _status_mib(name: str) -> float:
+    """A line of this process' status (Linux), in MiB."""
+    try:
+        lines = Path("/proc/self/status").read_text().splitlines()
+    except OSError:
+        return float("nan")
+    return next(int(line.split()[1]) for line in lines if line.startswith(f"{name}:")) / 1024
 
 
 @dataclass(frozen=True)
@@ -122,5 +165,7 @@ def surroundings() -> dict[str, Any]:
 
 def hardware() -> str:
     """Name the machine."""
+    from lightning_mem1.tracking.run_metadata import cpu  # imports torch, which is no part of what is measured
+
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / GIB
     return f"{os.cpu_count()} cores {cpu()}, {memory:.0f} GiB, Python {platform.python_version()}"

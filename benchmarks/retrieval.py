@@ -1,14 +1,14 @@
-"""Cost of a BM25 index: built in memory, written, opened memory-mapped and searched; 21 M passages are extrapolated.
+"""Cost of a BM25 index by its passages: built in memory, written, opened memory-mapped and searched.
 
-    python benchmarks/retrieval.py --passages 1000000 --folder FOLDER --output benchmarks/retrieval.json
+    python benchmarks/retrieval.py --passages 10000,100000,1000000 --folder FOLDER --output benchmarks/retrieval.json
 
-Passages are those of as many generated encyclopedias as it takes. Size and memory grow in proportion to the passages;
-that was not measured at 21 M, and real passages (wiki-18 has 100 words) are about five times as long as these.
+Passages are those of as many generated encyclopedias as it takes. Each size is built in a fresh process and searched in
+another one; seconds are of the processor. 21 M passages are extrapolated from the largest size, in proportion; that was
+not measured, and real passages (wiki-18 has 100 words) are about five times as long as these.
 """
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import random
@@ -22,7 +22,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from baseline import Ratios, arguments, finish
+from baseline import Ratios, arguments, finish, integers
 
 from lightning_mem1.environments.qa.encyclopedia.world import Encyclopedia
 from lightning_mem1.environments.qa.retrieval.bm25 import BM25
@@ -35,75 +35,87 @@ TOLERANCE = 0.25
 def main() -> int:
     """Measure, write, check."""
     parser = arguments("Cost of a BM25 index.")
-    parser.add_argument("--passages", type=int, default=1_000_000)
-    parser.add_argument("--folder", default="bm25-index")
-    parser.add_argument("--search", action="store_true", help="only open the index of the folder and search it")
+    parser.add_argument("--passages", type=integers, default=[10_000, 30_000, 100_000, 300_000, 1_000_000])
+    parser.add_argument("--folder", default="bm25-index", help="each size has a folder of its own in it")
+    parser.add_argument("--part", choices=("build", "search"), help="only this, of one size, printed as JSON")
     given = parser.parse_args()
-    if given.search:
-        print(json.dumps(search(given.folder)))
+    if given.part:
+        work = {"build": build, "search": search}[given.part]
+        print(json.dumps(work(given.folder, given.passages[0])))
         return 0
-    found = build(given)
-    print(json.dumps(found, indent=1))
-    return finish(found, ratios, given, TOLERANCE)
+    sizes = []
+    for number in given.passages:
+        folder = str(Path(given.folder) / str(number))
+        size = in_process("build", folder, number) | in_process("search", folder, number)
+        print(json.dumps(size, indent=1), flush=True)
+        sizes.append(size)
+    return finish({"sizes": sizes, "extrapolated_21m_not_measured": extrapolated(sizes[-1])}, ratios, given, TOLERANCE)
+
+
+def in_process(part: str, folder: str, number: int) -> dict[str, float]:
+    """What a part measures in a fresh process."""
+    command = [sys.executable, __file__, "--part", part, "--folder", folder, "--passages", str(number)]
+    found: dict[str, float] = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+    return found
 
 
 def ratios(found: dict[str, Any]) -> Ratios:
-    """The index beside what it is made of, opening beside building, a search beside opening."""
+    """The index beside what it is made of, opening beside building, a search beside building."""
     return Ratios(
         lower={
-            "size of the index to the passages in memory": found["size_gib"] / found["passages_gib"],
-            "memory of building to the passages": found["build_peak_gib"] / found["passages_gib"],
-            "opening to building": found["open_s"] / found["build_s"],
-            "a thousand queries to building": found["median_query_ms"] / found["build_s"],
+            f"{each['num_passages']} passages: {name}": ratio
+            for each in found["sizes"]
+            for name, ratio in {
+                "size of the index to the passages in memory": each["size_gib"] / each["passages_gib"],
+                "memory of building to the passages": each["build_peak_gib"] / each["passages_gib"],
+                "opening to building": each["open_s"] / each["build_s"],
+                "a thousand queries to building": each["median_query_ms"] / each["build_s"],
+            }.items()
         }
     )
 
 
-def build(given: argparse.Namespace) -> dict[str, Any]:
-    """Build and save an index, and search it in a process of its own."""
+def build(folder: str, number: int) -> dict[str, float]:
+    """Build and save an index."""
     passages = [
-        passage for seed in range(-(-given.passages // PER_WORLD)) for passage in Encyclopedia(seed, PER_WORLD).passages
-    ][: given.passages]
-    before, started = _peak_gib(), time.perf_counter()
+        passage for seed in range(-(-number // PER_WORLD)) for passage in Encyclopedia(seed, PER_WORLD).passages
+    ][:number]
+    before, started = _peak_gib(), time.process_time()
     index = BM25(passages)
-    built = time.perf_counter()
-    index.save(given.folder)
-    saved = time.perf_counter()
-    size = sum(path.stat().st_size for path in Path(given.folder).iterdir()) / 2**30
-    command = [sys.executable, __file__, "--search", "--folder", given.folder]
-    searched = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
-    scale = WIKI / len(passages)
+    built = time.process_time()
+    index.save(folder)
+    saved = time.process_time()
     return {
+        "load_average_5_min": round(os.getloadavg()[1], 1),
         "num_passages": len(passages),
         "words_per_passage": statistics.fmean(len(p.text.split()) for p in passages[:1000]),
         "build_s": built - started,
         "save_s": saved - built,
         "build_peak_gib": _peak_gib(),
         "passages_gib": before,
-        "size_gib": size,
-        **searched,
-        "extrapolated_21m_not_measured": {
-            "build_s": (built - started) * scale,
-            "build_peak_gib": _peak_gib() * scale,
-            "size_gib": size * scale,
-            "median_query_ms": searched["median_query_ms"] * scale,
-        },
+        "size_gib": sum(path.stat().st_size for path in Path(folder).iterdir()) / 2**30,
     }
 
 
-def search(folder: str) -> dict[str, float]:
-    """Open the index in a fresh process and search for names that it holds."""
-    started = time.perf_counter()
+def extrapolated(size: dict[str, float]) -> dict[str, float]:
+    """In proportion, for as many passages as wiki-18 has."""
+    scale = WIKI / size["num_passages"]
+    return {name: size[name] * scale for name in ("build_s", "build_peak_gib", "size_gib", "median_query_ms")}
+
+
+def search(folder: str, number: int) -> dict[str, float]:
+    """Open an index and search for names that it holds."""
+    started = time.process_time()
     index = BM25.open(folder)
-    opened = time.perf_counter()
+    opened = time.process_time()
     rng = random.Random(0)
     names = [index.passages[rng.randrange(len(index.passages))].title for _ in range(300)]
     index.search(names[:1])
     seconds = []
     for name in names:
-        begun = time.perf_counter()
+        begun = time.process_time()
         index.search([name])
-        seconds.append(time.perf_counter() - begun)
+        seconds.append(time.process_time() - begun)
     return {
         "open_s": opened - started,
         "median_query_ms": statistics.median(seconds) * 1e3,

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from benchmarks.baseline import Ratios, finish, worse
+from benchmarks.baseline import Ratios, cost_of, finish, worse
+from lightning_mem1.policy.policy import Policy
 from lightning_mem1.training.layouts.collate import collate
 from tiny import random_ids, random_trajectory, tiny_policy
 
@@ -61,6 +62,32 @@ def test_which_way_is_worse_belongs_to_the_ratio():
 def test_a_check_that_would_compare_nothing_fails():
     found = worse(Ratios(higher={"64 episodes": 2.0}), Ratios(higher={"16 episodes": 1.0}), 0.1)
     assert found == "expected ratios such as '16 episodes', got none of the same name; nothing compared"
+
+
+@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="needs Linux")
+def test_the_memory_of_a_piece_of_work_is_its_own_and_not_that_of_the_one_before():
+    def held(mib):
+        return len(bytearray(mib << 20).replace(b"\0", b"\1"))  # two of them at once, all pages touched
+
+    large, small = cost_of(lambda: held(100)), cost_of(lambda: held(1))
+    assert (large.value, small.value) == (100 << 20, 1 << 20)
+    assert 100 <= large.peak_mib <= 220 and small.peak_mib <= 20
+
+
+def test_the_benchmark_of_groups_sees_that_a_shared_prompt_runs_once(monkeypatch):
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    benchmark = importlib.import_module("benchmarks.group_and_budget")
+    policy = Policy.load("bundled")
+    (shared, run), (apart, run_apart) = (benchmark.played(policy, 3, each) for each in (True, False))
+    own = len(shared[0].prompt_ids) - common(apart)
+    assert own > 400
+    assert run_apart - run >= 2 * own  # more where episodes also write the same
+
+
+def common(trajectories):
+    """With how many ids all prompts begin."""
+    columns = zip(*(each.prompt_ids for each in trajectories), strict=False)
+    return next(number for number, ids in enumerate(columns) if len(set(ids)) > 1)
 
 
 @pytest.mark.parametrize("path", BENCHMARKS, ids=lambda path: path.stem)
