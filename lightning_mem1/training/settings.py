@@ -222,6 +222,8 @@ def _check_engine(settings: Mapping[str, Any]) -> None:
                 "servers that come and go cannot join a transfer by NCCL: expected model.engine.server.urls_file null, "
                 f"got '{engine.server.urls_file}'; list them in model.engine.server.urls"
             )
+    if engine.capture_sampling:
+        _check_capture(engine)
     if engine.replay_routing:
         _check_replay(engine, settings["layout"])
     if engine.kind == "server" and engine.server.max_staleness and not settings["mismatch"].on:
@@ -276,6 +278,15 @@ def _check_transfer(transfer: Transfer, adapter: bool, workers: WorkerSettings) 
         )
     if transfer == "nccl":
         check_installed("model.engine.server.transfer nccl")
+
+
+def _check_capture(engine: EngineSettings) -> None:
+    other = f"kind {engine.kind}" if engine.kind != "local" else "replay_routing" if engine.replay_routing else ""
+    if other or engine.compile == "":
+        raise ValueError(
+            "no decode steps of fixed shapes that could draw: expected the local engine's for "
+            f"model.engine.capture_sampling, got {other or 'compile empty'}; set capture_sampling false"
+        )
 
 
 def _check_replay(engine: EngineSettings, layout: str) -> None:
