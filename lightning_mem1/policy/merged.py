@@ -14,6 +14,7 @@ from torch import nn
 
 from lightning_mem1.policy.fused_lora import is_plain_lora
 
+
 class Merged:
     """The model as it was at the last `update`, with the adapters that were on added into plain linear layers.
 
