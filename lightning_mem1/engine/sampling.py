@@ -31,7 +31,8 @@ def sample(logits: Tensor, temperatures: Tensor, top_ps: Tensor, uniforms: Tenso
     """
     any_greedy, any_cut = bool((temperatures == 0).any()), bool((top_ps < 1).any())
     settings = torch.stack([temperatures.double(), top_ps.double(), uniforms])
-    return draw(logits, *settings.to(logits.device, non_blocking=True), any_greedy, any_cut)  # nor does sending it
+    settings = settings.to(logits.device, non_blocking=True)  # nor does sending it
+    return draw(logits, settings[0], settings[1], settings[2], any_greedy, any_cut)
 
 
 def draw(

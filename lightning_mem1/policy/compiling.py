@@ -12,7 +12,6 @@ from functools import partial
 from typing import Any
 
 import torch
-from torch import nn
 
 from lightning_mem1.checks import check_choice
 from lightning_mem1.policy.attention import carried

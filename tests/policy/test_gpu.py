@@ -1,4 +1,4 @@
-"""What only a GPU runs: captured decode steps and draws, FlexAttention's backward pass, fused kernels, 16 and 4 bits."""
+"""What only a GPU runs: captured steps and draws, FlexAttention's backward pass, fused kernels, 16 and 4 bits."""
 
 from __future__ import annotations
 

@@ -125,7 +125,8 @@ class SampledDecode:
             logits = self._static.forward(model, head, step)
             uniforms = self._draws.gather(1, step.positions[:, None])[:, 0]
             with torch.autocast(logits.device.type, enabled=False):  # as where steps leave their logits
-                ids, logprobs = draw(logits, *self._settings, uniforms, any_greedy=True, any_cut=cut)
+                temperatures, top_ps = self._settings[0], self._settings[1]
+                ids, logprobs = draw(logits, temperatures, top_ps, uniforms, any_greedy=True, any_cut=cut)
             running = step.positions < self._idle
             step.input_ids.copy_(torch.where(running, ids, step.input_ids))
             step.positions.add_(running)
