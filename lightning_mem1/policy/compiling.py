@@ -1,8 +1,8 @@
 """torch.compile for the layers of a policy in passes that train or score: fewer kernels to launch, the same numbers.
 
 Each layer is cut at its attention, which runs as it is: a segment table has other tensors in every batch, and would be
-compiled anew for each. Layers share what was compiled, for rows of any length. An engine runs layers uncompiled, or
-compiles its own steps (`engine.local.static_decode`).
+compiled once more for each. Layers share what was compiled, for rows of any length. An engine runs layers as they are,
+or compiles its own steps (`engine.local.static_decode`).
 """
 
 from __future__ import annotations

@@ -146,6 +146,15 @@ def test_recurrent_layers_keep_the_states_of_turns_that_ended():
     assert found[0] == found[1]
 
 
+@pytest.mark.parametrize(
+    ("settings", "got"),
+    [({"compile": ""}, "compile empty"), ({"kind": "transformers"}, "kind"), ({"replay_routing": True}, "replay_rout")],
+)
+def test_an_engine_without_such_steps_is_refused_with_the_setting_to_change(make_module, settings, got):
+    with pytest.raises(ValueError, match=f"no decode steps .* got {got}.*; set capture_sampling false"):
+        make_module(engine=EngineSettings(capture_sampling=True, **settings))
+
+
 def test_nan_logits_are_refused_as_elsewhere():
     broken = tiny_policy()
     engine = LocalEngine(broken, INSIDE)

@@ -74,8 +74,8 @@ class StaticDecode:
 class Captured:
     """A step of one model as CUDA graphs, one for each reach: kernels start without a line of Python between.
 
-    A step may be tried at any time: the keys that it writes are written again before they are read, and what it moves
-    on is put back: its inputs, and the states of recurrent layers. What comes back stays until its next call.
+    A step may be tried at any time: its keys are replaced before they are read, and what it moves on is put back, that
+    is its inputs and the states of recurrent layers. What comes back stays until its next call.
 
     Args:
         run: The step: model, its head and buffers -> what comes back.
