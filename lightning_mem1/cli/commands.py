@@ -85,6 +85,7 @@ def run(name: str, argv: Sequence[str] | None = None) -> int:
     Returns:
         The exit code: 0 done, 1 a mistake, 130 interrupted.
     """
+    startup.let_threads_sleep()
     return errors.run(functools.partial(_run, name), argv)
 
 

@@ -35,6 +35,19 @@ QUIET = (  # true of this package on purpose, and no news to a user
 )
 
 
+WAITING = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME")
+
+
+def let_threads_sleep() -> None:
+    """Let idle threads of torch sleep where the environment does not say how they wait; before torch is imported.
+
+    By default they spin, and take a core from whatever else runs: with another busy process on two cores a rollout
+    takes four times as long, against a fifth longer.
+    """
+    if not any(name in os.environ for name in WAITING):
+        os.environ["OMP_WAIT_POLICY"] = "PASSIVE"
+
+
 @dataclass(frozen=True)
 class Opened:
     """A command line, read as far as that goes without heavy imports.

@@ -46,6 +46,14 @@ def decoder_layers(causal_lm: nn.Module) -> dict[str, nn.Module]:
     return {f"{path}.{number}": layer for number, layer in enumerate(found)}
 
 
+def trains_head(causal_lm: nn.Module) -> bool:
+    """Whether gradients are asked for of a weight outside of the backbone, or of one that it shares with the head."""
+    name = backbone_name(causal_lm)
+    own = causal_lm.parameters(recurse=False)
+    children = [child for each, child in causal_lm.named_children() if each != name]
+    return any(p.requires_grad for p in (*own, *(p for child in children for p in child.parameters())))
+
+
 def text_config(causal_lm: Any) -> Any:
     """The config of the language model, which a model of text and images has inside its own."""
     return causal_lm.config.get_text_config(decoder=True)

@@ -24,7 +24,7 @@ from lightning_mem1.io.disk_room import room_for
 from lightning_mem1.policy.adapter_files import without_warnings
 from lightning_mem1.policy.architecture import Architecture
 from lightning_mem1.policy.attention import Pass, carrying
-from lightning_mem1.policy.backbone import Head, backbone, backbone_name, text_config
+from lightning_mem1.policy.backbone import Head, backbone, backbone_name, text_config, trains_head
 from lightning_mem1.policy.compiling import compile_layers
 from lightning_mem1.policy.fused_lora import fuse_lora
 from lightning_mem1.policy.inspection import inspect_layers
@@ -295,22 +295,36 @@ class Policy(nn.Module):
         with self.computing():
             return self._head(hidden)
 
-    def logprobs(self, batch: ScoredBatch, temperature: float = 1.0, replay: bool = True) -> tuple[Tensor, Tensor]:
+    def logprobs(
+        self, batch: ScoredBatch, temperature: float = 1.0, replay: bool = True, entropy_gradient: bool = True
+    ) -> tuple[Tensor, Tensor]:
         """Score every action token of a batch in the context it was sampled in.
 
         Args:
             batch: From `collate.collate`, on this policy's device.
             temperature: The sampling temperature.
             replay: Whether routers take the experts that the rollout chose, where the batch has them.
+            entropy_gradient: Whether gradients of the entropies will be asked for; without, scoring costs less.
 
         Returns:
             Log-probabilities (N,) and entropies (N,) in nats, in the batch's order of action tokens.
         """
-        return self(batch, temperature, replay)  # type: ignore[no-any-return]
+        return self(batch, temperature, replay, entropy_gradient)  # type: ignore[no-any-return]
 
-    def forward(self, batch: ScoredBatch, temperature: float, replay: bool) -> tuple[Tensor, Tensor]:
+    def forward(
+        self, batch: ScoredBatch, temperature: float, replay: bool, entropy_gradient: bool
+    ) -> tuple[Tensor, Tensor]:
         """What `logprobs` returns; weights that are shared out among ranks are gathered around it."""
-        return chunked_logprobs(self.predicting(batch, replay), self.head, batch.action_ids, temperature)
+        once = not entropy_gradient and not trains_head(self.causal_lm)
+        hidden, ids = self.predicting(batch, replay), batch.action_ids
+        if batch.tree is None:
+            return chunked_logprobs(hidden, self.head, ids, temperature, once=once)
+        # tokens that trajectories share are scored once
+        distinct, back = torch.unique(batch.predict_index * self.vocab_size + ids, return_inverse=True)
+        first = torch.empty_like(distinct)
+        first[back] = torch.arange(len(back), device=back.device)
+        found = chunked_logprobs(hidden[first], self.head, ids[first], temperature, once=once)
+        return found[0][back], found[1][back]
 
     def predicting(self, batch: ScoredBatch, replay: bool = False) -> Tensor:
         """Hidden states (N, width) that predict the action tokens: each has seen its token's context and no more.

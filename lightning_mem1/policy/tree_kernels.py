@@ -39,6 +39,9 @@ def segment_attention(query: Tensor, key: Tensor, value: Tensor, table: TreeTabl
         v = _taken(value, 1, bucket.key_index).transpose(0, 1)
         if scores.written_out:
             out = attend(q, k, v, bucket.mask, scores)
+        elif q.device.type == "cpu":  # whose kernel lets heads share keys, and would turn a boolean mask into numbers
+            mask = bucket.added.to(q.dtype)
+            out = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=scores.scaling, enable_gqa=True)
         else:
             k, v = (each.repeat_interleave(repeats, dim=1) for each in (k, v))
             out = F.scaled_dot_product_attention(q, k, v, attn_mask=bucket.mask, scale=scores.scaling)

@@ -37,6 +37,11 @@ class Bucket:
     mask: Tensor
     places: Tensor
 
+    @cached_property
+    def added(self) -> Tensor:
+        """The mask as float32 numbers that are added to scores, made once for all layers."""
+        return torch.zeros(self.mask.shape, device=self.mask.device).masked_fill_(~self.mask, -torch.inf)
+
 
 @dataclass(frozen=True)
 class TreeTable:

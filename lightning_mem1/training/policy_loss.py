@@ -83,7 +83,7 @@ class PolicyLoss:
         self, policy: Policy, batch: Batch, credit: TokenCredit, totals: Mapping[str, int]
     ) -> tuple[Tensor, UpdateStats]:
         """Loss of a micro-batch whose update has `totals` trajectories, turns and tokens."""
-        logprobs, entropy = policy.logprobs(batch, self.temperature)
+        logprobs, entropy = policy.logprobs(batch, self.temperature, entropy_gradient=bool(self.entropy_coef))
         weights = token_weights(batch.trajectory_index, batch.turn_index, self.unit, **totals)
         is_state = credit.is_state.to(weights.device)
         # the rollout's own log-probs are the old policy: exact, and no second pass over the batch

@@ -13,7 +13,7 @@ from lightning_mem1.context.memory import MemoryMode, whole
 from lightning_mem1.context.origins import token_origins
 from lightning_mem1.training.layouts.collate import collate
 from lightning_mem1.training.layouts.microbatches import num_tokens, split_by_tokens
-from lightning_mem1.training.layouts.tree import rows, tree
+from lightning_mem1.training.layouts.tree import rows, segments
 from lightning_mem1.types import StopReason, Trajectory, Turn
 from tiny import task
 
@@ -47,7 +47,7 @@ def test_layouts_counts_lengths_origins_and_drift_ask_the_mode_once_for_each_tur
         assert drift(trajectory, known) == 0
         assert [num_tokens(trajectory, layout, known) for layout in ("tree", "rows", "stitched")] == [10, 21, 10]
     for _ in range(3):
-        tree(trajectories, known), rows(trajectories, known)
+        segments(trajectories, known), rows(trajectories, known)
         split_by_tokens(trajectories, 12, "tree", known)
         for layout in ("tree", "rows", "stitched"):
             collate(trajectories, layout, known)
@@ -120,7 +120,7 @@ def test_a_layout_is_the_same_however_a_mode_cuts_its_runs():
         lambda turns: [[each] for turn in turns for each in (*turn.ids, *turn.information_ids)],
         lambda turns: (tuple(ids) for ids in whole(turns)),
     ):
-        assert tree([trajectory], cut) == tree([trajectory], "full")
+        assert segments([trajectory], cut) == segments([trajectory], "full")
         assert rows([trajectory], cut) == rows([trajectory], "full")
         assert token_origins(trajectory, cut) == token_origins(trajectory, "full")
 

@@ -2,6 +2,7 @@
 
 import copy
 import random
+from unittest import mock
 
 import pytest
 import torch
@@ -14,6 +15,7 @@ from lightning_mem1.engine.local.engine import EngineSettings, LocalEngine
 from lightning_mem1.policy.policy import LoraSettings
 from lightning_mem1.rollout.collect import Episode, collect
 from lightning_mem1.rollout.settings import RolloutSettings
+from lightning_mem1.training.layouts import trie
 from lightning_mem1.training.layouts.collate import collate
 from tiny import WordEnv, random_ids, random_trajectory, task, tiny_policy
 
@@ -65,16 +67,27 @@ def played(policy, mode, plans, seed):
     return trajectories
 
 
+def group(rng, shapes, mode, with_twins):
+    """Random trajectories of two prompts; twins go another way in their last turn."""
+    prompts = [random_ids(rng, 5), random_ids(rng, 3)]
+    found = [random_trajectory(rng, shape, prompts[i % 2], i, MODES[mode]().staged) for i, shape in enumerate(shapes)]
+    for each in [*found] if with_twins else []:
+        found.append(copy.deepcopy(each))
+        last = found[-1].turns[-1]
+        last.action_ids = [*last.action_ids[:-1], (last.action_ids[-1] + 1) % 250]
+    return found
+
+
 @pytest.mark.parametrize("mode", list(MODES))
 @settings(max_examples=12, deadline=None)
-@given(shapes=st.lists(LENGTHS, min_size=1, max_size=4), seed=st.integers(0, 99))
-def test_tree_and_rows_agree_on_log_probs_entropies_and_every_gradient(mode, shapes, seed):
-    rng = random.Random(seed)
-    prompts = [random_ids(rng, 5), random_ids(rng, 3)]
-    trajectories = [
-        random_trajectory(rng, shape, prompts[i % 2], i, MODES[mode]().staged) for i, shape in enumerate(shapes)
-    ]
-    results = [POLICY.logprobs(collate(trajectories, layout, mode)) for layout in ("tree", "rows")]
+@given(
+    shapes=st.lists(LENGTHS, min_size=1, max_size=4), seed=st.integers(0, 99),
+    with_twins=st.booleans(), worth=st.sampled_from([1, 3, trie.SHORTEST]),
+)  # fmt: skip
+def test_tree_and_rows_agree_on_log_probs_entropies_and_every_gradient(mode, shapes, seed, with_twins, worth):
+    trajectories = group(random.Random(seed), shapes, mode, with_twins)
+    with mock.patch.object(trie, "SHORTEST", worth):
+        results = [POLICY.logprobs(collate(trajectories, layout, mode)) for layout in ("tree", "rows")]
     torch.testing.assert_close(results[0][0], results[1][0], atol=1e-5, rtol=0)
     torch.testing.assert_close(results[0][1], results[1][1], atol=1e-5, rtol=1e-5)
     for a, b in zip(gradients(results[0][0]), gradients(results[1][0]), strict=True):

@@ -5,6 +5,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from lightning_mem1.policy.backbone import trains_head
 from lightning_mem1.policy.logprobs import chunked_logprobs
 from lightning_mem1.policy.policy import LoraSettings, Policy
 from lightning_mem1.training.layouts.collate import collate
@@ -35,6 +36,31 @@ def test_chunked_log_probs_and_entropies_equal_the_whole_softmax_and_so_do_gradi
         torch.testing.assert_close(small, large, atol=1e-6, rtol=0)
     torch.testing.assert_close(results[0][0], whole.log_prob(ids), atol=1e-6, rtol=0)
     torch.testing.assert_close(results[0][1], whole.entropy(), atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize("temperature", [1.0, 0.7])
+def test_scoring_a_fixed_head_once_gives_the_same_numbers_and_gradients(temperature):
+    def head(h):
+        return 3 * torch.tanh(torch.nn.functional.linear(h, weight) / 3)  # as models with a soft cap have
+
+    torch.manual_seed(0)
+    weight, ids, factors = torch.randn(20, 8), torch.arange(7), torch.randn(7)
+    hidden = torch.randn(7, 8, requires_grad=True)
+    found = {}
+    for once in (False, True):
+        logprobs, entropies = chunked_logprobs(hidden, head, ids, temperature, chunk=3, once=once)
+        found[once] = logprobs, entropies.detach(), torch.autograd.grad((logprobs * factors).sum(), hidden)[0]
+        assert entropies.requires_grad is not once
+    for one, other in zip(found[False], found[True], strict=True):
+        torch.testing.assert_close(one, other, atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize("lora, targets, trains", [(4, "all-linear", False), (0, None, True)])
+def test_a_head_is_scored_once_only_where_its_weights_stay(lora, targets, trains):
+    policy = tiny_policy(LoraSettings(r=lora, target_modules=targets) if lora else None)
+    assert trains_head(policy.causal_lm) is trains
+    entropies = policy.logprobs(BATCH, entropy_gradient=False)[1]
+    assert entropies.requires_grad is trains
 
 
 def test_only_the_adapter_named_policy_trains():

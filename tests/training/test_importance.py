@@ -355,7 +355,7 @@ def test_an_exact_engine_trains_the_same_with_and_without_a_correction(make_modu
 def test_without_a_correction_there_is_no_extra_pass(make_module, make_data, fit, monkeypatch):
     counts, score = [], Policy.logprobs
     engine = EngineSettings(num_slots=8, max_context_tokens=160, self_check=False)  # which scores once as well
-    monkeypatch.setattr(Policy, "logprobs", lambda *args: counts.append(1) or score(*args))
+    monkeypatch.setattr(Policy, "logprobs", lambda *args, **kwargs: counts.append(1) or score(*args, **kwargs))
     for correction, passes in (("none", 1), ("tis", 2)):
         counts.clear()
         module = make_module(mismatch=settings(correction), engine=engine)

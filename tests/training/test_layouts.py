@@ -6,7 +6,7 @@ from lightning_mem1.context.modes.window import Window
 from lightning_mem1.training.layouts.microbatches import num_tokens
 from lightning_mem1.training.layouts.single_copy import Run, official, stitched
 from lightning_mem1.training.layouts.spans import ScoredSpan, check_layout
-from lightning_mem1.training.layouts.tree import rows, tree
+from lightning_mem1.training.layouts.tree import rows, segments
 from lightning_mem1.types import StopReason, Trajectory, Turn
 from tiny import task
 
@@ -20,23 +20,22 @@ def trajectory(prompt=None, last=A2):
 
 
 def test_tree_appends_a_turn_to_the_segment_it_continues_and_copies_the_context_otherwise():
-    forest = tree([trajectory()])
-    assert forest.prompts == [P]
-    assert [s.ids for s in forest.segments] == [A0 + I0 + A1, A1 + I1 + A2]
-    assert [s.spans for s in forest.segments] == [
+    laid = segments([trajectory()])
+    assert [s.ids for s in laid] == [A0 + I0 + A1, A1 + I1 + A2]
+    assert [s.spans for s in laid] == [
         [ScoredSpan(0, 0, 0, 2), ScoredSpan(0, 1, 3, 1)],
         [ScoredSpan(0, 2, 3, 2)],
     ]
 
 
 def test_tree_keeps_a_full_history_in_a_single_segment():
-    forest = tree([trajectory()], "full")
-    assert [s.ids for s in forest.segments] == [A0 + I0 + A1 + I1 + A2]
-    assert [span.start for span in forest.segments[0].spans] == [0, 3, 6]
+    (whole,) = segments([trajectory()], "full")
+    assert whole.ids == A0 + I0 + A1 + I1 + A2
+    assert [span.start for span in whole.spans] == [0, 3, 6]
 
 
 def test_tree_shows_only_information_when_nothing_is_remembered():
-    assert [s.ids for s in tree([trajectory()], "none").segments] == [A0, I0 + A1, I1 + A2]
+    assert [s.ids for s in segments([trajectory()], "none")] == [A0, I0 + A1, I1 + A2]
 
 
 def staged():
@@ -48,7 +47,7 @@ def staged():
 
 def test_tree_lays_out_memories_written_apart_where_they_were_written_and_copies_them_with_their_openings():
     m, M0, M1 = [30], [31], [32]
-    assert [(s.ids, s.spans) for s in tree([staged()], "summary").segments] == [
+    assert [(s.ids, s.spans) for s in segments([staged()], "summary")] == [
         (A0 + I0 + m + M0, [ScoredSpan(0, 0, 0, 2), ScoredSpan(0, 1, 4, 1)]),
         (m + M0 + I0 + A1, [ScoredSpan(0, 2, 3, 1)]),
         (m + M0 + A1 + I1 + m + M1, [ScoredSpan(0, 3, 6, 1)]),
@@ -73,12 +72,6 @@ def test_a_single_copy_holds_memories_written_apart_behind_the_replies_they_are_
     assert copy.spans[1] == ScoredSpan(0, 1, 6, 1) and copy.spans[4] == ScoredSpan(0, 4, 12, 2)
 
 
-def test_trajectories_of_a_group_share_their_prompt():
-    forest = tree([trajectory(), trajectory(last=[15]), trajectory(prompt=[3])])
-    assert forest.prompts == [P, [3]]
-    assert [s.prompt for s in forest.segments] == [0, 0, 0, 0, 1, 1]
-
-
 def test_rows_hold_one_whole_context_per_turn():
     lines = rows([trajectory()])
     assert [line.ids for line in lines] == [P + A0, P + A0 + I0 + A1, P + A1 + I1 + A2]
@@ -91,8 +84,8 @@ def test_rows_hold_one_whole_context_per_turn():
 
 def test_empty_information_and_one_token_actions_are_laid_out_too():
     turns = [Turn([7], [0.0], []), Turn([8], [0.0], []), Turn([9], [0.0])]
-    forest = tree([Trajectory(task(), P, turns, StopReason.DONE)])
-    assert [s.ids for s in forest.segments] == [[7, 8], [8, 9]]
+    laid = segments([Trajectory(task(), P, turns, StopReason.DONE)])
+    assert [s.ids for s in laid] == [[7, 8], [8, 9]]
 
 
 def test_a_single_copy_holds_every_token_once_and_says_what_each_run_of_them_sees():
@@ -146,9 +139,9 @@ def test_a_trajectory_without_a_turn_has_no_single_copy():
 
 
 def test_every_action_token_is_scored_exactly_once_in_every_layout():
-    laid = [tree([trajectory()]).segments, rows([trajectory()]), stitched([trajectory()])]
-    for segments in [*laid, official([trajectory()], len)]:
-        scored = [s.ids[span.start : span.start + span.length] for s in segments for span in s.spans]
+    laid = [segments([trajectory()]), rows([trajectory()]), stitched([trajectory()]), official([trajectory()], len)]
+    for each in laid:
+        scored = [s.ids[span.start : span.start + span.length] for s in each for span in s.spans]
         assert scored == [A0, A1, A2]
 
 

@@ -18,6 +18,12 @@ from lightning_mem1.types import StopReason, Trajectory, Turn
 from tiny import task
 
 
+@pytest.fixture(autouse=True)
+def every_beginning(monkeypatch):
+    """One token is worth sharing, so that cases stay small."""
+    monkeypatch.setattr("lightning_mem1.training.layouts.trie.SHORTEST", 1)
+
+
 def recorded(prompt, *turns):
     """Turns of (context, action, information)."""
     played = [Turn(action, [-1.0] * len(action), reply, context_ids=context) for context, action, reply in turns]

@@ -12,22 +12,24 @@ frequencies are the same, and made again for a turn that grows into others.
 from __future__ import annotations
 
 from collections import deque
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from lightning_mem1.engine.local.expert_pool import ExpertPool
 from lightning_mem1.engine.local.sampled_decode import SampledDecode
 from lightning_mem1.engine.local.slots import SlotPool, Span, StepPlan
 from lightning_mem1.engine.local.static_decode import StaticDecode
+from lightning_mem1.engine.local.threads import largest_weight, threads_for
 from lightning_mem1.engine.local.turns import Running, on_cpu, prefill_of, sampling_of
 from lightning_mem1.engine.sampling import check_sampled, sample
 from lightning_mem1.engine.settings import EngineSettings, check_fits, check_positions
 from lightning_mem1.engine.stopping import StopRule
 from lightning_mem1.policy.attention import Pass, carrying
-from lightning_mem1.policy.backbone import Head, backbone
+from lightning_mem1.policy.backbone import Head, backbone, decoder_layers
 from lightning_mem1.policy.merged import Merged
 from lightning_mem1.policy.policy import Policy
 from lightning_mem1.policy.recurrent import recurrent_layers
@@ -75,6 +77,7 @@ class LocalEngine:
         self._experts = self._expert_pool() if self.settings.replay_routing else None
         self._stop = StopRule(policy.tokenizer, policy.end_ids)
         self._recurrent = bool(recurrent_layers(policy.causal_lm))
+        self._largest = largest_weight(nn.ModuleList(decoder_layers(policy.causal_lm).values()))
         self._merged = Merged(policy.causal_lm) if self._merges() else None
         self._model: Any = None
         self._static: StaticDecode | None = None
@@ -169,9 +172,13 @@ class LocalEngine:
         ]
         return [self._finish(run) for run in finished]
 
+    def _threads(self, starting: list[Running]) -> AbstractContextManager[None]:
+        tokens = len(self._running) + sum(len(run.ids) - run.cached for run in starting)
+        return threads_for(tokens, self._largest, self.pool.device)
+
     def _draw(self, starting: list[Running]) -> tuple[list[float], list[float]]:
         """Ids and log-probs of one token of the running turns, then of the starting ones."""
-        with self.policy.computing():
+        with self.policy.computing(), self._threads(starting):
             logits = self._logits(starting)
         return on_cpu(*sample(logits, *sampling_of([*self._running, *starting])))
 
@@ -181,7 +188,7 @@ class LocalEngine:
         if not self._running:
             self._sampled.forget()
             return self._draw(starting)
-        with self.policy.computing():
+        with self.policy.computing(), self._threads(starting):
             drawn = self._sampled.start(self._running)
             if not starting:
                 self._sampled.start_ahead(self._running)
@@ -192,7 +199,7 @@ class LocalEngine:
 
     def _draw_first(self, starting: list[Running]) -> tuple[list[float], list[float]]:
         """Ids and log-probs of the first token of turns that start."""
-        with self.policy.computing():
+        with self.policy.computing(), self._threads(starting):
             logits = self._packed(starting, StepPlan(self.pool, [], prefill_of(starting)))
         return on_cpu(*sample(logits, *sampling_of(starting)))
 

@@ -16,14 +16,12 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
 from lightning_mem1.context.contexts import Contexts, derived
-from lightning_mem1.context.modes.recorded import Recorded
 from lightning_mem1.context.settings import MemorySetting
 from lightning_mem1.evaluation.report.episode import parts
 from lightning_mem1.policy.tree_table import tree_table
 from lightning_mem1.training.layouts.collate import mask
 from lightning_mem1.training.layouts.single_copy import Stitch, official, stitched
 from lightning_mem1.training.layouts.spans import LAYOUTS, StateEnd, check_layout
-from lightning_mem1.training.layouts.tree import tree
 from lightning_mem1.training.layouts.trie import trie
 from lightning_mem1.types import Trajectory
 
@@ -77,17 +75,8 @@ def visible(
         blocks = [
             context + [SCORED] * len(turn.action_ids) for context, turn in zip(seen, trajectory.turns, strict=True)
         ]
-        return _blocks(blocks, 0)
-    if isinstance(contexts.memory, Recorded):
-        return _trie(trajectory, contexts, seen)
-    prompt = len(trajectory.prompt_ids)
-    segments = []
-    for segment in tree([trajectory], contexts).segments:
-        kinds = seen[segment.spans[-1].turn][prompt:] + [SCORED] * segment.spans[-1].length
-        for span in segment.spans:
-            kinds[span.start : span.start + span.length] = [SCORED] * span.length
-        segments.append(kinds)
-    return _blocks([[PROMPT] * prompt, *segments], prompt)
+        return _blocks(blocks)
+    return _trie(trajectory, contexts, seen)
 
 
 def turns_drawn(trajectory: Trajectory, memory: MemorySetting | Contexts = "mem1") -> int:
@@ -139,12 +128,12 @@ def _single_copy(trajectory: Trajectory, layout: str, contexts: Contexts, state_
 
 
 def _trie(trajectory: Trajectory, contexts: Contexts, seen: Sequence[Sequence[int]]) -> np.ndarray:
-    """`visible` of recorded contexts in `tree`, given the kinds of the tokens of each."""
+    """`visible` in `tree`, given the kinds of the tokens of each context."""
     packed = trie([trajectory], contexts)
     kinds, places = np.zeros(packed.num_tokens, int), torch.arange(packed.num_tokens)
-    for span, end in zip(packed.spans, packed.ends, strict=True):
-        row = packed.row(end)[: span.start + span.length].numpy()
-        kinds[row] = np.maximum(kinds[row], [*seen[span.turn], *[SCORED] * span.length])
+    for span, row in zip(packed.spans, packed.rows(), strict=True):
+        seen_by = row[: span.start + span.length].numpy()
+        kinds[seen_by] = np.maximum(kinds[seen_by], [*seen[span.turn], *[SCORED] * span.length])
     return tree_table(packed.blocks).visible(places[:, None], places).numpy() * kinds
 
 
@@ -154,10 +143,10 @@ def _kinds(context: Sequence[Sequence[object]]) -> list[int]:
     return [*chain.from_iterable([kind[str(name)]] * int(str(tokens)) for name, _, tokens, *_ in context)]
 
 
-def _blocks(blocks: Sequence[Sequence[int]], prompt: int) -> np.ndarray:
-    """Causal blocks one after the other; all of them see the first `prompt` tokens as well."""
+def _blocks(blocks: Sequence[Sequence[int]]) -> np.ndarray:
+    """Causal blocks one after the other."""
     owner = np.repeat(np.arange(len(blocks)), [len(block) for block in blocks])
     place = np.arange(len(owner))
-    seen = (owner[:, None] == owner) | (place < prompt)
+    seen = owner[:, None] == owner
     kinds = np.array([*chain.from_iterable(blocks)])
     return (seen & (place <= place[:, None])) * kinds

@@ -7,7 +7,7 @@ scored tokens are the same, in the same order, for all.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from itertools import chain
 from typing import Any
@@ -16,14 +16,12 @@ import torch
 from torch import Tensor
 
 from lightning_mem1.context.contexts import Contexts, derived
-from lightning_mem1.context.modes.recorded import Recorded
 from lightning_mem1.context.settings import MemorySetting
-from lightning_mem1.policy.blocks import Block, place_index
 from lightning_mem1.policy.tree_table import TreeTable, tree_table
-from lightning_mem1.training.layouts.replayed import replayed
+from lightning_mem1.training.layouts.replayed import has_routing, replayed
 from lightning_mem1.training.layouts.single_copy import Stitch, official, stitched
 from lightning_mem1.training.layouts.spans import ScoredSpan, StateEnd, check_layout
-from lightning_mem1.training.layouts.tree import Forest, Segment, rows, tree
+from lightning_mem1.training.layouts.tree import Segment, rows
 from lightning_mem1.training.layouts.trie import trie
 from lightning_mem1.types import Trajectory
 
@@ -34,7 +32,7 @@ class Batch:
 
     Attributes:
         input_ids: (B, L); B = 1 for `tree`.
-        position_ids: (B, L); each segment continues from the end of its prompt, a single copy just continues.
+        position_ids: (B, L); each block continues from the end of what it hangs on, a single copy just continues.
         attention_mask: (B, L) True on tokens that are not padding (`rows`); (B, 1, L, L) True where a query sees a key
             (`stitched`, `official`); None for `tree`.
         tree: The segment table (`tree`), else None.
@@ -100,8 +98,8 @@ def collate(
     return (_collate_tree if layout == "tree" else _collate_rows)(trajectories, contexts)
 
 
-def _collate_trie(trajectories: Sequence[Trajectory], contexts: Contexts) -> Batch:
-    packed = trie(trajectories, contexts)
+def _collate_tree(trajectories: Sequence[Trajectory], contexts: Contexts) -> Batch:
+    packed = trie(trajectories, contexts, apart=has_routing(trajectories))
     table = tree_table(packed.blocks)
     return Batch(
         input_ids=torch.tensor(packed.ids)[None],
@@ -110,38 +108,8 @@ def _collate_trie(trajectories: Sequence[Trajectory], contexts: Contexts) -> Bat
         tree=table,
         predict_index=torch.cat([*packed.predicting()]),
         num_tokens=packed.num_tokens,
-        experts=replayed(trajectories, packed.spans, map(packed.row, packed.ends), (1, packed.num_tokens)),
+        experts=replayed(trajectories, packed.spans, packed.rows(), (1, packed.num_tokens)),
         **_action_columns(trajectories, packed.spans),
-    )
-
-
-def _collate_tree(trajectories: Sequence[Trajectory], contexts: Contexts) -> Batch:
-    if isinstance(contexts.memory, Recorded):
-        return _collate_trie(trajectories, contexts)
-    forest = tree(trajectories, contexts)
-    blocks: list[Block] = []
-    for ids in forest.prompts:
-        blocks.append(Block(_end(blocks), len(ids)))
-    for segment in forest.segments:
-        blocks.append(Block(_end(blocks), len(segment.ids), segment.prompt))
-    leaves = blocks[len(forest.prompts) :]
-    input_ids = torch.tensor([*chain(*forest.prompts, *(segment.ids for segment in forest.segments))])
-    positions = [torch.arange(block.length) + _offset(block, blocks) for block in blocks]
-    # the first token of a segment is predicted from the last token of its prompt
-    predict = []
-    for segment, block in zip(forest.segments, leaves, strict=True):
-        root = blocks[segment.prompt]
-        before = torch.cat([torch.tensor([root.start + root.length - 1]), torch.arange(block.length - 1) + block.start])
-        predict += [before[span.start : span.start + span.length] for span in segment.spans]
-    return Batch(
-        input_ids=input_ids[None],
-        position_ids=torch.cat(positions)[None],
-        attention_mask=None,
-        tree=tree_table(blocks),
-        predict_index=torch.cat(predict),
-        num_tokens=len(input_ids),
-        experts=replayed(trajectories, _spans(forest.segments), _seen(forest, blocks), (1, len(input_ids))),
-        **_action_columns(trajectories, _spans(forest.segments)),
     )
 
 
@@ -207,13 +175,6 @@ def mask(line: Stitch) -> Tensor:
     return seen
 
 
-def _seen(forest: Forest, blocks: Sequence[Block]) -> Iterator[Tensor]:
-    """For each span the places of the prompt's and of the segment's tokens."""
-    for segment, block in zip(forest.segments, blocks[len(forest.prompts) :], strict=True):
-        places = place_index([blocks[segment.prompt], block])
-        yield from [places] * len(segment.spans)
-
-
 def _spans(segments: Sequence[Segment | Stitch]) -> list[ScoredSpan]:
     return list(chain.from_iterable(segment.spans for segment in segments))
 
@@ -234,11 +195,3 @@ def _action_columns(trajectories: Sequence[Trajectory], spans: Sequence[ScoredSp
         "turn_index": torch.tensor([span.turn for span in spans]).repeat_interleave(lengths),
         "num_trajectories": len(trajectories),
     }
-
-
-def _end(blocks: Sequence[Block]) -> int:
-    return blocks[-1].start + blocks[-1].length if blocks else 0
-
-
-def _offset(block: Block, blocks: Sequence[Block]) -> int:
-    return 0 if block.root is None else blocks[block.root].length

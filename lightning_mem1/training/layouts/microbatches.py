@@ -11,14 +11,13 @@ import torch
 from torch import Tensor
 
 from lightning_mem1.context.contexts import Contexts, derived
-from lightning_mem1.context.modes.recorded import Recorded
 from lightning_mem1.context.origins import seen_once
 from lightning_mem1.context.settings import MemorySetting
 from lightning_mem1.training.credit.filters import num_action_tokens
 from lightning_mem1.training.layouts.collate import Batch, collate
+from lightning_mem1.training.layouts.replayed import has_routing
 from lightning_mem1.training.layouts.spans import StateEnd, check_layout
-from lightning_mem1.training.layouts.tree import tree
-from lightning_mem1.training.layouts.trie import trie
+from lightning_mem1.training.layouts.trie import GrowingTrie, trie
 from lightning_mem1.types import StopReason, Task, Trajectory, Turn
 
 IDLE = Trajectory(Task("idle", "", (), 1), [0], [Turn([0], [0.0])], StopReason.DONE)  # teaches nothing
@@ -98,9 +97,11 @@ def split_by_tokens(
 ) -> list[list[int]]:
     """Split trajectories, in order, into runs of at most `max_tokens` trained tokens (a longer one stands alone).
 
-    Neighbours stay together, so that the trajectories of a group share their prompt in `tree`.
+    Neighbours stay together, so that the trajectories of a group share what they begin with in `tree`.
     """
     contexts = derived(memory)
+    if layout == "tree":
+        return _split_trie(trajectories, max_tokens, contexts)
     groups: list[list[int]] = []
     room = 0
     for index, trajectory in enumerate(trajectories):
@@ -110,6 +111,22 @@ def split_by_tokens(
             room = max_tokens
         groups[-1].append(index)
         room -= cost
+    return groups
+
+
+def _split_trie(trajectories: Sequence[Trajectory], max_tokens: int, contexts: Contexts) -> list[list[int]]:
+    """The same where what trajectories share counts once."""
+    apart = has_routing(trajectories)
+    groups: list[list[int]] = []
+    growing = GrowingTrie(contexts, apart)
+    for index, trajectory in enumerate(trajectories):
+        growing.add(trajectory)
+        if not groups or growing.num_tokens > max_tokens:
+            if groups:
+                growing = GrowingTrie(contexts, apart)
+                growing.add(trajectory)
+            groups.append([])
+        groups[-1].append(index)
     return groups
 
 
@@ -141,10 +158,8 @@ def num_tokens(trajectory: Trajectory, layout: str = "tree", memory: MemorySetti
 
 
 def _num_tokens(trajectory: Trajectory, layout: str, contexts: Contexts) -> int:
-    if layout == "tree" and isinstance(contexts.memory, Recorded):
-        return trie([trajectory], contexts).num_tokens
     if layout == "tree":
-        return tree([trajectory], contexts).num_tokens
+        return trie([trajectory], contexts).num_tokens
     if layout == "rows":
         return sum(contexts.lengths(trajectory)) + num_action_tokens(trajectory)
     return len(seen_once(trajectory))

@@ -12,6 +12,11 @@ from lightning_mem1.training.layouts.spans import ScoredSpan
 from lightning_mem1.types import Trajectory
 
 
+def has_routing(trajectories: Sequence[Trajectory]) -> bool:
+    """Whether choices of experts were recorded of any turn."""
+    return any(turn.experts is not None for trajectory in trajectories for turn in trajectory.turns)
+
+
 def replayed(
     trajectories: Sequence[Trajectory], spans: Sequence[ScoredSpan], places: Iterable[Tensor], shape: Sequence[int]
 ) -> Tensor | None:
@@ -33,7 +38,7 @@ def replayed(
     Raises:
         ValueError: turns of unlike models.
     """
-    if all(turn.experts is None for trajectory in trajectories for turn in trajectory.turns):
+    if not has_routing(trajectories):
         return None
     known = [[*unpacked(turn.experts for turn in trajectory.turns)] for trajectory in trajectories]
     widths = {each.shape[1] for choices in known for each in choices if each is not None}

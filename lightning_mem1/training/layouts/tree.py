@@ -7,10 +7,10 @@
     rows:  P A0 | P A0 I0 A1 | P A1 I1 A2
     tree:  P | A0 I0 A1 | a1 I1 A2            a1 = copy of A1, not scored a second time
 
-In `tree` the prompt is there once, also for all trajectories of a group. Each segment sees the prompt and itself,
-causally, with positions that continue from the end of the prompt. A turn whose context continues the open segment is
-appended to it (A1 above saw A0 I0, and full-history trajectories become a single segment); any other turn opens a
-new segment with a loss-free copy of its context.
+In `tree` each segment sees the prompt and itself, causally, with positions that continue from the end of the prompt. A
+turn whose context continues the open segment is appended to it (A1 above saw A0 I0, and full-history trajectories
+become a single segment); any other turn opens a new segment with a loss-free copy of its context. What several segments
+begin with is there once, the prompt first of all, also for all trajectories of a group: see `trie`.
 
 `stitched` and `official` are not exact and there for comparison. They hold a single copy of the trajectory under a mask
 of two dimensions, as the paper and its public code train::
@@ -35,60 +35,41 @@ from lightning_mem1.types import Trajectory
 
 @dataclass
 class Segment:
-    """A run of tokens that sees one prompt and itself, causally.
+    """A run of tokens that sees the prompt and itself, causally; a row if the prompt is among them.
 
     Attributes:
-        prompt: Index of the prompt it hangs on.
-        ids: The segment's tokens (without the prompt's).
+        ids: The segment's tokens.
         spans: The scored spans inside it.
     """
 
-    prompt: int
     ids: list[int] = field(default_factory=list)
     spans: list[ScoredSpan] = field(default_factory=list)
 
 
-@dataclass
-class Forest:
-    """Prompts and the segments that hang on them."""
-
-    prompts: list[list[int]]
-    segments: list[Segment]
-
-    @property
-    def num_tokens(self) -> int:
-        """Tokens that a forward pass of the tree layout runs through."""
-        return sum(map(len, self.prompts)) + sum(len(segment.ids) for segment in self.segments)
-
-
-def tree(trajectories: Sequence[Trajectory], memory: MemorySetting | Contexts = "mem1") -> Forest:
-    """Lay trajectories out as prompts (each distinct one once) and segments.
+def segments(trajectories: Sequence[Trajectory], memory: MemorySetting | Contexts = "mem1") -> list[Segment]:
+    """Lay trajectories out as the segments that hang on their prompts, without what is the prompt's.
 
     Args:
         trajectories: What was played.
         memory: The memory mode it was played in, or its contexts as they were derived before.
     """
     contexts = derived(memory)
-    prompt_index: dict[tuple[int, ...], int] = {}
-    segments: list[Segment] = []
-    for number, trajectory in enumerate(trajectories):
-        prompt = prompt_index.setdefault(tuple(trajectory.prompt_ids), len(prompt_index))
-        segments += _segments(number, trajectory, prompt, contexts.of(trajectory))
-    return Forest([list(ids) for ids in prompt_index], segments)
+    laid = [_segments(number, each, contexts.of(each)) for number, each in enumerate(trajectories)]
+    return [*chain.from_iterable(laid)]
 
 
-def _segments(number: int, trajectory: Trajectory, prompt: int, contexts: Sequence[Context]) -> list[Segment]:
-    segments: list[Segment] = []
+def _segments(number: int, trajectory: Trajectory, contexts: Sequence[Context]) -> list[Segment]:
+    found: list[Segment] = []
     runs: list[Sequence[int]] = []  # what the open segment is made of
     for turn, (context, played) in enumerate(zip(contexts, trajectory.turns, strict=True)):
-        further = _further(segments[-1].ids, runs, context.runs) if segments else None
+        further = _further(found[-1].ids, runs, context.runs) if found else None
         if further is None:
-            segments.append(Segment(prompt, [*chain.from_iterable(context.runs)]))
+            found.append(Segment([*chain.from_iterable(context.runs)]))
         else:
-            segments[-1].ids += further  # it starts with the segment's own tokens, so nothing moves
-        _append_action(segments[-1], number, turn, played.action_ids)
+            found[-1].ids += further  # it starts with the segment's own tokens, so nothing moves
+        _append_action(found[-1], number, turn, played.action_ids)
         runs = [*context.runs, played.action_ids] if played.action_ids else context.runs
-    return segments
+    return found
 
 
 def _further(ids: list[int], runs: Sequence[Sequence[int]], seen: Sequence[Sequence[int]]) -> list[int] | None:
@@ -103,14 +84,11 @@ def _further(ids: list[int], runs: Sequence[Sequence[int]], seen: Sequence[Seque
 
 
 def rows(trajectories: Sequence[Trajectory], memory: MemorySetting | Contexts = "mem1") -> list[Segment]:
-    """Lay trajectories out as one full row (prompt included) per turn; `Segment.prompt` is unused and -1.
-
-    The arguments are those of `tree`.
-    """
+    """Lay trajectories out as one full row, prompt included, per turn; the arguments are those of `segments`."""
     contexts, result = derived(memory), []
     for number, trajectory in enumerate(trajectories):
         for turn, (context, played) in enumerate(zip(contexts.of(trajectory), trajectory.turns, strict=True)):
-            row = Segment(-1, context.ids)
+            row = Segment(context.ids)
             _append_action(row, number, turn, played.action_ids)
             result.append(row)
     return result
