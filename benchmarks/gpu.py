@@ -2,6 +2,8 @@
 
     python benchmarks/gpu.py --output benchmarks/gpu.json --folder FOLDER
     python benchmarks/gpu.py --shapes 7B --sections train,decode --folder FOLDER
+    python benchmarks/gpu.py --sections capture,compile,lora --bases none --output FILE --folder FOLDER
+    python benchmarks/gpu.py --shapes tiny --sections capture,compile,lora --bases none --folder FOLDER    (on a CPU)
 
 The models have the shapes of Qwen2.5 and random weights, which are made in the folder; speed does not depend on what a
 policy has learnt. Ceilings are measured first, on the same card: a large matrix product, and a large copy.
@@ -13,6 +15,10 @@ policy has learnt. Ceilings are measured first, on the same card: a large matrix
   read once, come out of memory at the rate of the copy.
 - play: whole episodes (prefill included), with how far the engine's log-probabilities are from those of training.
 - profile: kernels of a training pass by their share of its time.
+- capture, compile, lora: arms in turn, see gpu_pairs.py; not among the sections that run unless named. With all
+  shapes about 7 minutes: 7B 150 s, 1.5B and 0.5B 130 s each (expected, not measured). compile leaves 7B out.
+
+What is found is written after every arm, so that a run that is cut has its figures.
 """
 
 from __future__ import annotations
@@ -32,7 +38,8 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from baseline import GIB, Ratios, arguments, finish, some_of
+import gpu_pairs
+from baseline import GIB, Ratios, arguments, finish, some_of, surroundings
 from horizon import ACTION, Endless, Told
 from layout_speed import clock, made
 from layout_speed import measured as layouts_measured
@@ -47,24 +54,26 @@ from lightning_mem1.training.layouts.collate import collate
 from lightning_mem1.types import GenerationRequest, Task, Trajectory
 
 SHAPES = {  # of Qwen2.5 (arXiv 2412.15115); "tiny" is for trying the script out
-    "tiny": {"hidden_size": 896, "intermediate_size": 4864, "num_hidden_layers": 2, "num_attention_heads": 14},
+    "tiny": {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2, "num_attention_heads": 4},
     "0.5B": {"hidden_size": 896, "intermediate_size": 4864, "num_hidden_layers": 24, "num_attention_heads": 14},
     "1.5B": {"hidden_size": 1536, "intermediate_size": 8960, "num_hidden_layers": 28, "num_attention_heads": 12},
     "7B": {"hidden_size": 3584, "intermediate_size": 18944, "num_hidden_layers": 28, "num_attention_heads": 28},
 }
 KEY_HEADS = {"7B": 4}  # 2 otherwise
-VOCABULARY = 151936
+DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")  # on a CPU the script can only be tried out
+GPU = DEVICE.type == "cuda"
+VOCABULARY = 151936 if GPU else 4096
 STEPS = {  # kind of decode step -> engine.compile, engine.merge_lora
     "plain": ("", False), "captured": ("cudagraphs", False), "merged": ("cudagraphs", True),
     "fused": ("inductor", True),
 }  # fmt: skip
 ATTENTION = ("segments", "flex", "varlen")
 SECTIONS = ("train", "layouts", "decode", "play", "profile")
-TREE = 8192  # tokens
-PROMPT, TURNS = 300, 8
-CONTEXT, NEW, SLOTS = 700, 60, 64  # tokens, tokens, turns
+PAIRS = ("capture", "compile", "lora")
+TREE = 8192 if GPU else 600  # tokens
+PROMPT, TURNS = (300, 8) if GPU else (40, 2)
+CONTEXT, NEW, SLOTS = (700, 60, 64) if GPU else (40, 8, 4)  # tokens, tokens, turns
 TOLERANCE = 0.15
-DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")  # on a CPU the script can only be tried out
 
 
 def folder_of(shape: str, parent: Path) -> Path:
@@ -94,13 +103,16 @@ def folder_of(shape: str, parent: Path) -> Path:
 def loaded(folder: Path, quantization: str, **options: Any) -> Policy:
     """A policy on the GPU."""
     gc.collect()
-    torch.cuda.empty_cache()
+    if GPU:
+        torch.cuda.empty_cache()
     policy = Policy.load(str(folder), lora=LoraSettings(), dtype="bfloat16", quantization=quantization, **options)
     return policy.to(DEVICE)
 
 
 def ceilings() -> dict[str, float]:
     """TFLOP/s of a bf16 product of 8192^3 (random numbers), and GB/s of a copy of 4 GiB, read and written."""
+    if not GPU:
+        return {"tflops": 1.0, "gb_per_s": 1.0}
     a, b = (torch.randn(8192, 8192, device=DEVICE, dtype=torch.bfloat16) for _ in range(2))
     source = torch.randn(2 * GIB, device=DEVICE, dtype=torch.bfloat16)
     target = torch.empty_like(source)
@@ -225,10 +237,10 @@ def _decode(policy: Policy, peak: dict[str, float], compiled: str, merged: bool)
     }
 
 
-def decoding(policy: Policy, compiled: str, merged: bool) -> LocalEngine:
+def decoding(policy: Policy, compiled: str, merged: bool, **settings: Any) -> LocalEngine:
     """An engine in which every slot has a turn to write."""
     room, prefill = CONTEXT + NEW + 32, SLOTS * CONTEXT
-    engine = Endless(policy, EngineSettings(SLOTS, room, prefill, compile=compiled, merge_lora=merged))
+    engine = Endless(policy, EngineSettings(SLOTS, room, prefill, compile=compiled, merge_lora=merged, **settings))
     fill(engine)
     return engine
 
@@ -315,6 +327,32 @@ def kernels_of(run: Callable[[], Any]) -> dict[str, Any]:
     return {"ms": round(1e3 * taken, 1), "kernel_ms": round(times.total() / 1e3, 1), "per_cent": shares}
 
 
+def pairs(section: str, folder: Path, shape: str) -> Iterator[dict[str, Any]]:
+    """Arms in turn of one of `PAIRS`, with torch's kernels, which torch.compile sees through."""
+
+    def load(**options: Any) -> Policy:
+        return loaded(folder, "none", kernels="torch", **options)
+
+    if section == "capture":
+        yield from gpu_pairs.capture(load, decoding, fill)
+        return
+    if section == "compile" and shape == "7B":  # is not held up by launches
+        return
+    group = trees(load())
+    if section == "compile":
+        yield from gpu_pairs.compiled(load, trained, group)
+    else:
+        yield from gpu_pairs.lora(load, trained, group, decoding, fill)
+
+
+def tried_each(arms: Iterator[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    """What arms find one after the other; why the rest is missing, where one fails."""
+    try:
+        yield from arms
+    except Exception as error:
+        yield {"failed": f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"}
+
+
 def ratios(found: dict[str, Any]) -> Ratios:
     """MFU and the share of the bandwidth bound, of every arm that ran."""
     higher = {}
@@ -324,7 +362,13 @@ def ratios(found: dict[str, Any]) -> Ratios:
                 arm = [str(v) for k, v in each.items() if k in ("shape", "base", "kernels", "attention", "compile")]
                 arm += [k for k in ("checkpointing", "merge_lora") if each.get(k)]
                 higher[f"{kind} {', '.join(filter(None, arm))}"] = each[name]
-    return Ratios(higher=higher)
+    lower = {
+        f"{each['arm']}, {each['shape']}, {name}": ratio
+        for kind in PAIRS
+        for each in found["runs"].get(kind, [])
+        for name, ratio in each.get("of_first", {}).items()
+    }
+    return Ratios(higher=higher, lower=lower)
 
 
 def main() -> int:
@@ -332,7 +376,7 @@ def main() -> int:
     parser = arguments("What one GPU makes of models of real size.")
     parser.add_argument("--folder", required=True, help="where models are made, 16 GB for 7B")
     parser.add_argument("--shapes", type=some_of(SHAPES), default="0.5B,1.5B,7B")
-    parser.add_argument("--sections", type=some_of(SECTIONS), default=",".join(SECTIONS))
+    parser.add_argument("--sections", type=some_of(SECTIONS + PAIRS), default=",".join(SECTIONS))
     parser.add_argument("--bases", type=some_of(("none", "nf4")), default="none,nf4")
     parser.add_argument(
         "--attention",
@@ -340,7 +384,9 @@ def main() -> int:
         default=",".join(ATTENTION),
         help="kernels of training, the fastest last",
     )
-    parser.add_argument("--kernels", choices=("liger", "torch"), default="liger", help="of norms and MLPs")
+    parser.add_argument(
+        "--kernels", choices=("liger", "torch"), default="liger" if GPU else "torch", help="of norms and MLPs"
+    )
     parser.add_argument(
         "--steps",
         type=some_of(STEPS),
@@ -348,7 +394,11 @@ def main() -> int:
         help="kinds of decode step; in 4 bits captured ones alone",
     )
     options = parser.parse_args()
-    found: dict[str, Any] = {"gpu": torch.cuda.get_device_name(), "torch": torch.__version__, "ceilings": ceilings()}
+    found: dict[str, Any] = {
+        "gpu": torch.cuda.get_device_name() if GPU else "none",
+        "torch": torch.__version__,
+        "ceilings": ceilings(),
+    }
     print(json.dumps(found), flush=True)
     runs: dict[str, list[dict[str, Any]]] = {section: [] for section in options.sections}
     begun = time.perf_counter()
@@ -356,11 +406,16 @@ def main() -> int:
     def keep(section: str, told: dict[str, Any]) -> None:
         runs[section].append(told)
         print(f"{time.perf_counter() - begun:.0f} s, {section}: {json.dumps(told)}", flush=True)
+        if options.output and not options.check:  # a check may read the same file in the end
+            Path(options.output).write_text(json.dumps({**surroundings(), **found, "runs": runs}, indent=1) + "\n")
 
     for shape in options.shapes:
         folder = folder_of(shape, Path(options.folder))
         print(f"{time.perf_counter() - begun:.0f} s, {shape} is made", flush=True)
-        for base in options.bases:
+        for section in [each for each in PAIRS if each in runs]:
+            for told in tried_each(pairs(section, folder, shape)):
+                keep(section, {"shape": shape} | told)
+        for base in options.bases if set(runs) & set(SECTIONS) else ():
             arm = {"shape": shape, "base": base, "kernels": options.kernels}
             policy = loaded(folder, base, kernels=options.kernels, gradient_checkpointing=True)
             if "train" in runs:

@@ -31,7 +31,21 @@ def sample(logits: Tensor, temperatures: Tensor, top_ps: Tensor, uniforms: Tenso
     """
     any_greedy, any_cut = bool((temperatures == 0).any()), bool((top_ps < 1).any())
     settings = torch.stack([temperatures.double(), top_ps.double(), uniforms])
-    temperatures, top_ps, uniforms = settings.to(logits.device, non_blocking=True)  # nor does sending it
+    settings = settings.to(logits.device, non_blocking=True)  # nor does sending it
+    return draw(logits, settings[0], settings[1], settings[2], any_greedy, any_cut)
+
+
+def draw(
+    logits: Tensor, temperatures: Tensor, top_ps: Tensor, uniforms: Tensor, any_greedy: bool, any_cut: bool
+) -> tuple[Tensor, Tensor]:
+    """What `sample` does where the logits are, without a look at them: a CUDA graph may hold it.
+
+    Args:
+        logits: As in `sample`.
+        temperatures, top_ps, uniforms: Likewise, float64 on the device of the logits.
+        any_greedy: Whether any temperature may be 0.
+        any_cut: Whether any nucleus size may be below 1.
+    """
     greedy = temperatures == 0
     scale = torch.where(greedy, 1.0, temperatures.clamp(min=COLDEST)).float()  # or a quotient is none: inf
     logps = torch.log_softmax(logits.float() / scale[:, None], dim=-1)

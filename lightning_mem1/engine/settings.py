@@ -86,6 +86,9 @@ class EngineSettings:
         compile: Backend of torch.compile for the local engine's decode steps, such as inductor or cudagraphs; they then
             have fixed shapes, in which idle slots take part, and on a GPU are captured whatever compiles them. Empty
             for none, null for cudagraphs on a GPU and none on a CPU.
+        capture_sampling: Whether the local engine's decode steps of fixed shapes draw their tokens as well, so that on
+            a GPU the draw is captured with them, and a step starts before the tokens of the last one are looked at. No
+            effect where steps have no fixed shapes. The tokens are the same. Not measured on a GPU.
         kind: local (in this process), transformers (likewise, by its own generation: slower, and what local becomes
             for a model whose layers it does not know), server, or vllm (in this process, for one GPU).
         server: Which servers, for kind server.
@@ -104,6 +107,7 @@ class EngineSettings:
     prefill_interval: int = 1
     merge_lora: bool | None = None
     compile: str | None = None
+    capture_sampling: bool = False
     kind: Literal["local", "transformers", "server", "vllm"] = "local"
     server: ServerSettings = field(default_factory=ServerSettings)
     vllm: VllmSettings = field(default_factory=VllmSettings)

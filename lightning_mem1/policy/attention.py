@@ -141,6 +141,9 @@ def attention_forward(
     **kwargs: Any,
 ) -> tuple[Tensor, Tensor | None]:
     """The function that transformers calls in every layer; shapes as in `segment_attention`."""
+    if slots is None and torch.compiler.is_compiling():  # a layer that trains, see `policy.compiling`
+        more = {"scaling": scaling, "softcap": softcap, "s_aux": s_aux, "tree": tree, "tree_kernel": tree_kernel}
+        return _uncompiled(module, query, key, value, attention_mask, **more, **kwargs)
     layer: AttentionLayer | None = getattr(module, LAYER, None)
     scores = Scores(scaling, EVERYTHING if layer is None else layer.rule, softcap, s_aux)
     if tree is None and slots is None:
@@ -154,6 +157,11 @@ def attention_forward(
         number = int(module.layer_idx) if layer is None else layer.number  # type: ignore[arg-type]
         return slots.attend(number, query, key, value, scores), None
     return _in_rows(module, query, key, value, attention_mask, scores, **kwargs), None
+
+
+@torch.compiler.disable
+def _uncompiled(*args: Any, **kwargs: Any) -> tuple[Tensor, Tensor | None]:
+    return attention_forward(*args, **kwargs)
 
 
 def _in_rows(

@@ -12,6 +12,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from lightning_mem1.policy.fused_lora import is_plain_lora
+
 
 class Merged:
     """The model as it was at the last `update`, with the adapters that were on added into plain linear layers.
@@ -48,11 +50,7 @@ class Merged:
 
 
 def _can_merge(module: Any) -> bool:
-    from peft.tuners.lora.layer import Linear
-
-    if type(module) is not Linear or type(module.base_layer) is not nn.Linear or module.merged:
-        return False
-    return not module.lora_variant and not any(module.lora_bias.values())
+    return is_plain_lora(module) and not module.merged
 
 
 def _empty_like(base: nn.Linear) -> nn.Linear:

@@ -25,6 +25,8 @@ from lightning_mem1.policy.adapter_files import without_warnings
 from lightning_mem1.policy.architecture import Architecture
 from lightning_mem1.policy.attention import Pass, carrying
 from lightning_mem1.policy.backbone import Head, backbone, backbone_name, text_config, trains_head
+from lightning_mem1.policy.compiling import compile_layers
+from lightning_mem1.policy.fused_lora import fuse_lora
 from lightning_mem1.policy.inspection import inspect_layers
 from lightning_mem1.policy.kernels import use_kernels
 from lightning_mem1.policy.loading import check_vocabulary, load_model, load_tokenizer, path_of_base, resolve
@@ -115,6 +117,8 @@ class Policy(nn.Module):
         gradient_checkpointing: bool = False,
         quantization: str = "none",
         kernels: str = "torch",
+        compile: str = "",
+        fused_lora: bool = False,
     ) -> Policy:
         """Load a policy.
 
@@ -128,6 +132,8 @@ class Policy(nn.Module):
             gradient_checkpointing: Trade time for memory in the backward pass.
             quantization: "none", or "nf4" for a base in 4 bits, which an adapter has to be put on.
             kernels: "torch" or "liger", see `policy.kernels`.
+            compile: Backend of torch.compile for layers that train or score, "" for none, see `policy.compiling`.
+            fused_lora: Whether plain LoRA layers compute in fewer calls, see `policy.fused_lora`.
 
         Raises:
             ValueError, FileNotFoundError: with one line that says what was expected and what to do.
@@ -139,6 +145,10 @@ class Policy(nn.Module):
         check_vocabulary(model, tokenizer, source)
         policy = cls(model, tokenizer, lora, source=source, tree_kernel=attention)
         policy.recompute_activations(gradient_checkpointing)
+        if fused_lora:
+            fuse_lora(policy.causal_lm)
+        if compile:
+            compile_layers(policy.causal_lm, compile)
         return policy
 
     def recompute_activations(self, enable: bool) -> None:

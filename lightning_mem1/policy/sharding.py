@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from lightning_mem1.policy.backbone import decoder_layers
+from lightning_mem1.policy.compiling import is_compiled
 from lightning_mem1.policy.parts import whole
 from lightning_mem1.policy.policy import Policy
 
@@ -25,8 +26,13 @@ def shard(policy: Policy, mesh: Any) -> None:
     """Share a policy's weights out over a one-dimensional device mesh: those of frozen layers, or all that train.
 
     Raises:
-        ValueError: a base in 4 bits.
+        ValueError: a base in 4 bits, or layers that are compiled.
     """
+    if is_compiled(policy.causal_lm):
+        raise ValueError(
+            "compiled layers cannot be shared out: expected plain ones, got model.compute.compile; set it to '', or "
+            "trainer.strategy ddp"
+        )
     if getattr(policy.causal_lm, "is_quantized", False):
         raise ValueError(
             "a base in 4 bits cannot be shared out: expected whole weights; set model.compute.quantization none, or "

@@ -1,4 +1,4 @@
-"""What only a GPU runs: captured decode steps, FlexAttention's backward pass, fused kernels, 16 bits, 4 bits."""
+"""What only a GPU runs: captured steps and draws, FlexAttention's backward pass, fused kernels, 16 and 4 bits."""
 
 from __future__ import annotations
 
@@ -52,6 +52,62 @@ def test_decoding_writes_what_a_cpu_would_and_captured_steps_follow_the_weights(
             for name, parameter in each.policy.named_parameters():
                 if "lora_B" in name:
                     parameter.data.neg_()
+
+
+@pytest.mark.parametrize("compiled", ["cudagraphs", "inductor"])
+def test_a_draw_within_a_captured_step_is_the_draw_outside_of_it(compiled):
+    outside = EngineSettings(num_slots=4, max_context_tokens=600, compile=compiled)
+    policy, rng = tiny_policy(LoraSettings(r=4)).to("cuda"), random.Random(5)
+    kinds = [{"temperature": 0.0}, {"temperature": 0.7}, {"top_p": 0.5}, {"stop": ("e",)}, {"stop_ids": (5, 90, 200)}]
+    asked = [
+        request(i, random_ids(rng, n), seed=i, n=4 + 3 * (i % 4), **kinds[i % len(kinds)])
+        for i, n in enumerate([20, 290, 299, 7, 310, 40, 60, 3, 80, 100])
+    ]
+    engines = [LocalEngine(policy, replace(outside, capture_sampling=inside)) for inside in (False, True)]
+    for _ in range(2):
+        for engine in engines:
+            engine.reset()
+        expected, got = (run(engine, asked) for engine in engines)
+        for session, turn in expected.items():
+            assert got[session].ids == turn.ids
+            assert got[session].logprobs == pytest.approx(turn.logprobs, abs=1e-5)
+        for name, parameter in policy.named_parameters():
+            if "lora_B" in name:
+                parameter.data.neg_()
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_compiled_layers_change_no_more_than_rounding(dtype):
+    plain, compiled, exact = (
+        Policy.load("bundled", lora=LoraSettings(), dtype=kind, compile=backend).to("cuda").train()
+        for kind, backend in ((dtype, ""), (dtype, "inductor"), ("float32", ""))
+    )
+    assert_as_near(plain, compiled, exact)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_fused_lora_changes_no_more_than_rounding(dtype):
+    plain, fused, exact = (
+        Policy.load("bundled", lora=LoraSettings(), dtype=kind, fused_lora=how).to("cuda").train()
+        for kind, how in ((dtype, False), (dtype, True), ("float32", False))
+    )
+    assert_as_near(plain, fused, exact)
+
+
+def assert_as_near(plain: Policy, other: Policy, exact: Policy) -> None:
+    """Another way to compute is as near to float32 as the plain one, in log-probabilities and gradients."""
+    generator = torch.Generator().manual_seed(0)
+    state = {
+        name: torch.randn(value.shape, generator=generator) * 0.02 if "lora_B" in name else value
+        for name, value in exact.adapter_state().items()
+    }
+    for policy in (plain, other, exact):
+        policy.load_adapter_state(state)
+    for layout in ("tree", "rows"):
+        batch = collate(grouped(), layout)
+        (truth, slope), one, two = (gradients(policy, batch) for policy in (exact, plain, other))
+        off = [(float((p - truth).abs().mean()), float((g - slope).norm() / slope.norm())) for p, g in (one, two)]
+        assert off[1][0] < 2 * off[0][0] + 1e-3 and off[1][1] < 2 * off[0][1] + 1e-3
 
 
 def test_flex_attention_and_segments_give_the_same_gradients_for_rows_of_any_length():

@@ -11,18 +11,20 @@ frequencies are the same, and made again for a turn that grows into others.
 
 from __future__ import annotations
 
-import random
 from collections import deque
-from dataclasses import dataclass, field
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from lightning_mem1.engine.local.expert_pool import ExpertPool
+from lightning_mem1.engine.local.sampled_decode import SampledDecode
 from lightning_mem1.engine.local.slots import SlotPool, Span, StepPlan
 from lightning_mem1.engine.local.static_decode import StaticDecode
 from lightning_mem1.engine.local.threads import largest_weight, threads_for
+from lightning_mem1.engine.local.turns import Running, on_cpu, prefill_of, sampling_of
 from lightning_mem1.engine.sampling import check_sampled, sample
 from lightning_mem1.engine.settings import EngineSettings, check_fits, check_positions
 from lightning_mem1.engine.stopping import StopRule
@@ -35,23 +37,6 @@ from lightning_mem1.policy.sharding import is_sharded
 from lightning_mem1.types import Completion, GenerationRequest
 
 WORTH_SHARING = 16  # so many tokens more than its own slot holds make a turn copy from another slot, or wait to do so
-
-
-@dataclass
-class _Running:
-    """A turn in a slot: `ids` is all the slot holds or is about to hold, the first `cached` have keys."""
-
-    request: GenerationRequest
-    slot: int
-    ids: list[int]
-    cached: int
-    rng: random.Random
-    saves: int | None = None  # length at which recurrent layers save a state on the way
-    logprobs: list[float] = field(default_factory=list)
-
-    @property
-    def generated(self) -> list[int]:
-        return self.ids[len(self.request.context_ids) :]
 
 
 @dataclass(frozen=True)
@@ -96,6 +81,7 @@ class LocalEngine:
         self._merged = Merged(policy.causal_lm) if self._merges() else None
         self._model: Any = None
         self._static: StaticDecode | None = None
+        self._sampled: SampledDecode | None = None
         self.reset()
 
     @property
@@ -112,7 +98,7 @@ class LocalEngine:
         """Forget queued turns and cached keys (call it whenever the weights may have changed)."""
         self.num_run = 0  # tokens that went through the model since; those whose keys were there did not
         self._queue: deque[GenerationRequest] = deque()
-        self._running: list[_Running] = []
+        self._running: list[Running] = []
         self._passes_since_start = 0
         self._held: dict[int, _Held] = {}  # by free slot
         self._free = list(range(self.settings.num_slots))
@@ -122,8 +108,13 @@ class LocalEngine:
         model: Any = self._merged.model if self._merged else self.policy.causal_lm
         if model is not self._model:
             self._static = StaticDecode(self.pool, model, self._backend) if self._backend else None
+            self._sampled = None
+            if self._static and self.settings.capture_sampling:
+                self._sampled = SampledDecode(self._static, ahead=not self._recurrent and self._length is None)
             self._head = Head(model)
         self._model = model
+        if self._sampled:
+            self._sampled.forget()
 
     def _expert_pool(self) -> ExpertPool:
         if self._length is not None:
@@ -168,14 +159,11 @@ class LocalEngine:
             return []
         starting = self._outgrown() + starting
         self._running.sort(key=lambda run: run.slot)
-        tokens = len(self._running) + sum(len(run.ids) - run.cached for run in starting)
-        with self.policy.computing(), threads_for(tokens, self._largest, self.pool.device):
-            logits = self._logits(starting)
+        ids, logprobs = self._draw_in_step(starting) if self._sampled else self._draw(starting)
         self._running += starting
         for run in self._running:
             self.num_run += len(run.ids) - run.cached
             run.cached = len(run.ids)
-        ids, logprobs = torch.stack([each.double() for each in sample(logits, *self._sampling())]).tolist()
         check_sampled(logprobs)
         finished = [
             run
@@ -184,7 +172,38 @@ class LocalEngine:
         ]
         return [self._finish(run) for run in finished]
 
-    def _outgrown(self) -> list[_Running]:
+    def _threads(self, starting: list[Running]) -> AbstractContextManager[None]:
+        tokens = len(self._running) + sum(len(run.ids) - run.cached for run in starting)
+        return threads_for(tokens, self._largest, self.pool.device)
+
+    def _draw(self, starting: list[Running]) -> tuple[list[float], list[float]]:
+        """Ids and log-probs of one token of the running turns, then of the starting ones."""
+        with self.policy.computing(), self._threads(starting):
+            logits = self._logits(starting)
+        return on_cpu(*sample(logits, *sampling_of([*self._running, *starting])))
+
+    def _draw_in_step(self, starting: list[Running]) -> tuple[list[float], list[float]]:
+        """The same, where decode steps draw; a step starts ahead only of one in which all tokens stay on the device."""
+        assert self._sampled is not None
+        if not self._running:
+            self._sampled.forget()
+            return self._draw(starting)
+        with self.policy.computing(), self._threads(starting):
+            drawn = self._sampled.start(self._running)
+            if not starting:
+                self._sampled.start_ahead(self._running)
+        first = self._draw_first(starting) if starting else ([], [])
+        ids, logprobs = drawn.read()
+        slots = [run.slot for run in self._running]
+        return [ids[slot] for slot in slots] + first[0], [logprobs[slot] for slot in slots] + first[1]
+
+    def _draw_first(self, starting: list[Running]) -> tuple[list[float], list[float]]:
+        """Ids and log-probs of the first token of turns that start."""
+        with self.policy.computing(), self._threads(starting):
+            logits = self._packed(starting, StepPlan(self.pool, [], prefill_of(starting)))
+        return on_cpu(*sample(logits, *sampling_of(starting)))
+
+    def _outgrown(self) -> list[Running]:
         """Take the running turns whose keys have to be made again out of those that decode."""
         grown = [run for run in self._running if self._regime(len(run.ids), run) != self._regime(run.cached, run)]
         for run in grown:
@@ -192,16 +211,16 @@ class LocalEngine:
             run.cached = 0
         return grown
 
-    def _regime(self, length: int, run: _Running | None = None) -> int:
+    def _regime(self, length: int, run: Running | None = None) -> int:
         """The regime of rotary frequencies; tokens of a turn keep theirs unless there are two sets."""
         if self._length is None or (run is not None and not self._length.two_sets):
             return 0
         return self._length.regime(length)
 
-    def _logits(self, starting: list[_Running]) -> Tensor:
+    def _logits(self, starting: list[Running]) -> Tensor:
         """Logits (turns, vocabulary) after the last token of the running turns, then of the starting ones."""
         decode = [Span(run.slot, run.cached, 1) for run in self._running]
-        prefill = [Span(run.slot, run.cached, len(run.ids) - run.cached, run.saves) for run in starting]
+        prefill = prefill_of(starting)
         if self._static is None or not decode:
             return self._packed([*self._running, *starting], StepPlan(self.pool, decode, prefill))
         logits = self._static.logits(decode, [run.ids[-1] for run in self._running])
@@ -209,7 +228,7 @@ class LocalEngine:
             return logits
         return torch.cat([logits, self._packed(starting, StepPlan(self.pool, [], prefill))])
 
-    def _packed(self, runs: list[_Running], plan: StepPlan) -> Tensor:
+    def _packed(self, runs: list[Running], plan: StepPlan) -> Tensor:
         """The same of turns that run in one row."""
         device = self.pool.device
         tokens = [run.ids[run.cached :] for run in runs]
@@ -228,20 +247,13 @@ class LocalEngine:
             self._experts.store(plan.slots, plan.positions, chosen)
         return self._head(hidden[0, ends])
 
-    def _sampling(self) -> tuple[Tensor, Tensor, Tensor]:
-        requests = [run.request for run in self._running]
-        temperatures = torch.tensor([r.temperature for r in requests])
-        top_ps = torch.tensor([r.top_p for r in requests], dtype=torch.float64)
-        uniforms = torch.tensor([run.rng.random() for run in self._running], dtype=torch.float64)
-        return temperatures, top_ps, uniforms
-
-    def _append(self, run: _Running, token: int, logprob: float) -> bool:
+    def _append(self, run: Running, token: int, logprob: float) -> bool:
         """Add a sampled token; True when it ends the turn."""
         run.ids.append(token)
         run.logprobs.append(logprob)
         return self._stop.ends(run.request, run.generated)
 
-    def _finish(self, run: _Running) -> Completion:
+    def _finish(self, run: Running) -> Completion:
         self._running.remove(run)
         self._free.append(run.slot)
         count, regime = self._reusable(run)
@@ -250,7 +262,7 @@ class LocalEngine:
         experts = self._experts.taken(run.slot, len(run.ids) - 1) if self._experts else None
         return Completion(run.request.session, run.generated, run.logprobs, experts=experts)
 
-    def _reusable(self, run: _Running) -> tuple[int, int]:
+    def _reusable(self, run: Running) -> tuple[int, int]:
         """How many of a turn's keys a later one may use, those with the frequencies of its own length; their regime."""
         regime = self._regime(run.cached)
         if self._length is None or self._length.two_sets or not regime:
@@ -258,12 +270,12 @@ class LocalEngine:
         # each key beyond the original length has frequencies of its own
         return self._length.original if len(run.request.context_ids) <= self._length.original else 0, 0
 
-    def _admit(self) -> list[_Running]:
+    def _admit(self) -> list[Running]:
         self._passes_since_start += 1
         if self._running and self._passes_since_start < self.settings.prefill_interval:
             return []
         self._passes_since_start = 0
-        starting: list[_Running] = []
+        starting: list[Running] = []
         waiting: list[GenerationRequest] = []
         room = self.settings.max_prefill_tokens
         while self._queue and self._free and (room > 0 or not starting):
@@ -277,7 +289,7 @@ class LocalEngine:
         self._queue.extendleft(reversed(waiting))
         return starting
 
-    def _start(self, request: GenerationRequest, starting: list[_Running]) -> _Running | None:
+    def _start(self, request: GenerationRequest, starting: list[Running]) -> Running | None:
         """Take a slot with all keys there are for the context; None when a turn that starts now will have more."""
         ids = list(request.context_ids)
         own = [slot for slot in self._free if self._held.get(slot, NOTHING).session == request.session]
@@ -288,7 +300,6 @@ class LocalEngine:
         known = max(cached, shared if shared >= cached + WORTH_SHARING else 0)
         coming = [self._reach(run.slot, run.ids, self._regime(len(run.ids)), ids, running=True) for run in starting]
         if max(coming, default=0) >= known + WORTH_SHARING:
-            return None
             return None
         if known > cached:
             self.pool.copy(donor, slot, known)
@@ -303,7 +314,7 @@ class LocalEngine:
         self._free.remove(slot)
         self._held.pop(slot, None)
         cached = min(known, len(ids) - 1)  # the last token must run: it predicts the first new one
-        return _Running(request, slot, ids, cached, random.Random(request.seed), saves)
+        return Running(request, slot, ids, cached, saves)
 
     def _donor(self, ids: list[int]) -> tuple[int, int, list[int]]:
         """The slot that has the longest beginning of `ids`, how many tokens of it, and all the ids it holds."""

@@ -20,7 +20,7 @@ from lightning_mem1.policy.scores import EVERYTHING, Scores
 
 SHORTEST = 256  # tokens; looking back less far saves little
 MOST = 6  # lengths: torch.compile gives up on a function that it had to compile more often than eight times
-Forward = Callable[[Any, Head, "_Step"], Tensor]  # model, its head and step -> logits (slots, vocabulary)
+Forward = Callable[[Any, Head, "Step"], Tensor]  # model, its head and step -> logits (slots, vocabulary)
 
 
 class StaticDecode:
@@ -35,51 +35,71 @@ class StaticDecode:
     """
 
     def __init__(self, pool: SlotPool, model: Any, backend: str) -> None:
-        self.pool, self.model, self._head = pool, model, Head(model)
-        self._steps = {reach: _Step(pool, reach) for reach in lengths(pool.max_tokens)}
-        captures = pool.device.type == "cuda"
-        forward: Forward = _forward
-        if backend != "cudagraphs" or not captures:
+        self.pool, self.model, self.head = pool, model, Head(model)
+        # ids and positions of the new tokens, by slot, filled in one transfer
+        self.inputs = torch.zeros(2, pool.num_slots, dtype=torch.long, device=pool.device)
+        self._steps = {reach: Step(pool, reach, self.inputs) for reach in lengths(pool.max_tokens)}
+        self.captures = pool.device.type == "cuda"
+        self.forward: Forward = _forward
+        if backend != "cudagraphs" or not self.captures:
             leave_uncompiled(model)
-            forward = torch.compile(_forward, backend=backend, dynamic=False)
-        self._forward = _Captured(forward) if captures else forward
+            self.forward = torch.compile(_forward, backend=backend, dynamic=False)
+        self._run = Captured(self.forward, pool) if self.captures else self.forward
 
     def logits(self, decode: Sequence[Span], tokens: Sequence[int]) -> Tensor:
         """Logits (turns, vocabulary) after one new token of each running turn."""
-        reach = max(span.start for span in decode) + 1
-        step = self._steps[min(length for length in self._steps if length >= reach)]
-        step.set(decode, tokens)
+        step = self.step(max(span.start for span in decode))
+        self._set(decode, tokens)
         with carrying(Pass(slots=step)):
-            logits = self._forward(self.model, self._head, step)
+            logits = self._run(self.model, self.head, step)
         slots = [span.slot for span in decode]
         if slots == list(range(len(slots))):
             return logits[: len(slots)]
         # a list would be sent to a GPU as an index that it waits for
         return logits.index_select(0, torch.tensor(slots).to(logits.device, non_blocking=True))
 
+    def step(self, last: int) -> Step:
+        """The shortest step that looks back from position `last`."""
+        return self._steps[min(length for length in self._steps if length > last)]
 
-class _Captured:
-    """A forward pass of one model as CUDA graphs, one for each step: kernels start without a line of Python between.
+    def _set(self, decode: Sequence[Span], tokens: Sequence[int]) -> None:
+        """Fill the inputs; an idle slot writes to its last place, which no turn reaches, and reads its first."""
+        ids = [0] * self.pool.num_slots
+        positions = [self.pool.max_tokens - 1] * self.pool.num_slots
+        for span, token in zip(decode, tokens, strict=True):
+            ids[span.slot], positions[span.slot] = token, span.start
+        self.inputs.copy_(torch.tensor([ids, positions]), non_blocking=True)  # a GPU that is busy is not waited for
 
-    A step may be run again at any time, because it writes the same keys to the same places; the states of recurrent
-    layers are put back. What comes back stands until its next call.
+
+class Captured:
+    """A step of one model as CUDA graphs, one for each reach: kernels start without a line of Python between.
+
+    A step may be tried at any time: its keys are replaced before they are read, and what it moves on is put back, that
+    is its inputs and the states of recurrent layers. What comes back stays until its next call.
+
+    Args:
+        run: The step: model, its head and buffers -> what comes back.
+        pool: The keys and values.
+        memory: Of torch's graph pools, for graphs that share theirs; None for one of each graph's own.
     """
 
-    def __init__(self, forward: Forward) -> None:
-        self._run = forward
+    def __init__(self, run: Forward, pool: SlotPool, memory: Any = None) -> None:
+        self._run, self._pool, self._memory = run, pool, memory
         self._graphs: dict[int, tuple[torch.cuda.CUDAGraph, Tensor]] = {}
 
-    def __call__(self, model: Any, head: Head, step: _Step) -> Tensor:
+    def __call__(self, model: Any, head: Head, step: Step) -> Tensor:
         if step.reach not in self._graphs:
-            with step.pool.states.unchanged():
-                self._graphs[step.reach] = _captured(lambda: self._run(model, head, step))
-        graph, logits = self._graphs[step.reach]
+            before = step.inputs.clone()
+            with self._pool.states.unchanged():
+                self._graphs[step.reach] = _captured(lambda: self._run(model, head, step), self._memory)
+            step.inputs.copy_(before)
+        graph, result = self._graphs[step.reach]
         graph.replay()
-        return logits
+        return result
 
 
-def _captured(run: Callable[[], Tensor]) -> tuple[torch.cuda.CUDAGraph, Tensor]:
-    """A call as a graph, and where its result will stand."""
+def _captured(run: Callable[[], Tensor], memory: Any) -> tuple[torch.cuda.CUDAGraph, Tensor]:
+    """A call as a graph, and where its result will be."""
     side = torch.cuda.Stream()
     side.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(side):
@@ -88,30 +108,21 @@ def _captured(run: Callable[[], Tensor]) -> tuple[torch.cuda.CUDAGraph, Tensor]:
     torch.cuda.current_stream().wait_stream(side)
     graph = torch.cuda.CUDAGraph()
     # thread_local: one step off, another thread allocates while this one captures
-    with torch.cuda.graph(graph, capture_error_mode="thread_local"):
+    with torch.cuda.graph(graph, pool=memory, capture_error_mode="thread_local"):
         result = run()
     return graph, result
 
 
-class _Step:
+class Step:
     """The buffers of steps that look back equally far; what the attention function gets as ``slots=``."""
 
-    def __init__(self, pool: SlotPool, reach: int) -> None:
+    def __init__(self, pool: SlotPool, reach: int, inputs: Tensor) -> None:
         num_slots, device = pool.num_slots, pool.device
-        self.pool, self.reach = pool, reach
+        self.pool, self.reach, self.inputs = pool, reach, inputs
         self.places = torch.arange(reach, device=device)
         self.slots = torch.arange(num_slots, device=device)
-        self.inputs = torch.zeros(2, num_slots, dtype=torch.long, device=device)  # filled in one transfer
-        self.input_ids, self.positions = self.inputs[:1], self.inputs[1]
+        self.input_ids, self.positions = inputs[:1], inputs[1]
         self.masks = {rule: torch.zeros(num_slots, 1, 1, reach, dtype=pool.dtype, device=device) for rule in pool.rules}
-
-    def set(self, decode: Sequence[Span], tokens: Sequence[int]) -> None:
-        """Fill the buffers; an idle slot writes to its last place, which no turn reaches, and reads its first."""
-        ids = [0] * len(self.slots)
-        positions = [self.pool.max_tokens - 1] * len(self.slots)
-        for span, token in zip(decode, tokens, strict=True):
-            ids[span.slot], positions[span.slot] = token, span.start
-        self.inputs.copy_(torch.tensor([ids, positions]), non_blocking=True)  # a GPU that is busy is not waited for
 
     def look_back(self) -> None:
         """Set the masks from the positions; a part of the step, so that it is captured with it."""
@@ -160,7 +171,7 @@ def _(*args: Any) -> Tensor:
     return query.new_empty(1, query.shape[2], query.shape[1], value.shape[3])
 
 
-def _forward(model: Any, head: Head, step: _Step) -> Any:
+def _forward(model: Any, head: Head, step: Step) -> Any:
     step.look_back()
     hidden = backbone(model)(
         input_ids=step.input_ids,
