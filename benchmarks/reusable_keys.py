@@ -50,7 +50,9 @@ def projected(policy: Policy, ids: list[int]) -> list[tuple[Tensor, Tensor]]:
 
 def differences(policy: Policy, trajectories: list[Trajectory]) -> dict[str, Any]:
     """Relative differences by layer, over all turns that a later context shows."""
-    contexts, above, below, tokens = Contexts("mem1"), [], [], 0
+    contexts, tokens = Contexts("mem1"), 0
+    above: list[float] = []
+    below: list[float] = []
     for trajectory in trajectories:
         rows = [
             [*context.ids, *turn.action_ids]
