@@ -30,6 +30,7 @@ from lightning_mem1.evaluation.published import Published
 from lightning_mem1.evaluation.report import plots
 from lightning_mem1.evaluation.report.episode import episode
 from lightning_mem1.evaluation.report.page import page
+from lightning_mem1.evaluation.shared_engine import Asked, play_rows
 from lightning_mem1.evaluation.tables import Baseline, Row
 from lightning_mem1.evaluation.task_sets import TaskSet, task_sets
 from lightning_mem1.io.atomic_files import write_atomic
@@ -123,7 +124,7 @@ def _evaluate(cli: Any) -> int:
     folder = config.output or Path("runs") / cli.experiment / "evaluate" / settings_hash(settings)
     ledger = Ledger(folder, settings, config.fresh)
     try:
-        rows = [each for mode in cli.modes for each in _play(module, found, mode, ledger, config)]
+        rows = _play(module, found, cli.modes, ledger, config)
     except KeyboardInterrupt:
         print(
             f"interrupted: {len(ledger.records)} finished trajectories are kept in '{folder}'; the same command "
@@ -176,38 +177,40 @@ def _setting(key: str) -> str:
     return ".".join(key.split(".")[:3])
 
 
-def _play(module: Mem1Module, found: Sequence[TaskSet], mode: MemoryMode, ledger: Ledger, config: Any) -> list[Row]:
-    """Play what the ledger lacks in one memory mode; a row for each number of objectives."""
+def _play(
+    module: Mem1Module, found: Sequence[TaskSet], modes: Sequence[MemoryMode], ledger: Ledger, config: Any
+) -> list[Row]:
+    """Play what the ledger lacks; a row for each memory mode and number of objectives."""
     rows = []
     with _progress() as bar:
-        for horizon in found:
-            player = Player(module, horizon.source, mode, config.temperature)
-            limit = _complete(player, horizon, ledger, bar, config.page)
-            records = [ledger.records[mode.spelled, horizon.objectives, index] for index in horizon.indices]
-            rows.append(tables.row(records, limit))
-    return rows
+        for mode in modes:
+            for horizon in found:
+                player = Player(module, horizon.source, mode, config.temperature)
+                rows.append((mode.spelled, horizon, _asked(player, horizon, ledger, bar, config.page)))
+        play_rows([asked for *_, asked in rows])
+    held = ledger.records
+    return [
+        tables.row([held[mode, each.objectives, index] for index in each.indices], asked.settings.max_context_tokens)
+        for mode, each, asked in rows
+    ]
 
 
-def _complete(player: Player, horizon: TaskSet, ledger: Ledger, bar: Progress, num_shown: int) -> int:
-    """Play the tasks that the ledger lacks, as many at once as the engine has slots; returns its context limit."""
+def _asked(player: Player, horizon: TaskSet, ledger: Ledger, bar: Progress, num_shown: int) -> Asked:
+    """The tasks that the ledger lacks."""
     k, mode = horizon.objectives, player.memory.spelled
     tasks = horizon.tasks()
-    settings = player.engine_settings(list(tasks.values()))
     todo = [index for index in tasks if (mode, k, index) not in ledger.records]
-    shown = bar.add_task(f"{mode}, {tables.objectives(k)}", total=len(tasks), completed=len(tasks) - len(todo))
-    for start in range(0, len(todo), settings.num_slots):
-        chunk = todo[start : start + settings.num_slots]  # nobody waits for a slot, so that seconds mean something
+    row = f"{mode}, {tables.objectives(k)}"
+    shown = bar.add_task(row, total=len(tasks), completed=len(tasks) - len(todo))
 
-        def note(place: int, trajectory: Any, chunk: list[int] = chunk) -> None:
-            index = chunk[place]
-            if index in horizon.indices[:num_shown]:
-                shown_as = f"{mode}, {tables.objectives(k)}"
-                ledger.add_episode((mode, k, index), episode(trajectory, player.view, row=shown_as))
-            ledger.add(record(player, k, index, trajectory))
-            bar.advance(shown)
+    def note(place: int, trajectory: Trajectory) -> None:
+        index = todo[place]
+        if index in horizon.indices[:num_shown]:
+            ledger.add_episode((mode, k, index), episode(trajectory, player.view, row=row))
+        ledger.add(record(player, k, index, trajectory))
+        bar.advance(shown)
 
-        player.play([tasks[index] for index in chunk], player.engine(settings), on_end=note)
-    return settings.max_context_tokens
+    return Asked(player, [tasks[index] for index in todo], player.engine_settings(list(tasks.values())), note)
 
 
 def record(player: Player, objectives: int, index: int, trajectory: Trajectory) -> Record:

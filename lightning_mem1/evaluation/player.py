@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import zlib
-from collections.abc import Callable, Sequence
-from contextlib import closing
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import replace
 
 import torch
@@ -21,12 +21,13 @@ from lightning_mem1.engine.sizing import fitting
 from lightning_mem1.evaluation.view import View
 from lightning_mem1.policy.policy import Policy
 from lightning_mem1.rollout.budget import longest_of
-from lightning_mem1.rollout.collect import Episode, collect
+from lightning_mem1.rollout.collect import Episode, collect, collect_together
 from lightning_mem1.rollout.env_guard import EnvGuard
 from lightning_mem1.rollout.episodes import make_env
 from lightning_mem1.rollout.reply_room import warn_of_cut_replies
 from lightning_mem1.rollout.seeds import trajectory_seed
 from lightning_mem1.rollout.settings import greedy
+from lightning_mem1.rollout.turn_loop import Play
 from lightning_mem1.training.module import Mem1Module
 from lightning_mem1.types import Engine, Task, TaskSource, Trajectory, Turn
 
@@ -87,16 +88,30 @@ class Player:
             Trajectories, in the order of the tasks.
         """
         engine = engine or self.engine(self.engine_settings(tasks))
-        seeds = [trajectory_seed(self.module.seed, 0, zlib.crc32(task.id.encode()), 0) for task in tasks]
-        episodes = [
-            Episode(task, make_env(self.source, task), position, seeds[position]) for position, task in enumerate(tasks)
-        ]
+        with self._playing():
+            episodes = [*self.episodes(tasks)]
+            return collect(episodes, engine, self.module.policy.tokenizer, self.settings, self.memory, on_turn, on_end)
+
+    def episodes(self, tasks: Sequence[Task]) -> Iterator[Episode]:
+        """One episode of each task, made when it is asked for."""
+        for position, task in enumerate(tasks):
+            seed = trajectory_seed(self.module.seed, 0, zlib.crc32(task.id.encode()), 0)
+            yield Episode(task, make_env(self.source, task), position, seed)
+
+    def together(self, plays: Sequence[Play], settings: EngineSettings) -> None:
+        """Play what several players with the same module asked for, in one engine that is always full."""
+        engine = self.engine(settings)
+        with self._playing():
+            collect_together(plays, engine, self.module.policy.tokenizer, at_once=settings.num_slots)
+
+    @contextmanager
+    def _playing(self) -> Iterator[None]:
         policy = self.module.policy
         training = policy.training
         policy.eval()
         try:
             with torch.no_grad():
-                return collect(episodes, engine, policy.tokenizer, self.settings, self.memory, on_turn, on_end)
+                yield
         finally:
             policy.train(training)
 

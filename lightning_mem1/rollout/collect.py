@@ -1,60 +1,22 @@
 """Rollouts: play many episodes at once in a memory mode, and record exactly what was sampled.
 
-This is the boundary where any exception is caught: an environment that fails ends its own trajectory, never the run;
-so does an engine that could not generate a turn.
 Seeds belong to trajectories, so a trajectory does not depend on what else is in the batch.
 """
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future
-from contextlib import closing
-from dataclasses import dataclass, field, replace
-from functools import partial
+import itertools
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from typing import Any
 
-from lightning_mem1.context.contexts import asked, context_hash, context_ids, next_kind
-from lightning_mem1.context.memory import Asked, Kind, MemoryMode
 from lightning_mem1.context.modes.recorded import Recorded
 from lightning_mem1.context.settings import MemorySetting, memory_mode
-from lightning_mem1.context.tags import ParsedTurn, parse_turn
-from lightning_mem1.policy.expert_choices import shortened
-from lightning_mem1.rollout.env_guard import EnvError, EnvGuard, checked_task
-from lightning_mem1.rollout.env_threads import EnvThreads
 from lightning_mem1.rollout.episodes import Episode as Episode
 from lightning_mem1.rollout.gateway.agent import AgentEnv
-from lightning_mem1.rollout.plain_values import valid_text
-from lightning_mem1.rollout.seeds import turn_seed
 from lightning_mem1.rollout.settings import RolloutSettings
-from lightning_mem1.types import (
-    Completion,
-    Engine,
-    Env,
-    ExpertChoices,
-    GenerationRequest,
-    StepResult,
-    StopReason,
-    Trajectory,
-    Turn,
-)
-
-MAX_CHARS_PER_TOKEN = 64  # of a text that is read at all; ordinary ones have about four
-
-
-@dataclass
-class _Running:
-    """The state of one episode while it is played."""
-
-    episode: Episode
-    trajectory: Trajectory
-    started: float
-    asked: Turn = field(default_factory=lambda: Turn([], []))  # the turn that is being generated, its ids still to come
-    parsed: ParsedTurn | None = None  # the turn whose action is being carried out
-    wanted: Asked = field(default_factory=Asked)  # of its memory, by that turn
-    experts: ExpertChoices | None = None  # all of those of the last turn
-    done: bool = False
+from lightning_mem1.rollout.turn_loop import Play, Running, TurnLoop
+from lightning_mem1.types import Engine, Trajectory, Turn
 
 
 def collect(
@@ -80,242 +42,68 @@ def collect(
     Returns:
         Trajectories in the order of `episodes`.
     """
-    mode = memory_mode(memory)
-    engine.reset()
     if any(isinstance(episode.env, AgentEnv) for episode in episodes):
-        if not isinstance(mode, Recorded):
+        engine.reset()
+        if not isinstance(mode := memory_mode(memory), Recorded):
             raise ValueError(
                 f"agents send contexts of their own: expected memory mode recorded, got '{mode}'; set model.memory"
             )
         from lightning_mem1.rollout.gateway.play import play_agents  # imports a web server
 
         return play_agents(episodes, engine, tokenizer, settings, on_turn, on_end)
-    with _Rollout(engine, tokenizer, settings, mode) as rollout:
-        running = [rollout.begin(session, episode) for session, episode in enumerate(episodes)]
+    found: dict[int, Trajectory] = {}
+
+    def keep(place: int, trajectory: Trajectory) -> None:
+        found[place] = trajectory
         if on_end:
-            for session, each in enumerate(running):
-                if each.done:
-                    on_end(session, each.trajectory)
-        while engine.pending or rollout.waits:
-            for session, ended in rollout.ended():
-                each = running[session]
-                rollout.advance(session, each, ended, on_turn)
-                if each.done and on_end:
-                    on_end(session, each.trajectory)
-    return [each.trajectory for each in running]
+            on_end(place, trajectory)
+
+    collect_together([Play(episodes, settings, memory, on_turn, keep)], engine, tokenizer)
+    return [found[place] for place in range(len(episodes))]
 
 
-class _Rollout:
-    """What the episodes of one call to `collect` share."""
+def collect_together(plays: Sequence[Play], engine: Engine, tokenizer: Any, at_once: int | None = None) -> None:
+    """Play the episodes of several plays in one engine; whoever wants trajectories keeps them in `Play.on_end`.
 
-    def __init__(self, engine: Engine, tokenizer: Any, settings: RolloutSettings, memory: MemoryMode) -> None:
-        self.engine, self.settings, self.memory = engine, settings, memory
-        self.encoder = settings.encoder(tokenizer).with_actions(memory.actions)
-        self.tags = self.encoder.format.tags
-        self.note_ids = self.encoder.note_ids(memory.left_out())
-        self.openings = {"act": self.encoder.turn_opening(memory.staged), "memory": self.encoder.memory_opening()}
-        self.annotate = memory.annotator(self.encoder)
-        self.guard = self._guard()
-        self.steps = EnvThreads(settings.env_threads, settings.env_passes) if settings.env_threads else None
-
-    def __enter__(self) -> _Rollout:
-        """Threads live no longer than the call to `collect`."""
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self.steps:
-            self.steps.close()
-        self.guard.close()
-
-    def _guard(self) -> EnvGuard:
-        return EnvGuard(self.settings.env_timeout_s, self.settings.max_information_tokens * MAX_CHARS_PER_TOKEN)
-
-    @property
-    def waits(self) -> bool:
-        """Whether actions are being carried out in threads."""
-        return self.steps is not None and self.steps.pending > 0
-
-    def ended(self) -> Iterator[tuple[int, Completion | Future[StepResult]]]:
-        """One pass: the sessions whose turn the engine ended, then those whose action was carried out in a thread."""
-        if self.engine.pending:
-            yield from ((completion.session, completion) for completion in self.engine.step())
-        if self.steps:
-            yield from self.steps.due(idle=not self.engine.pending)
-
-    def begin(self, session: int, episode: Episode) -> _Running:
-        trajectory = Trajectory(episode.task, [], [], StopReason.MAX_TURNS, episode.group, episode.seed)
-        running = _Running(episode, trajectory, time.perf_counter())
-        try:
-            trajectory.task = checked_task(episode.task)
-            observation = self.guard.observe(episode.env)
-        except EnvError as error:
-            _fail(running, str(error), error.at)
-            return running
-        if len(observation) > self.engine.max_context_tokens * MAX_CHARS_PER_TOKEN:  # too long to be tokenised at all
-            _end(running, StopReason.CONTEXT)
-            return running
-        about = self.memory.about(self.tags)
-        trajectory.prompt_ids = self.encoder.prompt_ids(trajectory.task, observation, self.memory.staged, about)
-        self.ask(session, running)
-        return running
-
-    def advance(
-        self,
-        session: int,
-        running: _Running,
-        ended: Completion | Future[StepResult],
-        on_turn: Callable[[Trajectory, Turn], None] | None,
-    ) -> None:
-        """Take in what the engine or an environment ended, and ask for the next turn where there is one."""
-        if isinstance(ended, Future):
-            self.receive(running, ended)
-        elif ended.error:
-            _fail(running, f"engine: {ended.error}")
-            return
-        elif not self.take(session, running, ended):
-            return
-        if on_turn:
-            on_turn(running.trajectory, running.trajectory.turns[-1])
-        if not running.done:
-            self.ask(session, running)
-
-    def ask(self, session: int, running: _Running) -> None:
-        """Submit the next turn, or end the episode when its context would not fit."""
-        trajectory = running.trajectory
-        kind = next_kind(trajectory.turns, self.memory, len(trajectory.prompt_ids))
-        opening = list(self.openings[kind])
-        context = context_ids(trajectory.prompt_ids, trajectory.turns, self.memory, kind) + opening
-        if len(context) + self.settings.max_new_tokens > self.engine.max_context_tokens:
-            _end(running, StopReason.CONTEXT)
-            return
-        running.asked = Turn([], [], context_hash=context_hash(context), kind=kind, opening_ids=opening)
-        self.engine.submit(
-            GenerationRequest(
-                session=session,
-                context_ids=context,
-                max_new_tokens=self.settings.max_new_tokens,
-                stop=self._stop(kind, trajectory),
-                temperature=turn_temperature(trajectory.turns, kind, self.settings),
-                top_p=self.settings.top_p,
-                seed=turn_seed(running.episode.seed, len(trajectory.turns)),
-            )
-        )
-
-    def _stop(self, kind: Kind, trajectory: Trajectory) -> tuple[str, ...]:
-        """What ends the next turn."""
-        if kind == "memory":
-            return (self.tags.state_closing,)
-        return self.encoder.format.stop(trajectory.task.max_turns - len(trajectory.acts))
-
-    def take(self, session: int, running: _Running, completion: Completion) -> bool:
-        """Take in a finished turn: an act is parsed and carried out, a memory is kept as it is.
-
-        Returns:
-            Whether the turn is complete; otherwise the reply is still to come.
-        """
-        ids, logprobs, version = completion.ids, completion.logprobs, completion.version
-        turn = replace(running.asked, action_ids=ids, action_logprobs=logprobs, version=version)
-        if completion.experts is not None:
-            turn.experts = shortened(completion.experts, running.experts)
-            running.experts = completion.experts
-        turns = running.trajectory.turns
-        turns.append(turn)
-        if turn.kind == "memory":
-            turn.valid = self.tags.state_closing in self.encoder.decode(turn.action_ids)
-            # once: a memory costs no turn, so that nothing else would end this
-            turn.retried = self.settings.retries and not turn.valid and not turns[-2].retried
-            return True
-        running.parsed = parse_turn(self.encoder.decode(turn.ids), self.tags)
-        running.wanted = asked(turns[:-1], running.parsed, self.memory)
-        if running.wanted.problem:
-            running.parsed = replace(running.parsed, problem=running.wanted.problem)
-        turn.directive = running.wanted.directive
-        step = partial(_carry_out, running.episode.env, running.parsed, running.wanted)
-        if self.steps:
-            self.steps.begin(session, self._alone, step)
-            return False
-        reply: Future[StepResult] = Future()
-        try:
-            reply.set_result(step(self.guard))
-        except Exception as error:
-            reply.set_exception(error)
-        self.receive(running, reply)
-        return True
-
-    def _alone(self, step: Callable[[EnvGuard], StepResult]) -> StepResult:
-        """Carry out an action in one of several threads: a guard serves one at a time."""
-        with closing(self._guard()) as guard:
-            return step(guard)
-
-    def receive(self, running: _Running, reply: Future[StepResult]) -> None:
-        """Take in what an environment said to the last turn, or that it failed."""
-        assert running.parsed is not None
-        try:
-            self._record(running, running.trajectory.turns[-1], running.parsed, reply.result())
-        except EnvError as error:
-            _fail(running, str(error), error.at)
-
-    def _record(self, running: _Running, turn: Turn, parsed: ParsedTurn, result: StepResult) -> None:
-        wanted, trajectory = running.wanted, running.trajectory
-        turn.action = parsed.action
-        turn.reward, turn.info = result.reward, result.info
-        turn.valid = result.valid and not parsed.problem
-        first = parsed.problem or wanted.reply
-        shown = result.information if wanted.page else ""
-        turn.information = f"{first}\n{shown}" if first else shown
-        turns_left = trajectory.task.max_turns - len(trajectory.acts)
-        if result.done:
-            _end(running, StopReason.DONE)
-        elif turns_left <= 0:
-            _end(running, StopReason.MAX_TURNS)
-        else:
-            before = [*self.encoder.encode(self.memory.label(trajectory.turns[:-1])), *wanted.quoted]
-            turn.information_ids = self.encoder.information_ids(turn.information, turns_left, before, turn.ids)
-            turn.retried = self.settings.retries and bool(parsed.problem)
-            turn.note_ids = self.encoder.behind(turn.ids, self.note_ids)
-            if self.annotate and not turn.retried:
-                self.annotate(turn)
-
-
-def _carry_out(env: Env, parsed: ParsedTurn, wanted: Asked, guard: EnvGuard) -> StepResult:
-    """The reply to an action.
-
-    A malformed turn is still shown to the environment, as an action that means nothing: it costs the turn, and the
-    agent sees its page again together with what was wrong. Where the memory mode answers, it sees its page again too,
-    unless that is still in view.
-    """
-    if wanted.reply is not None and not parsed.problem:
-        return guard.look(env)
-    return guard.step(env, "" if parsed.problem else parsed.action or "")
-
-
-def turn_temperature(turns: Sequence[Turn], kind: str, settings: RolloutSettings) -> float:
-    """Sampling temperature of the turn after `turns`: `retry_temperature` where greedy decoding would go in a circle.
+    Where each play has an engine to itself, its last long episodes leave most slots idle; here others take them.
 
     Args:
-        turns: The turns so far.
-        kind: Kind of the turn that is to be written; a memory is sampled behind one that was malformed only.
-        settings: Its two temperatures.
+        plays: What to play, in the order in which it begins.
+        engine: Generates the turns; it is reset first.
+        tokenizer: A transformers tokenizer, the policy's.
+        at_once: Most episodes that are under way at a time; None for all of them.
     """
-    before = [turn for turn in turns if turn.kind == kind]
-    if settings.temperature or not settings.retry_temperature or not before:
-        return settings.temperature
-    *earlier, last = before
-    again = kind == "act" and any(_same_step(turn, last) for turn in earlier)
-    return settings.retry_temperature if again or not last.valid else 0.0
+    engine.reset()
+    with ExitStack() as stack:
+        loops = [stack.enter_context(TurnLoop(engine, tokenizer, play)) for play in plays]
+        waiting = ((each, place, episode) for each in loops for place, episode in enumerate(each.play.episodes))
+        running: dict[int, tuple[TurnLoop, int, Running]] = {}
+        sessions = itertools.count()
 
+        def begin() -> None:
+            while at_once is None or len(running) < at_once:
+                if (following := next(waiting, None)) is None:
+                    return
+                loop, place, episode = following
+                session = next(sessions)
+                running[session] = loop, place, loop.begin(session, episode)
+                end(session)
 
-def _same_step(one: Turn, other: Turn) -> bool:
-    return one.action_ids == other.action_ids and one.information == other.information
+        def end(session: int) -> None:
+            loop, place, each = running[session]
+            if each.done:
+                del running[session]
+                if loop.play.on_end:
+                    loop.play.on_end(place, each.trajectory)
 
-
-def _end(running: _Running, reason: StopReason) -> None:
-    running.done = True
-    running.trajectory.stop_reason = reason
-    running.trajectory.seconds = time.perf_counter() - running.started
-
-
-def _fail(running: _Running, problem: str, at: str = "") -> None:
-    running.trajectory.error = valid_text(" ".join(problem.split()))[:300]
-    running.trajectory.error_at = at
-    _end(running, StopReason.ERROR)
+        begin()
+        while engine.pending or any(loop.waits for loop in loops):
+            for completion in engine.step() if engine.pending else []:
+                loop, _, each = running[completion.session]
+                loop.advance(completion.session, each, completion)
+                end(completion.session)
+            for loop in loops:
+                for session, reply in loop.carried_out():
+                    loop.advance(session, running[session][2], reply)
+                    end(session)
+            begin()

@@ -19,9 +19,9 @@ from lightning_mem1.context.tags import ParsedTurn, parse_turn
 from lightning_mem1.engine.factory import local_engine
 from lightning_mem1.engine.settings import EngineSettings
 from lightning_mem1.policy.policy import ADAPTER, Policy
-from lightning_mem1.rollout.collect import turn_temperature
 from lightning_mem1.rollout.seeds import turn_seed
 from lightning_mem1.rollout.settings import RolloutSettings, greedy
+from lightning_mem1.rollout.turn_loop import turn_temperature
 from lightning_mem1.training.checkpoint_state import with_memory
 from lightning_mem1.training.plain_settings import from_plain, plain
 from lightning_mem1.types import GenerationRequest, Task, Turn

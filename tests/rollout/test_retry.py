@@ -11,8 +11,9 @@ from lightning_mem1.context.internal_state import state_turns
 from lightning_mem1.context.modes import MODES
 from lightning_mem1.engine.local.engine import EngineSettings, LocalEngine
 from lightning_mem1.engine.scripted import ScriptedEngine
-from lightning_mem1.rollout.collect import Episode, collect, turn_temperature
+from lightning_mem1.rollout.collect import Episode, collect
 from lightning_mem1.rollout.settings import RolloutSettings
+from lightning_mem1.rollout.turn_loop import turn_temperature
 from lightning_mem1.tracking.pyfunc_agent import Agent
 from lightning_mem1.training.layouts.collate import collate
 from lightning_mem1.training.layouts.single_copy import official, stitched

@@ -14,10 +14,10 @@ from lightning_mem1.context.contexts import asked, context_hash, context_ids, ne
 from lightning_mem1.context.memory import Asked, Kind
 from lightning_mem1.context.settings import MemorySetting, memory_mode
 from lightning_mem1.context.tags import ParsedTurn, parse_turn
-from lightning_mem1.rollout.collect import turn_temperature
 from lightning_mem1.rollout.gateway.refused import Refused
 from lightning_mem1.rollout.seeds import turn_seed
 from lightning_mem1.rollout.settings import RolloutSettings
+from lightning_mem1.rollout.turn_loop import turn_temperature
 from lightning_mem1.types import Completion, GenerationRequest, Task, Turn
 
 Generate = Callable[[GenerationRequest], Awaitable[Completion]]

@@ -54,7 +54,7 @@ class Trie:
     Attributes:
         ids: The tokens of all blocks, one after the other.
         blocks: What they are made of, each behind the one it hangs on.
-        spans: The turns, in order; `start` counts from the first token of the row that the turn stands in.
+        spans: The turns, in order; `start` counts from the first token of a row.
         ends: For each span the number of the block that its row ends in.
     """
 
