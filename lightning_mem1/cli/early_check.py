@@ -47,6 +47,15 @@ def check(argv: Sequence[str], config: str | None, keys: Sequence[str]) -> None:
     Raises:
         ValueError: as the command would say it.
     """
+    try:
+        _check(argv, config, keys)
+    except ValueError:
+        raise
+    except Exception:  # whatever cannot be read here is left to the command, which reads all of it
+        return
+
+
+def _check(argv: Sequence[str], config: str | None, keys: Sequence[str]) -> None:
     if "model" not in keys or sum(each.partition("=")[0] in ("--config", "-c") for each in argv) > 1:
         return
     named = set(_data_classes(argv, config)) or {"WebShopData"}

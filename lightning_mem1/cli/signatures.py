@@ -12,6 +12,7 @@ import builtins
 import importlib
 import importlib.util
 import inspect
+import itertools
 import sys
 from functools import lru_cache
 from pathlib import Path
@@ -58,9 +59,10 @@ def stand_in(module: str, name: str) -> Any:
 def words(module: str, name: str) -> list[str]:
     """The keys of a dict of a module that is written with its keys."""
     for node in _source(module).body:
-        target = node.target if isinstance(node, ast.AnnAssign) else None
-        if isinstance(target, ast.Name) and target.id == name and isinstance(node.value, ast.Dict):  # type: ignore[union-attr]
-            return [key.value for key in node.value.keys if isinstance(key, ast.Constant)]  # type: ignore[union-attr]
+        if not isinstance(node, ast.AnnAssign) or not isinstance(node.value, ast.Dict):
+            continue
+        if isinstance(node.target, ast.Name) and node.target.id == name:
+            return [str(key.value) for key in node.value.keys if isinstance(key, ast.Constant)]
     raise LookupError(f"{module} defines no {name}")
 
 
@@ -148,9 +150,8 @@ def _init(module: str, node: ast.FunctionDef, bases: list[type]) -> Any:
         self.__dict__.update(given)
 
     arguments = [*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs]
-    defaults: list[ast.expr | None] = [*node.args.defaults]
-    defaults = [None] * (len(node.args.posonlyargs) + len(node.args.args) - len(defaults)) + defaults
-    defaults += list(node.args.kw_defaults)
+    required = len(node.args.posonlyargs) + len(node.args.args) - len(node.args.defaults)
+    defaults = [*itertools.repeat(None, required), *node.args.defaults, *node.args.kw_defaults]
     parameters = []
     for argument, default in zip(arguments, defaults, strict=True):
         hint = _evaluated(module, argument.annotation) if argument.annotation else inspect.Parameter.empty
