@@ -60,12 +60,13 @@ class Told:
 class Endless(LocalEngine):
     """The local engine, writing every turn to its limit."""
 
+    def __init__(self, policy: Policy, settings: EngineSettings) -> None:
+        super().__init__(policy, settings)
+        self._stop.end_ids = frozenset()
+
     def submit(self, request: GenerationRequest) -> None:
         """Queue one turn without stop strings."""
         super().submit(replace(request, stop=()))
-
-    def _stops(self, run: Any, token: int) -> bool:
-        return False
 
 
 def collected(policy: Policy, turns: int, mode: MemorySetting, episodes: int, longest: int) -> list[Trajectory]:

@@ -14,7 +14,8 @@ from lightning_mem1.policy.policy import Policy
 from lightning_mem1.training.layouts.collate import collate
 from tiny import random_ids, random_trajectory, tiny_policy
 
-BENCHMARKS = sorted(path for path in Path("benchmarks").glob("*.py") if path.stem != "baseline")
+SHARED = ("baseline", "gpu_pairs")  # modules that benchmarks are made of
+BENCHMARKS = sorted(path for path in Path("benchmarks").glob("*.py") if path.stem not in SHARED)
 
 
 def checked(tmp_path, found, committed):
