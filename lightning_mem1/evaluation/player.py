@@ -89,14 +89,14 @@ class Player:
         """
         engine = engine or self.engine(self.engine_settings(tasks))
         with self._playing():
-            episodes = [*self.episodes(tasks)]
+            episodes = [replace(each, group=place) for place, each in enumerate(self.episodes(tasks))]
             return collect(episodes, engine, self.module.policy.tokenizer, self.settings, self.memory, on_turn, on_end)
 
     def episodes(self, tasks: Sequence[Task]) -> Iterator[Episode]:
-        """One episode of each task, made when it is asked for."""
-        for position, task in enumerate(tasks):
+        """One episode of each task, made when it is asked for; nothing in it says what else is played."""
+        for task in tasks:
             seed = trajectory_seed(self.module.seed, 0, zlib.crc32(task.id.encode()), 0)
-            yield Episode(task, make_env(self.source, task), position, seed)
+            yield Episode(task, make_env(self.source, task), 0, seed)
 
     def together(self, plays: Sequence[Play], settings: EngineSettings) -> None:
         """Play what several players with the same module asked for, in one engine that is always full."""

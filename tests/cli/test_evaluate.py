@@ -66,7 +66,8 @@ def test_a_table_holds_the_means_of_the_trajectories_on_disk(config, counted, ca
     assert err == ""
     lines = [json.loads(line) for line in Path("out/trajectories.jsonl").read_text().splitlines()]
     modes = ("mem1", "full", "summary")
-    assert [(line["memory"], line["index"]) for line in lines] == [(m, i) for m in modes for i in range(6)]
+    played = [(line["memory"], line["index"]) for line in lines]  # in one engine, the longest contexts first
+    assert played[0][0] == "full" and sorted(played) == sorted((m, i) for m in modes for i in range(6))
     mem1, full, summary = results()["rows"]
     # six tasks, paid 0, 0.1 ... 0.5, two turns each
     assert mem1["measures"]["reward"]["mean"] == pytest.approx(0.25)
