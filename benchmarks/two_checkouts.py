@@ -31,7 +31,7 @@ from baseline import Ratios, arguments, finish
 
 HERE = Path(__file__).parents[1]
 STEP = re.compile(r"^step\s+\d+/\d+ ")
-SAME = re.compile(r"memory/|rollout/(reward|turns|success|group_std|invalid_action_rate)")
+SAME = re.compile(r"memory/(?!process_gib)|rollout/(reward|turns|success|group_std|invalid_action_rate)")
 TOLERANCE = 0.2
 
 
