@@ -6,12 +6,14 @@ A client sends the newest message of a session, the task first and then replies;
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import socket
 from dataclasses import dataclass
 from typing import Any
 
 from lightning_mem1.checks import Range, check_number
+from lightning_mem1.cli import errors
 from lightning_mem1.context.memory import MemoryMode
 from lightning_mem1.context.settings import memory_mode
 from lightning_mem1.engine.serving.loop import EngineLoop
@@ -90,10 +92,6 @@ def serve_chat(policy: Policy, engine: EngineSettings, agent: AgentSettings, nam
         f"{agent.memory}",
         flush=True,
     )
-    try:
+    with contextlib.closing(listening), contextlib.suppress(KeyboardInterrupt):
         uvicorn.Server(config).run(sockets=[listening])
-    except KeyboardInterrupt:
-        return 130
-    finally:
-        listening.close()
-    return 0
+    return errors.INTERRUPTED  # nothing else ends it; uvicorn does not hand on every Ctrl-C
