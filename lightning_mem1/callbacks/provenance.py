@@ -26,4 +26,6 @@ class ProvenanceCallback(Callback):
         data = trainer.datamodule  # type: ignore[attr-defined]
         if trainer.is_global_zero and isinstance(data, TaskDataModule):
             splits: Mapping[Split, str] = {"train": "training", "val": "validation"}
-            hand_over(trainer, "what the run is made with", lambda logger: describe(logger, data, splits), True)
+            hand_over(
+                trainer, "what the run is made with", lambda logger: describe(logger, data, splits), can_wait=True
+            )

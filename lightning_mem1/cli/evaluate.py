@@ -30,7 +30,7 @@ from lightning_mem1.evaluation.published import Published
 from lightning_mem1.evaluation.report import plots
 from lightning_mem1.evaluation.report.episode import episode
 from lightning_mem1.evaluation.report.page import page
-from lightning_mem1.evaluation.shared_engine import Asked, play_rows
+from lightning_mem1.evaluation.shared_engine import UnplayedRow, play_rows
 from lightning_mem1.evaluation.tables import Baseline, Row
 from lightning_mem1.evaluation.task_sets import TaskSet, task_sets
 from lightning_mem1.io.atomic_files import write_atomic
@@ -195,7 +195,7 @@ def _play(
     ]
 
 
-def _asked(player: Player, horizon: TaskSet, ledger: Ledger, bar: Progress, num_shown: int) -> Asked:
+def _asked(player: Player, horizon: TaskSet, ledger: Ledger, bar: Progress, num_shown: int) -> UnplayedRow:
     """The tasks that the ledger lacks."""
     k, mode = horizon.objectives, player.memory.spelled
     tasks = horizon.tasks()
@@ -210,7 +210,7 @@ def _asked(player: Player, horizon: TaskSet, ledger: Ledger, bar: Progress, num_
         ledger.add(record(player, k, index, trajectory))
         bar.advance(shown)
 
-    return Asked(player, [tasks[index] for index in todo], player.engine_settings(list(tasks.values())), note)
+    return UnplayedRow(player, [tasks[index] for index in todo], player.engine_settings(list(tasks.values())), note)
 
 
 def record(player: Player, objectives: int, index: int, trajectory: Trajectory) -> Record:

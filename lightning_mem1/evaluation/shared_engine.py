@@ -19,7 +19,7 @@ ALIKE = 2.0  # the longest context of an engine to that of its row with the shor
 
 
 @dataclass(frozen=True)
-class Asked:
+class UnplayedRow:
     """What a row of a table still lacks.
 
     Attributes:
@@ -35,12 +35,12 @@ class Asked:
     on_end: Callable[[int, Trajectory], None]
 
 
-def play_rows(rows: Sequence[Asked]) -> None:
-    """Play the rows of a table, whose players have the same module."""
+def play_rows(rows: Sequence[UnplayedRow]) -> None:
+    """Play the rows of a table, whose players have the same module; the first has all engines, one at a time."""
     for row in rows:
         if isinstance(row.player.memory, Recorded):  # agents come with a loop of their own, a few at a time
             for start in range(0, len(row.tasks), row.settings.num_slots):
-                _play_agents(row, start)
+                _play_agents(row, rows[0].player, start)
     rest = [row for row in rows if row.tasks and not isinstance(row.player.memory, Recorded)]
     for group in groups([row.settings.max_context_tokens for row in rest]):
         sharing = [rest[number] for number in group]
@@ -48,7 +48,7 @@ def play_rows(rows: Sequence[Asked]) -> None:
             Play(row.player.episodes(row.tasks), row.player.settings, row.player.memory, None, row.on_end)
             for row in sharing
         ]
-        rest[0].player.together(plays, sharing[0].settings)  # one player has all engines, so that only one is there
+        rows[0].player.together(plays, sharing[0].settings)
 
 
 def groups(lengths: Sequence[int]) -> list[list[int]]:
@@ -66,7 +66,7 @@ def groups(lengths: Sequence[int]) -> list[list[int]]:
     return found
 
 
-def _play_agents(row: Asked, start: int) -> None:
+def _play_agents(row: UnplayedRow, host: Player, start: int) -> None:
     tasks = row.tasks[start : start + row.settings.num_slots]
-    engine = row.player.engine(row.settings)
+    engine = host.engine(row.settings)
     row.player.play(tasks, engine, on_end=lambda place, trajectory: row.on_end(start + place, trajectory))

@@ -3,7 +3,7 @@
 import pytest
 
 from lightning_mem1.evaluation.player import Player
-from lightning_mem1.evaluation.shared_engine import Asked, groups, play_rows
+from lightning_mem1.evaluation.shared_engine import UnplayedRow, groups, play_rows
 from tiny_tasks import EvenTasks
 
 
@@ -26,7 +26,7 @@ def test_rows_of_unlike_modes_are_played_as_each_alone_and_in_one_engine(make_mo
     rows = []
     for mode in alone:
         player = Player(module, source, mode)
-        rows.append(Asked(player, tasks, player.engine_settings(tasks), found[mode].__setitem__))
+        rows.append(UnplayedRow(player, tasks, player.engine_settings(tasks), found[mode].__setitem__))
     play_rows(rows)
     assert len(made) == 1
     for mode, trajectories in alone.items():

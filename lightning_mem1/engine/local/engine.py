@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from lightning_mem1.engine.local.expert_pool import ExpertPool
 from lightning_mem1.engine.local.sampled_decode import SampledDecode
@@ -77,7 +77,7 @@ class LocalEngine:
         self._experts = self._expert_pool() if self.settings.replay_routing else None
         self._stop = StopRule(policy.tokenizer, policy.end_ids)
         self._recurrent = bool(recurrent_layers(policy.causal_lm))
-        self._largest = largest_weight(nn.ModuleList(decoder_layers(policy.causal_lm).values()))
+        self._largest = largest_weight(decoder_layers(policy.causal_lm).values())
         self._merged = Merged(policy.causal_lm) if self._merges() else None
         self._model: Any = None
         self._static: StaticDecode | None = None
@@ -159,7 +159,7 @@ class LocalEngine:
             return []
         starting = self._outgrown() + starting
         self._running.sort(key=lambda run: run.slot)
-        ids, logprobs = self._draw_in_step(starting) if self._sampled else self._draw(starting)
+        ids, logprobs = self._draw_in_step(starting) if self._sampled else self._draw(self._running, starting)
         self._running += starting
         for run in self._running:
             self.num_run += len(run.ids) - run.cached
@@ -172,36 +172,30 @@ class LocalEngine:
         ]
         return [self._finish(run) for run in finished]
 
-    def _threads(self, starting: list[Running]) -> AbstractContextManager[None]:
-        tokens = len(self._running) + sum(len(run.ids) - run.cached for run in starting)
+    def _threads(self, running: list[Running], starting: list[Running]) -> AbstractContextManager[None]:
+        tokens = len(running) + sum(len(run.ids) - run.cached for run in starting)
         return threads_for(tokens, self._largest, self.pool.device)
 
-    def _draw(self, starting: list[Running]) -> tuple[list[float], list[float]]:
-        """Ids and log-probs of one token of the running turns, then of the starting ones."""
-        with self.policy.computing(), self._threads(starting):
-            logits = self._logits(starting)
-        return on_cpu(*sample(logits, *sampling_of([*self._running, *starting])))
+    def _draw(self, running: list[Running], starting: list[Running]) -> tuple[list[float], list[float]]:
+        """Ids and log-probs of one token of running turns, then of starting ones."""
+        with self.policy.computing(), self._threads(running, starting):
+            logits = self._logits(running, starting)
+        return on_cpu(*sample(logits, *sampling_of([*running, *starting])))
 
     def _draw_in_step(self, starting: list[Running]) -> tuple[list[float], list[float]]:
         """The same, where decode steps draw; a step starts ahead only of one in which all tokens stay on the device."""
         assert self._sampled is not None
         if not self._running:
             self._sampled.forget()
-            return self._draw(starting)
-        with self.policy.computing(), self._threads(starting):
+            return self._draw([], starting)
+        with self.policy.computing(), self._threads(self._running, starting):
             drawn = self._sampled.start(self._running)
             if not starting:
                 self._sampled.start_ahead(self._running)
-        first = self._draw_first(starting) if starting else ([], [])
+        first = self._draw([], starting) if starting else ([], [])
         ids, logprobs = drawn.read()
         slots = [run.slot for run in self._running]
         return [ids[slot] for slot in slots] + first[0], [logprobs[slot] for slot in slots] + first[1]
-
-    def _draw_first(self, starting: list[Running]) -> tuple[list[float], list[float]]:
-        """Ids and log-probs of the first token of turns that start."""
-        with self.policy.computing(), self._threads(starting):
-            logits = self._packed(starting, StepPlan(self.pool, [], prefill_of(starting)))
-        return on_cpu(*sample(logits, *sampling_of(starting)))
 
     def _outgrown(self) -> list[Running]:
         """Take the running turns whose keys have to be made again out of those that decode."""
@@ -217,13 +211,13 @@ class LocalEngine:
             return 0
         return self._length.regime(length)
 
-    def _logits(self, starting: list[Running]) -> Tensor:
-        """Logits (turns, vocabulary) after the last token of the running turns, then of the starting ones."""
-        decode = [Span(run.slot, run.cached, 1) for run in self._running]
+    def _logits(self, running: list[Running], starting: list[Running]) -> Tensor:
+        """Logits (turns, vocabulary) after the last token of running turns, then of starting ones."""
+        decode = [Span(run.slot, run.cached, 1) for run in running]
         prefill = prefill_of(starting)
         if self._static is None or not decode:
-            return self._packed([*self._running, *starting], StepPlan(self.pool, decode, prefill))
-        logits = self._static.logits(decode, [run.ids[-1] for run in self._running])
+            return self._packed([*running, *starting], StepPlan(self.pool, decode, prefill))
+        logits = self._static.logits(decode, [run.ids[-1] for run in running])
         if not starting:
             return logits
         return torch.cat([logits, self._packed(starting, StepPlan(self.pool, [], prefill))])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
 import torch
@@ -11,9 +11,9 @@ from torch import nn
 SMALL = 1e7  # multiplications in the largest product of a pass; with fewer, waking a thread costs more than it brings
 
 
-def largest_weight(layers: nn.Module) -> int:
+def largest_weight(layers: Iterable[nn.Module]) -> int:
     """Numbers in the largest weight of some layers."""
-    return max((weight.numel() for weight in layers.parameters()), default=0)
+    return max((weight.numel() for layer in layers for weight in layer.parameters()), default=0)
 
 
 @contextmanager

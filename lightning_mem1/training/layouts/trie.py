@@ -109,8 +109,8 @@ class GrowingTrie:
                 )
             self._spans.append([replace(span, trajectory=number) for span in row.spans])
             prompt = trajectory.prompt_ids
-            if self._apart and row.ids[len(prompt) :]:
-                self._insert(self._prompt(prompt), row.ids[len(prompt) :], SHORTEST, owner=number)
+            if self._apart and (own := row.ids[len(prompt) :]):
+                self._insert(self._prompt(prompt), own, SHORTEST, owner=number)
             else:
                 self._insert(self._root, row.ids, min(len(prompt), SHORTEST))
 
@@ -180,7 +180,7 @@ class GrowingTrie:
         return Trie([*chain.from_iterable(pieces)], blocks, spans, by_span)
 
 
-def trie(trajectories: Sequence[Trajectory], contexts: Contexts, apart: bool = False, shortest: int = SHORTEST) -> Trie:
+def trie(trajectories: Sequence[Trajectory], contexts: Contexts, apart: bool = False) -> Trie:
     """Lay out the turns of trajectories behind their contexts; the arguments are those of `GrowingTrie`."""
     growing = GrowingTrie(contexts, apart)
     for trajectory in trajectories:

@@ -26,16 +26,21 @@ def cluster(tmp_path_factory):
     ray.shutdown()
 
 
+def plan_of(module, data, policy=None):
+    """What the workers of a module are made of, on the CPU."""
+    return Plan(
+        data.source_maker(), policy or module.policy.source, module.lora, vars(module.compute), module.engine_settings,
+        module.memory.settings, "cpu", 1,
+    )  # fmt: skip
+
+
 def ids(trajectories):
     return [[turn.action_ids for turn in t.turns] for t in trajectories]
 
 
 def test_two_actors_play_what_this_process_would_and_one_that_is_killed_is_replaced(make_module, make_data, cluster):
     module, data = make_module(), make_data(EvenTasks(), tasks_per_step=4)
-    plan = Plan(
-        data.source_maker(), module.policy.source, module.lora, vars(module.compute), module.engine_settings,
-        module.memory.settings, "cpu", 1,
-    )  # fmt: skip
+    plan = plan_of(module, data)
     batch, settings = data.train_batch(1), module.rollout_settings
     here = Collector(module, data).play(batch, 2, settings)
     workers = make_workers(plan, WorkerSettings("ray", 2, resources={"num_cpus": 1.0}))
@@ -53,10 +58,7 @@ def test_two_actors_play_what_this_process_would_and_one_that_is_killed_is_repla
 
 def test_an_actor_that_cannot_be_made_ends_the_run_in_one_line(make_module, make_data, cluster):
     module, data = make_module(), make_data(EvenTasks())
-    plan = Plan(
-        data.source_maker(), "nowhere/at/all", module.lora, vars(module.compute), module.engine_settings,
-        module.memory.settings, "cpu", 1,
-    )  # fmt: skip
+    plan = plan_of(module, data, "nowhere/at/all")
     workers = make_workers(plan, WorkerSettings("ray", 1))
     with pytest.raises(ValueError, match="^worker 0 failed: .*nowhere/at/all") as caught:
         Collector(module, data, workers=workers).play(data.train_batch(1), 1, module.rollout_settings)
@@ -66,10 +68,7 @@ def test_an_actor_that_cannot_be_made_ends_the_run_in_one_line(make_module, make
 
 def test_actors_that_play_ahead_continue_their_episodes_with_newer_weights(make_module, make_data, cluster):
     module, data = make_module(), make_data(SlowTasks())
-    plan = Plan(
-        data.source_maker(), module.policy.source, module.lora, vars(module.compute), module.engine_settings,
-        module.memory.settings, "cpu", 1,
-    )  # fmt: skip
+    plan = plan_of(module, data)
     queue = make_workers(plan, WorkerSettings("ray", 1, resources={"num_cpus": 1.0}, max_staleness=2))
     try:
         collector, ahead = Collector(module, data, workers=queue), LookAhead(2)
@@ -92,9 +91,6 @@ def test_actors_that_play_ahead_continue_their_episodes_with_newer_weights(make_
 
 def test_a_cluster_that_is_too_small_for_all_workers_says_so(make_module, make_data, cluster):
     module, data = make_module(), make_data(EvenTasks())
-    plan = Plan(
-        data.source_maker(), module.policy.source, module.lora, vars(module.compute), module.engine_settings,
-        module.memory.settings, "cpu", 1,
-    )  # fmt: skip
+    plan = plan_of(module, data)
     with pytest.warns(UserWarning, match="not all of 3 Ray workers can run: expected num_cpus 3, got 2 in the cluster"):
         make_workers(plan, WorkerSettings("ray", 3, resources={"num_cpus": 1.0})).close()
