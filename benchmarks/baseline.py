@@ -10,6 +10,7 @@ import ctypes
 import json
 import os
 import platform
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterable
@@ -81,6 +82,12 @@ def some_of(known: Iterable[str]) -> Callable[[str], list[str]]:
         return found
 
     return names
+
+
+def commit_of(checkout: Path) -> str:
+    """The commit of a checkout, short."""
+    command = ["git", "-C", str(checkout), "rev-parse", "--short", "HEAD"]
+    return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
 
 
 def integers(given: str) -> list[int]:

@@ -22,6 +22,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +51,33 @@ UNTRACKED = (
 )
 
 
+def times(
+    command: Sequence[str], folder: str, now: Callable[[int], float], environment: Mapping[str, str] | None = None
+) -> list[float]:
+    """When each rl_step of a `fit` ended, by the lines that it prints.
+
+    Args:
+        command: Runs it.
+        folder: Where it runs.
+        now: The time, given the number of its process.
+        environment: Its variables; None for those of this process.
+    """
+    told, ended = Path(folder) / "stderr", []
+    with (
+        open(told, "w") as errors,
+        subprocess.Popen(
+            command, cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=errors, text=True
+        ) as process,
+    ):
+        assert process.stdout is not None
+        for line in process.stdout:
+            if STEP.match(line):
+                ended.append(now(process.pid))
+    if process.returncode:
+        raise RuntimeError(f"{' '.join(command)}\n{told.read_text()[-2000:]}")
+    return ended
+
+
 def ours(steps: int, tasks: int, turns: int, tracked: bool) -> dict[str, float]:
     """Seconds per rl_step of the experiment's own command, without validation, by the lines that it prints."""
     with tempfile.TemporaryDirectory() as folder:
@@ -57,17 +85,7 @@ def ours(steps: int, tasks: int, turns: int, tracked: bool) -> dict[str, float]:
         command += ["--trainer.default_root_dir", folder, "--trainer.limit_val_batches", "0"]
         command += ["--data.tasks_per_step", str(tasks), "--data.max_turns", str(turns)]
         command += [] if tracked else [*UNTRACKED, folder]
-        told, ended = Path(folder) / "stderr", []
-        with (
-            open(told, "w") as errors,
-            subprocess.Popen(command, cwd=folder, stdout=subprocess.PIPE, stderr=errors, text=True) as process,
-        ):
-            assert process.stdout is not None
-            for line in process.stdout:
-                if STEP.match(line):
-                    ended.append(time.perf_counter())
-        if process.returncode:
-            raise RuntimeError(f"{' '.join(command)}\n{told.read_text()[-2000:]}")
+        ended = times(command, folder, lambda _: time.perf_counter())
         found = {"seconds_per_rl_step": (ended[-1] - ended[0]) / (len(ended) - 1)}
         for path in Path(folder).glob("**/metrics.csv"):
             with open(path) as lines:

@@ -24,7 +24,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from baseline import Ratios, arguments, finish
+from baseline import Ratios, arguments, commit_of, finish
 
 ROOT = Path(__file__).parents[1]
 LIBRARIES = "import lightning, transformers, peft"
@@ -108,12 +108,6 @@ def ratios(found: Mapping[str, Any]) -> Ratios:
     for commit, other in found.get("against", {}).items():
         lower |= {f"{name} to {commit}": each for name, each in other["ratios"].items()}
     return Ratios(lower=lower)
-
-
-def commit_of(root: Path) -> str:
-    """The commit of a checkout."""
-    command = ["git", "-C", str(root), "rev-parse", "--short", "HEAD"]
-    return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
 
 
 def compared(mine: Mapping[str, list[Seconds]], theirs: Mapping[str, list[Seconds]]) -> dict[str, Any]:

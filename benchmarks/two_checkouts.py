@@ -16,7 +16,6 @@ import csv
 import os
 import re
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
@@ -27,10 +26,10 @@ import psutil
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from baseline import Ratios, arguments, finish
+from baseline import Ratios, arguments, commit_of, finish
+from rl_step import UNTRACKED, times
 
 HERE = Path(__file__).parents[1]
-STEP = re.compile(r"^step\s+\d+/\d+ ")
 SAME = re.compile(r"memory/(?!process_gib)|rollout/(reward|turns|success|group_std|invalid_action_rate)")
 TOLERANCE = 0.2
 
@@ -41,22 +40,9 @@ def rl_steps(checkout: Path, experiment: str, steps: int, clock: bool) -> tuple[
         command = [sys.executable, "-m", "lightning_mem1.fit", str(checkout / "experiments" / f"{experiment}.yaml")]
         command += ["--data.num_rl_steps", str(steps), "--trainer.default_root_dir", folder]
         command += ["--trainer.limit_val_batches", "0"]
-        command += ["--trainer.logger.class_path", "lightning.pytorch.loggers.CSVLogger"]
-        command += ["--trainer.logger.init_args.save_dir", folder]
-        paths = {**os.environ, "PYTHONPATH": str(checkout)}
-        ended = []
-        with (
-            open(Path(folder) / "stderr", "w") as errors,
-            subprocess.Popen(command, cwd=folder, env=paths, stdout=subprocess.PIPE, stderr=errors, text=True) as run,
-        ):
-            assert run.stdout is not None
-            process = psutil.Process(run.pid)
-            for line in run.stdout:
-                if STEP.match(line):
-                    times = process.cpu_times()
-                    ended.append(time.perf_counter() if clock else times.user + times.system)
-        if run.returncode:
-            raise RuntimeError(f"{' '.join(command)}\n{(Path(folder) / 'stderr').read_text()[-2000:]}")
+        command += [*UNTRACKED, folder]
+        now = (lambda _: time.perf_counter()) if clock else _processor_seconds
+        ended = times(command, folder, now, {**os.environ, "PYTHONPATH": str(checkout)})
         played = [
             tuple(value for name, value in sorted(row.items()) if SAME.match(name))
             for path in Path(folder).glob("**/metrics.csv")
@@ -64,6 +50,11 @@ def rl_steps(checkout: Path, experiment: str, steps: int, clock: bool) -> tuple[
             if row.get("rollout/reward")
         ]
     return [after - before for before, after in zip(ended, ended[1:], strict=False)], played
+
+
+def _processor_seconds(process: int) -> float:
+    used = psutil.Process(process).cpu_times()
+    return used.user + used.system
 
 
 def by_turns(other: Path, experiment: str, steps: int, repeats: int, clock: bool) -> dict[str, Any]:
@@ -104,8 +95,7 @@ def main() -> int:
     for name in options.experiments.split(","):
         found[name] = by_turns(options.other.resolve(), name, options.steps, options.repeats, options.clock)
         print("| " + " | ".join([name, *(str(value) for key, value in found[name].items() if key != "pairs")]) + " |")
-    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=options.other, capture_output=True, text=True)
-    about = {"before": commit.stdout.strip(), "steps": options.steps, "repeats": options.repeats}
+    about = {"before": commit_of(options.other), "steps": options.steps, "repeats": options.repeats}
     seconds = "by the clock" if options.clock else "processor"
     return finish({**about, "seconds": seconds, "experiments": found}, ratios, options, TOLERANCE)
 

@@ -18,22 +18,16 @@ import yaml
 
 from lightning_mem1.checks import SEED, check_number, check_numbers
 from lightning_mem1.cli import base_60, errors, setting_keys
+from lightning_mem1.cli.errors import DATA_CLASSES
 from lightning_mem1.cli.memory_words import with_mode
 from lightning_mem1.cli.signatures import PLACE, stand_in, words
 from lightning_mem1.context.settings import memory_mode
 from lightning_mem1.training.credit.settings import check_algorithm
 from lightning_mem1.training.layouts.spans import check_layout
 
-HOMES = {  # data module: where it is defined
-    "WebShopData": "lightning_mem1.data.webshop",
-    "QAData": "lightning_mem1.data.qa",
-    "ReadingData": "lightning_mem1.data.reading",
-    "AgentData": "lightning_mem1.data.agents",
-    "TaskDataModule": "lightning_mem1.data.task_data",
-}
 CHECKED = ("WebShopData", "QAData", "ReadingData")  # the others name classes of their users
 COMMON = ("seed_everything", "model", "data", "ckpt_path", "experiment", "tracking_uri")
-LOADED = re.compile(rf"\b(?:{'|'.join(map(re.escape, HOMES.values()))})\.({'|'.join(HOMES)})\b")
+LOADED = re.compile(rf"\b(?:{'|'.join(map(re.escape, DATA_CLASSES.values()))})\.({'|'.join(DATA_CLASSES)})\b")
 
 
 def check(argv: Sequence[str], config: str | None, keys: Sequence[str]) -> None:
@@ -83,14 +77,14 @@ def _check(argv: Sequence[str], config: str | None, keys: Sequence[str]) -> None
 
 def _loaded(named: re.Match[str]) -> str:
     """The class that a stand-in stands for, as `LOADED` has it."""
-    return f"{HOMES[named[1]]}.{named[1]}"
+    return f"{DATA_CLASSES[named[1]]}.{named[1]}"
 
 
 def known_keys(keys: Sequence[str]) -> list[str]:
     """All keys of a command with these top-level keys, dotted."""
     defaults = _parser(keys, ["WebShopData"]).get_defaults().as_dict()
     trainer = {f"trainer.{name}": None for name in _trainer_settings()}
-    return setting_keys.known({**defaults, **trainer}, [stand_in(home, name) for name, home in HOMES.items()])
+    return setting_keys.known({**defaults, **trainer}, [stand_in(home, name) for name, home in DATA_CLASSES.items()])
 
 
 def _parser(keys: Sequence[str], data: Iterable[str] = ()) -> Any:
@@ -105,9 +99,9 @@ def _parser(keys: Sequence[str], data: Iterable[str] = ()) -> Any:
     parser.add_class_arguments(module, "model", fail_untyped=False, sub_configs=True)
     if data:
         for name in ("WebShopData", *data):  # known by their names from now on
-            stand_in(HOMES[name], name)
+            stand_in(DATA_CLASSES[name], name)
         parser.add_subclass_arguments(
-            stand_in(HOMES["TaskDataModule"], "TaskDataModule"), "data", fail_untyped=False, required=True
+            stand_in(DATA_CLASSES["TaskDataModule"], "TaskDataModule"), "data", fail_untyped=False, required=True
         )
         parser.set_defaults({"data": {"class_path": "WebShopData"}})
     else:

@@ -32,7 +32,13 @@ from lightning_mem1.io.terminal import printable
 
 DEBUG = "LIGHTNING_MEM1_DEBUG"
 MAX_CONFIG_VALUES = 100_000
-DATA_CLASSES = ("QAData", "ReadingData", "WebShopData", "AgentData", "TaskDataModule")
+DATA_CLASSES: Mapping[str, str] = {  # data module: where it is defined
+    "QAData": "lightning_mem1.data.qa",
+    "ReadingData": "lightning_mem1.data.reading",
+    "WebShopData": "lightning_mem1.data.webshop",
+    "AgentData": "lightning_mem1.data.agents",
+    "TaskDataModule": "lightning_mem1.data.task_data",
+}
 INTERRUPTED = 130  # what shells use for Ctrl-C
 MOVED: Mapping[str, str] = {  # keys of earlier versions, and their names now
     **checks.MOVED,

@@ -103,13 +103,13 @@ def test_the_keys_and_the_defaults_of_the_model_are_those_of_the_command(name, l
     assert early_check._parser(keys).get_defaults().model == parser.get_defaults().model
 
 
-@pytest.mark.parametrize("name", early_check.HOMES)
+@pytest.mark.parametrize("name", errors.DATA_CLASSES)
 def test_a_stand_in_has_the_ranges_of_its_class(name):
     import lightning_mem1
     from lightning_mem1.checks import _ranges
 
     kind = getattr(lightning_mem1, name)
-    assert signatures.stand_in(early_check.HOMES[name], name).ranges == _ranges(kind)
+    assert signatures.stand_in(errors.DATA_CLASSES[name], name).ranges == _ranges(kind)
 
 
 def test_a_module_that_imports_torch_anywhere_above_is_heavy():
