@@ -5,10 +5,14 @@ The weights of an rl_step are put into Ray's object store once, from where each 
 
 from __future__ import annotations
 
+import contextlib
 import os
+import re
+import signal
+import socket
 import sys
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import cloudpickle
@@ -16,6 +20,9 @@ import cloudpickle
 from lightning_mem1.rollout.workers.job import Job, Plan, SentWeights, Weights, pickled
 from lightning_mem1.rollout.workers.pool import Outcome
 from lightning_mem1.rollout.workers.worker import Worker
+
+ADDRESS = re.compile(r"^(?:ray://)?([^:/]+):(\d+)$")
+LOOK_S = 5.0  # for an address that does not answer
 
 
 class RayActors:
@@ -29,7 +36,7 @@ class RayActors:
         renews: Whether weights may come in the middle of a job: actors then have a second thread, which takes them.
 
     Raises:
-        ValueError: there is no such cluster.
+        ValueError: there is no such cluster, or the one that was started here has too little for all workers.
     """
 
     def __init__(
@@ -46,10 +53,14 @@ class RayActors:
         self._own = not ray.is_initialized()
         if self._own:
             _connect(ray, address)
-        self._plan = ray.put((sys.path, pickled(plan)))
         wanted = dict(resources or {"num_cpus": 1.0})
         if short := lacking(wanted, count, ray.cluster_resources()):
-            warnings.warn(short, stacklevel=2)
+            advice = "set model.rollout.workers.count or .resources lower"
+            if self._own and address is None and "RAY_ADDRESS" not in os.environ:  # this machine does not grow
+                ray.shutdown()
+                raise ValueError(f"{short}; {advice}")
+            warnings.warn(f"{short}; the rollout waits until it grows, or {advice}", stacklevel=2)
+        self._plan = ray.put((sys.path, pickled(plan)))
         self._options = _options(wanted) | ({"max_concurrency": 2} if renews else {})
         self._actors: dict[int, Any] = {}
         self._waiting: dict[Any, int] = {}  # what is to come -> who owes it
@@ -140,7 +151,10 @@ def _sent(version: int, key: str, held: list[Any]) -> SentWeights:
 
 def _connect(ray: Any, address: str | None) -> None:
     try:
-        ray.init(address=address, log_to_driver=False, include_dashboard=False if address is None else None)
+        if found := ADDRESS.search(address or ""):
+            socket.create_connection((found[1], int(found[2])), LOOK_S).close()  # Ray would try for minutes
+        with _own_signals():
+            ray.init(address=address, log_to_driver=False, include_dashboard=False if address is None else None)
     except Exception as error:
         raise ValueError(
             f"no Ray cluster: expected one at '{address or 'this machine'}', got {_reason(error)}; start it with "
@@ -148,8 +162,20 @@ def _connect(ray: Any, address: str | None) -> None:
         ) from error
 
 
+@contextlib.contextmanager
+def _own_signals() -> Iterator[None]:
+    """Ray handles SIGTERM by ending the process; give this process its own handlers back, which write a checkpoint."""
+    handlers = {each: signal.getsignal(each) for each in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield
+    finally:
+        with contextlib.suppress(ValueError):  # not in the main thread
+            for each, handler in handlers.items():
+                signal.signal(each, handler)
+
+
 def lacking(wanted: Mapping[str, float], count: int, cluster: Mapping[str, float]) -> str:
-    """What to say where a cluster has not enough for all workers: Ray lets the others wait, without a word.
+    """What to say where a cluster has not enough for all workers: Ray lets jobs of the others wait, without a word.
 
     >>> lacking({"num_cpus": 1.0}, 2, {"CPU": 2.0})
     ''
@@ -162,7 +188,7 @@ def lacking(wanted: Mapping[str, float], count: int, cluster: Mapping[str, float
         if number * count > there:
             return (
                 f"not all of {count} Ray workers can run: expected {name} {number * count:g}, got {there:g} in the "
-                "cluster; the others wait until it grows: set model.rollout.workers.count or .resources lower"
+                "cluster"
             )
     return ""
 

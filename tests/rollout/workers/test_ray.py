@@ -2,6 +2,8 @@
 
 import os
 import signal
+import subprocess
+import sys
 import time
 
 import pytest
@@ -94,3 +96,36 @@ def test_a_cluster_that_is_too_small_for_all_workers_says_so(make_module, make_d
     plan = plan_of(module, data)
     with pytest.warns(UserWarning, match="not all of 3 Ray workers can run: expected num_cpus 3, got 2 in the cluster"):
         make_workers(plan, WorkerSettings("ray", 3, resources={"num_cpus": 1.0})).close()
+
+
+def run(config, folder, *options, **more):
+    """A `fit` with Ray workers in a process of its own."""
+    command = [sys.executable, "-u", "-m", "lightning_mem1.fit", config, *options]
+    env = {**os.environ, "RAY_USAGE_STATS_ENABLED": "0", "PYTHONPATH": os.pathsep.join(sys.path)}
+    env.pop("RAY_ADDRESS", None)
+    return subprocess.Popen(command, cwd=folder, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+
+@pytest.mark.parametrize(
+    "workers, reason",
+    [
+        ("{kind: ray, count: 1, resources: {no_such_thing: 1}}", "expected no_such_thing 1, got 0 in the cluster; set"),
+        ("{kind: ray, count: 1, address: '127.0.0.1:1'}", "no Ray cluster: expected one at '127.0.0.1:1', got "),
+    ],
+)
+def test_workers_that_can_never_start_are_one_line(config, tmp_path, workers, reason):
+    with run(config, tmp_path, "--model.rollout.workers", workers) as process:
+        said = process.stdout.read()
+    assert process.returncode == 1 and reason in said.splitlines()[-1]
+
+
+def test_a_sigterm_ends_a_run_with_ray_workers_with_a_checkpoint(config, tmp_path):
+    workers = "{kind: ray, count: 1, resources: {num_cpus: 0}}"
+    with run(config, tmp_path, "--model.rollout.workers", workers, "--data.num_rl_steps", "500") as process:
+        said = ""
+        while "step " not in said and (line := process.stdout.readline()):
+            said += line
+        process.send_signal(signal.SIGTERM)
+        said += process.stdout.read()
+    assert process.returncode == 0, said
+    assert [*tmp_path.rglob("last.ckpt")], said
